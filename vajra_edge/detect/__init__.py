@@ -1,0 +1,1 @@
+"""Frames in, detections out: letterbox, runner and decode behind submit and collect."""

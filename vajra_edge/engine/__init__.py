@@ -1,0 +1,1 @@
+"""Graph -> plan -> runner: specification, fingerprint, store, backends, the gate."""

@@ -1,0 +1,94 @@
+"""EngineSpec: what is wanted of an engine. Frozen, made from settings or from export arguments, hashed into the fingerprint."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from vajra_edge.errors import UnsupportedSpec
+
+
+class Precision(str, Enum):
+    """Arithmetic of the bulk of the network; boxes and NMS stay FP32 in every one."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    @property
+    def fallbacks(self) -> tuple[Precision, ...]:
+        """The ladder below this precision when a plan fails its gate: int8 -> fp16 -> fp32."""
+        order = (Precision.INT8, Precision.FP16, Precision.FP32)
+        return order[order.index(self) + 1 :]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a plan runs: ``cpu``, ``gpu:<index>`` or ``dla:<core>``."""
+
+    kind: str
+    index: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``cpu``, ``gpu:0`` or ``dla:1``.
+
+        Raises:
+            UnsupportedSpec: the text is none of these.
+        """
+        match = re.fullmatch(r"(cpu)|(gpu|dla):(\d+)", text)
+        if match is None:
+            raise UnsupportedSpec(f"unknown target {text!r}", remedy="use cpu, gpu:0, dla:0 or dla:1", target=text)
+        return cls("cpu") if match[1] else cls(match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+@dataclass(frozen=True)
+class NmsSpec:
+    """In-graph non-maximum suppression; baked in, hence part of the fingerprint.
+
+    Attributes:
+        iou: boxes of one class that overlap more than this are one object.
+        max_det: rows of the output.
+        top_k: candidates by best class score that enter it.
+    """
+
+    iou: float = 0.7
+    max_det: int = 300
+    top_k: int = 1000
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What is wanted.
+
+    Attributes:
+        target: where the plan runs.
+        precision: what is asked for; the manifest says what was achieved.
+        resolution_hw: input height and width in pixels, multiples of the stride; None: what the weights were made for.
+        batch: the largest number of images in one call.
+        dynamic: batch and size may be smaller at run time.
+        nms: in-graph NMS, or None for the upstream ``output0`` layout.
+        simplify: run onnxslim.
+        opset: ONNX opset of our own export; None: the backend's choice.
+        workspace_gib: builder scratch memory in GiB; None: from the memory that is free.
+        typing: TensorRT network typing: auto, strong or weak.
+        optimization_level: TensorRT builder effort, 0 to 5.
+        allow_lower_precision: the gate may fall to a higher-fidelity precision instead of failing.
+    """
+
+    target: Target = Target("cpu")
+    precision: Precision = Precision.FP32
+    resolution_hw: tuple[int, int] | None = None
+    batch: int = 1
+    dynamic: bool = False
+    nms: NmsSpec | None = NmsSpec()
+    simplify: bool = True
+    opset: int | None = None
+    workspace_gib: float | None = None
+    typing: str = "auto"
+    optimization_level: int = 3
+    allow_lower_precision: bool = True

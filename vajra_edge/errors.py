@@ -1,0 +1,133 @@
+"""The exception tree.
+
+Each error is one line: what is wrong with which value, then the remedy. The values are attributes too::
+
+    VajraError                 exit code 1
+    ├── SettingsError          exit code 78 (EX_CONFIG): systemd does not restart on it
+    ├── WeightsError           the weights file cannot be used
+    │   └── UnsafeWeights      it asks for code or is not what it claims to be
+    ├── GraphError             the ONNX network cannot be used
+    ├── CalibrationError       the images INT8 ranges come from are short or failing
+    ├── EngineError
+    │   ├── BackendUnavailable the library is absent or does not load
+    │   ├── UnsupportedSpec    this backend or device cannot do what is asked
+    │   ├── BuildError         a build failed; ``permanent`` says whether trying again can help
+    │   │   ├── BuildCancelled somebody asked for it
+    │   │   └── OutOfMemory    the device's memory did not suffice
+    │   ├── PlanError          a stored plan is damaged, foreign or refused by the library
+    │   ├── InferenceError     the runner refused or failed
+    │   └── VerifyError        the gate: the plan does not agree with its reference
+    ├── StoreError             the engine store cannot be read or written
+    ├── SourceError            a camera cannot be opened or read
+    ├── DatasetError           a data.yaml, label file or image folder cannot be used
+    ├── PublishError           the broker side
+    └── ControlError           the daemon's socket
+"""
+
+from __future__ import annotations
+
+
+class VajraError(Exception):
+    """Anything that an operator can mend; anything else is a bug.
+
+    Args:
+        message: what is wrong, with the value.
+        remedy: what to do about it; appended to the message.
+        values: the values named in the message, kept as attributes in ``values``.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "", **values: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.values = values
+
+    def __str__(self) -> str:
+        text = f"{self.message}; {self.remedy}" if self.remedy else self.message
+        return " ".join(text.split())
+
+
+class SettingsError(VajraError):
+    """A settings file or environment variable is invalid."""
+
+    exit_code = 78
+
+
+class WeightsError(VajraError):
+    """The weights file cannot be used."""
+
+
+class UnsafeWeights(WeightsError):
+    """The weights file asks for code to be run, or is not what it claims to be."""
+
+
+class GraphError(VajraError):
+    """The ONNX network cannot be used."""
+
+
+class CalibrationError(VajraError):
+    """The calibration images are short or failing."""
+
+
+class EngineError(VajraError):
+    """The parent of everything between a graph and a runner."""
+
+
+class BackendUnavailable(EngineError):
+    """The backend's library is absent or does not load."""
+
+
+class UnsupportedSpec(EngineError):
+    """This backend or this device cannot do what the specification asks."""
+
+
+class BuildError(EngineError):
+    """A build failed."""
+
+    permanent = True
+
+
+class BuildCancelled(BuildError):
+    """A build was cancelled on request."""
+
+    permanent = False
+
+
+class OutOfMemory(BuildError):
+    """The memory of the device or of the machine did not suffice."""
+
+    permanent = False
+
+
+class PlanError(EngineError):
+    """A plan is damaged, foreign, or refused by the library."""
+
+
+class InferenceError(EngineError):
+    """A runner refused a batch or failed on it."""
+
+
+class VerifyError(EngineError):
+    """A plan does not agree with its reference."""
+
+
+class StoreError(VajraError):
+    """The engine store cannot be read or written."""
+
+
+class SourceError(VajraError):
+    """A camera cannot be opened or read."""
+
+
+class DatasetError(VajraError):
+    """A data set cannot be used."""
+
+
+class PublishError(VajraError):
+    """The broker refused or cannot be reached."""
+
+
+class ControlError(VajraError):
+    """The daemon's control socket is absent or answered with an error."""

@@ -1,0 +1,1 @@
+"""How good a plan is: COCO mean average precision and speed."""

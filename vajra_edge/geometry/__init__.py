@@ -1,0 +1,1 @@
+"""Pure array functions between image pixels and network pixels."""

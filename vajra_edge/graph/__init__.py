@@ -1,0 +1,1 @@
+"""The ONNX network with a known signature: export, simplify, NMS, precision passes."""

@@ -1,0 +1,1 @@
+"""The daemon: pure states, the supervisor that performs them, and its surroundings."""

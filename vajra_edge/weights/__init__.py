@@ -1,0 +1,1 @@
+"""Weights files: opened without running code, rebuilt as torch networks. Only the build child imports this."""
