@@ -1,10 +1,12 @@
-"""EngineSpec: what is wanted of an engine. Frozen, made from settings or from export arguments, hashed into the fingerprint."""
+"""EngineSpec: what is wanted of an engine; made from settings or export arguments, hashed into the fingerprint."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 from vajra_edge.errors import UnsupportedSpec
 
@@ -92,3 +94,23 @@ class EngineSpec:
     typing: str = "auto"
     optimization_level: int = 3
     allow_lower_precision: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, read back by ``from_json``; kept in requests and manifests."""
+        return {**asdict(self), "target": str(self.target), "precision": self.precision.value}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> EngineSpec:
+        """The inverse of ``to_json``.
+
+        Raises:
+            KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing, unknown or of another type.
+        """
+        size, nms = fields["resolution_hw"], fields["nms"]
+        known = {
+            "target": Target.parse(fields["target"]),
+            "precision": Precision(fields["precision"]),
+            "resolution_hw": None if size is None else (int(size[0]), int(size[1])),
+            "nms": None if nms is None else NmsSpec(**nms),
+        }
+        return cls(**{**fields, **known})
