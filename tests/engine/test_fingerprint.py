@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.engine import fingerprint
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.settings import CalibrationSettings
+
+TENSORRT = {"library": "TensorRT 10.3.0", "gpu": "Orin", "driver": "540.4.0", "power mode": "MAXN"}
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> BuildRequest:
+    return BuildRequest(tmp_path / "a.pt", "ab" * 32, "tensorrt", EngineSpec(), tmp_path, 1 << 30)
+
+
+def test_the_same_wish_on_the_same_machine_has_the_same_digest(wanted: BuildRequest):
+    again = dict(reversed(TENSORRT.items()))
+    assert Fingerprint.of(wanted, TENSORRT) == Fingerprint.of(replace(wanted), again)
+    assert len(Fingerprint.of(wanted, TENSORRT).digest) == 64
+
+
+def test_every_field_of_the_spec_changes_the_digest(wanted: BuildRequest):
+    other = {
+        "target": Target("dla", 1),
+        "precision": Precision.FP16,
+        "resolution_hw": (320, 640),
+        "batch": 2,
+        "dynamic": True,
+        "nms": NmsSpec(iou=0.5),
+        "simplify": False,
+        "opset": 17,
+        "workspace_gib": 1.5,
+        "typing": "strong",
+        "optimization_level": 1,
+        "allow_lower_precision": False,
+    }
+    assert set(other) == {field.name for field in fields(EngineSpec)}, "a new field must be decided on here"
+    digests = {
+        Fingerprint.of(replace(wanted, spec=replace(wanted.spec, **{name: value})), TENSORRT).digest
+        for name, value in other.items()
+    }
+    assert len(digests | {Fingerprint.of(wanted, TENSORRT).digest}) == len(other) + 1
+
+
+@pytest.mark.parametrize("nms", [None, NmsSpec(iou=0.6), NmsSpec(max_det=10), NmsSpec(top_k=300)])
+def test_each_figure_of_nms_is_baked_in_and_counts(wanted: BuildRequest, nms: NmsSpec | None):
+    changed = replace(wanted, spec=replace(wanted.spec, nms=nms))
+    assert Fingerprint.of(changed, TENSORRT).digest != Fingerprint.of(wanted, TENSORRT).digest
+
+
+def test_what_does_not_shape_the_plan_is_not_in_it(wanted: BuildRequest, tmp_path: Path):
+    moved = replace(
+        wanted,
+        weights_path=tmp_path / "b.pt",
+        state_dir=tmp_path / "s",
+        max_bytes=7,
+        threads=3,
+        timeout_s=1,
+        force=True,
+    )
+    assert Fingerprint.of(moved, TENSORRT) == Fingerprint.of(wanted, TENSORRT)
+
+
+def test_calibration_counts_for_int8_alone(wanted: BuildRequest):
+    entropy = CalibrationSettings(algorithm="entropy")
+    assert Fingerprint.of(replace(wanted, calibration=entropy), TENSORRT) == Fingerprint.of(wanted, TENSORRT)
+    int8 = replace(wanted, spec=replace(wanted.spec, precision=Precision.INT8))
+    frozen = replace(int8, calibration_digest="cd" * 32)
+    prints = [Fingerprint.of(each, TENSORRT) for each in (int8, replace(int8, calibration=entropy), frozen)]
+    assert len({each.digest for each in prints}) == 3
+    assert prints[0].explain(prints[2]) == ("calibration images not frozen -> cdcdcdcdcdcd", "weights same")
+
+
+def test_texts_that_would_run_together_differ(wanted: BuildRequest):
+    one = Fingerprint.of(replace(wanted, class_names=("a, b",)), TENSORRT)
+    two = Fingerprint.of(replace(wanted, class_names=("a", "b")), TENSORRT)
+    assert one.digest != two.digest
+    assert fingerprint._hash([("ab", "c")]) != fingerprint._hash([("a", "bc")])
+    assert fingerprint._hash([("a", "b"), ("c", "d")]) != fingerprint._hash([("a", "bcd")])
+
+
+def test_a_version_that_cannot_be_read_shares_no_plan_with_one_that_can(wanted: BuildRequest):
+    broken = {**TENSORRT, "library": ""}
+    without = {name: value for name, value in TENSORRT.items() if name != "library"}
+    digests = {Fingerprint.of(wanted, each).digest for each in (TENSORRT, broken, without)}
+    assert len(digests) == 3
+
+
+def test_an_absent_graph_library_is_hashed_under_another_label(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    whole = Fingerprint.of(wanted, TENSORRT)
+    monkeypatch.setattr(fingerprint, "GRAPH_LIBRARIES", ("onnx", "no-such-distribution-at-all"))
+    assert ("no-such-distribution-at-all (unreadable)", "") in Fingerprint.of(wanted, TENSORRT).parts
+    assert Fingerprint.of(wanted, TENSORRT).digest != whole.digest
+
+
+def test_an_upgraded_library_is_explained_in_words(wanted: BuildRequest):
+    before = Fingerprint.of(wanted, TENSORRT)
+    after = Fingerprint.of(wanted, {**TENSORRT, "library": "TensorRT 10.16.2"})
+    assert before.explain(after) == ("TensorRT 10.3.0 -> 10.16.2", "weights same")
+
+
+def test_new_weights_are_explained_by_their_first_digits(wanted: BuildRequest):
+    before = Fingerprint.of(wanted, TENSORRT)
+    after = Fingerprint.of(replace(wanted, weights_sha256="cd" * 32), TENSORRT)
+    assert before.explain(after) == ("weights abababababab -> cdcdcdcdcdcd",)
+
+
+def test_equal_fingerprints_have_nothing_to_explain(wanted: BuildRequest):
+    assert Fingerprint.of(wanted, TENSORRT).explain(Fingerprint.of(wanted, TENSORRT)) == ()
+
+
+def test_a_part_that_comes_or_goes_is_explained(wanted: BuildRequest):
+    before = Fingerprint.of(wanted, TENSORRT)
+    after = Fingerprint.of(wanted, {**TENSORRT, "DLA core": "1"})
+    assert before.explain(after) == ("DLA core added (1)", "weights same")
+    assert after.explain(before) == ("DLA core gone (1)", "weights same")
+
+
+def test_a_fingerprint_survives_the_manifest(wanted: BuildRequest):
+    made = Fingerprint.of(replace(wanted, class_names=("Fußgänger",)), TENSORRT)
+    assert Fingerprint.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert made.digest.startswith(made.short)
+
+
+def test_one_changed_setting_is_explained_under_its_name(wanted: BuildRequest):
+    before = Fingerprint.of(wanted, TENSORRT)
+    after = Fingerprint.of(replace(wanted, spec=replace(wanted.spec, nms=NmsSpec(iou=0.5))), TENSORRT)
+    phrase = "NMS iou 0.7, max_det 300, top_k 1000 -> iou 0.5, max_det 300, top_k 1000"
+    assert before.explain(after) == (phrase, "weights same")
