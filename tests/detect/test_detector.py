@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+
+from vajra_edge.detect.detector import Filter, HostDetector
+from vajra_edge.errors import InferenceError
+from vajra_edge.frames import Frame
+from vajra_edge.graph.signature import Layout, Signature
+
+SIGNATURE = Signature(
+    "images", "detections", Layout.DETECTIONS, 2, (64, 64), False, False, 32, ("cat", "dog"), 0.7, 3, 10
+)
+ROWS = [[16, 16, 48, 48, 0.9, 1], [0, 0, 64, 64, 0.4, 0], [0, 0, 0, 0, 0, 0]]
+
+
+class FixedRunner:
+    """Answers every image with ``ROWS``, and may be held or made to fail."""
+
+    def __init__(self):
+        self.signature, self.closed = SIGNATURE, 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fails = False
+        self.seen = []
+
+    def infer(self, batch):
+        self.gate.wait(5)
+        self.seen.append(batch.copy())
+        if self.fails:
+            raise InferenceError("refused")
+        return np.array([ROWS] * len(batch), np.float32)
+
+    def close(self):
+        self.closed += 1
+
+
+def frame(value=0, camera="gate", size=(64, 128)):
+    return Frame(np.full((*size, 3), value, np.uint8), 0, datetime.now(timezone.utc), 0, camera)
+
+
+@pytest.fixture
+def runner():
+    return FixedRunner()
+
+
+@pytest.fixture
+def detector(runner):
+    detector = HostDetector(runner)
+    yield detector
+    runner.gate.set()
+    detector.close()
+
+
+def test_boxes_are_in_pixels_of_the_frame(detector):
+    found = detector.detect(frame())
+    np.testing.assert_allclose(found.xyxy, [[32, 0, 96, 64], [0, 0, 128, 64]])
+    assert found.class_id.tolist() == [1, 0]
+
+
+def test_each_frame_has_its_own_filter(detector):
+    detector.submit([frame(camera="a"), frame(camera="b")], [Filter(0.5), Filter(0.1, frozenset({0}))])
+    batch = detector.collect()
+    assert [found.class_id.tolist() for found in batch.found] == [[1], [0]]
+    assert [one.camera for one in batch.frames] == ["a", "b"]
+
+
+def test_the_second_batch_is_prepared_while_the_first_is_inferred(detector, runner):
+    runner.gate.clear()
+    detector.submit([frame(10)], [Filter()])
+    detector.submit([frame(200)], [Filter()])
+    assert detector.in_flight == 2
+    assert not detector.wait(0.01)
+    runner.gate.set()
+    detector.collect()
+    detector.collect()
+    assert [batch[0, 0, 32, 32].round(4) for batch in runner.seen] == [round(10 / 255, 4), round(200 / 255, 4)]
+
+
+def test_a_third_batch_and_too_many_frames_are_refused(detector, runner):
+    with pytest.raises(InferenceError, match=r"3 frames.*batch 2"):
+        detector.submit([frame()] * 3, [Filter()] * 3)
+    runner.gate.clear()
+    detector.submit([frame()], [Filter()])
+    detector.submit([frame()], [Filter()])
+    with pytest.raises(InferenceError, match="2 batches in flight"):
+        detector.submit([frame()], [Filter()])
+
+
+def test_a_failing_runner_raises_at_collect(detector, runner):
+    runner.fails = True
+    detector.submit([frame()], [Filter()])
+    with pytest.raises(InferenceError, match="refused"):
+        detector.collect()
+    assert detector.in_flight == 0
+
+
+def test_close_waits_and_may_be_called_twice(detector, runner):
+    detector.submit([frame()], [Filter()])
+    detector.close()
+    detector.close()
+    assert runner.closed == 1
+    assert len(runner.seen) == 1

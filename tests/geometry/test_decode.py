@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+
+from vajra_edge.geometry.decode import best_class, multi_label, rows_of_detections
+from vajra_edge.geometry.letterbox import Placement
+
+
+def raw(*anchors):
+    return np.array(anchors, np.float32).T
+
+
+def test_best_class_takes_one_class_an_anchor_and_suppresses_within_it():
+    output = raw((50, 50, 20, 20, 0.9, 0.8), (51, 50, 20, 20, 0.6, 0.1), (51, 50, 20, 20, 0.1, 0.7))
+    found = best_class(output, 0.25, 0.5, 300)
+    assert found.class_id.tolist() == [0, 1]
+    np.testing.assert_allclose(found.confidence, [0.9, 0.7])
+    np.testing.assert_allclose(found.xyxy[0], [40, 40, 60, 60])
+
+
+def test_multi_label_keeps_both_classes_of_one_anchor():
+    found = multi_label(raw((50, 50, 20, 20, 0.9, 0.8)), 0.001, 0.7, 300)
+    assert found.class_id.tolist() == [0, 1]
+
+
+def test_empty_rows_are_no_detections():
+    output = np.array([[1, 1, 5, 5, 0.3, 2], [2, 2, 6, 6, 0.9, 1], [0, 0, 0, 0, 0, 0]], np.float32)
+    found = rows_of_detections(output, 0.0)
+    assert found.class_id.tolist() == [1, 2]
+    assert found.class_id.dtype == np.int32
+
+
+def test_the_golden_detections_of_upstream_are_reproduced(shared_data):
+    golden = np.load(shared_data / "golden" / "trained_nano_vtest700.npz")
+    output = np.concatenate([golden["boxes"], golden["scores_f16"].astype(np.float32)], axis=1)[0]
+    height, width = (int(side) for side in golden["orig_hw"])
+    for confidence, name in ((0.25, "dets_conf025"), (0.05, "dets_conf005")):
+        found = best_class(output, confidence, 0.7, 300)
+        boxes = Placement.of((width, height), (640, 640)).to_image(found.xyxy, (width, height))
+        assert found.class_id.tolist() == golden[name][:, 5].astype(int).tolist()
+        np.testing.assert_allclose(boxes, golden[name][:, :4], atol=0.1)

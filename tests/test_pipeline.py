@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+
+from vajra_edge.detect.detector import Batch, Filter
+from vajra_edge.detections import Detections
+from vajra_edge.errors import InferenceError
+from vajra_edge.frames import Frame
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.pipeline import Exhausted, InferFailed, Pipeline
+
+SIGNATURE = Signature("images", "output0", Layout.RAW, 2, (64, 64), False, False, 32, ("cat",))
+
+
+class Feed:
+    """Mailboxes with any number of frames; hands out at most ``limit`` at a time."""
+
+    def __init__(self):
+        self.frames = queue.SimpleQueue()
+
+    def put(self, seq, camera="gate"):
+        image = np.zeros((8, 8, 3), np.uint8)
+        self.frames.put(Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), seq, camera))
+
+    def take(self, limit, timeout_s, gather_s):
+        taken = []
+        try:
+            taken.append(self.frames.get(timeout=timeout_s) if timeout_s else self.frames.get_nowait())
+            while len(taken) < limit:
+                taken.append(self.frames.get_nowait())
+        except queue.Empty:
+            pass
+        return taken
+
+
+class CountingDetector:
+    """Finds nothing, quickly; remembers the filters; fails at the frame it is told to."""
+
+    def __init__(self, fails_at=None, inference_s=0.001):
+        self.signature, self.fails_at, self.inference_s = SIGNATURE, fails_at, inference_s
+        self.pending, self.filters, self.deepest = deque(), [], 0
+
+    @property
+    def in_flight(self):
+        return len(self.pending)
+
+    def submit(self, frames, filters):
+        assert len(frames) <= self.signature.batch
+        self.pending.append((tuple(frames), time.monotonic() + self.inference_s))
+        self.filters += filters
+        self.deepest = max(self.deepest, self.in_flight)
+
+    def wait(self, timeout_s):
+        time.sleep(min(timeout_s, 0.01))
+        return True
+
+    def collect(self):
+        frames, ready_s = self.pending.popleft()
+        time.sleep(max(0.0, ready_s - time.monotonic()))
+        if any(frame.seq == self.fails_at for frame in frames):
+            raise InferenceError("engine refused frame")
+        return Batch(frames, tuple(Detections.empty() for _ in frames), 0.1, 1.0, 0.1)
+
+    def close(self):
+        pass
+
+
+class Run:
+    def __init__(self, **options):
+        self.feed, self.sunk, self.events, self.beats = Feed(), [], queue.SimpleQueue(), []
+        self.pipeline = Pipeline(
+            self.feed,
+            lambda frame, found, tag: self.sunk.append((frame.camera, frame.seq, tag)),
+            self.events.put,
+            lambda: self.beats.append(time.monotonic()),
+            **options,
+        )
+
+    def until(self, count):
+        deadline = time.monotonic() + 5
+        while len(self.sunk) < count:
+            assert time.monotonic() < deadline, f"only {self.sunk}"
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def run():
+    made = Run()
+    made.pipeline.start()
+    yield made
+    assert made.pipeline.stop(5)
+
+
+def test_every_frame_is_published_once_in_order(run):
+    detector = CountingDetector()
+    run.pipeline.swap(detector, "one")
+    for seq in range(40):
+        run.feed.put(seq)
+    run.until(40)
+    assert [seq for _, seq, _ in run.sunk] == list(range(40))
+    assert detector.deepest == 2
+    assert run.pipeline.counters().published == {"gate": 40}
+    assert run.pipeline.counters().age_p99_ms > 0
+
+
+def test_a_lone_frame_does_not_wait_for_the_next(run):
+    run.pipeline.swap(CountingDetector(), "one")
+    run.feed.put(0)
+    started = time.monotonic()
+    run.until(1)
+    assert time.monotonic() - started < 0.5
+
+
+def test_swap_publishes_what_is_in_flight_under_the_old_tag_and_nothing_is_lost(run):
+    first, second = CountingDetector(inference_s=0.005), CountingDetector()
+    run.pipeline.swap(first, "old")
+    for seq in range(30):
+        run.feed.put(seq)
+    run.until(5)
+    assert run.pipeline.swap(second, "new") is first
+    assert first.in_flight == 0
+    run.until(30)
+    tags = [tag for _, _, tag in run.sunk]
+    assert [seq for _, seq, _ in run.sunk] == list(range(30))
+    assert tags == sorted(tags, reverse=True)
+    assert set(tags) == {"old", "new"}
+
+
+def test_without_a_detector_it_waits_and_beats(run):
+    run.feed.put(0)
+    time.sleep(0.2)
+    assert not run.sunk
+    assert len(run.beats) > 1
+
+
+def test_a_refused_frame_ends_the_loop_with_an_event(run):
+    run.pipeline.swap(CountingDetector(fails_at=3), "one")
+    for seq in range(6):
+        run.feed.put(seq)
+    event = run.events.get(timeout=5)
+    assert event == InferFailed("engine refused frame")
+
+
+def test_a_broken_replaced_engine_does_not_stop_the_new_one():
+    run = Run()
+    bad = CountingDetector(fails_at=0)
+    run.pipeline.swap(bad, "old")
+    run.feed.put(0)
+    bad.submit(run.feed.take(1, 1, 0), [Filter()])
+    assert run.pipeline.swap(CountingDetector(), "new") is bad
+    run.feed.put(1)
+    run.pipeline.start()
+    run.until(1)
+    assert run.sunk == [("gate", 1, "new")]
+    assert run.pipeline.stop(5)
+
+
+def test_it_ends_after_the_asked_number_of_messages():
+    run = Run(max_frames=5)
+    run.pipeline.swap(CountingDetector(), "one")
+    for seq in range(20):
+        run.feed.put(seq)
+    run.pipeline.start()
+    assert run.events.get(timeout=5) == Exhausted(5)
+    assert run.pipeline.stop(5)
+    assert len(run.sunk) == 5
+
+
+def test_thresholds_apply_to_the_next_frame_without_a_swap(run):
+    detector = CountingDetector()
+    run.pipeline.swap(detector, "one")
+    run.feed.put(0)
+    run.until(1)
+    run.pipeline.apply({"gate": Filter(0.9)}, 0.0)
+    run.feed.put(1)
+    run.until(2)
+    assert [filter_.confidence for filter_ in detector.filters] == [0.25, 0.9]

@@ -1,0 +1,201 @@
+"""Detector: frames in, detections out, with two batches in flight so that preparation overlaps inference."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.detections import Detections
+from vajra_edge.engine.backend import Runner
+from vajra_edge.errors import InferenceError
+from vajra_edge.frames import Frame
+from vajra_edge.geometry.decode import best_class, rows_of_detections
+from vajra_edge.geometry.letterbox import Letterbox, Placement
+from vajra_edge.graph.signature import Layout, Signature
+
+SLOTS = 2
+"""Batches in flight: one is inferred while the next is prepared; more would only add latency."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a camera wants to hear of; changes in place.
+
+    Attributes:
+        confidence: lowest confidence that is kept.
+        class_ids: kept classes; None: all.
+    """
+
+    confidence: float = 0.25
+    class_ids: frozenset[int] | None = None
+
+    def apply(self, found: Detections) -> Detections:
+        """The rows that pass, order kept."""
+        kept = found.confidence >= self.confidence
+        if self.class_ids is not None:
+            kept &= np.isin(found.class_id, list(self.class_ids))
+        return found if kept.all() else found.take(kept)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of one ``submit``.
+
+    Attributes:
+        frames: as submitted.
+        found: one ``Detections`` a frame, in pixels of that frame.
+        prepare_ms: letterboxing all frames.
+        inference_ms: the runner's call alone.
+        decode_ms: from network output to detections.
+    """
+
+    frames: tuple[Frame, ...]
+    found: tuple[Detections, ...]
+    prepare_ms: float
+    inference_ms: float
+    decode_ms: float
+
+
+class Detector(Protocol):
+    """One loaded plan behind submit and collect. Used by one thread."""
+
+    signature: Signature
+
+    @property
+    def in_flight(self) -> int:
+        """Batches submitted and not yet collected, at most ``SLOTS``."""
+        ...
+
+    def submit(self, frames: Sequence[Frame], filters: Sequence[Filter]) -> None:
+        """Prepare up to ``signature.batch`` frames and start inference behind what is in flight."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the oldest batch is done, at most ``timeout_s``; whether it is."""
+        ...
+
+    def collect(self) -> Batch:
+        """The oldest batch, waiting for it.
+
+        Raises:
+            InferenceError: the runner failed; the batch is lost, the detector may be collected further and closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wait for what is in flight, then release the runner; a second call does nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Slot:
+    frames: tuple[Frame, ...]
+    filters: tuple[Filter, ...]
+    placements: tuple[Placement, ...]
+    prepare_ms: float
+    output: Future[tuple[NDArray[np.float32], float]]
+
+
+class HostDetector:
+    """Letterbox and decode on the CPU around any runner.
+
+    Args:
+        runner: taken over; closed with the detector.
+        nms_iou: for a RAW output, whose suppression happens here.
+        max_det: likewise.
+    """
+
+    def __init__(self, runner: Runner, nms_iou: float = 0.7, max_det: int = 300) -> None:
+        self.signature = runner.signature
+        self._runner = runner
+        self._nms_iou, self._max_det = nms_iou, max_det
+        self._letterbox = Letterbox(self.signature.resolution_hw)
+        self._buffers = [self._letterbox.blank(self.signature.batch) for _ in range(SLOTS)]
+        self._turn = 0
+        self._slots: deque[_Slot] = deque()
+        self._thread = ThreadPoolExecutor(1, "inference")
+        self._closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """Batches submitted and not yet collected."""
+        return len(self._slots)
+
+    def submit(self, frames: Sequence[Frame], filters: Sequence[Filter]) -> None:
+        """Letterbox ``frames`` and queue them for inference.
+
+        Raises:
+            InferenceError: too many frames for the plan, or two batches are in flight already.
+        """
+        if not 0 < len(frames) <= self.signature.batch or self.in_flight == SLOTS:
+            raise InferenceError(
+                f"{len(frames)} frames with {self.in_flight} batches in flight do not fit a plan of batch "
+                f"{self.signature.batch}",
+                remedy="set [engine] batch to the number of cameras",
+            )
+        started = time.perf_counter()
+        buffer = self._buffers[self._turn]
+        self._turn = (self._turn + 1) % SLOTS
+        places = tuple(self._letterbox.apply(frame.image, row) for frame, row in zip(frames, buffer, strict=False))
+        prepare_ms = (time.perf_counter() - started) * 1e3
+        output = self._thread.submit(_timed, self._runner.infer, buffer[: len(frames)])
+        self._slots.append(_Slot(tuple(frames), tuple(filters), places, prepare_ms, output))
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the oldest batch is done, at most ``timeout_s``; whether it is."""
+        if not self._slots:
+            return True
+        try:
+            self._slots[0].output.exception(timeout_s)
+        except FutureTimeout:
+            return False
+        return True
+
+    def collect(self) -> Batch:
+        """The oldest batch, waiting for it."""
+        slot = self._slots.popleft()
+        output, inference_ms = slot.output.result()
+        started = time.perf_counter()
+        found = tuple(
+            self._decode(rows, frame, one, place)
+            for rows, frame, one, place in zip(output, slot.frames, slot.filters, slot.placements, strict=True)
+        )
+        return Batch(slot.frames, found, slot.prepare_ms, inference_ms, (time.perf_counter() - started) * 1e3)
+
+    def detect(self, frame: Frame, filter_: Filter | None = None) -> Detections:
+        """One frame, start to end."""
+        self.submit([frame], [filter_ or Filter()])
+        return self.collect().found[0]
+
+    def close(self) -> None:
+        """Wait for what is in flight, then release the runner."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.shutdown(wait=True)
+        self._slots.clear()
+        self._runner.close()
+
+    def _decode(self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement) -> Detections:
+        if self.signature.layout is Layout.DETECTIONS:
+            found = rows_of_detections(output, filter_.confidence)
+        else:
+            found = best_class(output, filter_.confidence, self._nms_iou, self._max_det)
+        found = filter_.apply(found)
+        return Detections(place.to_image(found.xyxy, frame.resolution_wh), found.confidence, found.class_id)
+
+
+def _timed(
+    infer: Callable[[NDArray[np.float32]], NDArray[np.float32]], batch: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    started = time.perf_counter()
+    output = infer(batch)
+    return output, (time.perf_counter() - started) * 1e3

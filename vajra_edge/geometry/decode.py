@@ -1,0 +1,64 @@
+"""Decode: what a network returns for one image into boxes in its input's pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.detections import Detections
+from vajra_edge.geometry.boxes import cxcywh_to_xyxy, nms
+
+
+def rows_of_detections(output: NDArray[np.float32], confidence: float) -> Detections:
+    """One image of a DETECTIONS output.
+
+    Args:
+        output: (max_det, 6) x1, y1, x2, y2 in input pixels, score, class; score 0 in empty rows.
+        confidence: rows below it go.
+
+    Returns:
+        Detections in input pixels, best score first.
+    """
+    kept = output[(output[:, 4] >= confidence) & (output[:, 4] > 0)]
+    kept = kept[np.argsort(-kept[:, 4], kind="stable")]
+    return Detections(kept[:, :4].copy(), kept[:, 4].copy(), kept[:, 5].astype(np.int32))
+
+
+def best_class(output: NDArray[np.float32], confidence: float, iou_above: float, max_det: int) -> Detections:
+    """One image of a RAW output, the best class an anchor, as upstream's predict does.
+
+    Args:
+        output: (4 + classes, anchors) cx, cy, w, h in input pixels, then class scores.
+        confidence: anchors whose best score is not above it go (upstream's comparison).
+        iou_above: see ``boxes.nms``.
+        max_det: most rows kept.
+    """
+    best = output[4:].max(axis=0)
+    anchors = np.flatnonzero(best > confidence)
+    class_id = output[4:, anchors].argmax(axis=0).astype(np.int32)
+    return _suppress(output, anchors, best[anchors], class_id, iou_above, max_det)
+
+
+def multi_label(output: NDArray[np.float32], confidence: float, iou_above: float, max_det: int) -> Detections:
+    """One image of a RAW output, every class of an anchor that is above ``confidence``, as upstream's val does."""
+    class_id, anchors = np.nonzero(output[4:] > confidence)
+    scores = output[4 + class_id, anchors]
+    best = np.argsort(-scores, kind="stable")[:MOST_CANDIDATES]
+    return _suppress(output, anchors[best], scores[best], class_id[best].astype(np.int32), iou_above, max_det)
+
+
+MOST_CANDIDATES = 30_000
+"""Candidates that enter NMS in ``multi_label``: upstream's ``max_nms``."""
+
+
+def _suppress(
+    output: NDArray[np.float32],
+    anchors: NDArray[np.intp],
+    scores: NDArray[np.float32],
+    class_id: NDArray[np.int32],
+    iou_above: float,
+    max_det: int,
+) -> Detections:
+    xyxy = cxcywh_to_xyxy(output[:4, anchors].T)
+    rows = nms(xyxy, scores, class_id, iou_above, max_det)
+    return Detections(xyxy[rows], scores[rows], class_id[rows])
