@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from vajra_edge.errors import GraphError
+
+if TYPE_CHECKING:
+    import onnx
+
+BOX_ROWS = 4
+"""Rows of a RAW output before the class scores: cx, cy, w, h."""
+DETECTION_COLUMNS = 6
+"""Columns of a DETECTIONS output: x1, y1, x2, y2, score, class."""
+_IMAGE_RANK, _CHANNELS, _OUTPUT_RANK = 4, 3, 3
 
 
 class Layout(str, Enum):
@@ -64,3 +76,167 @@ class Signature:
         height, width = fields["resolution_hw"]
         known = {**fields, "layout": Layout(fields["layout"]), "resolution_hw": (int(height), int(width))}
         return cls(**{**known, "class_names": tuple(str(name) for name in fields["class_names"])})
+
+
+def read(
+    onnx_bytes: bytes,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    stride: int | None = None,
+    resolution_hw: tuple[int, int] | None = None,
+) -> Signature:
+    """Recognise a network by its tensors and metadata.
+
+    Args:
+        onnx_bytes: a serialized ONNX file.
+        class_names: ``[weights] class_names``; overrides the names in the metadata.
+        stride: ``[weights] stride``; supplies what the metadata lacks.
+        resolution_hw: ``[engine] img_size`` as height and width; chooses the size of a network with dynamic sizes.
+
+    Raises:
+        GraphError: not ONNX, not a detection network of a known layout, or names, stride or size are missing; the
+            message names the setting that supplies them.
+    """
+    from vajra_edge.graph import metadata, proto
+
+    network = proto.parse(onnx_bytes)
+    fields = metadata.fields_of(network)
+    _check_task(fields)
+    names = class_names if class_names is not None else metadata.class_names_of(fields)
+    if not names:
+        raise GraphError("the network's metadata has no class names", remedy="set [weights] class_names")
+    image = _image_input(network)
+    known_stride = metadata.positive_int_of(fields, "stride", "set [weights] stride") or stride
+    if known_stride is None:
+        raise GraphError("the network's metadata has no stride", remedy="set [weights] stride, for VajraV1 32")
+    size = _resolution_hw(image, metadata.resolution_hw_of(fields), resolution_hw, known_stride)
+    batch = _dimensions(image)[0]
+    return Signature(
+        input_name=image.name,
+        batch=batch if isinstance(batch, int) else metadata.positive_int_of(fields, "batch", "export it again") or 1,
+        resolution_hw=size,
+        dynamic_batch=not isinstance(batch, int),
+        dynamic_size=not all(isinstance(side, int) for side in _dimensions(image)[2:]),
+        stride=known_stride,
+        class_names=tuple(names),
+        **_output(network, fields, len(names)),
+    )
+
+
+def _check_task(fields: Mapping[str, str]) -> None:
+    task = fields.get("task", "detect")
+    if task != "detect":
+        raise GraphError(f"the network's task is {task[:60]!r}", remedy="give the weights of a detection network")
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
+    from vajra_edge.graph.proto import shape_of
+
+    return shape_of(value) or ()
+
+
+def _image_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The only input that is not a constant, if it is (N, 3, H, W) float32."""
+    import onnx
+
+    constants = {tensor.name for tensor in network.graph.initializer}
+    inputs = [value for value in network.graph.input if value.name not in constants]
+    if len(inputs) != 1 or len(_dimensions(inputs[0])) != _IMAGE_RANK or _dimensions(inputs[0])[1] != _CHANNELS:
+        raise GraphError(
+            f"the network has no image input: expected one input (N, 3, H, W), found {_listed(inputs)}",
+            remedy="give a detection network exported to ONNX",
+        )
+    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
+        raise GraphError(
+            f"input {inputs[0].name!r} is {kind}, expected FLOAT",
+            remedy="export without half; vajra-edge lowers the precision itself",
+        )
+    return inputs[0]
+
+
+def _resolution_hw(
+    image: onnx.ValueInfoProto, recorded: tuple[int, int] | None, wanted: tuple[int, int] | None, stride: int
+) -> tuple[int, int]:
+    sides = _dimensions(image)[2:]
+    height, width = (
+        side if isinstance(side, int) else free
+        for side, free in zip(sides, wanted or recorded or (None, None), strict=True)
+    )
+    if height is None or width is None:
+        raise GraphError("the network takes any size and its metadata has none", remedy="set [engine] img_size")
+    if height % stride or width % stride:
+        raise GraphError(
+            f"input size {height}x{width} (height x width) is not a multiple of stride {stride}",
+            remedy="set [weights] stride, or export with another size",
+        )
+    return height, width
+
+
+def _output(network: onnx.ModelProto, fields: Mapping[str, str], classes: int) -> dict[str, Any]:
+    """Name, layout and NMS figures of the one output that has a known layout."""
+    known = [
+        {"output_name": value.name, **layout}
+        for value in _inferred_outputs(network)
+        if (layout := _layout(_dimensions(value), fields, classes)) is not None
+    ]
+    if len(known) != 1:
+        raise _unknown_output(list(_inferred_outputs(network)), classes)
+    return known[0]
+
+
+def _inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
+    """The outputs, with shapes from ONNX's inference where the file leaves them open."""
+    import onnx
+
+    outputs: Sequence[onnx.ValueInfoProto] = network.graph.output
+    if all(isinstance(size, int) for value in outputs for size in _dimensions(value) or (None,)):
+        return outputs
+    try:
+        inferred: Sequence[onnx.ValueInfoProto] = onnx.shape_inference.infer_shapes(network).graph.output
+    except onnx.shape_inference.InferenceError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise GraphError(f"the network's shapes contradict each other: {reason}", remedy="export it again") from error
+    return inferred
+
+
+def _layout(shape: tuple[int | str | None, ...], fields: Mapping[str, str], classes: int) -> dict[str, Any] | None:
+    if len(shape) != _OUTPUT_RANK:
+        return None
+    if "nms_iou" in fields:
+        nms = _nms_figures(fields)
+        return {"layout": Layout.DETECTIONS, **nms} if shape[1:] == (nms["max_det"], DETECTION_COLUMNS) else None
+    return {"layout": Layout.RAW} if shape[1] == BOX_ROWS + classes else None
+
+
+def _nms_figures(fields: Mapping[str, str]) -> dict[str, Any]:
+    from vajra_edge.graph import metadata
+
+    remedy = "export the network again"
+    iou = metadata.parse("nms_iou", fields["nms_iou"])
+    figures = {key: metadata.positive_int_of(fields, key, remedy) for key in ("max_det", "top_k")}
+    if not isinstance(iou, (int, float)) or not 0 <= iou <= 1 or None in figures.values():
+        raise GraphError("the network's NMS metadata is incomplete (nms_iou, max_det, top_k)", remedy=remedy)
+    return {"nms_iou": float(iou), **figures}
+
+
+def _unknown_output(outputs: Sequence[onnx.ValueInfoProto], classes: int) -> GraphError:
+    """What is wrong with outputs of which none, or more than one, has a known layout."""
+    expected = f"expected one output (N, {BOX_ROWS + classes}, anchors) for {classes} classes"
+    shapes = [_dimensions(value) for value in outputs]
+    three = [shape for shape in shapes if len(shape) == _OUTPUT_RANK]
+    remedy = "export it again as upstream does, without nms"
+    if any(shape[2] == BOX_ROWS + classes for shape in three):
+        remedy = "export it again with classes before anchors: this one is transposed"
+    elif any(shape[2] == DETECTION_COLUMNS for shape in three):
+        remedy = "export it again without nms: this one holds another exporter's, vajra-edge adds its own"
+    elif len(three) == len(shapes) == 1 and isinstance(three[0][1], int) and three[0][1] > BOX_ROWS:
+        remedy = f"it has {three[0][1] - BOX_ROWS} classes: set [weights] class_names to their names"
+    return GraphError(f"{expected}, found {_listed(outputs)}", remedy=remedy)
+
+
+def _listed(values: Sequence[onnx.ValueInfoProto]) -> str:
+    """Names and shapes of at most four tensors, for a message."""
+    texts = [f"{value.name} ({', '.join(str(side or '?') for side in _dimensions(value))})" for value in values[:4]]
+    more = f" and {len(values) - 4} more" if len(values) > 4 else ""  # noqa: PLR2004  a message stays one line
+    return (", ".join(texts) or "none") + more
