@@ -1,0 +1,45 @@
+"""Pace and RateCap: when a clip's frame is due, and which frames a cap on the rate lets through. Pure; seconds."""
+
+from __future__ import annotations
+
+_LATE_S = 1.0  # later than this, the clip goes on from now instead of hurrying after the clock
+_EARLY = 0.2  # share of the interval by which a frame may come early: cameras jitter around their rate
+
+
+class Pace:
+    """Maps a clip's own time line onto the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._offset_s: float | None = None
+
+    def delay_s(self, position_s: float, now_s: float) -> float:
+        """How long to wait until the frame at ``position_s`` is due; 0 when it is late.
+
+        The first frame is due at once. After a pause of more than a second (a suspended machine, a slow disk) the
+        clip continues from where it stands, without a burst.
+        """
+        if self._offset_s is None or now_s - (position_s + self._offset_s) > _LATE_S:
+            self._offset_s = now_s - position_s
+        return max(0.0, position_s + self._offset_s - now_s)
+
+
+class RateCap:
+    """Lets through at most ``fps`` frames of each second of a time line.
+
+    Args:
+        fps: frames a second; None lets everything through.
+    """
+
+    def __init__(self, fps: float | None) -> None:
+        self._interval_s = 1.0 / fps if fps is not None else None
+        self._due_s: float | None = None
+
+    def admits(self, at_s: float) -> bool:
+        """Whether the frame at ``at_s`` goes through; the average rate stays below the cap in spite of jitter."""
+        if self._interval_s is None:
+            return True
+        if self._due_s is not None and at_s < self._due_s - _EARLY * self._interval_s:
+            return False
+        behind = self._due_s is None or at_s - self._due_s > self._interval_s
+        self._due_s = (at_s if behind or self._due_s is None else self._due_s) + self._interval_s
+        return True

@@ -1,0 +1,220 @@
+"""A camera's life as a pure machine: closed -> opening -> streaming -> backoff -> opening ..., or ended.
+
+| event    | in                  | then                                                                 |
+|----------|---------------------|----------------------------------------------------------------------|
+| Start    | closed, ended       | opening; Open                                                        |
+| Opened   | opening             | opening still: a source streams once its first frame is there        |
+| GotFrame | opened or streaming | streaming; attempts are forgotten after ``healthy_s`` of frames      |
+| GotFrame | the same picture    | for ``freeze_s``: backoff                                            |
+| Failed   | opening, streaming  | backoff; Close                                                       |
+| Ended    | opened or streaming | ended; Close                                                         |
+| Tick     | opened or streaming | no frame for ``stall_s``: backoff; Close                             |
+| Tick     | backoff             | opening when the delay has passed; Open                              |
+| Stop     | any                 | closed; Close where something is open                                |
+
+Anything else is late news (a read that came back after the stall was noticed) and changes nothing.
+Each change of phase is told once, by a Report. The clock and the dice arrive inside the events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TypeAlias
+
+from vajra_edge.settings import CameraSettings
+
+FIRST_DELAY_S = 1.0
+_MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
+
+
+class Phase(str, Enum):
+    """Where a camera stands."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    STREAMING = "streaming"
+    BACKOFF = "backoff"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient the machine is; every figure in seconds on the monotonic clock.
+
+    Attributes:
+        stall_s: no new frame for longer than this is a loss; None: never (files wait for their reader on purpose).
+        freeze_s: the same picture for longer than this is a loss; None: never.
+        healthy_s: frames for at least this long make the next loss count as the first.
+        backoff_max_s: the longest delay before an attempt.
+        first_delay_s: the longest delay before the first attempt; doubles with each.
+    """
+
+    stall_s: float | None
+    freeze_s: float | None
+    healthy_s: float
+    backoff_max_s: float
+    first_delay_s: float = FIRST_DELAY_S
+
+    @classmethod
+    def of(cls, camera: CameraSettings, *, live: bool) -> Policy:
+        """The camera's own figures; a file or folder neither stalls nor freezes."""
+        return cls(
+            stall_s=camera.stall_s if live else None,
+            freeze_s=camera.freeze_s if live else None,
+            healthy_s=camera.healthy_s,
+            backoff_max_s=camera.backoff_max_s,
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of one camera.
+
+    Attributes:
+        attempts: losses and failed openings since the last healthy period.
+        opened_s: when the source answered, or None.
+        last_frame_s: when the newest frame came (or the source answered, before the first one).
+        digest: of the newest picture, where freezes are looked for.
+        changed_s: when ``digest`` was last another one.
+        retry_at_s: in backoff, when the next attempt is due.
+        reason: why the camera was lost; kept until it streams again.
+    """
+
+    phase: Phase = Phase.CLOSED
+    attempts: int = 0
+    opened_s: float | None = None
+    last_frame_s: float = 0.0
+    digest: int | None = None
+    changed_s: float = 0.0
+    retry_at_s: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Somebody wants frames."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The source answered."""
+
+    now_s: float
+
+
+@dataclass(frozen=True)
+class GotFrame:
+    """A frame was read; ``digest`` is None where freezes are not looked for, ``dice`` is in 0..1."""
+
+    now_s: float
+    dice: float
+    digest: int | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The source could not be opened or read; ``dice`` is in 0..1."""
+
+    now_s: float
+    dice: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finite source has no more frames."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed; ``dice`` is in 0..1."""
+
+    now_s: float
+    dice: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Nobody wants frames any more."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """Open the source, answer with Opened or Failed."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Release what was opened, or what is being opened."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell the others where the camera stands now."""
+
+    phase: Phase
+    reason: str
+    attempts: int
+    retry_in_s: float | None
+
+
+Event: TypeAlias = Start | Opened | GotFrame | Failed | Ended | Tick | Stop
+Action: TypeAlias = Open | Close | Report
+Step: TypeAlias = tuple[State, tuple[Action, ...]]
+
+
+def advance(state: State, event: Event, policy: Policy) -> Step:  # noqa: PLR0911  one return for a row of the table
+    """One step of the table above."""
+    holds_source = state.phase in (Phase.OPENING, Phase.STREAMING)
+    opened = holds_source and state.opened_s is not None
+    match event:
+        case Stop() if state.phase is not Phase.CLOSED:
+            return _enter(State(), *((Close(),) if holds_source else ()))
+        case Start() if state.phase in (Phase.CLOSED, Phase.ENDED):
+            return _enter(State(Phase.OPENING), Open())
+        case Opened(now_s) if state.phase is Phase.OPENING and not opened:
+            return replace(state, opened_s=now_s, last_frame_s=now_s, digest=None, changed_s=now_s), ()
+        case GotFrame() if opened:
+            return _frame(state, event, policy)
+        case Ended() if opened:
+            return _enter(State(Phase.ENDED), Close())
+        case Failed(now_s, dice, reason) if holds_source:
+            return _lose(state, policy, now_s, dice, reason)
+        case Tick(now_s, dice) if opened and policy.stall_s is not None and now_s - state.last_frame_s > policy.stall_s:
+            return _lose(state, policy, now_s, dice, f"no new frame for {now_s - state.last_frame_s:.1f} s")
+        case Tick(now_s, _) if state.retry_at_s is not None and now_s >= state.retry_at_s:
+            return _enter(State(Phase.OPENING, state.attempts, reason=state.reason), Open())
+    return state, ()
+
+
+def _frame(state: State, event: GotFrame, policy: Policy) -> Step:
+    same = event.digest is not None and event.digest == state.digest
+    changed_s = state.changed_s if same else event.now_s
+    if policy.freeze_s is not None and event.now_s - changed_s > policy.freeze_s:
+        reason = f"the same picture for {event.now_s - changed_s:.1f} s"
+        return _lose(state, policy, event.now_s, event.dice, reason)
+    healthy = state.opened_s is not None and event.now_s - state.opened_s >= policy.healthy_s
+    fresh = replace(
+        state,
+        phase=Phase.STREAMING,
+        attempts=0 if healthy else state.attempts,
+        last_frame_s=event.now_s,
+        digest=event.digest,
+        changed_s=changed_s,
+        reason="",
+    )
+    return (fresh, ()) if state.phase is Phase.STREAMING else _enter(fresh)
+
+
+def _lose(state: State, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
+    """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
+    doublings = min(state.attempts, _MOST_DOUBLINGS)
+    span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
+    delay_s = span_s * (0.5 + 0.5 * dice)
+    lost = State(Phase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
+    return _enter(lost, Close(), retry_in_s=delay_s)
+
+
+def _enter(state: State, *actions: Action, retry_in_s: float | None = None) -> Step:
+    return state, (*actions, Report(state.phase, state.reason, state.attempts, retry_in_s))
