@@ -1,0 +1,96 @@
+"""What the ONNX parser is given: a graph in the precision that the typing asks for, every node with its own name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.errors import UnsupportedSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One graph, ready for the parser.
+
+    Attributes:
+        onnx_bytes: the serialized graph.
+        keys: node name -> key (first output), for names come back from the builder and keys from our passes.
+        float32: names of the nodes that stay FP32 under weak typing; empty under strong typing, where types say it.
+        ranges: tensor -> largest absolute value, for INT8 without Q/DQ (DLA); empty otherwise.
+    """
+
+    onnx_bytes: bytes
+    keys: dict[str, str]
+    float32: frozenset[str]
+    ranges: dict[str, float]
+
+
+def prepare(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> Prepared:
+    """Bring a graph into the form one build needs.
+
+    Args:
+        onnx_bytes: FP32, FP16 or with Q/DQ, as the passes made it; FP32 is turned into FP16 here where types rule.
+        spec: what is wanted.
+        strong: the network's types rule, not the builder's flags.
+
+    Raises:
+        GraphError: the graph cannot be read.
+        UnsupportedSpec: INT8 is asked for and the graph carries neither Q/DQ nor ranges.
+    """
+    from vajra_edge.graph import dla_ranges, half
+    from vajra_edge.graph.wiring import Wiring, key, load
+
+    ranges: dict[str, float] = {}
+    if spec.precision is Precision.INT8:
+        ranges = _ranges(onnx_bytes, spec, strong=strong)
+        ranges = dla_ranges.equalised(onnx_bytes, ranges)
+    if strong and spec.precision is not Precision.FP32 and not _is_half(load(onnx_bytes)):
+        onnx_bytes = half.to_half(onnx_bytes)
+    wiring = Wiring(load(onnx_bytes))
+    _name(wiring.nodes)
+    high = half.float32_nodes(wiring) if not strong and spec.precision is not Precision.FP32 else frozenset()
+    return Prepared(
+        onnx_bytes=bytes(wiring.model.SerializeToString()),
+        keys={node.name: key(node) for node in wiring.nodes},
+        float32=frozenset(node.name for node in wiring.nodes if key(node) in high),
+        ranges=ranges,
+    )
+
+
+def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, float]:
+    """Ranges for a DLA under weak typing; empty where Q/DQ nodes hold them."""
+    from vajra_edge.graph import dla_ranges
+    from vajra_edge.graph.wiring import load
+
+    quantized = any(node.op_type == "DequantizeLinear" for node in load(onnx_bytes).graph.node)
+    if spec.target.kind == "dla" and not strong:
+        ranges = dla_ranges.attached(onnx_bytes)
+        if quantized or not ranges:
+            raise UnsupportedSpec(
+                "INT8 on this library's DLA needs an unquantized graph with calibration ranges, "
+                f"and this one has {'Q/DQ nodes' if quantized else 'no ranges'}",
+                remedy="calibrate first, or set engine.precision = fp16",
+            )
+        return ranges
+    if not quantized:
+        raise UnsupportedSpec(
+            "INT8 is asked for and the graph has no Q/DQ nodes",
+            remedy="calibrate first, or set engine.precision = fp16",
+        )
+    return {}
+
+
+def _is_half(model: Any) -> bool:
+    from onnx import TensorProto
+
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def _name(nodes: list[Any]) -> None:
+    """Give every node a name that no other has; the library's errors and layers are known by it."""
+    taken: set[str] = set()
+    for index, node in enumerate(nodes):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}__{index}"
+        taken.add(node.name)

@@ -1,0 +1,130 @@
+"""Library: the TensorRT that this machine has, and what it can do, asked of its names and never of its version.
+
+Three flavours share one API: ``tensorrt`` with weak typing (builder flags choose precisions; up to 10.x), ``tensorrt``
+with strong typing (the graph's own types rule; the only kind from 11.0), and ``tensorrt_rtx``, whose builder names
+compute capabilities ahead of time and so runs on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from vajra_edge.errors import BackendUnavailable, UnsupportedSpec
+
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+"""In the order they are tried; RTX's metapackage installs no module of its own, its bindings do."""
+
+INSTALL = (
+    "on a Jetson: apt install python3-libnvinfer and a virtual environment with --system-site-packages; "
+    "elsewhere: pip install tensorrt, or vajra-edge[tensorrt-rtx]"
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """One loaded TensorRT.
+
+    Attributes:
+        trt: the module.
+        name: ``TensorRT`` or ``TensorRT-RTX``, as in ``engine_file.MAGIC``.
+        version: like ``10.3.0``.
+    """
+
+    trt: Any
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    def has(self, feature: str) -> bool:
+        """Whether the library knows ``Class.member``; every use of a name that comes or goes stands behind this."""
+        owner, _, member = feature.partition(".")
+        return hasattr(getattr(self.trt, owner, None), member)
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether the builder can name a GPU that is not here (TensorRT-RTX)."""
+        return self.has("IBuilderConfig.set_compute_capability")
+
+
+@dataclass(frozen=True)
+class Typing:
+    """How precisions are chosen.
+
+    Attributes:
+        strong: by the graph's own types; else by builder flags.
+        reason: why, for the manifest.
+    """
+
+    strong: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return "strong" if self.strong else "weak"
+
+
+@functools.cache
+def load() -> Library:
+    """Import the first TensorRT there is.
+
+    Raises:
+        BackendUnavailable: none is installed, or one is and does not load; the message says which and why.
+    """
+    for name in MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == name:
+                continue
+            raise BackendUnavailable(f"{name} does not load: {error}", remedy=INSTALL, module=name) from error
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailable(
+                f"{name} is installed but does not load: {error}",
+                remedy="reinstall it for this JetPack or driver; 'vajra-edge doctor' lists the versions",
+                module=name,
+            ) from error
+        return of(module)
+    raise BackendUnavailable("TensorRT is not installed", remedy=INSTALL)
+
+
+def of(module: Any) -> Library:
+    """The library behind an imported module."""
+    ahead = hasattr(module, "ComputeCapability")
+    return Library(module, "TensorRT-RTX" if ahead else "TensorRT", str(module.__version__))
+
+
+def typing_of(library: Library, wanted: str, *, on_dla: bool) -> Typing:
+    """Choose the typing.
+
+    Args:
+        library: what is there.
+        wanted: auto, strong or weak.
+        on_dla: the target is a DLA core.
+
+    Raises:
+        UnsupportedSpec: this library has no such typing.
+    """
+    weak = library.has("BuilderFlag.FP16")
+    strong = library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+    if wanted == "strong" and not strong:
+        raise UnsupportedSpec(f"{library} has no strong typing", remedy="set engine.typing = auto", typing=wanted)
+    if wanted == "weak" and not weak:
+        raise UnsupportedSpec(
+            f"{library} has no weak typing: 11.0 removed its flags", remedy="set engine.typing = auto", typing=wanted
+        )
+    if wanted != "auto":
+        return Typing(wanted == "strong", "as set")
+    if not weak:
+        return Typing(strong=True, reason="the library has no precision flags")
+    if not strong:
+        return Typing(strong=False, reason="the library has precision flags only")
+    if on_dla:
+        return Typing(strong=False, reason="this library's DLA compiler takes precision flags and ranges, not Q/DQ")
+    # 10.12 deprecated the flags and made strong typing complete; this method came with it.
+    if library.has("INetworkDefinition.mark_unfused_tensors_as_debug_tensors"):
+        return Typing(strong=True, reason="strong typing is complete and the precision flags are deprecated")
+    return Typing(strong=False, reason="strong typing is still incomplete in this release")

@@ -1,0 +1,187 @@
+"""From a prepared graph to what the builder takes: a parsed network and a configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vajra_edge.engine import cuda
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.trt_graph import Prepared
+from vajra_edge.engine.trt_library import Library, Typing
+from vajra_edge.engine.trt_log import Lines, logger, parse_failure
+from vajra_edge.engine.trt_memory import Limits
+from vajra_edge.errors import BuildError, UnsupportedSpec
+from vajra_edge.graph.signature import Signature
+
+AHEAD_OF_TIME = "SM86"
+"""Compute capability built for where no GPU is seen: Ampere, the nearest to Orin's 8.7 that TensorRT-RTX names."""
+
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A parsed network with everything that must outlive it.
+
+    Attributes:
+        library: whose objects these are.
+        lines: what the library says.
+        builder: ``Builder``.
+        network: ``INetworkDefinition``.
+        parser: ``OnnxParser``, which owns weights that the network points to.
+    """
+
+    library: Library
+    lines: Lines
+    builder: Any
+    network: Any
+    parser: Any
+
+    def layers(self) -> list[tuple[Any, str]]:
+        """Each layer with the name of the ONNX node it came from, or its own where the parser made it up."""
+        found = []
+        for index in range(self.network.num_layers):
+            layer = self.network.get_layer(index)
+            node = NODE.search(layer.metadata or "")
+            found.append((layer, node[1] if node else layer.name))
+        return found
+
+
+def builder(library: Library, lines: Lines) -> Any:
+    """A ``Builder``.
+
+    Raises:
+        BuildError: the library cannot start here, mostly for want of a GPU or its driver.
+    """
+    trt = library.trt
+    try:
+        return trt.Builder(logger(library, lines))
+    except (TypeError, RuntimeError) as error:  # how the bindings tell that the library returned nothing
+        raise BuildError(
+            f"{library} does not start: {lines.reason()}",
+            remedy="check the GPU and its driver with 'vajra-edge doctor'",
+        ) from error
+
+
+def parse(library: Library, lines: Lines, prepared: Prepared, typing: Typing) -> Network:
+    """Read the graph.
+
+    Raises:
+        GraphError: the parser refuses it; the message names the node.
+        BuildError: the library does not start here.
+    """
+    trt = library.trt
+    made = builder(library, lines)
+    network = made.create_network(_creation_flags(library, typing))
+    parser = trt.OnnxParser(network, logger(library, lines))
+    if not parser.parse(prepared.onnx_bytes):
+        raise parse_failure([parser.get_error(index) for index in range(parser.num_errors)], lines)
+    return Network(library, lines, made, network, parser)
+
+
+def configure(net: Network, prepared: Prepared, spec: EngineSpec, typing: Typing, limits: Limits) -> Any:
+    """An ``IBuilderConfig`` for the GPU; ``trt_dla`` adds to it for a DLA core.
+
+    No REFIT (11.3's documentation warns of wrong numbers) and no VERSION_COMPATIBLE (slower): plans are built again.
+    """
+    library, trt = net.library, net.library.trt
+    config = net.builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.workspace_bytes)
+    config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_DRAM, limits.tactic_bytes)
+    config.builder_optimization_level = limits.optimization_level
+    if limits.max_tactics is not None and library.has("IBuilderConfig.max_num_tactics"):
+        config.max_num_tactics = limits.max_tactics
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 says FP32: box arithmetic keeps its 24 bits in every precision
+    if not typing.strong:
+        _allow(net, config, prepared, spec.precision)
+    return config
+
+
+def name_gpu(library: Library, config: Any, gpu: int) -> str:
+    """Say which GPU the plan is for.
+
+    Returns:
+        The compute capability, like ``8.7``.
+
+    Raises:
+        UnsupportedSpec: there is no such GPU, and this library cannot build for one that is not here.
+    """
+    if cuda.count() > gpu:
+        return cuda.describe(gpu).compute_capability
+    if library.has("IBuilderConfig.set_compute_capability"):
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(library.trt.ComputeCapability, AHEAD_OF_TIME), 0)
+        return f"{AHEAD_OF_TIME[2:-1]}.{AHEAD_OF_TIME[-1]}"
+    raise UnsupportedSpec(f"there is no GPU {gpu} here", remedy="set engine.target = cpu, or check the driver", gpu=gpu)
+
+
+def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str, object]:
+    """Say which shapes a dynamic network must take: from one image and one stride up, best at the requested size.
+
+    Returns:
+        The shapes (N, 3, H, W) by ``min``, ``opt`` and ``max``; empty for a static network.
+
+    Raises:
+        BuildError: the network's input is not the signature's, or the library refuses the shapes.
+    """
+    tensor = _input(net.network, signature)
+    fixed = tuple(int(side) for side in tensor.shape)
+    if -1 not in fixed:
+        return {}
+    most = (signature.batch, 3, *signature.resolution_hw)
+    least = (1, 3, signature.stride, signature.stride)
+    shapes = {"min": _fill(fixed, least), "opt": _fill(fixed, most), "max": _fill(fixed, most)}
+    profile = net.builder.create_optimization_profile()
+    profile.set_shape(signature.input_name, shapes["min"], shapes["opt"], shapes["max"])
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"TensorRT refuses the shapes {shapes}: {net.lines.reason()}", shapes=shapes)
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def _creation_flags(library: Library, typing: Typing) -> int:
+    trt = library.trt
+    if library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED"):
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typing.strong else 0
+    # 8.6, for which there is no listing to check against: the parser needs the flag that later releases imply.
+    return 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+
+
+def _allow(net: Network, config: Any, prepared: Prepared, precision: Precision) -> None:
+    """Weak typing: allow lower precisions, and pin box arithmetic to FP32."""
+    library, trt = net.library, net.library.trt
+    if library.has("BuilderFlag.FP16") and precision is not Precision.FP32:
+        config.set_flag(trt.BuilderFlag.FP16)  # for INT8 too: what is not quantized would else run in FP32
+        if precision is Precision.INT8:
+            config.set_flag(trt.BuilderFlag.INT8)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        for layer, node in net.layers():
+            if node in prepared.float32 and layer.type != trt.LayerType.CONSTANT:
+                _pin(trt, layer)
+
+
+def _pin(trt: Any, layer: Any) -> None:
+    """Keep one layer and its outputs FP32; layers of indices and shapes are left alone."""
+    floats = [index for index in range(layer.num_outputs) if layer.get_output(index).dtype == trt.DataType.FLOAT]
+    if floats:
+        layer.precision = trt.DataType.FLOAT
+    for index in floats:
+        layer.set_output_type(index, trt.DataType.FLOAT)
+
+
+def _input(network: Any, signature: Signature) -> Any:
+    names = [network.get_input(index).name for index in range(network.num_inputs)]
+    if names != [signature.input_name]:
+        raise BuildError(
+            f"the graph's inputs are {', '.join(names) or 'none'}, not {signature.input_name}", remedy="export it again"
+        )
+    return network.get_input(0)
+
+
+def _fill(fixed: tuple[int, ...], free: tuple[int, ...]) -> tuple[int, ...]:
+    if len(fixed) != len(free):
+        raise BuildError(f"the graph's input has {len(fixed)} dimensions, not 4", remedy="export it again")
+    return tuple(wanted if side == -1 else side for side, wanted in zip(fixed, free, strict=True))
