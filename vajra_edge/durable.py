@@ -1,0 +1,128 @@
+"""Files that survive a power cut: written aside, fsynced, renamed, and the folder fsynced too."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vajra_edge.errors import StoreError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on that disk, or lower [store] max_bytes",
+    errno.EDQUOT: "raise the quota of the service's user",
+    errno.EROFS: "mount that disk writable",
+    errno.EACCES: "give the folder to the service's user",
+    errno.EPERM: "give the folder to the service's user",
+}
+
+
+@contextmanager
+def reported(root: Path, verb: str) -> Iterator[None]:
+    """Turn an OSError of the body into one line with folder, reason and remedy.
+
+    Raises:
+        StoreError: in the place of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreError(
+            f"{root} cannot be {verb}: {error.strerror}{where}",
+            remedy=_REMEDIES.get(error.errno or 0, "check that disk"),
+            path=root,
+            errno=error.errno,
+        ) from error
+
+
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that does not exist yet, and fsync it; its name is durable once the folder is fsynced.
+
+    Raises:
+        OSError: no space, read-only, or the name is taken.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: POSIX promises a new or renamed name only after this."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, content: bytes, staging: Path, mode: int = 0o600) -> None:
+    """Put ``content`` in the place of ``path`` in one step; ``staging`` is a folder on the same disk."""
+    aside = staging / uuid.uuid4().hex
+    try:
+        write(aside, content, mode)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def relink(path: Path, target: str, staging: Path) -> None:
+    """Point the symlink ``path`` to ``target`` in one step."""
+    aside = staging / uuid.uuid4().hex
+    try:
+        aside.symlink_to(target)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """Create a folder and its parents, durably; one that exists is left as it is."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, 0o755)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_folder(path.parent)
+
+
+def rename_over(source: Path, target: Path) -> None:
+    """Give the folder ``source`` the name ``target``; what had it lies at ``source`` afterwards.
+
+    Linux swaps both names in one step (renameat2); on a file system without that there is a moment in which
+    ``target`` does not exist.
+    """
+    if not target.exists():
+        source.rename(target)
+    elif not _exchange(source, target):
+        aside = source.with_name(f"{source.name}.old")
+        target.rename(aside)
+        source.rename(target)
+        aside.rename(source)
+    sync_folder(target.parent)
+    sync_folder(source.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names; False where kernel, library or file system do not offer it."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NOT_OFFERED:
+        return False
+    raise OSError(code, os.strerror(code), str(second))
