@@ -1,4 +1,4 @@
-"""Capture: one ``cv2.VideoCapture``, with each of OpenCV's answers checked; OpenCV itself loaded when chosen, and quiet."""
+"""Capture: one ``cv2.VideoCapture`` with each of its answers checked; OpenCV is loaded when chosen, and kept quiet."""
 
 from __future__ import annotations
 

@@ -1,9 +1,13 @@
-"""Pace and RateCap: when a clip's frame is due, and which frames a cap on the rate lets through. Pure; seconds."""
+"""Pace, RateCap and Rate: when a clip's frame is due, which frames a cap lets through, how many there were. Pure."""
 
 from __future__ import annotations
 
+from collections import deque
+
 _LATE_S = 1.0  # later than this, the clip goes on from now instead of hurrying after the clock
 _EARLY = 0.2  # share of the interval by which a frame may come early: cameras jitter around their rate
+_WINDOW_S = 5.0
+_WINDOW_FRAMES = 512
 
 
 class Pace:
@@ -43,3 +47,21 @@ class RateCap:
         behind = self._due_s is None or at_s - self._due_s > self._interval_s
         self._due_s = (at_s if behind or self._due_s is None else self._due_s) + self._interval_s
         return True
+
+
+class Rate:
+    """Frames a second over the last five seconds."""
+
+    def __init__(self) -> None:
+        self._stamps_s: deque[float] = deque(maxlen=_WINDOW_FRAMES)
+
+    def count(self, now_s: float) -> None:
+        """A frame came."""
+        self._stamps_s.append(now_s)
+
+    def per_second(self, now_s: float) -> float:
+        """The rate; 0 with less than two frames in the window."""
+        recent = [stamp_s for stamp_s in self._stamps_s if now_s - stamp_s <= _WINDOW_S]
+        if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004  a rate needs an interval
+            return 0.0
+        return (len(recent) - 1) / (recent[-1] - recent[0])
