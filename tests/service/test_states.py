@@ -1,0 +1,444 @@
+"""The machine against a world that makes up every event that could follow from its actions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from vajra_edge.service.events import (
+    Action,
+    Build,
+    BuildFailed,
+    Built,
+    CancelBuild,
+    Discard,
+    Drained,
+    Event,
+    Exit,
+    Fallback,
+    Have,
+    InferFailed,
+    Job,
+    Load,
+    Loaded,
+    LoadFailed,
+    MarkGood,
+    Rebuild,
+    Reject,
+    Retire,
+    Stop,
+    StopAll,
+    Strike,
+    Swap,
+    Tick,
+    Unfit,
+    Unknown,
+    Wanted,
+)
+from vajra_edge.service.phases import Phase, State, Step
+from vajra_edge.service.states import PROBATION_S, RETRY_S, advance
+
+Advance = Callable[[State, Event], tuple[State, tuple[Action, ...]]]
+
+
+class World:
+    """Performs actions, keeps score, and makes up what could happen next."""
+
+    def __init__(self, seed: int, advance: Advance = advance) -> None:
+        self.rng, self.advance, self.fail, self.now_s = random.Random(seed), advance, 0.25, 0.0
+        self.store: set[str] = {"A"} if seed % 2 else set()  # odd: a reboot
+        self.good: str | None = "A" if seed % 2 else None
+        self.rejected: set[str] = set()
+        self.builds: list[Job] = []
+        self.loads: list[Job] = []
+        self.late: list[Event] = []
+        self.runners: list[Job] = []
+        self.serving: Job | None = None
+        self.broken = False
+        self.s = State()
+
+    def step(self, event: Event) -> tuple[Action, ...]:
+        had = self.s.serving
+        self.s, actions = self.advance(self.s, event)
+        for action in actions:
+            self.perform(action)
+        if self.s.phase not in (Phase.FAILED, Phase.STOPPING):
+            self.check(had)
+        return actions
+
+    def perform(self, action: Action) -> None:
+        match action:
+            case Build(job):
+                assert not self.builds, "two builds"
+                self.builds.append(job)
+            case CancelBuild(job):
+                self.builds.remove(job)
+                if self.rng.random() < 0.5:  # it was done already
+                    done = Built(job) if self.rng.random() < 0.5 else BuildFailed(job, "late", False, self.now_s)
+                    self.late.append(done)
+            case Load(job):
+                self.loads.append(job)
+            case Swap(job):
+                assert job in self.runners
+                self.serving, self.broken = job, False
+            case Retire(job):
+                assert job != self.serving, "retired what serves"
+                self.runners.remove(job)
+            case MarkGood(fingerprint):
+                assert self.serving
+                assert self.serving.fingerprint == fingerprint, "marked good what does not serve"
+                assert not self.broken, "marked good what fails"
+                self.good = fingerprint
+            case Discard(fingerprint):
+                self.store.discard(fingerprint)
+            case Reject(fingerprint):
+                assert self.serving
+                assert self.serving.fingerprint == fingerprint
+                self.rejected.add(fingerprint)
+
+    def check(self, had: Job | None) -> None:
+        s = self.s
+        assert not (had and s.serving is None), "serving lost"
+        assert self.builds == ([s.building] if s.building else []), "a build that nobody knows"
+        assert self.serving == s.serving
+        assert self.runners == ([s.serving] if s.serving else []), "leaked runner"
+        assert not (s.loading and s.loading not in self.loads), "waits for a load that nobody does"
+        busy = s.building or s.loading or s.step is Step.WAIT
+        assert (s.phase is Phase.SERVING) == (s.serving is not None)
+        assert s.phase is not Phase.PREPARING or busy, "dead: nothing in flight"
+        assert s.phase is not Phase.BLOCKED or not busy
+        assert s.step is not Step.WAIT or s.retry_at_s is not None
+        assert s.step is not Step.LOAD or s.loading, "asked to load, nothing loads"
+        assert s.step is not Step.BUILD or s.building, "asked to build, nothing builds"
+        assert not s.broken or s.loading, "broken, and no way out under way"
+
+    def wish(self) -> Wanted:
+        fingerprint = self.rng.choice("ABCD")
+        have = Have.READY if fingerprint in self.store else Have.MISSING
+        have = Have.REJECTED if fingerprint in self.rejected else have
+        quick = f"quick-{fingerprint}"
+        fallback = Fallback(self.good) if self.good in self.store and self.good else None
+        if fallback is None and self.rng.random() < 0.5:
+            fallback = Fallback(quick, quick in self.store)
+        return Wanted(fingerprint, have, fallback)
+
+    def event(self) -> Event:  # noqa: PLR0911  one return a kind of event
+        r, fail = self.rng, self.fail
+        self.now_s += r.uniform(0, 30)
+        if self.s.wanted is None or r.random() < 0.12:
+            return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback)
+        if r.random() < 0.05:
+            return Rebuild(force=r.random() < 0.5)
+        if self.serving and not self.broken and r.random() < fail / 10:
+            self.broken = r.random() < 0.5
+            return InferFailed("spoilt") if self.broken else Unfit("slow")
+        if self.builds and r.random() < 0.5:
+            return self.build_ends(self.builds.pop())
+        if self.loads and r.random() < 0.7:
+            return self.load_ends(self.loads.pop(r.randrange(len(self.loads))))
+        if self.late and r.random() < 0.5:
+            return self.late.pop()
+        return Tick(self.now_s)
+
+    def build_ends(self, job: Job) -> Event:
+        if self.rng.random() < self.fail:
+            return BuildFailed(job, "no", self.rng.random() < 0.3, self.now_s)
+        self.store.add(job.fingerprint)
+        return Built(job)
+
+    def load_ends(self, job: Job) -> Event:
+        if self.rng.random() < self.fail or job.fingerprint not in self.store:
+            return LoadFailed(job, "no", job.fingerprint not in self.store or self.rng.random() < 0.3, self.now_s)
+        self.runners.append(job)
+        return Loaded(job, self.now_s)
+
+
+def walk(seed: int, steps: int, advance: Advance = advance) -> World:
+    world = World(seed, advance)
+    for _ in range(steps):
+        world.step(world.event())
+        if world.s.phase is Phase.FAILED:
+            break
+    return world
+
+
+BLOCK = 100  # walks a test: a test each would spend its time in pytest
+
+
+@pytest.mark.parametrize("block", range(20))
+def test_random_walks_keep_every_invariant(block):
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        walk(seed, steps=120)
+
+
+def converge(seed: int, advance: Advance = advance) -> World:
+    """Once failures end and the wish stays, what is wanted serves, and is good in the end."""
+    world = walk(seed, seed % 150, advance)
+    if world.s.phase is Phase.FAILED:
+        return world
+    world.fail = 0
+    world.step(Wanted("Z", Have.MISSING))
+    for _ in range(80):
+        if world.builds:
+            world.step(world.build_ends(world.builds.pop()))
+        elif world.loads:
+            world.step(world.load_ends(world.loads.pop(0)))
+        else:
+            world.now_s += 1000
+            world.step(Tick(world.now_s))
+    assert world.serving
+    assert world.serving.fingerprint == world.good == "Z"
+    assert world.runners == [world.serving]
+    return world
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_what_is_wanted_serves_once_failures_end(block):
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        converge(seed)
+
+
+def stop(seed: int, advance: Advance = advance) -> None:
+    world = walk(seed, seed % 100, advance)
+    if world.s.phase is Phase.FAILED:
+        return
+    actions = world.step(Stop())
+    assert not world.builds
+    assert isinstance(actions[-1], StopAll)
+    while world.loads:
+        for action in world.advance(world.s, world.load_ends(world.loads.pop()))[1]:
+            assert isinstance(action, Retire)
+            world.perform(action)
+    for event in (world.wish(), Rebuild(force=True), Tick(1e9), Unfit("slow"), InferFailed("no"), *world.late):
+        assert world.advance(world.s, event)[1] == ()
+    assert world.runners == ([world.serving] if world.serving else [])
+    ended, actions = world.advance(world.s, Drained())
+    assert ended.phase is Phase.STOPPED
+    assert actions == (Exit(0),)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_stop_works_from_anywhere_and_starts_nothing(block):
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        stop(seed)
+
+
+def after(*events: Event, s: State | None = None) -> tuple[State, tuple[Action, ...]]:
+    """The state after all events, and the actions of the last."""
+    s, actions = s or State(), ()
+    for event in events:
+        s, actions = advance(s, event)
+    return s, actions
+
+
+def serving(fingerprint: str = "A") -> State:
+    s, _ = after(Wanted(fingerprint, Have.READY), Loaded(Job(0, fingerprint), 0.0))
+    return s
+
+
+def test_first_boot_builds_loads_serves_and_is_good_at_once():
+    s, actions = after(Wanted("A", Have.MISSING))
+    assert actions == (Build(Job(0, "A")),)
+    s, actions = advance(s, Built(Job(0, "A")))
+    assert actions == (Load(Job(1, "A")),)
+    assert s.phase is Phase.PREPARING
+    s, actions = advance(s, Loaded(Job(1, "A"), 1.0))
+    assert actions == (Swap(Job(1, "A")), MarkGood("A"))
+    assert s.phase is Phase.SERVING
+
+
+def test_first_boot_with_a_quick_plan_serves_it_while_the_wanted_one_builds():
+    s, actions = after(Wanted("trt", Have.MISSING, Fallback("quick", ready=False)))
+    assert actions == (Build(Job(0, "quick"), quick=True),)
+    s, actions = advance(s, Built(Job(0, "quick")))
+    assert actions == (Build(Job(1, "trt")), Load(Job(2, "quick")))
+    s, actions = advance(s, Loaded(Job(2, "quick"), 1.0))
+    assert actions == (Swap(Job(2, "quick")),)
+    assert s.phase is Phase.SERVING
+    s, _ = advance(s, Built(Job(1, "trt")))
+    s, actions = advance(s, Loaded(Job(3, "trt"), 600.0))
+    assert actions == (Swap(Job(3, "trt")), Retire(Job(2, "quick")))
+    assert s.prior == "quick"
+
+
+def test_a_quick_plan_that_does_not_build_does_not_stop_the_wanted_one():
+    s, _ = after(Wanted("trt", Have.MISSING, Fallback("quick", ready=False)))
+    s, actions = advance(s, BuildFailed(Job(0, "quick"), "no", True, 0.0))
+    assert actions == (Build(Job(1, "trt")),)
+
+
+def test_reboot_serves_the_last_good_plan_while_the_wanted_one_builds():
+    s, actions = after(Wanted("B", Have.MISSING, Fallback("A")))
+    assert actions == (Build(Job(0, "B")), Load(Job(1, "A")))
+    _, actions = advance(s, Loaded(Job(1, "A"), 0.0))
+    assert actions == (Swap(Job(1, "A")),)
+
+
+def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_at_once_while_the_last_good_one_serves():
+    s, actions = after(Wanted("B", Have.READY, Fallback("A")))
+    assert actions == (Load(Job(0, "B")),)
+    s, actions = advance(s, LoadFailed(Job(0, "B"), "sha256 differs", True, 0.0))
+    assert actions == (Discard("B", "sha256 differs"), Build(Job(1, "B")), Load(Job(2, "A")))
+    assert s.reason == "sha256 differs"
+
+
+def test_late_news_of_a_cancelled_build_of_the_same_fingerprint_is_not_taken_for_the_new_one():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    first = s.building
+    s, _ = after(Wanted("A", Have.READY), Wanted("B", Have.MISSING), s=s)
+    second = s.building
+    assert first
+    s, actions = advance(s, Built(first))
+    assert actions == ()
+    assert s.building == second != first
+
+
+def test_back_to_what_serves_cancels_the_build_and_loads_nothing():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    s, actions = advance(s, Wanted("A", Have.READY))
+    assert actions == (CancelBuild(Job(1, "B")),)
+    assert s.building is s.loading is None
+
+
+def test_nothing_left_to_try_is_blocked_and_says_why():
+    s, _ = after(Wanted("B", Have.MISSING, Fallback("A")))
+    s, actions = advance(s, BuildFailed(Job(0, "B"), "weights are truncated", True, 0.0))
+    assert actions == ()  # the fallback may still load
+    s, actions = advance(s, LoadFailed(Job(1, "A"), "damaged", True, 0.0))
+    assert actions == (Discard("A", "damaged"),)
+    assert s.phase is Phase.BLOCKED
+    assert s.reason == "weights are truncated"
+    s, actions = advance(s, Wanted("C", Have.MISSING))
+    assert s.phase is Phase.PREPARING
+    assert s.reason == ""
+
+
+def test_a_build_that_fails_for_good_leaves_the_old_plan_serving_with_the_reason():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    s, actions = advance(s, BuildFailed(Job(1, "B"), "wrong output", True, 5.0))
+    assert actions == ()
+    assert (s.phase, s.reason, s.step) == (Phase.SERVING, "wrong output", Step.IDLE)
+    assert advance(s, Tick(1e6)) == (s, ())
+
+
+def test_failures_that_may_pass_are_tried_again_after_longer_and_longer_waits():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    now_s = 0.0
+    for wait_s in (*RETRY_S, RETRY_S[-1]):
+        assert s.building
+        s, _ = advance(s, BuildFailed(s.building, "killed", False, now_s))
+        assert advance(s, Tick(now_s + wait_s - 1))[1] == ()
+        now_s += wait_s
+        s, actions = advance(s, Tick(now_s))
+        assert [type(action) for action in actions] == [Build]
+
+
+def test_a_load_that_may_pass_is_tried_again_without_a_build():
+    s, _ = after(Wanted("A", Have.READY), LoadFailed(Job(0, "A"), "no memory", False, 0.0))
+    assert s.phase is Phase.PREPARING
+    _, actions = advance(s, Tick(RETRY_S[0]))
+    assert actions == (Load(Job(1, "A")),)
+
+
+def on_probation() -> State:
+    s, _ = advance(serving(), Wanted("B", Have.READY))
+    s, actions = advance(s, Loaded(Job(1, "B"), 10.0))
+    assert actions == (Swap(Job(1, "B")), Retire(Job(0, "A")))
+    return s
+
+
+def test_a_plan_that_replaced_another_is_good_after_its_probation():
+    s = on_probation()
+    assert advance(s, Tick(10.0 + PROBATION_S - 1))[1] == ()
+    s, actions = advance(s, Tick(10.0 + PROBATION_S))
+    assert actions == (MarkGood("B"),)
+    assert s.prior is None
+
+
+def test_a_failure_on_probation_brings_the_prior_plan_back_in_place():
+    s, actions = advance(on_probation(), InferFailed("NaN"))
+    assert actions == (Reject("B", "NaN"), Load(Job(2, "A")))
+    assert s.phase is Phase.SERVING
+    assert s.reason == "NaN"
+    assert advance(s, Tick(1e6))[1] == ()  # what fails is never marked good
+    s, actions = advance(s, Loaded(Job(2, "A"), 20.0))
+    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")))
+    assert s.serving == Job(2, "A")
+    assert s.reason == "NaN"
+    assert advance(s, Wanted("B", Have.REJECTED, reason="NaN"))[1] == ()
+
+
+def test_when_the_prior_plan_does_not_load_either_the_process_goes():
+    s, _ = advance(on_probation(), InferFailed("CUDA error 700"))
+    s, actions = advance(s, LoadFailed(Job(2, "A"), "context is spoilt", False, 20.0))
+    assert actions == (Exit(1),)
+    assert s.phase is Phase.FAILED
+
+
+def test_an_unfit_plan_keeps_serving_when_the_prior_one_cannot_come_back():
+    s, _ = advance(on_probation(), Unfit("5 times slower"))
+    s, actions = advance(s, LoadFailed(Job(2, "A"), "damaged", True, 20.0))
+    assert actions == (Discard("A", "damaged"),)
+    assert s.serving == Job(1, "B")
+    assert s.reason == "5 times slower"
+    assert advance(s, Tick(1e6))[1] == ()
+
+
+def test_a_new_wish_while_going_back_still_gets_off_the_broken_plan_first():
+    s, _ = advance(on_probation(), InferFailed("NaN"))
+    s, actions = advance(s, Wanted("C", Have.READY))
+    assert actions == ()
+    s, actions = advance(s, Loaded(Job(2, "A"), 20.0))
+    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")), Load(Job(3, "C")))
+
+
+def test_a_failure_of_a_good_plan_ends_the_process_with_a_strike():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    s, actions = advance(s, InferFailed("CUDA error 700"))
+    assert actions == (Strike("A", "CUDA error 700"), CancelBuild(Job(1, "B")), Exit(1))
+    assert s.phase is Phase.FAILED
+
+
+def test_a_rejected_plan_is_not_tried_again_by_itself_but_by_force():
+    s, actions = after(Wanted("B", Have.REJECTED, Fallback("A"), "3 crashes in 10 minutes"))
+    assert actions == (Load(Job(0, "A")),)
+    s, _ = advance(s, Loaded(Job(0, "A"), 0.0))
+    assert s.reason == "3 crashes in 10 minutes"
+    _, actions = advance(s, Rebuild(force=True))
+    assert actions == (Build(Job(1, "B"), force=True),)
+
+
+def test_rebuild_of_what_serves_needs_force():
+    s, actions = advance(serving(), Rebuild())
+    assert actions == ()
+    s, actions = advance(s, Rebuild(force=True))
+    assert actions == (Build(Job(1, "A"), force=True),)
+    assert advance(s, Rebuild(force=True)) == (s, ())
+    s, _ = advance(s, Built(Job(1, "A")))
+    s, actions = advance(s, Loaded(Job(2, "A"), 9.0))
+    assert actions == (Swap(Job(2, "A")), Retire(Job(0, "A")), MarkGood("A"))
+
+
+def test_rebuild_cuts_the_wait_after_a_failure_short():
+    s, _ = after(Wanted("A", Have.MISSING), BuildFailed(Job(0, "A"), "killed", False, 0.0))
+    _, actions = advance(s, Rebuild())
+    assert actions == (Build(Job(1, "A")),)
+
+
+def test_weights_that_vanish_leave_everything_as_it_is_and_say_why():
+    s, actions = advance(serving(), Unknown("weights are gone", Fallback("A")))
+    assert actions == ()
+    assert (s.phase, s.reason) == (Phase.SERVING, "weights are gone")
+
+
+def test_no_weights_at_boot_let_the_last_good_plan_serve_or_block():
+    assert after(Unknown("no weights", Fallback("A")))[1] == (Load(Job(0, "A")),)
+    s, actions = after(Unknown("no weights"))
+    assert (s.phase, s.reason, actions) == (Phase.BLOCKED, "no weights", ())
+
+
+def test_the_same_wish_again_changes_nothing_under_way():
+    s, _ = after(Wanted("A", Have.MISSING))
+    assert advance(s, Wanted("A", Have.MISSING)) == (s, ())

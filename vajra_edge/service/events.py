@@ -1,0 +1,216 @@
+"""What the service machine hears and what it asks for. All frozen; the clock arrives inside events as ``now_s``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+
+class Have(str, Enum):
+    """What the store has of a plan. REJECTED: it failed in service and is not tried again by itself."""
+
+    READY = "ready"
+    MISSING = "missing"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build or one load, told apart from every other of the same plan."""
+
+    number: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A plan that may serve while the wanted one cannot: the last good one, or a quick one still to be built."""
+
+    fingerprint: str
+    ready: bool = True
+
+
+# Events
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Settings and weights ask for this plan. ``reason`` says why it was rejected, where it was."""
+
+    fingerprint: str
+    have: Have
+    fallback: Fallback | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What is wanted cannot be known (no weights file, say); whatever serves goes on serving."""
+
+    reason: str
+    fallback: Fallback | None = None
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Somebody asks for a build of what is wanted; ``force``: even of a plan that is there and serves."""
+
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """The build child committed its plan to the store."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class BuildFailed:
+    """The build child ended without a plan; ``permanent``: trying again cannot help."""
+
+    job: Job
+    reason: str
+    permanent: bool
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A detector is loaded and warm, ready to take frames."""
+
+    job: Job
+    now_s: float
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """A plan did not load; ``corrupt``: it never will, and is to be built anew."""
+
+    job: Job
+    reason: str
+    corrupt: bool
+    now_s: float
+
+
+@dataclass(frozen=True)
+class InferFailed:
+    """The runner that serves failed on a frame; the frame loop has ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The plan on probation runs, but worse than may be accepted."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passes."""
+
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """SIGTERM, SIGINT, or all that was asked for is done."""
+
+
+@dataclass(frozen=True)
+class Drained:
+    """Everything that ``StopAll`` stopped has stopped, or its deadline has passed."""
+
+
+Event: TypeAlias = (
+    Wanted | Unknown | Rebuild | Built | BuildFailed | Loaded | LoadFailed | InferFailed | Unfit | Tick | Stop | Drained
+)
+
+
+# Actions
+
+
+@dataclass(frozen=True)
+class Build:
+    """Start the build child. ``quick``: of the fallback; ``force``: even if the store has the plan."""
+
+    job: Job
+    quick: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class CancelBuild:
+    """End the build child."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load a stored plan beside what serves, and warm it up."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Let the loaded detector take the frames from the next one on."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Close a detector that does not serve (any more)."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class MarkGood:
+    """This plan serves well: it becomes the one to fall back to."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The stored plan is damaged: put it aside, so that it is built anew."""
+
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Strike:
+    """The plan brought the process down; too many of these reject it."""
+
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The plan failed its probation: it is not tried again until somebody forces it."""
+
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StopAll:
+    """Stop cameras, pipeline and publisher within the drain time; then post ``Drained``."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """End the process with this code."""
+
+    code: int
+
+
+Action: TypeAlias = Build | CancelBuild | Load | Swap | Retire | MarkGood | Discard | Strike | Reject | StopAll | Exit

@@ -1,0 +1,74 @@
+"""Where the service stands: Phase, Step and the frozen State that ``states.advance`` moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from vajra_edge.service.events import Job
+
+
+class Phase(str, Enum):
+    """Where the service is. BLOCKED is alive with nothing to serve and nothing to try; FAILED: the process must go."""
+
+    STARTING = "starting"
+    PREPARING = "preparing"
+    SERVING = "serving"
+    BLOCKED = "blocked"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Step(str, Enum):
+    """What a plan needs next; IDLE: nothing (there is none, it failed for good, or it serves)."""
+
+    IDLE = "idle"
+    BUILD = "build"
+    LOAD = "load"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the supervisor decides from.
+
+    Attributes:
+        phase: for people and for the invariants.
+        wanted: fingerprint that the settings and the weights ask for; None: not known.
+        step: what the wanted plan needs next.
+        fallback: fingerprint that may serve while the wanted one cannot.
+        fallback_step: what the fallback needs next.
+        serving: the load whose runner takes the frames.
+        building: the build in flight; there is never a second.
+        loading: the load in flight.
+        attempts: failures of the wanted plan since it was asked for.
+        retry_at_s: when WAIT ends.
+        retry_step: what WAIT turns into.
+        prior: the plan that served well before the one on probation.
+        probation_until_s: when the serving plan counts as good; None: it does.
+        going_back: ``prior`` is being loaded in place of what serves.
+        broken: what serves fails on frames, so that without ``prior`` the process must go.
+        forced: the wanted plan is built even if the store has it.
+        reason: why the wanted plan does not serve; empty if it does or is on its way.
+        jobs: number of the next job.
+    """
+
+    phase: Phase = Phase.STARTING
+    wanted: str | None = None
+    step: Step = Step.IDLE
+    fallback: str | None = None
+    fallback_step: Step = Step.IDLE
+    serving: Job | None = None
+    building: Job | None = None
+    loading: Job | None = None
+    attempts: int = 0
+    retry_at_s: float | None = None
+    retry_step: Step = Step.BUILD
+    prior: str | None = None
+    probation_until_s: float | None = None
+    going_back: bool = False
+    broken: bool = False
+    forced: bool = False
+    reason: str = ""
+    jobs: int = 0

@@ -1,0 +1,250 @@
+"""The service's life as a pure machine: ``advance(state, event) -> (state, actions)``. No clock, no files, no threads.
+
+What is pursued is plain to see: the wanted plan has a ``Step`` (build it, load it, wait, given up, done), so has the
+fallback that may serve meanwhile, and after each event ``_pursue`` starts what the steps ask for. Work in flight is
+named by a ``Job``, not by its fingerprint: a cancelled build of A may report after a second build of A began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vajra_edge.service.events import (
+    Action,
+    Build,
+    BuildFailed,
+    Built,
+    CancelBuild,
+    Discard,
+    Drained,
+    Event,
+    Exit,
+    Fallback,
+    Have,
+    InferFailed,
+    Job,
+    Load,
+    Loaded,
+    LoadFailed,
+    MarkGood,
+    Rebuild,
+    Reject,
+    Retire,
+    Stop,
+    StopAll,
+    Strike,
+    Swap,
+    Tick,
+    Unfit,
+    Unknown,
+    Wanted,
+)
+from vajra_edge.service.phases import Phase, State, Step
+
+RETRY_S = (30.0, 120.0, 600.0)
+"""Waits after the first, second and every later failure that may go away by itself."""
+
+PROBATION_S = 60.0
+"""How long a plan that replaced another must serve before it counts as good."""
+
+
+Advanced = tuple[State, tuple[Action, ...]]
+ENDING = (Phase.STOPPING, Phase.STOPPED, Phase.FAILED)
+
+
+def advance(s: State, event: Event) -> Advanced:  # noqa: PLR0911  one return a kind of event
+    """The next state, and what has to be done, in order."""
+    if s.phase in ENDING:
+        return _ending(s, event)
+    match event:
+        case Stop() | Wanted() | Unknown() | Rebuild():
+            return _asked(s, event)
+        case Built() | BuildFailed():
+            return _build_ended(s, event) if event.job == s.building else (s, ())
+        case Loaded(job):
+            return _loaded(s, job, event.now_s) if job == s.loading else (s, (Retire(job),))
+        case LoadFailed(job):
+            return _load_failed(s, event) if job == s.loading else (s, ())
+        case Tick(now_s):
+            return _tick(s, now_s)
+    return _went_wrong(s, event)
+
+
+def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild) -> Advanced:
+    """Wishes of people, files and settings."""
+    match event:
+        case Wanted():
+            return _want(s, event)
+        case Unknown():
+            return _unknown(s, event)
+        case Rebuild(force):
+            return _rebuild(s, force)
+    idle = replace(s, building=None, loading=None, step=Step.IDLE, fallback_step=Step.IDLE, retry_at_s=None)
+    return replace(idle, phase=Phase.STOPPING), (*_cancel(s), StopAll())
+
+
+def _went_wrong(s: State, event: InferFailed | Unfit | Drained) -> Advanced:
+    """What serves failed, or does worse than it should."""
+    match event:
+        case InferFailed(reason) if s.serving and not s.broken:
+            return _infer_failed(s, s.serving, reason)
+        case Unfit(reason) if s.serving and s.prior is not None and not s.going_back:
+            return _go_back(s, s.serving, s.prior, reason)
+    return s, ()
+
+
+def _ending(s: State, event: Event) -> Advanced:
+    """Nothing starts any more; what still arrives is put away."""
+    match event:
+        case Loaded(job):
+            return s, (Retire(job),)
+        case Drained() if s.phase is Phase.STOPPING:
+            return replace(s, phase=Phase.STOPPED, serving=None), (Exit(0),)
+    return s, ()
+
+
+def _pursue(s: State, *before: Action) -> Advanced:
+    """Start what the steps ask for: a quick fallback is built first, then the wanted plan; one build, one load."""
+    actions = list(before)
+    quick = s.serving is None and s.fallback_step is Step.BUILD and s.step is not Step.LOAD
+    if s.building is None and (quick or s.step is Step.BUILD):
+        s, job = _next_job(s, s.fallback if quick else s.wanted)
+        s = replace(s, building=job)
+        actions.append(Build(job, quick=quick, force=s.forced and not quick))
+    back = s.fallback_step is Step.LOAD and (s.going_back or (s.serving is None and s.step is not Step.LOAD))
+    if s.loading is None and (back or s.step is Step.LOAD):
+        s, job = _next_job(s, s.fallback if back else s.wanted)
+        s = replace(s, loading=job)
+        actions.append(Load(job))
+    return replace(s, phase=_phase(s)), tuple(actions)
+
+
+def _phase(s: State) -> Phase:
+    if s.serving:
+        return Phase.SERVING
+    return Phase.PREPARING if s.building or s.loading or s.step is Step.WAIT else Phase.BLOCKED
+
+
+def _next_job(s: State, fingerprint: str | None) -> tuple[State, Job]:
+    if fingerprint is None:
+        raise AssertionError("a step without a plan")
+    return replace(s, jobs=s.jobs + 1), Job(s.jobs, fingerprint)
+
+
+def _cancel(s: State) -> tuple[Action, ...]:
+    return (CancelBuild(s.building),) if s.building else ()
+
+
+def _want(s: State, e: Wanted) -> Advanced:
+    """A new wish ends what only the old one needed; the same wish again changes nothing that is under way."""
+    if e.fingerprint == s.wanted and s.step is not Step.IDLE:
+        return s, ()
+    served = s.serving is not None and s.serving.fingerprint == e.fingerprint and not s.broken
+    step = {Have.READY: Step.LOAD, Have.MISSING: Step.BUILD, Have.REJECTED: Step.IDLE}[e.have]
+    step = Step.IDLE if served else step
+    if not s.going_back:
+        s = _offer(s, e.fallback, besides=e.fingerprint)
+    needed = {e.fingerprint: step, s.fallback: s.fallback_step}
+    building = s.building if s.building and needed.get(s.building.fingerprint) is Step.BUILD else None
+    loading = s.loading if s.loading and needed.get(s.loading.fingerprint) is Step.LOAD else None
+    cancel = () if building else _cancel(s)
+    s = replace(s, building=building, loading=loading, wanted=e.fingerprint, step=step, reason=e.reason)
+    return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False), *cancel)
+
+
+def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
+    """Note what may serve meanwhile."""
+    if fallback is None or fallback.fingerprint == besides:
+        return replace(s, fallback=None, fallback_step=Step.IDLE)
+    return replace(s, fallback=fallback.fingerprint, fallback_step=Step.LOAD if fallback.ready else Step.BUILD)
+
+
+def _unknown(s: State, e: Unknown) -> Advanced:
+    """Keep whatever there is; with nothing at all, let the fallback serve."""
+    s = replace(s, reason=e.reason)
+    if s.serving or s.building or s.loading or s.step is not Step.IDLE:
+        return s, ()
+    return _pursue(_offer(s, e.fallback))
+
+
+def _rebuild(s: State, force: bool) -> Advanced:
+    """Without ``force`` only what is not there is tried again, at once."""
+    being_built = s.building is not None and s.building.fingerprint == s.wanted
+    served = s.serving is not None and s.serving.fingerprint == s.wanted and not s.broken
+    if s.wanted is None or being_built or (not force and (served or s.step is Step.LOAD)):
+        return s, ()
+    loading = s.loading if s.loading and s.loading.fingerprint != s.wanted else None
+    return _pursue(replace(s, loading=loading, step=Step.BUILD, attempts=0, retry_at_s=None, forced=force, reason=""))
+
+
+def _build_ended(s: State, e: Built | BuildFailed) -> Advanced:
+    s = replace(s, building=None)
+    wanted = e.job.fingerprint == s.wanted
+    if isinstance(e, Built):
+        return _pursue(replace(s, step=Step.LOAD, forced=False) if wanted else replace(s, fallback_step=Step.LOAD))
+    if not wanted:
+        return _pursue(replace(s, fallback_step=Step.IDLE))
+    if e.permanent:
+        return _pursue(replace(s, step=Step.IDLE, forced=False, reason=e.reason))
+    return _pursue(_wait(s, Step.BUILD, e.reason, e.now_s))
+
+
+def _wait(s: State, then: Step, reason: str, now_s: float) -> State:
+    retry_at_s = now_s + RETRY_S[min(s.attempts, len(RETRY_S) - 1)]
+    s = replace(s, attempts=s.attempts + 1, retry_at_s=retry_at_s, retry_step=then)
+    return replace(s, step=Step.WAIT, reason=reason)
+
+
+def _loaded(s: State, job: Job, now_s: float) -> Advanced:
+    """Swap it in; the wanted plan is on probation if there is a good one to go back to."""
+    on_probation = s.probation_until_s is not None
+    good = None if s.broken or s.serving is None else s.prior if on_probation else s.serving.fingerprint
+    actions = (Swap(job), *((Retire(s.serving),) if s.serving else ()))
+    s = replace(s, serving=job, loading=None, going_back=False, broken=False, prior=None, probation_until_s=None)
+    if job.fingerprint == s.fallback:
+        s = replace(s, fallback_step=Step.IDLE)
+    if job.fingerprint != s.wanted:
+        return _pursue(s, *actions)
+    s = replace(s, step=Step.IDLE, attempts=0, reason="")
+    if good is None or good == job.fingerprint:
+        return _pursue(s, *actions, MarkGood(job.fingerprint))
+    return _pursue(replace(s, prior=good, probation_until_s=now_s + PROBATION_S), *actions)
+
+
+def _load_failed(s: State, e: LoadFailed) -> Advanced:
+    drop = (Discard(e.job.fingerprint, e.reason),) if e.corrupt else ()
+    s = replace(s, loading=None)
+    if e.job.fingerprint == s.wanted and not s.going_back:
+        if e.corrupt and s.attempts == 0:
+            return _pursue(replace(s, step=Step.BUILD, attempts=1, reason=e.reason), *drop)
+        return _pursue(_wait(s, Step.BUILD if e.corrupt else Step.LOAD, e.reason, e.now_s), *drop)
+    s = replace(s, fallback_step=Step.IDLE)
+    if s.broken:
+        return replace(s, phase=Phase.FAILED, building=None, reason=e.reason), (*drop, *_cancel(s), Exit(1))
+    return _pursue(replace(s, going_back=False, prior=None, probation_until_s=None), *drop)
+
+
+def _infer_failed(s: State, failed: Job, reason: str) -> Advanced:
+    """On probation the prior plan takes over in place; else the process goes, for the library may be spoilt."""
+    if s.prior is not None:
+        return _go_back(replace(s, broken=True), failed, s.prior, reason)
+    s = replace(s, phase=Phase.FAILED, reason=reason)
+    return replace(s, building=None, loading=None), (Strike(failed.fingerprint, reason), *_cancel(s), Exit(1))
+
+
+def _go_back(s: State, unfit: Job, prior: str, reason: str) -> Advanced:
+    loading = s.loading if s.loading and s.loading.fingerprint == prior else None
+    s = replace(s, going_back=True, loading=loading, fallback=prior, fallback_step=Step.LOAD)
+    if s.wanted == unfit.fingerprint:
+        s = replace(s, step=Step.IDLE, retry_at_s=None, reason=reason)
+    return _pursue(s, Reject(unfit.fingerprint, reason))
+
+
+def _tick(s: State, now_s: float) -> Advanced:
+    actions: tuple[Action, ...] = ()
+    if s.serving and s.probation_until_s is not None and now_s >= s.probation_until_s and not s.going_back:
+        actions = (MarkGood(s.serving.fingerprint),)
+        s = replace(s, prior=None, probation_until_s=None)
+    if s.step is Step.WAIT and s.retry_at_s is not None and now_s >= s.retry_at_s:
+        return _pursue(replace(s, step=s.retry_step, retry_at_s=None), *actions)
+    return s, actions
