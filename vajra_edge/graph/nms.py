@@ -5,11 +5,12 @@ is 1 where j is better than i, of the same class, and overlaps it by more than `
 solution of ``keep[i] = no j with S[j, i] and keep[j]``. Each pass computes the right side for all i at once, as one
 vector-matrix product, starting from "all kept".
 
-How many passes: a box whose longest chain of suppressions (a over b over c ...) has n links is right after n passes and
-stays right. Every further two passes only mend longer chains: after an even number the kept boxes include every box
-that sequential NMS keeps, after an odd number only such boxes (the right side is antitone, so iterates from above
-alternate around its fixed point). ``PASSES`` is even, so a chain longer than that may leave a duplicate, and never
-loses an object.
+How many passes: a box is settled one pass after the first of its kept rivals, or, where it is kept itself, one pass
+after the last of its suppressed rivals; from then on it stays right. So n passes settle every chain of suppressions (a
+over b over c ...) of n links. Beyond that the error has one side: after an even number of passes the kept boxes
+include every box that sequential NMS keeps, after an odd number only such boxes (the right side is antitone, so
+iterates from above alternate around its fixed point). ``PASSES`` is even: a longer chain may leave a duplicate, and
+never loses an object.
 
 Box arithmetic is FP32 whatever the network is; all nodes are named ``/nms/...`` so that precision passes leave them.
 The confidence threshold comes afterwards, outside: for greedy NMS a worse box never changes the fate of a better one.
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from vajra_edge.engine.spec import NmsSpec
 
 PASSES = 12
-"""Even (see above). On 128 COCO photos, at any IoU from 0.3 to 0.9, chains took at most 6 passes for scores above 0.05 and
-8 for scores above 0.001."""
+"""Even (see above). On 128 COCO photos, at any IoU from 0.3 to 0.9, chains took at most 6 passes for scores above 0.05
+and 8 for scores above 0.001."""
 SCORE_FLOOR = 0.001
 """Rows at or below it are empty: upstream's lowest useful threshold, that of val."""
 MOST_CANDIDATES = 3840
