@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from vajra_edge.errors import PublishError
+from vajra_edge.publish.happenings import Received
 from vajra_edge.publish.topics import VERBS, Topics
 
 MAX_REQUEST_BYTES = 16 * 1024
@@ -43,25 +44,6 @@ class Requested:
     transaction: str | None
     payload: Mapping[str, object] = field(default_factory=dict)
     reply_to: ReplyTo = ReplyTo("")
-
-
-@dataclass(frozen=True)
-class Received:
-    """A message from the broker, as paho gave it.
-
-    Attributes:
-        path: full MQTT topic.
-        payload: its bytes.
-        retained: it was stored by the broker before we subscribed.
-        response_path: MQTT 5 response topic, or None.
-        correlation: MQTT 5 correlation data, or None.
-    """
-
-    path: str
-    payload: bytes
-    retained: bool = False
-    response_path: str | None = None
-    correlation: bytes | None = None
 
 
 def verb_of(received: Received, topics: Topics) -> str | None:
