@@ -77,22 +77,23 @@ def build_failure(lines: Lines) -> BuildError:
     return BuildError(f"TensorRT cannot build this network{where}: {reason}", layer=layer)
 
 
-def parse_failure(errors: Sequence[Any], lines: Lines) -> GraphError:
+def parse_failure(library: Library, errors: Sequence[Any], lines: Lines) -> GraphError:
     """The exception for a graph that the ONNX parser refused; it names the node.
 
     Args:
+        library: whose errors these are.
         errors: ``ParserError`` objects.
         lines: what was logged, used when the parser recorded no error.
     """
     if not errors:
         return GraphError(f"TensorRT cannot read this graph: {lines.reason()}", remedy="export it again")
     error = errors[0]
-    # An error without a node is -1; a node without a name is known by its number.
-    node = error.node_name() or (f"number {error.node()}" if error.node() >= 0 else "")
-    where = f" at node {node} ({error.node_operator()})" if node else ""
+    node = f"number {error.node()}" if error.node() >= 0 else ""  # an error without a node says -1
+    if library.has("ParserError.node_name"):
+        node = f"{error.node_name()} ({error.node_operator()})" if error.node_name() else node
+    where = f" at node {node}" if node else ""
     return GraphError(
         f"TensorRT cannot read this graph{where}: {error.desc()}",
         remedy="export it again, or with another engine.opset",
         node=node,
-        operator=error.node_operator(),
     )

@@ -75,10 +75,10 @@ def parse(library: Library, lines: Lines, prepared: Prepared, typing: Typing) ->
     """
     trt = library.trt
     made = builder(library, lines)
-    network = made.create_network(_creation_flags(library, typing))
+    network = made.create_network(creation_flags(library, typing))
     parser = trt.OnnxParser(network, logger(library, lines))
     if not parser.parse(prepared.onnx_bytes):
-        raise parse_failure([parser.get_error(index) for index in range(parser.num_errors)], lines)
+        raise parse_failure(library, [parser.get_error(index) for index in range(parser.num_errors)], lines)
     return Network(library, lines, made, network, parser)
 
 
@@ -142,7 +142,8 @@ def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str,
     return {name: list(shape) for name, shape in shapes.items()}
 
 
-def _creation_flags(library: Library, typing: Typing) -> int:
+def creation_flags(library: Library, typing: Typing) -> int:
+    """What ``create_network`` is told about the typing."""
     trt = library.trt
     if library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED"):
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typing.strong else 0

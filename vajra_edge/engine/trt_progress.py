@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ EVERY_S = 1.0
 """Least time between two reports of the same whole percent."""
 
 HEARTBEAT_S = 5.0
-TRUSTED_SHARE = 0.05
-"""Before this share of the work is done, an extrapolated remaining time says nothing."""
+WINDOW_S = 30.0
+"""The builder's phases are of very unequal length, so that only the recent pace says how long the rest may take."""
 
 
 @dataclass
@@ -77,15 +78,18 @@ class Watch:
 
     Args:
         report: takes progress; its exception stops the build.
+        expected_s: what an earlier build of the same kind took, or None.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, report: Report, clock: Clock = time.monotonic) -> None:
+    def __init__(self, report: Report, expected_s: float | None = None, clock: Clock = time.monotonic) -> None:
         self.phases = Phases()
         self.raised: BaseException | None = None
         self._report = report
+        self._expected_s = expected_s
         self._clock = clock
         self._began_s = clock()
+        self._recent: deque[tuple[float, float]] = deque([(self._began_s, 0.0)])
         self._told: tuple[int, float] | None = None
         self._lock = threading.Lock()
 
@@ -127,9 +131,18 @@ class Watch:
         if self._told is not None and self._told[0] == percent and now_s - self._told[1] < EVERY_S:
             return
         self._told = (percent, now_s)
-        passed_s = now_s - self._began_s
-        eta_s = passed_s * (1 - share) / share if share >= TRUSTED_SHARE else None
-        self._send(Progress("build", round(share * 100, 1), name, eta_s))
+        self._send(Progress("build", round(share * 100, 1), name, self._eta_s(share, now_s)))
+
+    def _eta_s(self, share: float, now_s: float) -> float | None:
+        """Seconds left: from the earlier build while that holds, else from the pace of the last half minute."""
+        self._recent.append((now_s, share))
+        while len(self._recent) > 1 and self._recent[1][0] <= now_s - WINDOW_S:
+            self._recent.popleft()
+        left_s = (self._expected_s or 0.0) - (now_s - self._began_s)
+        if left_s > 0:
+            return left_s
+        then_s, before = self._recent[0]
+        return (1 - share) * (now_s - then_s) / (share - before) if share > before else None
 
     def _send(self, progress: Progress) -> None:
         if self.raised is not None:

@@ -1,0 +1,151 @@
+"""TensorRT: builds plans with NVIDIA's own parser and builder, and loads them.
+
+One code path for 8.6 to 11.x and TensorRT-RTX (see ``trt_library``). Building runs in the build child, loading in the
+daemon.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from vajra_edge import device
+from vajra_edge.engine import cuda, trt_build, trt_dla, trt_library, trt_memory, trt_timing
+from vajra_edge.engine.backend import Built, Progress, Report, Runner
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.trt_graph import prepare
+from vajra_edge.engine.trt_library import Library, Typing
+from vajra_edge.engine.trt_log import Lines
+from vajra_edge.engine.trt_memory import Limits
+from vajra_edge.engine.trt_network import parse
+from vajra_edge.engine.trt_runner import TrtRunner
+from vajra_edge.errors import BackendUnavailable, BuildError, UnsupportedSpec
+from vajra_edge.graph.signature import Signature
+
+
+class TensorRT:
+    """The backend.
+
+    Args:
+        timing_dir: where timing caches are kept; None: none are.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, timing_dir: Path | None = None) -> None:
+        self.timing_dir = timing_dir
+
+    def identity(self, spec: EngineSpec) -> Mapping[str, str]:
+        """What voids a plan when it changes: library, GPU, driver, Jetson Linux, power mode, DLA core.
+
+        Raises:
+            BackendUnavailable: the library does not load.
+        """
+        facts = {"library": str(trt_library.load()), "target": str(spec.target)}
+        gpu = _gpu_index(spec)
+        if cuda.count() > gpu:
+            found = cuda.describe(gpu)
+            facts |= {"gpu": found.name, "compute_capability": found.compute_capability, "driver": found.driver}
+        facts |= {"l4t": device.l4t() or "", "power_mode": device.power_mode() or ""}
+        return {name: value for name, value in facts.items() if value}
+
+    def check(self, spec: EngineSpec) -> str | None:
+        """Why this machine cannot build ``spec``, with the remedy; None if it can."""
+        try:
+            with _on(spec):
+                _require(trt_library.load(), spec)
+        except (BackendUnavailable, UnsupportedSpec, BuildError) as error:
+            return str(error)
+        return None
+
+    def cannot_run(self, spec: EngineSpec) -> str | None:
+        """Why this machine can build plans for ``spec`` but not run them; None if it can run them."""
+        gpu = _gpu_index(spec)
+        return None if cuda.count() > gpu else f"CUDA's Python bindings see no GPU {gpu} here"
+
+    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+        """Turn a graph into a plan.
+
+        Args:
+            onnx_bytes: an FP32 graph, or one with Q/DQ for INT8 (on a DLA before 11: with ``graph.dla_ranges``).
+            signature: of the graph.
+            spec: what is wanted.
+            report: takes progress; raises ``BuildCancelled`` to stop.
+
+        Raises:
+            UnsupportedSpec: this device or library cannot do it.
+            GraphError: the parser refuses the graph; the node is named.
+            BuildError, BuildCancelled, OutOfMemory: the builder failed; the layer is named where it is known.
+            BackendUnavailable: the library does not load.
+        """
+        library = trt_library.load()
+        with _on(spec):
+            typing, limits = _require(library, spec)
+            if spec.target.kind == "dla":
+                trt_dla.probe(library, spec.target.index, typing)
+            report(Progress("build", 0.0, f"reading the graph with {library}, {typing} typing: {typing.reason}"))
+            prepared = prepare(onnx_bytes, spec, strong=typing.strong)
+            net = parse(library, Lines(), prepared, typing)
+            timings = functools.partial(self._timings, tuple(self.identity(spec).items()))
+            job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report)
+            return trt_build.build(job, limits)
+
+    def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
+        """Make a plan able to run.
+
+        Raises:
+            PlanError: the library refuses it; the message says why.
+            BackendUnavailable: the library or CUDA's bindings do not load, or there is no GPU.
+        """
+        library = trt_library.load()
+        reason = self.cannot_run(spec)
+        if reason:
+            raise BackendUnavailable(reason, remedy=cuda.INSTALL)
+        core = spec.target.index if spec.target.kind == "dla" else None
+        return TrtRunner(library, plan, signature, gpu=_gpu_index(spec), dla_core=core)
+
+    def _timings(self, identity: tuple[tuple[str, str], ...], kind: str) -> Path | None:
+        if self.timing_dir is None:
+            return None
+        return trt_timing.path_of(self.timing_dir, [kind, *(f"{name}={value}" for name, value in identity)])
+
+
+def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
+    """Everything that can be refused before any work.
+
+    Raises:
+        UnsupportedSpec: with what to set.
+        BuildError: the library does not start here.
+    """
+    on_dla = spec.target.kind == "dla"
+    if spec.target.kind == "cpu":
+        raise UnsupportedSpec("TensorRT does not run on a CPU", remedy="set engine.backend = onnxruntime")
+    if on_dla and spec.precision is Precision.FP32:
+        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy="set engine.precision = fp16")
+    if on_dla and spec.dynamic:
+        raise UnsupportedSpec("a DLA core takes static shapes only", remedy="set engine.dynamic = false")
+    gpu = _gpu_index(spec)
+    if cuda.count() <= gpu and not library.ahead_of_time:
+        raise UnsupportedSpec(
+            f"{library} builds only on the GPU that will run the plan, and no GPU {gpu} is seen here",
+            remedy=f"set engine.backend = onnxruntime, or {cuda.INSTALL}",
+        )
+    typing = trt_library.typing_of(library, spec.typing, on_dla=on_dla)
+    if on_dla:
+        trt_dla.require_core(library, spec.target.index)
+    return typing, trt_memory.limits(trt_memory.look(gpu), spec.workspace_gib, spec.optimization_level)
+
+
+def _gpu_index(spec: EngineSpec) -> int:
+    """The CUDA device of a plan; a DLA core's plan runs its other layers on the board's only GPU."""
+    return spec.target.index if spec.target.kind == "gpu" else 0
+
+
+@contextmanager
+def _on(spec: EngineSpec) -> Iterator[None]:
+    """The plan's GPU as the current one, where there is one."""
+    gpu = _gpu_index(spec)
+    with cuda.device(gpu) if cuda.count() > gpu else nullcontext():
+        yield

@@ -1,0 +1,175 @@
+"""Builds for a DLA core: is there one that works, which layers it gets, and what the builder then made of it.
+
+Capability is asked, never looked up: the number of cores, a build of one convolution, and ``can_run_on_DLA`` for each
+layer. What the core does not get is sent to the GPU by name; nothing falls back unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from vajra_edge.engine import cuda
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.trt_graph import Prepared
+from vajra_edge.engine.trt_library import Library, Typing
+from vajra_edge.engine.trt_log import Lines, logger
+from vajra_edge.engine.trt_memory import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
+from vajra_edge.engine.trt_network import Network, builder, creation_flags
+from vajra_edge.errors import BuildError, UnsupportedSpec
+from vajra_edge.graph import dla
+
+ON_GPU = "set engine.target = gpu:0"
+REFUSED_HERE = "this device's own DLA compiler refuses it"
+NO_RANGE = "a tensor of it has no calibration range"
+
+
+def require_core(library: Library, core: int) -> None:
+    """Look whether the device has the DLA core.
+
+    Raises:
+        UnsupportedSpec: it has not; the message says what to set.
+        BuildError: the library does not start here.
+    """
+    cores = int(builder(library, Lines()).num_DLA_cores)
+    if core < cores:
+        return
+    if cores:
+        raise UnsupportedSpec(f"this device has {cores} DLA cores, no dla:{core}", remedy="set engine.target = dla:0")
+    raise UnsupportedSpec(
+        f"{library} sees no DLA core here (Orin Nano and Thor have none; 10.8 to 11.4.0 support none)",
+        remedy=ON_GPU,
+        core=core,
+    )
+
+
+def probe(library: Library, core: int, typing: Typing) -> None:
+    """Build one convolution for the core: the compiler may be missing even where the core is counted.
+
+    Raises:
+        UnsupportedSpec: the build fails; the message carries the library's reason.
+    """
+    trt = library.trt
+    lines = Lines()
+    made = builder(library, lines)
+    network = made.create_network(creation_flags(library, typing))
+    kernel = np.zeros((16, 16, 3, 3), np.float16 if typing.strong else np.float32)
+    kind = trt.DataType.HALF if typing.strong else trt.DataType.FLOAT
+    source = network.add_input("x", kind, (1, 16, 32, 32))
+    layer = network.add_convolution_nd(source, 16, (3, 3), trt.Weights(kernel))
+    network.mark_output(layer.get_output(0))
+    config = made.create_builder_config()
+    config.DLA_core = core
+    config.default_device_type = trt.DeviceType.DLA
+    if library.has("BuilderFlag.FP16") and not typing.strong:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if not config.can_run_on_DLA(layer) or made.build_serialized_network(network, config) is None:
+        raise UnsupportedSpec(
+            f"dla:{core} is counted, but a single convolution does not build for it: {lines.reason()}",
+            remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
+            core=core,
+        )
+
+
+def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typing: Typing) -> dla.Placement:
+    """Send the best region to the core and everything else to the GPU.
+
+    Raises:
+        UnsupportedSpec: nothing can run on the core.
+    """
+    library, trt = net.library, net.library.trt
+    config.DLA_core = spec.target.index
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    config.default_device_type = trt.DeviceType.GPU
+    config.set_memory_pool_limit(trt.MemoryPoolType.DLA_LOCAL_DRAM, DLA_LOCAL_BYTES)
+    config.set_memory_pool_limit(trt.MemoryPoolType.DLA_GLOBAL_DRAM, DLA_GLOBAL_BYTES)
+    int8 = spec.precision is Precision.INT8
+    refused = _without_range(net, prepared) if int8 and not typing.strong else {}
+    refused |= {prepared.keys[node]: REFUSED_HERE for layer, node in _known(net, prepared) if not _runs(config, layer)}
+    placement = dla.plan(prepared.onnx_bytes, refused=refused, value_bytes=1 if int8 else 2)
+    if not placement.chosen:
+        reasons = ", ".join(sorted(set(placement.left.values()))[:3])
+        raise UnsupportedSpec(f"no part of this network can run on {spec.target}: {reasons}", remedy=ON_GPU)
+    for layer, node in _known(net, prepared):
+        if prepared.keys[node] in placement.chosen:
+            config.set_device_type(layer, trt.DeviceType.DLA)
+    if library.has("ITensor.reset_dynamic_range"):
+        _forget_ranges(net, prepared, placement)
+    return placement
+
+
+def inspect(library: Library, plan: bytes, spec: EngineSpec) -> dict[str, int]:
+    """Count the layers of a plan by device, as the library's inspector names them.
+
+    Raises:
+        UnsupportedSpec: no layer runs on the core, whatever was asked for.
+        BuildError: the plan does not load.
+    """
+    trt = library.trt
+    with cuda.device(0):
+        lines = Lines()
+        runtime = trt.Runtime(logger(library, lines))
+        runtime.DLA_core = spec.target.index
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BuildError(f"the plan just built does not load: {lines.reason()}")
+        text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    names = [str(layer) for layer in json.loads(text).get("Layers", [])]
+    # A loadable shows as one layer, "{ForeignNode[first...last]}".
+    counted = {"dla": sum("ForeignNode" in name for name in names), "layers": len(names)}
+    if names and not counted["dla"]:
+        raise UnsupportedSpec(
+            f"the builder put nothing on {spec.target}, all on the GPU", remedy=ON_GPU, layers=len(names)
+        )
+    return counted
+
+
+def _known(net: Network, prepared: Prepared) -> list[tuple[Any, str]]:
+    """Layers that come from a node of the graph; what the parser adds itself stays on the GPU."""
+    constant = net.library.trt.LayerType.CONSTANT
+    return [(layer, node) for layer, node in net.layers() if node in prepared.keys and layer.type != constant]
+
+
+def _runs(config: Any, layer: Any) -> bool:
+    return bool(config.can_run_on_DLA(layer))
+
+
+def _without_range(net: Network, prepared: Prepared) -> dict[str, str]:
+    """Set every tensor's range; a tensor without one would turn its whole region to FP16 or to the GPU."""
+    library = net.library
+    missing: dict[str, str] = {}
+    if library.has("ITensor.set_dynamic_range"):
+        for index in range(net.network.num_inputs):
+            _set_range(net.network.get_input(index), prepared.ranges)
+        for layer, node in net.layers():
+            for slot in range(layer.num_outputs):
+                if not _set_range(layer.get_output(slot), prepared.ranges) and node in prepared.keys:
+                    missing[prepared.keys[node]] = NO_RANGE
+    return missing
+
+
+def _forget_ranges(net: Network, prepared: Prepared, placement: dla.Placement) -> None:
+    """Take back the ranges of tensors that no layer on the core reads or makes.
+
+    They would turn GPU layers to implicit INT8 too, which costs several points of mAP in the head.
+    """
+    needed: set[str] = set()
+    layers = net.layers()
+    for layer, node in layers:
+        if prepared.keys.get(node) in placement.chosen:
+            needed |= {layer.get_output(slot).name for slot in range(layer.num_outputs)}
+            sources = [layer.get_input(slot) for slot in range(layer.num_inputs)]
+            needed |= {source.name for source in sources if source is not None}
+    made = [layer.get_output(slot) for layer, _ in layers for slot in range(layer.num_outputs)]
+    for tensor in [*made, *(net.network.get_input(index) for index in range(net.network.num_inputs))]:
+        if tensor.name not in needed and tensor.name in prepared.ranges:
+            tensor.reset_dynamic_range()
+
+
+def _set_range(tensor: Any, ranges: dict[str, float]) -> bool:
+    amax = ranges.get(tensor.name)
+    if not amax:
+        return False
+    return bool(tensor.set_dynamic_range(-amax, amax))

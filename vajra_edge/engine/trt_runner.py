@@ -1,0 +1,202 @@
+"""TrtRunner: one deserialised plan that runs batches from host memory at fixed addresses."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.engine import cuda
+from vajra_edge.engine.engine_file import plan_header
+from vajra_edge.engine.trt_library import Library
+from vajra_edge.engine.trt_log import Lines, logger
+from vajra_edge.errors import InferenceError, PlanError
+from vajra_edge.graph.signature import Layout, Signature
+
+REBUILD = "rebuild the engine on this device"
+WARM_UP_CALLS = 2
+"""The first call loads kernels lazily; the second shows that it is over."""
+SLOTS = 2
+"""Outputs that stay valid: the one returned last and the one before."""
+
+
+class TrtRunner:
+    """A Runner; see ``engine.backend``. Opens and warms up on construction, and gives everything back on failure.
+
+    Args:
+        library: the TensorRT that built the plan.
+        plan: the serialized engine.
+        signature: of its graph.
+        gpu: CUDA's number of the device.
+        dla_core: the core its DLA layers run on, or None.
+
+    Raises:
+        PlanError: another library or release built the plan, the library refuses it, or its tensors are not the
+            signature's.
+        InferenceError: it loads and does not run.
+    """
+
+    def __init__(
+        self, library: Library, plan: bytes, signature: Signature, *, gpu: int = 0, dla_core: int | None = None
+    ) -> None:
+        _require_release(library, plan)
+        self.signature = signature
+        self._library = library
+        self._gpu = gpu
+        self._lines = Lines()
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._turn = 0
+        self._held = ExitStack()
+        try:
+            with cuda.device(gpu):
+                self._deserialise(plan, dla_core)
+                self._allocate()
+                self._warm_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run (n, 3, H, W) RGB 0..1, n <= ``signature.batch``; see ``engine.backend.Runner``."""
+        shape = self._shape_for(batch)
+        cuda.call("cudaSetDevice", self._gpu)  # the current device is a thread's own
+        count = len(batch)
+        self._set_shape(shape)
+        target = self._input.array.reshape(-1)[: prod(shape)].reshape(shape)
+        np.copyto(target[:count], batch, casting="same_kind")
+        self._stream.copy(self._addresses[self.signature.input_name], self._input.address, target[:count].nbytes)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise InferenceError(f"TensorRT refused to run: {self._lines.reason()}", shape=shape)
+        slot = self._outputs[self._turn]
+        self._turn = (self._turn + 1) % SLOTS
+        found = slot.array.reshape(-1)[: prod(self._made)].reshape(self._made)[:count]
+        self._stream.copy(slot.address, self._addresses[self.signature.output_name], found.nbytes)
+        self._stream.synchronize()
+        return np.asarray(found, np.float32)
+
+    def close(self) -> None:
+        """Release the plan, its memory and its stream; a second call does nothing."""
+        # The context goes before the engine, the engine before its runtime: TensorRT's order.
+        self._context = self._engine = self._runtime = None
+        self._held.close()
+
+    def _deserialise(self, plan: bytes, dla_core: int | None) -> None:
+        trt = self._library.trt
+        self._runtime = trt.Runtime(logger(self._library, self._lines))
+        if dla_core is not None:
+            self._runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise PlanError(f"{self._library} refuses the plan: {self._lines.reason()}", remedy=REBUILD)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise PlanError(
+                f"{self._library} cannot make an execution context: {self._lines.reason()}",
+                remedy="free memory of the GPU, or lower engine.batch",
+            )
+
+    def _allocate(self) -> None:
+        """Take every buffer for the largest shape, once; addresses never change after this."""
+        trt, engine = self._library.trt, self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        if inputs != [self.signature.input_name] or self.signature.output_name not in names:
+            raise PlanError(
+                f"the plan's tensors are {', '.join(names)}, not "
+                f"{self.signature.input_name} and {self.signature.output_name}",
+                remedy=REBUILD,
+            )
+        most = (self.signature.batch, 3, *self.signature.resolution_hw)
+        self._set_shape(most)
+        self._require_layout()
+        self._stream = self._held.enter_context(cuda.Stream())
+        self._addresses: dict[str, int] = {}
+        for name in names:
+            self._addresses[name] = self._buffer(name)
+        self._input = self._pinned(self.signature.input_name, most)
+        self._outputs = [self._pinned(self.signature.output_name, self._made) for _ in range(SLOTS)]
+
+    def _buffer(self, name: str) -> int:
+        shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
+        if min(shape, default=1) < 0:
+            raise PlanError(f"the shape of tensor {name} depends on its values: {shape}", remedy=REBUILD)
+        buffer = self._held.enter_context(cuda.DeviceBuffer(prod(shape) * self._dtype(name).itemsize))
+        if not self._context.set_tensor_address(name, buffer.address):
+            raise PlanError(f"{self._library} refuses a buffer for {name}: {self._lines.reason()}", remedy=REBUILD)
+        return buffer.address
+
+    def _pinned(self, name: str, shape: tuple[int, ...]) -> cuda.PinnedBuffer:
+        return self._held.enter_context(cuda.PinnedBuffer(shape, self._dtype(name)))
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        """A tensor's type: float32 in plans of ours, float16 in upstream's half plans."""
+        trt = self._library.trt
+        found = self._engine.get_tensor_dtype(name)
+        kinds = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16, trt.DataType.INT32: np.int32}
+        if found not in kinds:
+            raise PlanError(f"tensor {name} is of type {found}, not a float", remedy=REBUILD)
+        return np.dtype(kinds[found])
+
+    def _warm_up(self) -> None:
+        zeros = np.zeros((self.signature.batch, 3, *self.signature.resolution_hw), np.float32)
+        for _ in range(WARM_UP_CALLS):
+            self.infer(zeros)
+
+    def _shape_for(self, batch: NDArray[np.float32]) -> tuple[int, ...]:
+        """The shape the plan runs ``batch`` in: padded to the full batch where its batch is fixed."""
+        signature = self.signature
+        if self._context is None:
+            raise InferenceError("the runner is closed")
+        if batch.ndim != 4 or batch.shape[1] != 3:  # noqa: PLR2004  N, 3, H, W
+            raise InferenceError(f"a batch of shape {batch.shape} is not (n, 3, height, width)", shape=batch.shape)
+        count, _, height, width = batch.shape
+        if not 1 <= count <= signature.batch:
+            raise InferenceError(
+                f"{count} images, the engine takes 1 to {signature.batch}",
+                remedy="send fewer at once, or raise engine.batch and rebuild",
+                count=count,
+            )
+        most_h, most_w = signature.resolution_hw
+        smaller = (
+            height <= most_h and width <= most_w and not height % signature.stride and not width % signature.stride
+        )
+        if (height, width) != (most_h, most_w) and not (signature.dynamic_size and smaller and height and width):
+            allowed = f"{most_h}x{most_w}" + (f" or less by {signature.stride}" if signature.dynamic_size else "")
+            raise InferenceError(f"images of {height}x{width} pixels, the engine takes {allowed}", shape=batch.shape)
+        return (count if signature.dynamic_batch else signature.batch, 3, height, width)
+
+    def _set_shape(self, shape: tuple[int, ...]) -> None:
+        if shape == self._shape:
+            return
+        name = self.signature.input_name
+        if not self._context.set_input_shape(name, shape):
+            raise InferenceError(f"{self._library} refuses {name} of {shape}: {self._lines.reason()}", shape=shape)
+        self._shape = shape
+        self._made = tuple(int(side) for side in self._context.get_tensor_shape(self.signature.output_name))
+
+    def _require_layout(self) -> None:
+        rows = {Layout.RAW: 4 + len(self.signature.class_names), Layout.DETECTIONS: self.signature.max_det}
+        if len(self._made) != 3 or self._made[1] != rows[self.signature.layout]:  # noqa: PLR2004  N, rows, columns
+            raise PlanError(
+                f"the plan's output has shape {self._made}, its signature says {rows[self.signature.layout]} rows",
+                remedy=REBUILD,
+            )
+
+
+def _require_release(library: Library, plan: bytes) -> None:
+    """TensorRT itself only logs a number that does not match; this names both releases.
+
+    Raises:
+        PlanError: another library or release built the plan.
+    """
+    header = plan_header(plan)
+    if header.library != library.name or not header.same_release(library.version):
+        raise PlanError(
+            f"the plan was built by {header}, this device has {library}", remedy=REBUILD, header=str(header)
+        )
