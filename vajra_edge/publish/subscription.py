@@ -1,0 +1,60 @@
+"""Subscription: the other end, for ``watch`` and the demo: what any subscriber of the broker receives."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+
+from typing_extensions import Self
+
+from vajra_edge.publish.happenings import Down, Received, Subscribed, Up
+from vajra_edge.publish.link import Link
+from vajra_edge.publish.session import Endpoint
+from vajra_edge.settings import MqttSettings
+
+
+class Subscription:
+    """Receives messages for as long as it is polled; comes back when the broker does.
+
+    Args:
+        mqtt: whom to connect to.
+        paths: MQTT topic filters.
+
+    Attributes:
+        trouble: why nothing is received, one line with a remedy; empty while subscribed or while still trying.
+        ready: whether the broker has granted the subscription.
+    """
+
+    def __init__(self, mqtt: MqttSettings, paths: Sequence[str]) -> None:
+        self._paths = list(paths)
+        self._link = Link(Endpoint(mqtt, f"vajra-watch-{secrets.token_hex(4)}"))
+        self.trouble = ""
+        self.ready = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def poll(self, timeout_s: float) -> list[Received]:
+        """Wait for messages, at most for this long."""
+        received = []
+        for item in self._link.poll(timeout_s):
+            if isinstance(item, Received):
+                received.append(item)
+            elif isinstance(item, Up):
+                self._link.subscribe(self._paths, retained=True)
+            elif isinstance(item, Down):
+                self.trouble, self.ready = str(item.error), False
+            elif isinstance(item, Subscribed):
+                self.ready = item.granted
+                self.trouble = "" if item.granted else "the broker refuses the subscription; check its access list"
+        return received
+
+    def close(self) -> None:
+        """Leave; may be called again."""
+        self._link.close()
