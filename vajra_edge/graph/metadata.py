@@ -102,11 +102,11 @@ def resolution_hw_of(fields: Mapping[str, str]) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def positive_int_of(fields: Mapping[str, str], key: str, remedy: str) -> int | None:
+def positive_int_of(fields: Mapping[str, str], key: str) -> int | None:
     """A count such as ``stride`` or ``batch``; None if absent. Exporters write 32 as ``32.0`` too.
 
     Raises:
-        GraphError: not a positive whole number; ``remedy`` says what supplies it.
+        GraphError: not a positive whole number.
     """
     if key not in fields:
         return None
@@ -114,7 +114,9 @@ def positive_int_of(fields: Mapping[str, str], key: str, remedy: str) -> int | N
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not _is_positive(value):
-        raise GraphError(f"metadata {key!r} is not a positive whole number: {fields[key][:60]!r}", remedy=remedy)
+        raise GraphError(
+            f"metadata {key!r} is not a positive whole number: {fields[key][:60]!r}", remedy="export the network again"
+        )
     return int(value)
 
 

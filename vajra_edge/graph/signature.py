@@ -106,14 +106,14 @@ def read(
     if not names:
         raise GraphError("the network's metadata has no class names", remedy="set [weights] class_names")
     image = _image_input(network)
-    known_stride = metadata.positive_int_of(fields, "stride", "set [weights] stride") or stride
+    known_stride = metadata.positive_int_of(fields, "stride") or stride
     if known_stride is None:
         raise GraphError("the network's metadata has no stride", remedy="set [weights] stride, for VajraV1 32")
-    size = _resolution_hw(image, metadata.resolution_hw_of(fields), resolution_hw, known_stride)
+    size = _resolution_hw(image, fields, resolution_hw, known_stride)
     batch = _dimensions(image)[0]
     return Signature(
         input_name=image.name,
-        batch=batch if isinstance(batch, int) else metadata.positive_int_of(fields, "batch", "export it again") or 1,
+        batch=batch if isinstance(batch, int) else metadata.positive_int_of(fields, "batch") or 1,
         resolution_hw=size,
         dynamic_batch=not isinstance(batch, int),
         dynamic_size=not all(isinstance(side, int) for side in _dimensions(image)[2:]),
@@ -156,13 +156,17 @@ def _image_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def _resolution_hw(
-    image: onnx.ValueInfoProto, recorded: tuple[int, int] | None, wanted: tuple[int, int] | None, stride: int
+    image: onnx.ValueInfoProto, fields: Mapping[str, str], wanted: tuple[int, int] | None, stride: int
 ) -> tuple[int, int]:
-    sides = _dimensions(image)[2:]
-    height, width = (
-        side if isinstance(side, int) else free
-        for side, free in zip(sides, wanted or recorded or (None, None), strict=True)
-    )
+    """What the network is fixed to; of a side that it leaves open, what is wanted, else what its metadata records."""
+    from vajra_edge.graph import metadata
+
+    height, width = _dimensions(image)[2:]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        chosen = wanted or metadata.resolution_hw_of(fields) or (None, None)
+        height, width = (
+            side if isinstance(side, int) else free for side, free in zip((height, width), chosen, strict=True)
+        )
     if height is None or width is None:
         raise GraphError("the network takes any size and its metadata has none", remedy="set [engine] img_size")
     if height % stride or width % stride:
@@ -212,11 +216,12 @@ def _layout(shape: tuple[int | str | None, ...], fields: Mapping[str, str], clas
 def _nms_figures(fields: Mapping[str, str]) -> dict[str, Any]:
     from vajra_edge.graph import metadata
 
-    remedy = "export the network again"
     iou = metadata.parse("nms_iou", fields["nms_iou"])
-    figures = {key: metadata.positive_int_of(fields, key, remedy) for key in ("max_det", "top_k")}
+    figures = {key: metadata.positive_int_of(fields, key) for key in ("max_det", "top_k")}
     if not isinstance(iou, (int, float)) or not 0 <= iou <= 1 or None in figures.values():
-        raise GraphError("the network's NMS metadata is incomplete (nms_iou, max_det, top_k)", remedy=remedy)
+        raise GraphError(
+            "the network's NMS metadata is incomplete (nms_iou, max_det, top_k)", remedy="export the network again"
+        )
     return {"nms_iou": float(iou), **figures}
 
 
