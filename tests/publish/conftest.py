@@ -1,0 +1,285 @@
+"""Real brokers as children of the test, a scripted one for answers that real ones give too rarely, and small makers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vajra_edge.demo.broker import Broker
+from vajra_edge.detections import Detections
+from vajra_edge.frames import Frame
+from vajra_edge.publish.happenings import Received
+from vajra_edge.publish.messages import EngineTag
+from vajra_edge.publish.mqtt import Publisher
+from vajra_edge.publish.subscription import Subscription
+from vajra_edge.publish.topics import Topics
+from vajra_edge.settings import MqttSettings
+
+TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person", "shop"))
+TOPICS = Topics("vajra", "dev")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"did not happen within {limit_s} s")
+
+
+class Mosquitto:
+    """The real broker; its port stays the same over stop and start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.lines = [f"listener {self.port} 127.0.0.1", "persistence false"]
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self, *lines: str) -> Mosquitto:
+        config = self.folder / "mosquitto.conf"
+        lines = lines or ("allow_anonymous true",)
+        user = ["user root"] if os.geteuid() == 0 else []
+        config.write_text("\n".join([*self.lines, *lines, *user]) + "\n")
+        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+        if program is None:
+            pytest.skip("absent here: mosquitto")
+        with (self.folder / "log").open("ab") as log:
+            self.child = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log)
+        until(self.listens)
+        return self
+
+    def listens(self) -> bool:
+        assert self.child is not None
+        assert self.child.poll() is None, (self.folder / "log").read_text()
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self, how: int = signal.SIGKILL) -> None:
+        if self.child is not None:
+            self.child.send_signal(signal.SIGCONT)
+            self.child.send_signal(how)
+            self.child.wait()
+            self.child = None
+
+    def send(self, signum: int) -> None:
+        assert self.child is not None
+        self.child.send_signal(signum)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def any_broker(request: pytest.FixtureRequest) -> Iterator[MqttSettings]:
+    if request.param == "mosquitto" and not (shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")):
+        pytest.skip("absent here: mosquitto")
+    broker = Broker(request.param)
+    host, port = broker.open()
+    yield MqttSettings(host=host, port=port, protocol=broker.protocol, keepalive_s=5)
+    broker.close()
+
+
+class Daemon:
+    """A publisher with the events that it posted."""
+
+    def __init__(self, mqtt: MqttSettings, topics: Topics = TOPICS) -> None:
+        self.events: list[Any] = []
+        self.beats = 0
+        self.publisher = Publisher(mqtt, topics, self.events.append, self.beat, epoch="e1")
+        self.sent = 0
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def send(self, count: int, camera: str = "gate") -> None:
+        for _ in range(count):
+            self.publisher.detections(frame(self.sent, camera), detections(2), TAG)
+            self.sent += 1
+
+    @property
+    def counts(self) -> Any:
+        return self.publisher.counters()
+
+    def until_connected(self, limit_s: float = 10.0) -> None:
+        until(lambda: self.counts.connected, limit_s)
+
+    def until_acked(self, count: int, limit_s: float = 10.0) -> None:
+        until(lambda: self.counts.outbox.acked >= count, limit_s)
+
+
+@pytest.fixture
+def daemon() -> Iterator[Callable[..., Daemon]]:
+    made: list[Daemon] = []
+
+    def make(mqtt: MqttSettings, topics: Topics = TOPICS) -> Daemon:
+        made.append(Daemon(mqtt, topics))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.publisher.close(0.0)
+
+
+class Ear:
+    """A subscriber in a thread."""
+
+    def __init__(self, mqtt: MqttSettings, *filters: str) -> None:
+        self.received: list[Received] = []
+        self.over = threading.Event()
+        self.subscription = Subscription(mqtt, filters)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        until(lambda: self.subscription.ready)
+
+    def run(self) -> None:
+        with self.subscription:
+            while not self.over.is_set():
+                self.received += self.subscription.poll(0.05)
+
+    def on(self, end: str) -> list[Received]:
+        return [item for item in list(self.received) if item.path.endswith(end)]
+
+
+@pytest.fixture
+def ear() -> Iterator[Callable[..., Ear]]:
+    made: list[Ear] = []
+
+    def make(mqtt: MqttSettings, *filters: str) -> Ear:
+        made.append(Ear(mqtt, *filters))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.over.set()
+        each.thread.join()
+
+
+def frame(seq: int = 0, camera: str = "gate") -> Frame:
+    image = np.zeros((120, 160, 3), np.uint8)
+    return Frame(image, time.monotonic_ns(), datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=timezone.utc), seq, camera)
+
+
+def detections(count: int) -> Detections:
+    dice = np.random.default_rng(count)
+    corner = dice.uniform(0, 100, (count, 2)).astype(np.float32)
+    return Detections(
+        np.concatenate([corner, corner + 20], 1).astype(np.float32),
+        np.sort(dice.uniform(0.25, 1, count).astype(np.float32))[::-1],
+        dice.integers(0, 2, count).astype(np.int32),
+    )
+
+
+class ScriptedBroker:
+    """Speaks just enough MQTT to give one wrong answer on purpose.
+
+    ``connack`` is the whole CONNACK packet; ``on_publish`` answers each QoS 1 PUBLISH (given its packet id and how many
+    were not answered before it) with bytes, and may raise ``ConnectionError`` to kick.
+    """
+
+    def __init__(self, connack: bytes | None, on_publish: Callable[[int, int], bytes] | None = None) -> None:
+        self.connack = connack
+        self.on_publish = on_publish or (lambda mid, _pending: struct.pack("!BBH", 0x40, 2, mid))
+        self.connects: list[bytes] = []
+        self.published: list[bytes] = []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.open_sockets: list[socket.socket] = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.server.accept()
+            except OSError:
+                return
+            self.open_sockets.append(sock)
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock: socket.socket) -> None:
+        pending = 0
+        with sock:
+            try:
+                while True:
+                    kind, body = read_packet(sock)
+                    if kind >> 4 == 1:
+                        self.connects.append(body)
+                        if self.connack is None:
+                            continue
+                        sock.sendall(self.connack)
+                    elif kind >> 4 == 3:
+                        self.published.append(body)
+                        pending += 1
+                        (length,) = struct.unpack("!H", body[:2])
+                        if kind & 0x06:
+                            (mid,) = struct.unpack("!H", body[2 + length : 4 + length])
+                            answer = self.on_publish(mid, pending)
+                            pending -= answer.count(b"\x40")
+                            sock.sendall(answer)
+                    elif kind >> 4 == 12:
+                        sock.sendall(b"\xd0\x00")
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self.server.close()
+        for sock in self.open_sockets:
+            sock.close()
+
+
+def read_packet(sock: socket.socket) -> tuple[int, bytes]:
+    kind = read_exactly(sock, 1)[0]
+    length = shift = 0
+    while True:
+        byte = read_exactly(sock, 1)[0]
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return kind, read_exactly(sock, length)
+
+
+def read_exactly(sock: socket.socket, count: int) -> bytes:
+    got = b""
+    while len(got) < count:
+        part = sock.recv(count - len(got))
+        if not part:
+            raise ConnectionError
+        got += part
+    return got
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., ScriptedBroker]]:
+    made: list[ScriptedBroker] = []
+
+    def make(connack: bytes | None, on_publish: Callable[[int, int], bytes] | None = None) -> ScriptedBroker:
+        made.append(ScriptedBroker(connack, on_publish))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
