@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge import device
+from vajra_edge.engine import trt_library
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
+from vajra_edge.errors import BackendUnavailable
 from vajra_edge.graph.signature import Signature
+
+BACKENDS = {
+    "onnxruntime": ("vajra_edge.engine.onnxrt", "OnnxRuntime"),
+    "tensorrt": ("vajra_edge.engine.trt", "TensorRT"),
+}
+"""Name -> module and class; imported when it is chosen."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,10 @@ class Backend(Protocol):
         """
         ...
 
+    def cannot_run(self, spec: EngineSpec) -> str | None:
+        """Why this machine can build plans for ``spec`` but not run them; None if it can run them."""
+        ...
+
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a stored plan able to run.
 
@@ -101,3 +117,55 @@ class Backend(Protocol):
             BackendUnavailable: the library does not load.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend is taken, and why, for the log and the status."""
+
+    backend: Backend
+    reason: str
+
+
+def select(
+    name: str,
+    *,
+    threads: int | None = None,
+    timing_dir: Path | None = None,
+    gpus: Callable[[], Sequence[device.Gpu]] = device.gpus,
+) -> Choice:
+    """Take a backend.
+
+    Args:
+        name: ``tensorrt``, ``onnxruntime`` or ``auto``: TensorRT where a GPU is seen and TensorRT is installed,
+            otherwise ONNX Runtime. A TensorRT that is installed beside a GPU and does not load is an error, for ONNX
+            Runtime in its place would be slow in silence.
+        threads: of ONNX Runtime on a CPU; None: all that this process may use.
+        timing_dir: where TensorRT keeps its timing caches; None: nowhere.
+        gpus: looks for GPUs.
+
+    Raises:
+        BackendUnavailable: the name is unknown, or the library is absent or does not load.
+    """
+    name, reason = _automatic(gpus()) if name == "auto" else (name, "as set in [engine] backend")
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"unknown backend {name!r}", remedy=f"use auto, {' or '.join(BACKENDS)}", backend=name)
+    _require(name)
+    module, kind = BACKENDS[name]
+    options = {"threads": threads} if name == "onnxruntime" else {"timing_dir": timing_dir}
+    return Choice(cast("Backend", getattr(importlib.import_module(module), kind)(**options)), reason)
+
+
+def _automatic(gpus: Sequence[device.Gpu]) -> tuple[str, str]:
+    if not gpus:
+        return "onnxruntime", "no NVIDIA GPU is seen"
+    if not any(importlib.util.find_spec(name) for name in trt_library.MODULES):
+        return "onnxruntime", f"{gpus[0].name} is seen, but TensorRT is not installed"
+    return "tensorrt", f"{gpus[0].name} is seen and {trt_library.load()} loads"
+
+
+def _require(name: str) -> None:
+    if name == "tensorrt":
+        trt_library.load()
+    elif importlib.util.find_spec("onnxruntime") is None:
+        raise BackendUnavailable("ONNX Runtime is not installed", remedy="pip install onnxruntime", backend=name)
