@@ -8,10 +8,27 @@ from pathlib import Path
 
 from vajra_edge.errors import SettingsError
 
+_SECRETS = (
+    re.compile(r"(?<=://)([^/@\s:\"']*:)()[^\s\"']*@"),  # up to the last @, since a raw password may hold / and @
+    re.compile(r"([?&](?:pass|passwd|password|pwd|token|key|secret|auth)=)()[^&\s\"']*", re.IGNORECASE),
+    re.compile(
+        r"(\b(?:user-pw|proxy-pw|passphrase)\s*=\s*)([\"']?)(?:(?<=\")[^\"]*|(?<=')[^']*|[^\s\"']+)", re.IGNORECASE
+    ),
+)
+
 
 def redact(text: str) -> str:
-    """``text`` with the password of every URL in it replaced by ``***``."""
-    return re.sub(r"(?<=://)([^/@\s:]*):[^/\s]*@", r"\1:***@", text)
+    """``text`` with ``***`` for passwords: those in URLs, in their queries, and in GStreamer's properties.
+
+    Rather too much than too little: in ``rtsp://host:554/cam@2`` it takes the port and path for a password.
+    """
+    for pattern in _SECRETS:
+        text = pattern.sub(_stars, text)
+    return text
+
+
+def _stars(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}***{'@' if found[0].endswith('@') else ''}"
 
 
 def read_secret(name: str, file: Path | None) -> str | None:

@@ -90,8 +90,8 @@ class Folder:
             raise SourceError(
                 f"not one of the {len(self._images)} images in {self._name} can be decoded", remedy="replace them"
             )
-        self._given_before_loop = self._given
-        self._next = 0 if self._loop else self._next
+        if self._loop:
+            self._next, self._given_before_loop = 0, self._given
         return self._loop
 
     def _skip(self, error: SourceError) -> None:

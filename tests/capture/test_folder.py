@@ -1,0 +1,90 @@
+"""Folders of images."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pictures import number_of, picture
+
+from vajra_edge.capture import source
+from vajra_edge.errors import SourceError
+from vajra_edge.settings import CameraSettings
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in (2, 0, 1):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    (tmp_path / "readme.txt").write_text("not an image", encoding="utf-8")
+    return tmp_path
+
+
+def opened(path: Path, **settings: object) -> source.Source:
+    folder = source.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
+    folder.open()
+    return folder
+
+
+def read_all(folder: source.Source) -> list[source.Picture]:
+    pictures = []
+    while (item := folder.read()) is not None:
+        pictures.append(item)
+    return pictures
+
+
+def test_images_come_in_the_order_of_their_names_and_end(photos: Path) -> None:
+    folder = opened(photos, fps=4.0)
+    pictures = read_all(folder)
+    assert [number_of(item.image) for item in pictures] == [0, 1, 2]
+    assert [item.position_s for item in pictures] == [0.0, 0.25, 0.5]
+    assert folder.read() is None
+    folder.close()
+
+
+def test_a_loop_goes_on_along_its_time_line(photos: Path) -> None:
+    folder = opened(photos, fps=2.0, loop=True)
+    pictures = [folder.read() for _ in range(7)]
+    assert [number_of(item.image) for item in pictures if item] == [0, 1, 2, 0, 1, 2, 0]
+    assert [item.position_s for item in pictures if item] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_a_single_image_is_a_folder_of_one(photos: Path) -> None:
+    assert len(read_all(opened(photos / "1.png"))) == 1
+
+
+def test_grey_and_16_bit_images_become_bgr(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8), 7, np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((8, 8, 3), 7 * 256, np.uint16))
+    assert [item.image.shape for item in read_all(opened(tmp_path))] == [(8, 8, 3), (8, 8, 3)]
+
+
+def test_what_cannot_be_decoded_is_counted_and_warned_of_once(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photos / "0a.jpg").write_bytes(b"")
+    (photos / "0b.jpg").write_bytes(os.urandom(1000))
+    (photos / "0c.png").write_bytes((photos / "1.png").read_bytes()[:40])
+    folder = opened(photos)
+    with caplog.at_level(logging.WARNING):
+        assert [number_of(item.image) for item in read_all(folder)] == [0, 1, 2]
+    assert folder.decode_errors == 3
+    assert [record.message for record in caplog.records] == [
+        f"image {photos / '0a.jpg'} cannot be decoded; replace it; skipped, further ones are only counted"
+    ]
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_folder_with_nothing_to_decode_is_an_error_and_no_endless_loop(tmp_path: Path, *, loop: bool) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"nonsense")
+    with pytest.raises(SourceError, match="not one of the 1 images"):
+        opened(tmp_path, loop=loop).read()
+
+
+def test_an_image_that_vanished_is_skipped(photos: Path) -> None:
+    folder = opened(photos)
+    (photos / "1.png").unlink()
+    assert len(read_all(folder)) == 2
+    assert folder.decode_errors == 1
