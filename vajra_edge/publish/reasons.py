@@ -60,9 +60,10 @@ def silent(mqtt: MqttSettings, how: str) -> PublishError:
 def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
     """Dialling raised: each kind of exception has its own remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _error(mqtt, f"has a certificate that fails: {error.verify_message}", "check [mqtt] ca_file and host")
+        why = getattr(error, "verify_message", str(error))  # set by OpenSSL's errors only
+        return _error(mqtt, f"has a certificate that fails: {why}", "check [mqtt] ca_file and host")
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or str(error)
+        reason = getattr(error, "reason", None) or str(error)
         return _error(mqtt, f"fails the TLS handshake: {reason}", "check its port, ca_file, cert_file and key_file")
     if isinstance(error, FileNotFoundError | PermissionError):
         return _error(mqtt, f"needs {error.filename}: {error.strerror}", "check [mqtt] ca_file, cert_file, key_file")
