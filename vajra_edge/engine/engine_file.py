@@ -7,13 +7,12 @@ too. The version of the library that built a plan stands in the plan's own heade
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vajra_edge import durable
 from vajra_edge.errors import PlanError
 
 MAGIC = {b"ftrt": "TensorRT", b"vtrt": "TensorRT-RTX"}
@@ -125,39 +124,20 @@ def write(path: Path, engine: EngineFile) -> None:
     Raises:
         PlanError: the folder cannot be written, or the metadata is too large or not JSON.
     """
-    header = json.dumps(dict(engine.metadata), allow_nan=False).encode()
+    try:
+        header = json.dumps(dict(engine.metadata), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"the metadata for {path} is not JSON: {error}") from error
     if len(header) > MAX_METADATA_BYTES:
         raise PlanError(f"metadata of {len(header)} bytes is more than the limit of {MAX_METADATA_BYTES}")
     plan_header(engine.plan)
     try:
-        replace(path, len(header).to_bytes(LENGTH_BYTES, "little") + header + engine.plan)
+        content = len(header).to_bytes(LENGTH_BYTES, "little") + header + engine.plan
+        durable.replace(path, content, path.parent, mode=0o644)
     except OSError as error:
         raise PlanError(
             f"{path} cannot be written: {error.strerror}", remedy="check the folder and its space", path=path
         ) from error
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step: temporary file, fsync, rename, fsync of the folder.
-
-    Raises:
-        OSError: as the file system says; the old file is unharmed.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _metadata(text: bytes) -> dict[str, Any]:

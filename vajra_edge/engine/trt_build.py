@@ -88,7 +88,7 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
     lasted = job.timings(f"{spec.precision.value} {job.signature} {notes['network_layers']} {attempts[-1]}")
     timed = trt_timing.use(net.library, config, timings)
     began_s = time.monotonic()
-    plan = _serialize(net, config, Watch(job.report, lasted and trt_timing.expected_s(lasted)))
+    plan = _serialize(net, config, Watch(job.report, trt_timing.expected_s(lasted)))
     notes["build_s"] = round(time.monotonic() - began_s, 2)
     notes["plan_bytes"] = len(plan)
     notes["warnings"] = list(dict.fromkeys(net.lines.warnings))[:NOTED_WARNINGS]

@@ -84,7 +84,7 @@ def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, f
 def _is_half(model: Any) -> bool:
     from onnx import TensorProto
 
-    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    return any(constant.data_type == TensorProto.FLOAT16 for constant in model.graph.initializer)
 
 
 def _name(nodes: list[Any]) -> None:

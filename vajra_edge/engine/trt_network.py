@@ -16,7 +16,7 @@ from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.errors import BuildError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
-AHEAD_OF_TIME = "SM86"
+AHEAD_OF_TIME = "8.6"
 """Compute capability built for where no GPU is seen: Ampere, the nearest to Orin's 8.7 that TensorRT-RTX names."""
 
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -114,8 +114,8 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
         return cuda.describe(gpu).compute_capability
     if library.has("IBuilderConfig.set_compute_capability"):
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(library.trt.ComputeCapability, AHEAD_OF_TIME), 0)
-        return f"{AHEAD_OF_TIME[2:-1]}.{AHEAD_OF_TIME[-1]}"
+        config.set_compute_capability(library.trt.ComputeCapability.SM86, 0)
+        return AHEAD_OF_TIME
     raise UnsupportedSpec(f"there is no GPU {gpu} here", remedy="set engine.target = cpu, or check the driver", gpu=gpu)
 
 

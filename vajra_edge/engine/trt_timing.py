@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vajra_edge.engine.engine_file import replace
+from vajra_edge import durable
 from vajra_edge.engine.trt_library import Library
 
 MOST_BYTES = 256 << 20
@@ -56,15 +56,17 @@ def keep(path: Path, content: bytes) -> str:
         The file's name, or why it was not kept: a plan is worth more than its timings, so that a full disk is no error.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, content)
+        durable.make_folder(path.parent)
+        durable.replace(path, content, path.parent)
     except OSError as error:
         return f"not kept: {error.strerror}"
     return path.name
 
 
-def expected_s(path: Path) -> float | None:
+def expected_s(path: Path | None) -> float | None:
     """What the last build of the same kind took, or None."""
+    if path is None:
+        return None
     try:
         seconds = float(path.read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -1,0 +1,289 @@
+"""Behaviour for the stand-ins of ``trt_listing``: a parser that reads ONNX, a builder that reports progress and can run
+out of memory, a DLA, and engines that compute what ONNX Runtime computes, in the memory whose addresses they are given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from engine.trt_listing import standin
+from onnx import TensorProto
+
+MEMORY_ERROR = "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]}."
+VERSION_BYTES = {
+    "8.6.1": (8, 6, 1, 6),
+    "10.3.0": (10, 3, 0, 26),
+    "11.4.0": (11, 4, 0, 106),
+    "rtx-1.7.1": (1, 7, 1, 116),
+}
+
+
+@dataclass
+class Simulation:
+    """One TensorRT on one simulated machine.
+
+    Attributes:
+        version: a key of the listings.
+        dla_cores: how many there are.
+        memory_failures: builds that fail for want of memory before one succeeds.
+        dla_refuses: operator types that ``can_run_on_DLA`` refuses.
+        dla_builds: a build for the DLA succeeds.
+        drops_dla: the builder ignores the placement, as it does silently when a region does not compile.
+        calls: what was set, as (name, value), in order.
+    """
+
+    version: str
+    dla_cores: int = 0
+    memory_failures: int = 0
+    dla_refuses: frozenset[str] = frozenset()
+    dla_builds: bool = True
+    drops_dla: bool = False
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.module = standin(self.version, self._behaviour())
+
+    def set_to(self, name: str) -> list[Any]:
+        return [value for called, value in self.calls if called == name]
+
+    def plan(self, payload: dict[str, Any], onnx_bytes: bytes) -> bytes:
+        magic = b"vtrt" if self.version.startswith("rtx") else b"ftrt"
+        release = bytes(VERSION_BYTES.get(self.version) or map(int, f"{self.version}.0".split(".")))
+        head = json.dumps(payload).encode()
+        return magic + bytes(20) + release + len(head).to_bytes(4, "little") + head + onnx_bytes
+
+    def _behaviour(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "Builder.__init__": lambda builder, logger: setattr(builder, "_sim_logger", logger),
+            "Builder.num_DLA_cores": lambda _: self.dla_cores,
+            "Builder.create_network": self._create_network,
+            "Builder.build_serialized_network": self._build,
+            "INetworkDefinition.add_input": self._add_input,
+            "INetworkDefinition.add_convolution_nd": self._add_convolution,
+            "INetworkDefinition.num_layers": lambda network: len(network._sim_layers),
+            "INetworkDefinition.get_layer": lambda network, index: network._sim_layers[index],
+            "INetworkDefinition.num_inputs": lambda network: len(network._sim_inputs),
+            "INetworkDefinition.get_input": lambda network, index: network._sim_inputs[index],
+            "ILayer.num_outputs": lambda layer: len(layer._sim_outputs),
+            "ILayer.get_output": lambda layer, index: layer._sim_outputs[index],
+            "IConvolutionLayer.get_output": lambda layer, index: layer._sim_outputs[index],
+            "ILayer.num_inputs": lambda layer: len(layer._sim_inputs),
+            "ILayer.get_input": lambda layer, index: layer._sim_inputs[index],
+            "ILayer.set_output_type": lambda layer, index, dtype: self.calls.append(
+                ("output_type", (layer.name, index, dtype.name))
+            ),
+            "ITensor.set_dynamic_range": self._set_range,
+            "ITensor.reset_dynamic_range": lambda tensor: self.calls.append(("reset_range", tensor.name)),
+            "IOptimizationProfile.set_shape": lambda _, name, least, opt, most: self.calls.append(
+                ("profile", (name, least, opt, most))
+            ),
+            "OnnxParser.__init__": self._open_parser,
+            "OnnxParser.parse": self._parse,
+            "OnnxParser.num_errors": lambda parser: len(parser._sim_errors),
+            "OnnxParser.get_error": lambda parser, index: parser._sim_errors[index],
+            "ParserError.node": lambda error: error._sim_node,
+            "ParserError.node_name": lambda error: error._sim_name,
+            "ParserError.node_operator": lambda error: error._sim_operator,
+            "ParserError.desc": lambda _: "No importer registered for this operator",
+            "IBuilderConfig.set_memory_pool_limit": lambda _, pool, size: self.calls.append((pool.name, size)),
+            "IBuilderConfig.set_flag": lambda _, flag: self.calls.append(("flag", flag.name)),
+            "IBuilderConfig.clear_flag": lambda _, flag: self.calls.append(("cleared", flag.name)),
+            "IBuilderConfig.set_device_type": lambda _, layer, kind: self.calls.append((kind.name, layer.name)),
+            "IBuilderConfig.can_run_on_DLA": lambda _, layer: layer._sim_op not in self.dla_refuses,
+            "IBuilderConfig.set_compute_capability": lambda _, capability, index: self.calls.append(
+                ("compute_capability", (capability.name, index))
+            ),
+            "IBuilderConfig.create_timing_cache": self._create_cache,
+            "IBuilderConfig.set_timing_cache": self._set_cache,
+            "IBuilderConfig.get_timing_cache": lambda config: config._sim_cache,
+            "ITimingCache.serialize": lambda cache: _memory(self.module, cache._sim_content + b"+"),
+            "Runtime.__init__": lambda runtime, logger: setattr(runtime, "_sim_logger", logger),
+            "Runtime.deserialize_cuda_engine": self._deserialise,
+            "ICudaEngine.num_io_tensors": lambda engine: len(engine._sim_tensors),
+            "ICudaEngine.get_tensor_name": lambda engine, index: list(engine._sim_tensors)[index],
+            "ICudaEngine.get_tensor_mode": lambda engine, name: engine._sim_tensors[name],
+            "ICudaEngine.get_tensor_dtype": lambda *_: self.module.DataType.FLOAT,
+            "ICudaEngine.create_execution_context": self._create_context,
+            "ICudaEngine.create_engine_inspector": self._create_inspector,
+            "EngineInspector.get_engine_information": lambda inspector, _: inspector._sim_text,
+            "IExecutionContext.set_input_shape": self._set_shape,
+            "IExecutionContext.get_tensor_shape": lambda context, name: context._sim_shapes[name],
+            "IExecutionContext.set_tensor_address": self._set_address,
+            "IExecutionContext.execute_async_v3": self._execute,
+        }
+
+    def _create_network(self, builder: Any, flags: int = 0) -> Any:
+        self.calls.append(("network_flags", flags))
+        network = object.__new__(self.module.INetworkDefinition)
+        network._sim_layers, network._sim_inputs, network._sim_onnx = [], [], b""
+        return network
+
+    def _tensor(self, name: str, shape: tuple[int, ...], kind: str = "FLOAT") -> Any:
+        tensor = object.__new__(self.module.ITensor)
+        tensor.name, tensor.shape, tensor.dtype = name, shape, self.module.DataType[kind]
+        return tensor
+
+    def _layer(self, cls: str, op: str, name: str, kind: str, inputs: list[Any], outputs: list[Any]) -> Any:
+        layer = object.__new__(getattr(self.module, cls))
+        layer.name, layer.type, layer.metadata = name, self.module.LayerType[kind], f"[ONNX Layer: {name}]"
+        layer._sim_op, layer._sim_inputs, layer._sim_outputs = op, inputs, outputs
+        return layer
+
+    def _add_input(self, network: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+        network._sim_inputs.append(self._tensor(name, shape, dtype.name))
+        return network._sim_inputs[-1]
+
+    def _add_convolution(self, network: Any, source: Any, *_: Any) -> Any:
+        outputs = [self._tensor("y", source.shape)]
+        layer = self._layer("IConvolutionLayer", "Conv", "conv", "CONVOLUTION", [source], outputs)
+        network._sim_layers.append(layer)
+        return layer
+
+    def _open_parser(self, parser: Any, network: Any, logger: Any) -> None:
+        parser._sim_network, parser._sim_logger, parser._sim_errors = network, logger, []
+
+    def _parse(self, parser: Any, onnx_bytes: bytes) -> bool:
+        model, network = onnx.load_model_from_string(onnx_bytes), parser._sim_network
+        network._sim_onnx = onnx_bytes
+        constants = {tensor.name for tensor in model.graph.initializer}
+        tensors = {}
+        for entry in model.graph.input:
+            sides = [side.dim_value or -1 for side in entry.type.tensor_type.shape.dim]
+            tensors[entry.name] = self._tensor(entry.name, tuple(sides))
+            network._sim_inputs.append(tensors[entry.name])
+        for index, node in enumerate(model.graph.node):
+            if not onnx.defs.has(node.op_type):
+                self._refuse(parser, index, node)
+                return False
+            outputs = [self._tensor(name, ()) for name in node.output]
+            tensors |= {tensor.name: tensor for tensor in outputs}
+            sources = [None if name in constants else tensors[name] for name in node.input if name]
+            kind = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT"}.get(
+                node.op_type, "ELEMENTWISE"
+            )
+            network._sim_layers.append(self._layer("ILayer", node.op_type, node.name, kind, sources, outputs))
+        return True
+
+    def _refuse(self, parser: Any, index: int, node: Any) -> None:
+        error = object.__new__(self.module.ParserError)
+        error._sim_node, error._sim_name, error._sim_operator = index, node.name, node.op_type
+        parser._sim_errors.append(error)
+        parser._sim_logger.log(self.module.ILogger.ERROR, "While parsing a node")
+
+    def _set_range(self, tensor: Any, low: float, high: float) -> bool:
+        self.calls.append(("range", (tensor.name, low, high)))
+        return True
+
+    def _create_cache(self, config: Any, content: bytes) -> Any:
+        cache = object.__new__(self.module.ITimingCache)
+        cache._sim_content = content
+        return cache
+
+    def _set_cache(self, config: Any, cache: Any, ignore_mismatch: bool) -> bool:
+        config._sim_cache = cache
+        self.calls.append(("timing_cache", cache._sim_content))
+        return not cache._sim_content.startswith(b"damaged")
+
+    def _build(self, builder: Any, network: Any, config: Any) -> Any:
+        names = (
+            "builder_optimization_level",
+            "max_num_tactics",
+            "DLA_core",
+            "default_device_type",
+            "profiling_verbosity",
+        )
+        self.calls += [(name, getattr(config, name)) for name in names if name in config._listed]
+        if network._sim_onnx == b"":  # the probe's single convolution
+            return _memory(self.module, b"x") if self.dla_builds else None
+        monitor = config.progress_monitor if "progress_monitor" in config._listed else None
+        if monitor is not None and not _report(monitor):
+            builder._sim_logger.log(self.module.ILogger.ERROR, "Error Code 7: BuildCanceled (Build canceled by user)")
+            return None
+        if self.memory_failures:
+            self.memory_failures -= 1
+            builder._sim_logger.log(self.module.ILogger.ERROR, MEMORY_ERROR)
+            return None
+        on_dla = bool(self.set_to("DLA")) and not self.drops_dla
+        return _memory(self.module, self.plan({"dla": on_dla}, network._sim_onnx))
+
+    def _deserialise(self, runtime: Any, plan: bytes) -> Any:
+        self.calls.append(("deserialised_for_core", runtime.DLA_core))
+        end = 32 + int.from_bytes(plan[28:32], "little")
+        payload = json.loads(plan[32:end])
+        if payload.get("refused"):
+            runtime._sim_logger.log(self.module.ILogger.ERROR, payload["refused"])
+            return None
+        engine = object.__new__(self.module.ICudaEngine)
+        mode = self.module.TensorIOMode
+        engine._sim_dla = payload["dla"]
+        engine._sim_session = onnxruntime.InferenceSession(plan[end:], providers=["CPUExecutionProvider"])
+        engine._sim_tensors = {entry.name: mode.INPUT for entry in engine._sim_session.get_inputs()}
+        engine._sim_tensors |= {entry.name: mode.OUTPUT for entry in engine._sim_session.get_outputs()}
+        return engine
+
+    def _create_inspector(self, engine: Any) -> Any:
+        inspector = object.__new__(self.module.EngineInspector)
+        layers = [{"Name": "{ForeignNode[a...b]}"}, {"Name": "c"}] if engine._sim_dla else [{"Name": "c"}]
+        inspector._sim_text = json.dumps({"Layers": layers})
+        return inspector
+
+    def _create_context(self, engine: Any) -> Any:
+        context = object.__new__(self.module.IExecutionContext)
+        context._sim_engine, context._sim_shapes, context._sim_addresses = engine, {}, {}
+        return context
+
+    def _set_shape(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
+        self.calls.append(("input_shape", shape))
+        try:
+            made = context._sim_engine._sim_session.run(None, {name: np.zeros(shape, np.float32)})
+        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument:
+            return False
+        outputs = [entry.name for entry in context._sim_engine._sim_session.get_outputs()]
+        context._sim_shapes = {name: shape, **{key: value.shape for key, value in zip(outputs, made, strict=True)}}
+        return True
+
+    def _set_address(self, context: Any, name: str, address: int) -> bool:
+        self.calls.append(("address", name))
+        context._sim_addresses[name] = address
+        return address != 0
+
+    def _execute(self, context: Any, stream: int) -> bool:
+        engine = context._sim_engine
+        arrays = {name: _view(context._sim_addresses[name], shape) for name, shape in context._sim_shapes.items()}
+        inputs = {name: arrays[name] for name, mode in engine._sim_tensors.items() if mode.name == "INPUT"}
+        for entry, value in zip(engine._sim_session.get_outputs(), engine._sim_session.run(None, inputs), strict=True):
+            arrays[entry.name][...] = value
+        return stream != 0
+
+
+def _view(address: int, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    count = int(np.prod(shape))
+    return np.frombuffer((ctypes.c_float * count).from_address(address), np.float32).reshape(shape)
+
+
+def _memory(module: Any, content: bytes) -> Any:
+    made = type("HostMemory", (module.IHostMemory,), {"__bytes__": lambda _: content})
+    return object.__new__(made)
+
+
+def _report(monitor: Any) -> bool:
+    """Phases as a real build nests them; False once the monitor has asked to stop."""
+    monitor.phase_start("Building engine", None, 2)
+    monitor.phase_start("Timing graph nodes", "Building engine", 4)
+    going = all(monitor.step_complete("Timing graph nodes", step) for step in range(4))
+    monitor.phase_finish("Timing graph nodes")
+    going = going and all(monitor.step_complete("Building engine", step) for step in range(2))
+    monitor.phase_finish("Building engine")
+    return going
+
+
+def weights_are_half(onnx_bytes: bytes) -> bool:
+    model = onnx.load_model_from_string(onnx_bytes)
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
