@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from vajra_edge import __version__
@@ -33,16 +32,10 @@ def run(arguments: list[str]) -> int:
         VajraError: the command failed; the caller prints it.
     """
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="vajra-edge", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Abort:
-        return 130
-    return int(code or 0)
+        typer.main.get_command(app).main(arguments, prog_name="vajra-edge")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _version(asked: bool) -> None:
@@ -61,11 +54,11 @@ def _main(
 
 
 @app.command("run")
-def run_daemon(config: Config = DEFAULT_PATH, max_frames: MaxFrames = None) -> int:
+def run_daemon(config: Config = DEFAULT_PATH, max_frames: MaxFrames = None) -> None:
     """Run the daemon: build the engine if needed, stream the cameras, publish, rebuild on changes."""
     from vajra_edge.commands import run as verb
 
-    return verb.run(config, max_frames)
+    raise typer.Exit(verb.run(config, max_frames))
 
 
 @app.command()
@@ -77,11 +70,11 @@ def demo(
         str | None, typer.Option("--broker", help="host[:port] of a broker of your own, without a password")
     ] = None,
     json_: Json = False,
-) -> int:
+) -> None:
     """Show the daemon at work: its own broker, a short clip, and what an MQTT subscriber receives."""
     from vajra_edge.commands import demo as verb
 
-    return verb.demo(max_frames=max_frames, source=source, weights=weights, broker=broker, as_json=json_)
+    raise typer.Exit(verb.demo(max_frames=max_frames, source=source, weights=weights, broker=broker, as_json=json_))
 
 
 @app.command()
@@ -91,19 +84,19 @@ def rebuild(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be built and why; build nothing")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="show progress until it serves")] = True,
     json_: Json = False,
-) -> int:
+) -> None:
     """Build the engine that settings and weights ask for: through the running daemon, or in place without one."""
     from vajra_edge.commands import rebuild as verb
 
-    return verb.rebuild(config, force=force, dry_run=dry_run, wait=wait, as_json=json_)
+    raise typer.Exit(verb.rebuild(config, force=force, dry_run=dry_run, wait=wait, as_json=json_))
 
 
 @app.command()
-def status(config: Config = DEFAULT_PATH, json_: Json = False) -> int:
+def status(config: Config = DEFAULT_PATH, json_: Json = False) -> None:
     """What the running daemon does: engine, cameras, broker, and why anything is not well."""
     from vajra_edge.commands import status as verb
 
-    return verb.status(config, as_json=json_)
+    raise typer.Exit(verb.status(config, as_json=json_))
 
 
 @app.command()
@@ -111,12 +104,12 @@ def watch(
     config: Config = DEFAULT_PATH,
     json_: Json = False,
     max_messages: Annotated[int | None, typer.Option("--max-messages", min=1, help="end after this many")] = None,
-) -> int:
+) -> None:
     """Subscribe to the broker and show what arrives."""
     from vajra_edge.commands import watch as verb
     from vajra_edge.settings import load
 
-    return verb.watch(load(config), as_json=json_, max_messages=max_messages)
+    raise typer.Exit(verb.watch(load(config), as_json=json_, max_messages=max_messages))
 
 
 @app.command()
@@ -124,11 +117,11 @@ def doctor(
     config: Config = DEFAULT_PATH,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="only the exit code")] = False,
-) -> int:
+) -> None:
     """Check everything the daemon needs, and say what to do about what is missing. Exit code 1 if anything fails."""
     from vajra_edge.commands import doctor as verb
 
-    return verb.doctor(config, as_json=json_, quiet=quiet)
+    raise typer.Exit(verb.doctor(config, as_json=json_, quiet=quiet))
 
 
 @app.command()
@@ -139,8 +132,8 @@ def bench(
     weights: Annotated[Path | None, typer.Option("--weights", help="network to measure")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU inference threads")] = None,
     json_: Json = False,
-) -> int:
+) -> None:
     """Measure the whole frame path against the bare engine, in one run."""
     from vajra_edge.commands import bench as verb
 
-    return verb.bench(seconds, config=config, source=source, weights=weights, threads=threads, as_json=json_)
+    raise typer.Exit(verb.bench(seconds, config=config, source=source, weights=weights, threads=threads, as_json=json_))

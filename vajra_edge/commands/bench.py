@@ -1,0 +1,207 @@
+"""``bench``: the whole frame path against the bare engine, measured in one run with the same plan and threads.
+
+Blocks alternate: the bare engine in a tight loop with nothing else running, then the real pipeline (capture, letterbox,
+inference, decode, encode, a broker) as fast as it goes, then the same at the camera's own pace for latency. Each figure
+is the median over blocks, so that a busy machine spoils single blocks and not the ratio.
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from vajra_edge.capture.grabber import Grabber, Mailboxes
+from vajra_edge.commands.ready import ready_plan
+from vajra_edge.demo.packaged import broker_settings, overrides
+from vajra_edge.detect.detector import HostDetector
+from vajra_edge.detections import Detections
+from vajra_edge.engine.backend import Runner
+from vajra_edge.errors import VajraError
+from vajra_edge.frames import Frame
+from vajra_edge.pipeline import Pipeline, PipelineCounters
+from vajra_edge.publish.messages import EngineTag
+from vajra_edge.publish.mqtt import Publisher
+from vajra_edge.publish.topics import topics_of
+from vajra_edge.settings import CameraSettings, Settings, load
+
+BLOCK_S = 1.5
+"""Long enough for tens of frames on a slow CPU, short enough that neighbouring blocks meet the machine alike."""
+
+WARM_UP = 5
+"""Calls before anything counts: first calls allocate and choose kernels."""
+
+
+def bench(
+    seconds: float, *, config: Path | None, source: str | None, weights: Path | None, threads: int | None, as_json: bool
+) -> int:
+    """Print the figures."""
+    with ExitStack() as stack:
+        state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
+        settings = _settings(state_dir, config, source, weights, threads, stack)
+        figures = _measure(settings, seconds)
+    if as_json:
+        print(orjson.dumps(figures).decode())  # noqa: T201
+    else:
+        Console().print(_table(figures))
+    return 0
+
+
+def _settings(
+    state_dir: Path,
+    config: Path | None,
+    source: str | None,
+    weights: Path | None,
+    threads: int | None,
+    stack: ExitStack,
+) -> Settings:
+    given: dict[str, Any] = {}
+    if config is None:
+        given = overrides(state_dir, broker_settings(None, stack), source=source, weights=weights)
+    if threads is not None:
+        given = {**given, "service": {**given.get("service", {}), "threads": threads}}
+    settings = load(config, given)
+    if not settings.cameras:
+        raise VajraError("no camera to measure with", remedy="name a clip with --source")
+    return settings
+
+
+def _measure(settings: Settings, seconds: float) -> dict[str, Any]:
+    backend, plan = ready_plan(settings)
+    runner = plan.load(backend, settings.service.threads)
+    detector = HostDetector(runner)
+    tag = EngineTag(
+        plan.fingerprint, plan.manifest.precision.value, str(plan.manifest.target), runner.signature.class_names
+    )
+    bench_run = _Run(settings, runner, detector, tag)
+    try:
+        return {**bench_run.measure(seconds), "engine": plan.fingerprint[:12], "threads": settings.service.threads}
+    finally:
+        bench_run.close()
+        detector.close()
+
+
+class _Camera:
+    """A grabber with mailboxes of its own."""
+
+    def __init__(self, camera: CameraSettings, post: Callable[[object], None]) -> None:
+        self.mailboxes = Mailboxes()
+        self._grabber = Grabber(camera, self.mailboxes, post, _no_beat)
+        self._grabber.start()
+
+    def close(self) -> None:
+        self.mailboxes.close()
+        self._grabber.stop(5.0)
+
+
+class _Run:
+    """The real parts around one detector: grabbers and a publisher with a broker."""
+
+    def __init__(self, settings: Settings, runner: Runner, detector: HostDetector, tag: EngineTag) -> None:
+        self._runner, self._detector, self._tag = runner, detector, tag
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
+        self._publisher.start()
+        camera = settings.cameras[0].model_copy(update={"loop": True})
+        self._eager = _Camera(camera.model_copy(update={"realtime": False, "fps": None}), self._inbox.put)
+        self._paced = camera.model_copy(update={"realtime": True})
+        self._batch = np.full((1, 3, *runner.signature.resolution_hw), 0.5, np.float32)
+
+    def close(self) -> None:
+        """Stop the threads; a second call does nothing."""
+        self._eager.close()
+        self._publisher.close(5.0)
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """Alternate blocks for about ``seconds``."""
+        for _ in range(WARM_UP):
+            self._runner.infer(self._batch)
+        self._pipelined(self._eager, BLOCK_S / 3)
+        blocks, ages_ms, until_s = [], [], time.monotonic() + seconds
+        while len(blocks) < 2 or time.monotonic() < until_s:  # noqa: PLR2004  a median needs a pair
+            before_ms = self._bare(BLOCK_S / 2)
+            published, counters = self._pipelined(self._eager, BLOCK_S)
+            whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
+            blocks.append(((before_ms + self._bare(BLOCK_S / 2)) / 2, whole_ms, counters))
+            paced = _Camera(self._paced, self._inbox.put)
+            ages_ms += [seen.age_ms for seen in self._pipelined(paced, BLOCK_S)[0]]
+            paced.close()
+        return _figures(blocks, ages_ms)
+
+    def _bare(self, seconds: float) -> float:
+        """Mean milliseconds a call of the engine alone."""
+        calls, started_s = 0, time.perf_counter()
+        while (took_s := time.perf_counter() - started_s) < seconds:
+            self._runner.infer(self._batch)
+            calls += 1
+        return took_s / calls * 1e3
+
+    def _pipelined(self, camera: _Camera, seconds: float) -> tuple[list[_Seen], PipelineCounters]:
+        """Run the frame loop on one camera; when each message was handed to the publisher."""
+        seen: list[_Seen] = []
+
+        def sink(frame: Frame, found: Detections, tag: EngineTag) -> None:
+            self._publisher.detections(frame, found, tag)
+            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - frame.captured_ns) / 1e6))
+
+        pipeline: Pipeline[EngineTag] = Pipeline(camera.mailboxes, sink, self._inbox.put, _no_beat)
+        pipeline.swap(self._detector, self._tag)
+        pipeline.start()
+        time.sleep(seconds)
+        pipeline.stop(5.0)
+        if len(seen) < 3:  # noqa: PLR2004  two gaps
+            raise VajraError(f"only {len(seen)} frames in {seconds} s", remedy="check the clip, or give --seconds more")
+        return seen, pipeline.counters()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    at_s: float
+    age_ms: float
+
+
+def _figures(blocks: list[tuple[float, float, PipelineCounters]], ages_ms: list[float]) -> dict[str, Any]:
+    bare_ms = median(bare for bare, _, _ in blocks)
+    whole_ms = median(whole for _, whole, _ in blocks)
+    stages = {
+        name: round(median(getattr(counters, f"{name}_ms") for _, _, counters in blocks), 3)
+        for name in ("prepare", "inference", "decode", "publish")
+    }
+    p50, p99 = np.percentile(ages_ms, (50, 99))
+    return {
+        "inference_ms": round(bare_ms, 3),
+        "frame_ms": round(whole_ms, 3),
+        "frames_per_s": round(1e3 / whole_ms, 2),
+        "ratio": round(median(whole / bare for bare, whole, _ in blocks), 4),
+        "stage_ms": stages,
+        "latency_ms": {"p50": round(float(p50), 2), "p99": round(float(p99), 2), "frames": len(ages_ms)},
+        "blocks": len(blocks),
+        "ratios": [round(whole / bare, 4) for bare, whole, _ in blocks],
+    }
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(show_header=False, box=None)
+    stages = ", ".join(f"{name} {value}" for name, value in figures["stage_ms"].items())
+    latency = figures["latency_ms"]
+    table.add_row("bare inference", f"{figures['inference_ms']} ms")
+    table.add_row("whole path", f"{figures['frame_ms']} ms a frame, {figures['frames_per_s']} frames/s")
+    table.add_row("ratio", f"{figures['ratio']} (1.0: everything but inference is hidden)")
+    table.add_row("stages, median ms", stages)
+    table.add_row("capture to publish", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms at the camera's own pace")
+    return table
+
+
+def _no_beat() -> None:
+    """Nobody watches a bench."""
