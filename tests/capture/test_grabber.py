@@ -1,0 +1,370 @@
+"""Grabber: one thread a camera, with real clips, real dead ports, and scripted sources where time must stand still."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pictures import number_of, picture
+
+from vajra_edge.capture.grabber import CameraChanged, Grabber
+from vajra_edge.capture.mailboxes import Mailboxes
+from vajra_edge.capture.reconnect import Phase, Policy
+from vajra_edge.capture.source import Picture, Source
+from vajra_edge.errors import SourceError
+from vajra_edge.frames import Frame
+from vajra_edge.settings import CameraSettings
+
+QUICK = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+
+
+class Script:
+    """A source that plays a list: a number is a picture, an exception is raised, a callable is called first."""
+
+    live = True
+    decode_errors = 0
+
+    def __init__(self, *lines: object) -> None:
+        self.lines = list(lines)
+        self.reads_from: set[str] = set()
+        self.closed = 0
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def read(self) -> Picture | None:
+        self.reads_from.add(threading.current_thread().name)
+        while self.lines:
+            line = self.lines.pop(0)
+            if isinstance(line, BaseException):
+                raise line
+            if callable(line):
+                line()
+                continue
+            return Picture(picture(line)) if isinstance(line, int) else None
+        raise SourceError("the stream ended")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Bench:
+    """A grabber with its mailbox and everything it says."""
+
+    def __init__(self) -> None:
+        self.mailboxes = Mailboxes()
+        self.news: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
+        self.beats = 0
+        self.over = threading.Event()  # a script that waits for it holds its line until the test is over
+        self.grabbers: list[Grabber] = []
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def start(self, source: object, *scripts: Script, policy: Policy | None = None, **settings: object) -> Grabber:
+        camera = CameraSettings.model_validate({"id": "gate", "source": str(source), **settings})
+        if scripts:
+            left = list(scripts)
+
+            def next_script(_: CameraSettings) -> Source:
+                return left.pop(0) if left else Script(SourceError("no more scripts"))
+
+            grabber = Grabber(
+                camera, self.mailboxes, self.news.put, self.beat, policy=policy or QUICK, open_source=next_script
+            )
+        else:
+            grabber = Grabber(camera, self.mailboxes, self.news.put, self.beat, policy=policy)
+        self.grabbers.append(grabber)
+        grabber.start()
+        return grabber
+
+    def wait_for(self, phase: Phase, timeout_s: float = 10.0) -> CameraChanged:
+        until_s = time.monotonic() + timeout_s
+        while True:
+            news = self.news.get(timeout=max(0.001, until_s - time.monotonic()))
+            if news.phase is phase:
+                return news
+
+    def take_all(self, timeout_s: float = 0.5) -> list[Frame]:
+        frames: list[Frame] = []
+        while batch := self.mailboxes.take(4, timeout_s):
+            frames += batch
+        return frames
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.mailboxes.close()
+    made.over.set()
+    for grabber in made.grabbers:
+        grabber.stop(5.0)
+
+
+def no_camera_threads() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("camera-")]
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_clip_as_fast_as_its_reader_loses_no_frame(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(60), realtime=False)
+    frames = []
+    while batch := bench.mailboxes.take(1, 0.5):
+        frames += batch
+        time.sleep(0.002)
+    assert [frame.seq for frame in frames] == list(range(60))
+    assert [number_of(frame.image) for frame in frames] == [number % 20 for number in range(60)]
+    assert bench.wait_for(Phase.ENDED).reason == ""
+    counters = grabber.counters()
+    assert (counters.phase, counters.frames_read, counters.frames_dropped, counters.losses) == (Phase.ENDED, 60, 0, 0)
+
+
+def test_images_in_the_pipelines_hands_are_never_written_to(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    bench.start(make_clip(40), realtime=False)
+    held = bench.take_all()
+    assert [number_of(frame.image) for frame in held] == [number % 20 for number in range(40)]
+    assert all(frame.image.flags["C_CONTIGUOUS"] for frame in held)
+
+
+def test_a_clip_in_real_time_keeps_its_pace(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    bench.start(make_clip(20, fps=20.0))
+    frames = bench.take_all()
+    taken_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
+    span_s = (frames[-1].seq - frames[0].seq) / 20.0
+    assert taken_s == pytest.approx(span_s, abs=0.1)
+    assert frames[-1].seq == 19
+    assert (frames[-1].taken_at - frames[0].taken_at).total_seconds() == pytest.approx(taken_s, abs=0.02)
+    assert frames[0].taken_at.utcoffset() is not None
+
+
+def test_a_slow_reader_of_a_real_time_clip_gets_the_newest(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(30, fps=60.0))
+    bench.wait_for(Phase.ENDED)
+    assert [frame.seq for frame in bench.take_all(0.1)] == [29]
+    assert grabber.counters().frames_dropped == 29
+
+
+def test_a_looping_clip_never_ends(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(5), realtime=False, loop=True)
+    seqs = [bench.mailboxes.take(1, 2.0)[0].seq for _ in range(23)]
+    assert seqs == list(range(23))
+    assert grabber.stop(5.0)
+
+
+def test_fps_caps_a_clip_by_its_own_time_line(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    bench.start(make_clip(50, fps=50.0), realtime=False, fps=12.5)
+    frames = bench.take_all()
+    assert [frame.seq for frame in frames] == list(range(13))
+    assert [number_of(frame.image) for frame in frames] == [4 * number % 20 for number in range(13)]
+
+
+def test_a_folder_with_a_damaged_image_counts_it(bench: Bench, tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    (tmp_path / "1.png").write_bytes(b"nonsense")
+    grabber = bench.start(tmp_path, realtime=False)
+    assert [number_of(frame.image) for frame in bench.take_all()] == [0, 2]
+    bench.wait_for(Phase.ENDED)
+    assert grabber.counters().decode_errors == 1
+
+
+def test_the_news_of_a_missing_file_names_it_and_the_camera_returns_with_it(
+    bench: Bench, make_clip: Callable[..., Path]
+) -> None:
+    clip = make_clip(5)
+    hidden = clip.rename(clip.with_suffix(".hidden"))
+    bench.start(clip, policy=QUICK, realtime=False)
+    lost = bench.wait_for(Phase.BACKOFF)
+    assert f"{clip} does not exist" in lost.reason
+    assert lost.retry_in_s is not None
+    hidden.rename(clip)
+    bench.wait_for(Phase.STREAMING)
+    assert len(bench.take_all()) == 5
+
+
+def test_a_lost_camera_is_told_and_yields_nothing_until_it_is_back(bench: Bench) -> None:
+    opened_again = threading.Event()
+    bench.start("rtsp://cam/1", Script(0, 1, SourceError("cable cut")), Script(opened_again.wait, 2, bench.over.wait))
+    assert bench.wait_for(Phase.STREAMING).attempts == 0
+    lost = bench.wait_for(Phase.BACKOFF)
+    assert (lost.reason, lost.attempts) == ("cable cut", 1)
+    assert bench.wait_for(Phase.OPENING).reason == "cable cut"
+    assert bench.mailboxes.take(1, 0.2) == [], "a lost camera gave a frame"
+    opened_again.set()
+    assert bench.wait_for(Phase.STREAMING).reason == ""
+    assert [frame.seq for frame in bench.mailboxes.take(1, 1.0)] == [2]
+
+
+def test_a_stall_is_told_while_the_read_still_hangs_and_its_late_frame_is_thrown_away(bench: Bench) -> None:
+    hanging = threading.Event()
+    first = Script(0, hanging.wait, 1)
+    policy = Policy(stall_s=0.5, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    grabber = bench.start("rtsp://cam/1", first, Script(2, bench.over.wait), policy=policy)
+    bench.wait_for(Phase.STREAMING)
+    bench.mailboxes.take(1, 1.0)
+    beats = bench.beats
+    grabber.tick(time.monotonic())
+    assert grabber.counters().phase is Phase.STREAMING
+    assert bench.beats > beats, "waiting within its own timeout is on purpose"
+    time.sleep(0.6)
+    grabber.tick(time.monotonic())
+    assert "no new frame for 0." in bench.wait_for(Phase.BACKOFF).reason
+    beats = bench.beats
+    grabber.tick(time.monotonic() + 60.0)
+    assert bench.beats == beats, "a read that hangs beyond its timeout must not feed the watchdog"
+    hanging.set()
+    bench.wait_for(Phase.STREAMING)
+    assert number_of(bench.mailboxes.take(1, 1.0)[0].image) == 2
+    assert first.closed == 1
+
+
+def test_a_tick_between_two_reads_does_nothing(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(2), realtime=False)
+    bench.take_all(0.2)
+    bench.wait_for(Phase.ENDED)
+    beats = bench.beats
+    grabber.tick(time.monotonic() + 1e6)
+    assert bench.beats == beats
+
+
+def test_a_frozen_picture_is_a_loss(bench: Bench) -> None:
+    def nap() -> None:
+        time.sleep(0.03)
+
+    policy = Policy(stall_s=5.0, freeze_s=0.05, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    bench.start("rtsp://cam/1", Script(0, nap, 1, nap, 1, nap, 1, nap, 1, nap, 1), policy=policy)
+    assert bench.wait_for(Phase.BACKOFF).reason.startswith("the same picture for 0.")
+
+
+def test_a_bug_in_a_source_costs_a_reconnection_and_not_the_camera(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    buggy = Script(0, ValueError("from rtsp://a:hunter2@cam"))
+    bench.start("rtsp://cam/1", buggy, Script(1, SourceError("end")))
+    lost = bench.wait_for(Phase.BACKOFF)
+    assert lost.reason == "unexpected ValueError: from rtsp://a:***@cam"
+    bench.wait_for(Phase.STREAMING)
+    assert buggy.closed == 1
+    assert "unexpected error" in caplog.text
+
+
+def test_stop_ends_a_wait_in_backoff_at_once(bench: Bench) -> None:
+    policy = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=600.0, first_delay_s=600.0)
+    grabber = bench.start("missing.avi", policy=policy)
+    bench.wait_for(Phase.BACKOFF)
+    began_s = time.monotonic()
+    assert grabber.stop(5.0)
+    assert time.monotonic() - began_s < 1.0
+    assert bench.wait_for(Phase.CLOSED).attempts == 0
+    assert no_camera_threads()
+
+
+def test_stop_ends_a_wait_for_the_next_image(bench: Bench, tmp_path: Path) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    grabber = bench.start(tmp_path, fps=0.001)
+    assert bench.mailboxes.take(1, 5.0)
+    assert grabber.stop(2.0)
+
+
+def test_stop_ends_a_wait_for_a_free_slot(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(10), realtime=False)
+    bench.wait_for(Phase.STREAMING)
+    assert grabber.stop(2.0)
+
+
+def test_a_read_stuck_in_the_driver_is_reported_and_ends_later_by_itself(bench: Bench) -> None:
+    stuck = threading.Event()
+    script = Script(0, stuck.wait, 1)
+    grabber = bench.start("/dev/video0", script)
+    bench.wait_for(Phase.STREAMING)
+    bench.mailboxes.take(1, 1.0)
+    assert not grabber.stop(0.1)
+    assert bench.wait_for(Phase.CLOSED)
+    assert script.closed == 0, "released under its reader"
+    stuck.set()
+    assert grabber.stop(5.0)
+    assert script.closed == 1
+    assert bench.mailboxes.take(1, 0.1) == []
+    assert bench.news.empty()
+
+
+def test_only_the_cameras_own_thread_reads_it(bench: Bench) -> None:
+    script = Script(*range(50), SourceError("end"))
+    bench.start("rtsp://cam/1", script)
+    bench.wait_for(Phase.BACKOFF)
+    assert script.reads_from == {"camera-gate"}
+
+
+def test_the_rate_is_measured_while_it_streams_and_zero_when_lost(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    grabber = bench.start(make_clip(100, fps=50.0))
+    bench.wait_for(Phase.STREAMING)
+    time.sleep(0.6)
+    assert grabber.counters().fps == pytest.approx(50.0, rel=0.2)
+    assert grabber.stop(5.0)
+    assert grabber.counters().fps == 0.0
+
+
+def test_several_cameras_share_one_process(bench: Bench, make_clip: Callable[..., Path]) -> None:
+    clip = make_clip(30)
+    for name in ("gate", "yard", "roof"):
+        bench.start(clip, id=name, realtime=False)
+    frames = bench.take_all()
+    assert {name: sum(frame.camera == name for frame in frames) for name in ("gate", "yard", "roof")} == {
+        "gate": 30,
+        "yard": 30,
+        "roof": 30,
+    }
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_dead_camera_retried_200_times_grows_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, logger="vajra_edge.capture.grabber")  # the test's own log would grow
+    policy = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.001, first_delay_s=0.001)
+    grabber = bench.start(f"rtsp://127.0.0.1:{closed_port()}/x", policy=policy, open_timeout_s=2.0)
+
+    def lose(times: int) -> None:
+        for _ in range(times):
+            bench.wait_for(Phase.BACKOFF, 60.0)
+        gc.collect()
+
+    lose(50)
+    threads, files, bytes_before = threading.active_count(), open_files(), resident_bytes()
+    lose(200)
+    assert grabber.counters().losses >= 250
+    assert threading.active_count() == threads
+    assert open_files() <= files + 2  # an attempt may be under way
+    assert resident_bytes() - bytes_before < 4 * 1024 * 1024
+
+
+def test_the_real_clip_in_real_time(bench: Bench, shared_data: Path) -> None:
+    bench.start(shared_data / "videos" / "vtest.avi")
+    frames = [frame for _ in range(12) for frame in bench.mailboxes.take(1, 2.0)]
+    assert [frame.seq for frame in frames] == list(range(12))
+    assert frames[0].resolution_wh == (768, 576)
+    assert (frames[-1].captured_ns - frames[0].captured_ns) / 1e9 == pytest.approx(1.1, abs=0.15)
+    assert not np.array_equal(frames[0].image, frames[-1].image)

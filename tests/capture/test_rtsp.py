@@ -1,0 +1,166 @@
+"""Two RTSP cameras against a real server that is killed, restarted, stopped and continued."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from system import rtsp_server
+from typing_extensions import Self
+
+from vajra_edge.capture.grabber import CameraChanged, Grabber
+from vajra_edge.capture.mailboxes import Mailboxes
+from vajra_edge.capture.reconnect import Phase
+from vajra_edge.settings import CameraSettings
+
+pytestmark = pytest.mark.skipif(
+    not rtsp_server.is_installed(), reason=f"absent here: apt-get install {' '.join(rtsp_server.PACKAGES)}"
+)
+SERVER = Path(rtsp_server.__file__)
+
+
+class Server:
+    """The server as a process that can be killed and started again on the same port."""
+
+    def __init__(self, clip: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.clip = clip
+        self.child: subprocess.Popen[str] | None = None
+
+    def start(self, *more: str) -> None:
+        command = [sys.executable, str(SERVER), "--port", str(self.port), "--clip", str(self.clip)]
+        paths = ["--path", "/gate", "--path", "/yard", *more]
+        self.child = subprocess.Popen([*command, *paths], stdout=subprocess.PIPE, text=True)
+        assert self.child.stdout is not None
+        assert self.child.stdout.readline() == "ready\n"
+
+    def send(self, number: int) -> None:
+        assert self.child is not None
+        self.child.send_signal(number)
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.communicate()
+            self.child = None
+
+
+@pytest.fixture
+def server(make_clip: Callable[..., Path]) -> Iterator[Server]:
+    made = Server(make_clip(50, fps=25.0))
+    yield made
+    made.kill()
+
+
+class Cameras:
+    """Grabbers of the server's two cameras, and the phases each has gone through."""
+
+    def __init__(self, port: int, **settings: object) -> None:
+        self.mailboxes = Mailboxes()
+        self.news: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
+        self.seen: dict[str, list[CameraChanged]] = {"gate": [], "yard": []}
+        self.grabbers = [
+            Grabber(
+                CameraSettings.model_validate(
+                    {
+                        "id": name,
+                        "source": f"rtsp://127.0.0.1:{port}/{name}",
+                        "stall_s": 1.5,
+                        "open_timeout_s": 8.0,
+                        "backoff_max_s": 1.0,
+                        **settings,
+                    }
+                ),
+                self.mailboxes,
+                self.news.put,
+                lambda: None,
+            )
+            for name in self.seen
+        ]
+
+    def wait_until(self, phase: Phase, timeout_s: float = 30.0) -> None:
+        """Until the newest phase of both cameras is ``phase``."""
+        until_s = time.monotonic() + timeout_s
+        while not all(news and news[-1].phase is phase for news in self.seen.values()):
+            news = self.news.get(timeout=max(0.001, until_s - time.monotonic()))
+            self.seen[news.camera].append(news)
+
+    def frames(self, seconds: float) -> dict[str, int]:
+        counts, until_s = {"gate": 0, "yard": 0}, time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0.0:
+            for frame in self.mailboxes.take(2, left_s):
+                counts[frame.camera] += 1
+        return counts
+
+    def phases(self, camera: str) -> list[str]:
+        """The phases without the attempts in between."""
+        return [news.phase.value for news in self.seen[camera] if news.phase in (Phase.STREAMING, Phase.BACKOFF)]
+
+    def __enter__(self) -> Self:
+        for grabber in self.grabbers:
+            grabber.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mailboxes.close()
+        ended = [grabber.stop(12.0) for grabber in self.grabbers]
+        assert all(ended)
+
+
+def test_a_killed_server_is_two_lost_cameras_and_its_return_brings_both_back(server: Server) -> None:
+    server.start()
+    with Cameras(server.port) as cameras:
+        for _ in range(2):
+            cameras.wait_until(Phase.STREAMING)
+            assert all(count >= 10 for count in cameras.frames(1.5).values())
+            server.kill()
+            cameras.wait_until(Phase.BACKOFF)
+            assert cameras.frames(1.0) == {"gate": 0, "yard": 0}, "a lost camera gave a frame"
+            server.start()
+        cameras.wait_until(Phase.STREAMING)
+        for camera, news in cameras.seen.items():
+            phases = cameras.phases(camera)
+            assert phases[0] == phases[-1] == "streaming"
+            assert phases.count("streaming") == 3
+            refused = [item.reason for item in news if "Connection refused" in item.reason]
+            assert refused, "the reason names the dead server"
+            assert all(item.reason == "" for item in news if item.phase is Phase.STREAMING)
+
+
+def test_a_server_that_hangs_is_noticed_by_the_clock(server: Server) -> None:
+    server.start()
+    with Cameras(server.port) as cameras:
+        cameras.wait_until(Phase.STREAMING)
+        cameras.frames(0.5)
+        server.send(signal.SIGSTOP)
+        cameras.wait_until(Phase.BACKOFF, 10.0)
+        assert all("no new frame for" in news[-1].reason for news in cameras.seen.values())
+        server.send(signal.SIGCONT)
+        cameras.wait_until(Phase.STREAMING)
+
+
+def test_credentials_with_awkward_characters_open_a_protected_camera(server: Server, tmp_path: Path) -> None:
+    server.start("--credentials", "ad@min:p/w:#1")
+    (tmp_path / "own").write_text("ad@min:p/w:#1\n", encoding="utf-8")
+    with Cameras(server.port, credentials_file=tmp_path / "own") as cameras:
+        cameras.wait_until(Phase.STREAMING)
+        assert all(count > 0 for count in cameras.frames(1.0).values())
+
+
+def test_a_refused_password_is_said_and_not_shown(server: Server, tmp_path: Path) -> None:
+    server.start("--credentials", "admin:right")
+    (tmp_path / "own").write_text("admin:hunter2\n", encoding="utf-8")
+    with Cameras(server.port, credentials_file=tmp_path / "own") as cameras:
+        cameras.wait_until(Phase.BACKOFF)
+        for news in cameras.seen.values():
+            assert "answers but gives no video; check the path, user and password" in news[-1].reason
+            assert "hunter2" not in news[-1].reason
