@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import tiny
+from onnx import numpy_helper
+
+from vajra_edge.engine import onnxrt, verify
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
+from vajra_edge.engine.verify import BOUNDS, Frames
+from vajra_edge.errors import DatasetError, VerifyError
+from vajra_edge.graph import nms, signature, simplify
+
+FP32 = BOUNDS[Precision.FP32]
+
+
+def quiet(_: Progress) -> None:
+    pass
+
+
+def scenes(objects: int = 8, count: int = 4) -> Frames:
+    images = tuple(tiny.scene(objects=objects, seed=seed).image for seed in range(count))
+    return Frames(images, "scenes", real=True)
+
+
+def runner(onnx_bytes: bytes) -> onnxrt.OnnxRunner:
+    return onnxrt.reference(onnx_bytes, signature.read(onnx_bytes), threads=1)
+
+
+def changed(name: str, factor: float) -> bytes:
+    """The tiny network with one of its constants scaled."""
+    network = onnx.load_from_string(tiny.network())
+    constant = next(tensor for tensor in network.graph.initializer if tensor.name == name)
+    constant.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(constant) * factor).astype(np.float32), name))
+    return network.SerializeToString()
+
+
+def test_a_plan_that_agrees_passes_with_its_figures():
+    made = verify.verify(runner(tiny.network()), runner(tiny.network()), scenes(), FP32, quiet)
+    assert (made.passed, made.judged, made.reference_boxes, made.recall, made.precision) == (True, True, 32, 1.0, 1.0)
+    assert made.reason == "agrees with its FP32 reference: 32 of 32 boxes on 4 frames of scenes"
+    assert 0 < made.latency_p50_ms <= made.latency_p99_ms
+    assert json.loads(json.dumps(made.to_json()))["bounds"]["recall"] == FP32.recall
+
+
+def test_a_plan_with_nms_is_compared_by_its_rows():
+    with_nms = nms.add_nms(tiny.network(), NmsSpec(max_det=20, top_k=30))
+    made = verify.verify(runner(with_nms), runner(with_nms), scenes(), FP32, quiet)
+    assert (made.judged, made.reference_boxes) == (True, 32)
+
+
+@pytest.mark.parametrize(
+    ("constant", "factor", "figure"),
+    [
+        ("colour", 0.01, "recall"),
+        ("boxes", 0.5, "recall"),
+        ("boxes", 1.01, "mean_iou"),
+        ("threshold", 1.6, "score_drift"),
+    ],
+    ids=["no detection left", "boxes elsewhere", "boxes a little off", "scores lower"],
+)
+def test_a_sabotaged_plan_fails_with_the_figure_that_shows_it(constant: str, factor: float, figure: str):
+    with pytest.raises(VerifyError, match=figure) as raised:
+        verify.verify(runner(changed(constant, factor)), runner(tiny.network()), scenes(), FP32, quiet)
+    assert raised.value.values["report"]["passed"] is False
+    assert raised.value.values["report"][figure] is not None or figure == "recall"
+    assert "\n" not in str(raised.value)
+
+
+def test_invented_boxes_fail_too():
+    """Every cell scores high on one side: recall is whole, precision is not."""
+    with pytest.raises(VerifyError, match="precision"):
+        verify.verify(runner(changed("threshold", 0.01)), runner(tiny.network()), scenes(), FP32, quiet)
+
+
+def test_too_few_boxes_are_not_judged_and_that_is_said():
+    made = verify.verify(runner(changed("colour", 0.01)), runner(tiny.network()), scenes(objects=4), FP32, quiet)
+    assert (made.passed, made.judged) == (True, False)
+    assert "not judged, fewer than 20 boxes: 16 boxes on 4 frames" in made.reason
+
+
+def test_noise_is_never_judged():
+    frames = replace(scenes(), real=False)
+    made = verify.verify(runner(tiny.network()), runner(tiny.network()), frames, FP32, quiet)
+    assert (made.passed, made.judged) == (True, False)
+    assert "no real frames" in made.reason
+
+
+@pytest.mark.parametrize(("whose", "broken"), [("the plan", 0), ("the network itself", 1)])
+def test_an_output_that_is_not_finite_fails_on_any_frame(whose: str, broken: int):
+    runners = [runner(tiny.network(nan=side == broken)) for side in (0, 1)]
+    with pytest.raises(VerifyError, match=f"{whose} gives values that are not finite"):
+        verify.verify(*runners, replace(scenes(), real=False), FP32, quiet)
+
+
+def test_a_plan_that_cannot_run_here_has_no_verdict_and_a_reason():
+    made = verify.not_run("no GPU is seen", FP32)
+    assert (made.judged, made.latency_p50_ms) == (False, None)
+    assert "no GPU is seen" in made.reason
+
+
+def test_frames_come_from_the_folder_that_is_given(tmp_path: Path):
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), tiny.scene(seed=number).image)
+    frames = verify.reference_frames(tmp_path)
+    assert (len(frames.images), frames.source, frames.real) == (verify.FRAMES, tmp_path.name, True)
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path):
+    with pytest.raises(DatasetError):
+        verify.reference_frames(tmp_path)
+
+
+def test_frames_come_from_the_demos_clip_otherwise():
+    frames = verify.reference_frames(None)
+    assert (len(frames.images), frames.source) == (verify.FRAMES, "clip.mp4")
+    assert frames.images[0].shape == (576, 768, 3)
+
+
+def test_without_the_demo_the_frames_are_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(verify.resources, "files", lambda package: tmp_path)
+    frames = verify.reference_frames(None)
+    assert not frames.real
+    assert np.array_equal(frames.images[0], verify.reference_frames(None).images[0])
+
+
+def test_the_trained_nano_is_judged_on_the_demos_clip(shared_data: Path):
+    onnx_bytes = (shared_data / "models" / "vajra-v1-nano-det-cctv.onnx").read_bytes()
+    graph = simplify.simplify(nms.add_nms(onnx_bytes, NmsSpec()))
+    found = signature.read(graph)
+    backend = onnxrt.OnnxRuntime()
+    plan = backend.build(graph, found, EngineSpec(), quiet).plan
+    frames = verify.reference_frames(None)
+    few = replace(frames, images=frames.images[:4])
+    made = verify.verify(backend.load(plan, found, EngineSpec()), onnxrt.reference(graph, found), few, FP32, quiet)
+    assert made.judged
+    assert (made.recall, made.precision) == (1.0, 1.0)
+    assert made.mean_iou > 0.999
