@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
+from engine.cuda_standin import CudaStandIn
 from engine.trt_listing import standin
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
+
+from vajra_edge.engine import cuda, trt_library
 
 MEMORY_ERROR = "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]}."
 VERSION_BYTES = {
@@ -287,3 +291,30 @@ def _report(monitor: Any) -> bool:
 def weights_are_half(onnx_bytes: bytes) -> bool:
     model = onnx.load_model_from_string(onnx_bytes)
     return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, simulation: Simulation, gpu: CudaStandIn | None = None) -> CudaStandIn:
+    """Make ``simulation`` the TensorRT of this machine and ``gpu`` its CUDA."""
+    gpu = CudaStandIn() if gpu is None else gpu
+    library = trt_library.of(simulation.module)
+    monkeypatch.setattr(trt_library, "load", lambda: library)
+    monkeypatch.setattr(cuda, "runtime", lambda: gpu)
+    return gpu
+
+
+def quantized(onnx_bytes: bytes) -> bytes:
+    """The graph with a Q/DQ pair before every convolution."""
+    model = onnx.load_model_from_string(onnx_bytes)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 / 64, np.float32), "scale"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            source, pair = node.input[0], [f"{node.output[0]}_q", f"{node.output[0]}_dq"]
+            nodes.append(helper.make_node("QuantizeLinear", [source, "scale", "zero"], pair[:1]))
+            nodes.append(helper.make_node("DequantizeLinear", [pair[0], "scale", "zero"], pair[1:]))
+            node.input[0] = pair[1]
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return bytes(model.SerializeToString())

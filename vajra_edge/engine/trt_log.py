@@ -21,7 +21,8 @@ MEMORY = re.compile(
 """What a build without enough memory logs; 'could not find any implementation' mostly is one (TensorRT#3355, #4258)."""
 
 LAYER = re.compile(
-    r"(?:implementation for node|node number \d+|[Ll]ayer|[Nn]ode(?: name)?:?)\s+[\[{(]*([/\w][\w./:-]{2,})"
+    r"(?:implementation for node|node number \d+|[Ll]ayer|[Nn]ode(?: name)?:?)\s+"
+    r"[({]?(?:ForeignNode)?\[?([\w/][\w/:-]+(?:\.[\w/:-]+)*)"
 )
 
 
