@@ -14,7 +14,7 @@ import numpy as np
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import head
 from vajra_edge.graph.proto import serialize
-from vajra_edge.graph.wiring import Wiring, key, load, raise_opset
+from vajra_edge.graph.wiring import Wiring, drop_unread, key, load, raise_opset
 
 FLOAT16_MAX = 65504.0
 """Largest finite FP16 number (IEEE 754 binary16)."""
@@ -77,7 +77,7 @@ class _Casting:
     def __init__(self, wiring: Wiring, high: frozenset[str]) -> None:
         self.wiring = wiring
         self.high = high
-        self.floats = _float_tensors(wiring)
+        self.floats = float_tensors(wiring)
         self.made: dict[tuple[str, bool], str] = {}
         self.nodes: list[Any] = []
 
@@ -96,7 +96,7 @@ class _Casting:
         del graph.node[:]
         graph.node.extend(self.nodes)
         del graph.value_info[:]
-        _drop_unread(graph)
+        drop_unread(graph)
 
     def _is_half(self, name: str) -> bool:
         node = self.wiring.producer.get(name)
@@ -143,7 +143,7 @@ class _Casting:
                 self._cast(inner, name, half=False)
 
 
-def _float_tensors(wiring: Wiring) -> frozenset[str]:
+def float_tensors(wiring: Wiring) -> frozenset[str]:
     """Names of all float32 tensors.
 
     Raises:
@@ -175,10 +175,3 @@ def _retype(node: Any) -> None:
         elif node.op_type == "ConstantOfShape" and entry.name == "value" and entry.t.data_type == TensorProto.FLOAT:
             value = numpy_helper.to_array(entry.t).astype(np.float16)
             entry.t.CopyFrom(numpy_helper.from_array(value, entry.t.name))
-
-
-def _drop_unread(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input} | {entry.name for entry in graph.output}
-    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
-    for tensor in unread:
-        graph.initializer.remove(tensor)

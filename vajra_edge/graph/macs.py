@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from math import prod
 from typing import Any
@@ -19,6 +19,12 @@ def macs_by_layer(wiring: Wiring, input_hw: tuple[int, int] | None = None) -> di
     """
     sides = shapes(_pinned(wiring.model, input_hw))
     return {key(node): _macs(wiring, node, sides) for node in wiring.layers()}
+
+
+def elements(wiring: Wiring, keys: Iterable[str], input_hw: tuple[int, int] | None = None) -> dict[str, int]:
+    """Output elements of nodes for one image, by node key: the work of an elementwise node."""
+    sides = shapes(_pinned(wiring.model, input_hw))
+    return {name: prod(sides.get(name, (0,))[1:]) for name in keys}
 
 
 def share(macs: Mapping[str, int], chosen: AbstractSet[str]) -> float:

@@ -32,23 +32,24 @@ class Placement:
     Attributes:
         layers: keys of the layers that compute in INT8.
         high: the layers that do not, each with the reason.
+        shortcuts: keys of the residual additions that read their shortcut in INT8.
         reads: tensor to the keys of the nodes that read it in INT8 (layers, and residual additions).
         shared: sets of tensors that must have one scale.
     """
 
     layers: frozenset[str]
     high: Mapping[str, str]
+    shortcuts: tuple[str, ...]
     reads: Mapping[str, frozenset[str]]
     shared: tuple[frozenset[str], ...]
 
 
-def place(wiring: Wiring, keep: Mapping[str, str] | None = None, *, shortcuts: bool = True) -> Placement:
+def place(wiring: Wiring, keep: Mapping[str, str] | None = None) -> Placement:
     """Decide what is quantized.
 
     Args:
         wiring: an FP32 graph without Q/DQ.
-        keep: further layers that stay high, each with its reason (the measured choice of mixed precision).
-        shortcuts: quantize the shortcut of residual additions whose tensor is quantized anyway.
+        keep: further layers and residual additions that stay high, each with its reason (measured mixed precision).
     """
     high = {**static_reasons(wiring), **(keep or {})}
     layers = frozenset(key(node) for node in wiring.layers() if key(node) not in high)
@@ -56,13 +57,15 @@ def place(wiring: Wiring, keep: Mapping[str, str] | None = None, *, shortcuts: b
     for node in wiring.layers():
         if key(node) in layers:
             reads.setdefault(node.input[0], set()).add(key(node))
-    if shortcuts:
-        for node in wiring.nodes:
-            shortcut = residual_shortcut(wiring, node, reads)
-            if shortcut is not None:
-                reads[shortcut].add(key(node))
+    shortcuts: dict[str, str] = {}
+    for node in wiring.nodes:
+        shortcut = None if key(node) in high else residual_shortcut(wiring, node, reads)
+        if shortcut is not None:
+            shortcuts[key(node)] = shortcut
+    for addition, shortcut in shortcuts.items():
+        reads[shortcut].add(addition)
     frozen = {tensor: frozenset(readers) for tensor, readers in reads.items()}
-    return Placement(layers, high, frozen, shared_scales(wiring, frozenset(reads)))
+    return Placement(layers, high, tuple(shortcuts), frozen, shared_scales(wiring, frozenset(reads)))
 
 
 def static_reasons(wiring: Wiring) -> dict[str, str]:

@@ -7,7 +7,7 @@ FP16 pass behind this one changes none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,32 @@ from vajra_edge.errors import GraphError
 from vajra_edge.graph.half import FLOAT16_MAX
 from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.proto import serialize
-from vajra_edge.graph.wiring import Wiring, key, load, raise_opset
+from vajra_edge.graph.wiring import Wiring, drop_unread, key, load, raise_opset
 
 LEVELS = 127
 """Steps on each side of zero; -128 is not used, so that the code is symmetric."""
+
+BIASED = 3
+"""Inputs of a Conv that has a bias."""
 
 QDQ_OPSET = 13
 """First operator set whose DequantizeLinear has an axis."""
 
 
-def quantize(onnx_bytes: bytes, placement: Placement, amax: Mapping[str, float]) -> bytes:
+def quantize(
+    onnx_bytes: bytes,
+    placement: Placement,
+    amax: Mapping[str, float],
+    means: Mapping[str, Sequence[float]] | None = None,
+) -> bytes:
     """Write Q/DQ pairs into a graph.
 
     Args:
         onnx_bytes: a serialized FP32 graph.
         placement: what is quantized, made from the same graph.
         amax: largest magnitude that INT8 must hold, by tensor; at least every tensor in ``placement.reads``.
+        means: mean of each channel by tensor; where given, biases make up for what rounding the weights adds on
+            average (bias correction, Nagel et al. 2019, arXiv:1906.04721, section 4.2).
 
     Returns:
         The serialized graph in operator set 13 or later; FP32 where it is not quantized.
@@ -47,13 +57,14 @@ def quantize(onnx_bytes: bytes, placement: Placement, amax: Mapping[str, float])
         nodes += _activation_pair(wiring, name, placement, scales)
     for node in wiring.nodes:
         if key(node) in placement.layers:
-            nodes += _weight_dequantizer(wiring, node)
+            nodes += _weight_dequantizer(wiring, node, (means or {}).get(node.input[0]))
         nodes.append(node)
         for name in node.output:
             nodes += _activation_pair(wiring, name, placement, scales)
     graph = wiring.model.graph
     del graph.node[:]
     graph.node.extend(nodes)
+    drop_unread(graph)
     return serialize(wiring.model)
 
 
@@ -112,7 +123,7 @@ def weight_axis(node: Any, weight: NDArray[Any]) -> int:
     return weight.ndim - 2 if transposed else weight.ndim - 1
 
 
-def _weight_dequantizer(wiring: Wiring, node: Any) -> Iterable[Any]:
+def _weight_dequantizer(wiring: Wiring, node: Any, mean: Sequence[float] | None) -> Iterable[Any]:
     """Point ``node`` at a DequantizeLinear of its INT8 weight; yields the new node where none was made before."""
     from onnx import helper
 
@@ -120,19 +131,40 @@ def _weight_dequantizer(wiring: Wiring, node: Any) -> Iterable[Any]:
     weight = wiring.array(name)
     if weight is None:
         raise GraphError(f"layer {key(node)} has no constant weight", remedy="place on the same graph", layer=key(node))
+    axis = weight_axis(node, weight)
+    values, scale = quantize_weight(weight.astype(np.float32), axis, name)
+    if node.op_type == "Conv" and mean:
+        _correct_bias(wiring, node, weight - values * scale.reshape(-1, *[1] * (weight.ndim - 1)), np.asarray(mean))
     node.input[1] = f"{name}_dq"
     if f"{name}_int8" in wiring.tensors:
         return
-    axis = weight_axis(node, weight)
-    values, scale = quantize_weight(weight.astype(np.float32), axis, name)
     parts = [f"{name}_int8", f"{name}_scale", f"{name}_zero"]
     _add_constant(wiring, parts[0], values)
     _add_constant(wiring, parts[1], scale)
     _add_constant(wiring, parts[2], np.zeros(scale.shape, np.int8))
-    graph = wiring.model.graph
-    if all(reader is node for reader in wiring.readers[name]):
-        graph.initializer.remove(wiring.tensors.pop(name))
     yield helper.make_node("DequantizeLinear", parts, [f"{name}_dq"], name=f"{name}_dq", axis=axis)
+
+
+def _correct_bias(wiring: Wiring, node: Any, lost: NDArray[np.float32], mean: NDArray[np.float64]) -> None:
+    """Add to a convolution's bias what rounding took from its output on average.
+
+    Args:
+        wiring: the graph.
+        node: a Conv with a constant bias; others stay as they are.
+        lost: (out, in / groups, ...) weight less its INT8 value.
+        mean: (in,) mean of each input channel.
+    """
+    bias = wiring.array(node.input[2]) if len(node.input) == BIASED else None
+    if bias is None:
+        return
+    outputs, inputs = lost.shape[:2]
+    sums = lost.sum(axis=tuple(range(2, lost.ndim)), dtype=np.float64)
+    groups = len(mean) // inputs
+    group_of = np.arange(outputs) // (outputs // groups)
+    shift = (sums * mean.reshape(groups, inputs)[group_of]).sum(axis=1)
+    name = f"{node.input[2]}_of_{key(node)}"
+    _add_constant(wiring, name, (bias + shift).astype(np.float32))
+    node.input[2] = name
 
 
 def _activation_pair(wiring: Wiring, name: str, placement: Placement, scales: Mapping[str, float]) -> Iterable[Any]:

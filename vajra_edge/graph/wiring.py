@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.errors import GraphError
+from vajra_edge.graph import metadata
 from vajra_edge.graph.proto import opset_of, parse
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -111,14 +112,24 @@ def raise_opset(model: Any, least: int) -> Any:
     if opset_of(model) >= least:
         return model
     try:
-        return version_converter.convert_version(model, least)
-    except (RuntimeError, ValueError) as error:
+        raised = version_converter.convert_version(model, least)
+    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GraphError(
             f"the graph's opset {opset_of(model)} cannot be raised to {least}: {reason}",
             remedy=f"export with opset {least}",
             opset=opset_of(model),
         ) from error
+    metadata.put(raised, metadata.fields_of(model))
+    return raised
+
+
+def drop_unread(graph: Any) -> None:
+    """Remove the constants that no node reads any more."""
+    read = {name for node in graph.node for name in node.input} | {entry.name for entry in graph.output}
+    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
+    for tensor in unread:
+        graph.initializer.remove(tensor)
 
 
 def _refuse_control_flow(nodes: Iterable[Any]) -> None:

@@ -1,0 +1,143 @@
+"""Calibration: the images that INT8 ranges come from, as a frozen list with a digest.
+
+A set that is shorter than promised or holds a file that cannot be read is an error: an INT8 engine from images that
+nobody chose is worse than none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge import dataset
+from vajra_edge.dataset import Dataset, Entry
+from vajra_edge.errors import CalibrationError, DatasetError
+from vajra_edge.geometry.letterbox import Letterbox
+
+_log = logging.getLogger(__name__)
+
+RECOMMENDED_IMAGES = 500
+"""NVIDIA's guideline for INT8 calibration, quoted by upstream's documentation."""
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Images in a fixed order.
+
+    Attributes:
+        source: where they come from, for messages and the manifest.
+        pictures: the images; read anew at each pass.
+    """
+
+    source: str
+    pictures: Dataset
+
+    @classmethod
+    def collect(cls, source: Path, *, fraction: float = 1.0, most: int | None = None, batch: int = 1) -> CalibrationSet:
+        """Take a share of a data.yaml's val split, of an image folder, or of a video.
+
+        Args:
+            source: what ``dataset.open_dataset`` takes.
+            fraction: share of the images, above 0 up to 1, spread evenly.
+            most: upper limit of the count.
+            batch: of the engine to build; fewer images than that cannot fill one call.
+
+        Raises:
+            CalibrationError: the source cannot be used, or has fewer images than ``batch``.
+        """
+        try:
+            pictures = dataset.open_dataset(source).sample(fraction, most)
+        except DatasetError as error:
+            raise CalibrationError(f"calibration images: {error.message}", remedy=error.remedy) from error
+        return checked(cls(str(source), pictures), batch)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the content of every file and the number of every video frame, in order.
+
+        Raises:
+            CalibrationError: a file cannot be read.
+        """
+        total = hashlib.sha256()
+        files: dict[Path, str] = {}
+        for entry in self.pictures.entries:
+            if entry.path not in files:
+                files[entry.path] = _file_digest(entry.path)
+            total.update(f"{files[entry.path]} {entry.frame}\n".encode())
+        return total.hexdigest()
+
+    def inputs(self, input_hw: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+        """Each image as the network gets it in service: (1, 3, H, W) float32 RGB 0..1 through the same letterbox.
+
+        Raises:
+            CalibrationError: an image cannot be read; says which.
+        """
+        letterbox, done = Letterbox(input_hw), 0
+        try:
+            for picture in self.pictures:
+                image = letterbox.blank(1)
+                letterbox.apply(picture.image, image[0])
+                yield image
+                done += 1
+        except DatasetError as error:
+            raise CalibrationError(
+                f"calibration image {done + 1} of {len(self)}: {error.message}",
+                remedy=error.remedy,
+                done=done,
+            ) from error
+
+    def some(self, count: int) -> CalibrationSet:
+        """A few of the images, spread evenly."""
+        return CalibrationSet(self.source, self.pictures.sample(most=count))
+
+
+def checked(images: CalibrationSet, batch: int) -> CalibrationSet:
+    """The same set, if it is large enough; warns below ``RECOMMENDED_IMAGES``.
+
+    Raises:
+        CalibrationError: fewer than ``batch``.
+    """
+    count = len(images)
+    if count < max(batch, 1):
+        raise CalibrationError(
+            f"{images.source} gives {count} calibration images, fewer than the batch of {batch}",
+            remedy="add images, raise [calibration] fraction, or lower [engine] batch",
+            images=count,
+            batch=batch,
+        )
+    if count < RECOMMENDED_IMAGES:
+        _log.warning("%d calibration images from %s; %d are recommended", count, images.source, RECOMMENDED_IMAGES)
+    return images
+
+
+def of_files(source: str, paths: tuple[Path, ...], batch: int = 1) -> CalibrationSet:
+    """A set of image files in the given order; what the device's own cameras collected is one.
+
+    Raises:
+        CalibrationError: fewer than ``batch``.
+    """
+    entries = tuple(Entry(path) for path in paths)
+    return checked(CalibrationSet(source, Dataset(Path(source), entries, None, labelled=False)), batch)
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            total = hashlib.sha256()
+            while block := file.read(1 << 20):
+                total.update(block)
+            return total.hexdigest()
+    except OSError as error:
+        raise CalibrationError(
+            f"calibration image {path}: {error.strerror}", remedy="remove or restore it", path=path
+        ) from error

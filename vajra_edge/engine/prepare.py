@@ -1,0 +1,196 @@
+"""Prepare: from an exported FP32 graph to the one that a builder is given for FP16 or INT8.
+
+Every backend is given its graph by this module, so that one measured recipe serves them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.engine import sensitivity
+from vajra_edge.engine.backend import Progress, Report
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.drift import Drift, drift
+from vajra_edge.engine.observation import observe
+from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
+from vajra_edge.engine.replay import Replay
+from vajra_edge.engine.sensitivity import Choice, Clock
+from vajra_edge.errors import CalibrationError
+from vajra_edge.graph import half, placement, qdq, switches
+from vajra_edge.graph.macs import elements, macs_by_layer
+from vajra_edge.graph.signature import Signature
+from vajra_edge.graph.wiring import Wiring, load
+
+Notes = dict[str, object]
+
+CANDIDATE_IMAGES = 32
+"""Images from which those with the most to detect are taken to judge mixtures."""
+
+BUDGET_S = 900.0
+"""Time for choosing the mixture, beside the minutes that a TensorRT build takes."""
+
+MEASURED = "costs more agreement a multiply-add than others: measured"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How INT8 is calibrated.
+
+    Attributes:
+        images: the frozen set.
+        algorithm: minmax, percentile or entropy.
+        cache: where range files are kept; None keeps none.
+        reuse: ranges of earlier weights of the same network may be used; said in the notes.
+        budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
+    """
+
+    images: CalibrationSet
+    algorithm: str = "minmax"
+    cache: RangeCache | None = None
+    reuse: bool = False
+    budget_s: float = BUDGET_S
+
+
+def prepare_half(onnx_bytes: bytes) -> tuple[bytes, Notes]:
+    """FP16 with FP32 boxes, see ``graph.half``.
+
+    Raises:
+        GraphError: the graph cannot be converted.
+    """
+    return half.to_half(onnx_bytes), {"precision_pass": "half"}
+
+
+def prepare_int8(
+    onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report, clock: Clock = time.monotonic
+) -> tuple[bytes, Notes]:
+    """Explicit INT8 with the layers that cost most left in FP32 (``prepare_half`` behind it makes those FP16).
+
+    Args:
+        onnx_bytes: the FP32 graph, with or without NMS.
+        signature: its signature.
+        calibration: images, algorithm, cache.
+        report: takes progress; may raise to stop.
+        clock: seconds, monotonic.
+
+    Returns:
+        The Q/DQ graph, and notes for the manifest: ranges, share of multiply-adds in INT8, the curve, and each layer
+        outside INT8 with its reason.
+
+    Raises:
+        CalibrationError: the images are short or failing, or the network is not finite on one.
+        GraphError: the graph cannot be quantized.
+    """
+    ranges, source = ranges_for(onnx_bytes, signature, calibration, report)
+    wiring = Wiring(load(onnx_bytes))
+    macs = macs_by_layer(wiring, signature.resolution_hw)
+    keep: dict[str, str] = {}
+    notes: Notes = {"ranges": source}
+    if calibration.budget_s > 0:
+        choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report, clock)
+        keep = dict.fromkeys(choice.point.high, MEASURED)
+        notes |= _choice_notes(choice, wiring)
+    placed = placement.place(wiring, keep)
+    share = sum(count for key, count in macs.items() if key in placed.layers) / max(sum(macs.values()), 1)
+    names = _names(wiring)
+    notes |= {
+        "int8_share": round(share, 4),
+        "int8_layers": len(placed.layers),
+        "high": {names.get(key, key): reason for key, reason in placed.high.items()},
+    }
+    return qdq.quantize(onnx_bytes, placed, ranges.amax(), ranges.means()), notes
+
+
+def ranges_for(
+    onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report
+) -> tuple[Ranges, Notes]:
+    """Ranges from the cache on an exact hit, from earlier weights if that was asked for, else measured and kept.
+
+    Raises:
+        CalibrationError: the images are short or failing.
+        StoreError: the cache cannot be written.
+    """
+    key = key_of(onnx_bytes, calibration.images.digest, calibration.algorithm)
+    found, source = (calibration.cache.get(key), "cache") if calibration.cache else (None, "")
+    if found is None and calibration.reuse and calibration.cache:
+        found = calibration.cache.similar(structure_of(onnx_bytes), calibration.algorithm)
+        source = "reused: measured with other weights or images"
+    if found is None:
+        found, source = observe(onnx_bytes, signature, calibration.images, calibration.algorithm, report), "measured"
+        if calibration.cache:
+            calibration.cache.put(found)
+    notes = {"algorithm": found.algorithm, "images": found.images, "key": found.key, "source": source}
+    return found, notes | {"images_from": calibration.images.source}
+
+
+def _choose(
+    onnx_bytes: bytes,
+    signature: Signature,
+    calibration: Calibration,
+    ranges: Ranges,
+    macs: Mapping[str, int],
+    report: Report,
+    clock: Clock,
+) -> Choice:
+    wiring = Wiring(load(onnx_bytes))
+    placed = placement.place(wiring)
+    work = {key: count for key, count in macs.items() if key in placed.layers}
+    work |= elements(wiring, placed.shortcuts, signature.resolution_hw)
+    units = list(work)
+    quantized = qdq.quantize(onnx_bytes, placed, ranges.amax(), ranges.means())
+    output = switches.raw_output(onnx_bytes, signature)
+    graph = switches.switchable(onnx_bytes, quantized, units, output)
+    lab = _Lab(Replay(graph, signature), output, units, report)
+    lab.pick(calibration.images.some(CANDIDATE_IMAGES), signature.resolution_hw)
+    return sensitivity.choose(lab.trial, work, sum(macs.values()), calibration.budget_s, clock)
+
+
+class _Lab:
+    """Runs mixtures over the few images that show most, and compares with FP32 on them."""
+
+    def __init__(self, replay: Replay, output: str, units: list[str], report: Report) -> None:
+        self.replay = replay
+        self.output = output
+        self.units = units
+        self.report = report
+        self.images: list[NDArray[np.float32]] = []
+        self.reference: list[NDArray[np.float32]] = []
+        self.trials = 0
+
+    def pick(self, candidates: CalibrationSet, input_hw: tuple[int, int]) -> None:
+        """Keep the images with the largest sum of scores, largest first."""
+        found = [(image, self._run(image, frozenset())) for image in candidates.inputs(input_hw)]
+        found.sort(key=lambda pair: -float(pair[1][4:].max(axis=0).sum()))
+        self.images = [image for image, _ in found[: sensitivity.CONFIRM_IMAGES]]
+        self.reference = [made for _, made in found[: sensitivity.CONFIRM_IMAGES]]
+
+    def trial(self, on: frozenset[str], count: int) -> Drift:
+        self.trials += 1
+        self.report(Progress("calibrate", None, f"choosing layers: trial {self.trials}"))
+        return drift(self.reference[:count], [self._run(image, on) for image in self.images[:count]])
+
+    def _run(self, image: NDArray[np.float32], on: frozenset[str]) -> NDArray[np.float32]:
+        flags = np.array([unit in on for unit in self.units])
+        made: Any = self.replay.run(image, {switches.INPUT: flags})[self.output]
+        if not np.isfinite(made).all() and not on:
+            raise CalibrationError("the network is not finite on a calibration image", remedy="check the weights")
+        row: NDArray[np.float32] = made[0]
+        return row
+
+
+def _choice_notes(choice: Choice, wiring: Wiring) -> Notes:
+    names = _names(wiring)
+    costliest = [
+        {"layers": [names.get(key, key) for key in group.layers], "macs": group.macs, "cost": round(group.cost, 5)}
+        for group in choice.groups[:20]
+    ]
+    return {"chosen": choice.point.to_json(), "curve": [p.to_json() for p in choice.curve], "costliest": costliest}
+
+
+def _names(wiring: Wiring) -> dict[str, str]:
+    return {str(node.output[0]): str(node.name or node.output[0]) for node in wiring.nodes}

@@ -1,0 +1,166 @@
+"""Ranges: how large each tensor of a graph gets on the calibration images; a value, and its file.
+
+The file is the same whoever measured: ONNX Runtime on a CPU (``engine.observation``) or a TensorRT calibration engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vajra_edge import durable
+from vajra_edge.errors import CalibrationError
+
+SCHEMA = 1
+"""Changes when the meaning of a file or the way it is measured does; older files are then not used."""
+
+PREPROCESSING = "letterbox-114-bilinear-rgb-1"
+"""Names what ``geometry.letterbox`` does to an image; changes with it."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """One tensor.
+
+    Attributes:
+        low: smallest value seen.
+        high: largest value seen.
+        amax: largest magnitude that INT8 must hold; below max(-low, high) where an algorithm clips outliers.
+        mean: mean value of each channel (axis 1), of tensors that convolutions read; else empty.
+    """
+
+    low: float
+    high: float
+    amax: float
+    mean: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """All tensors of one graph.
+
+    Attributes:
+        tensors: range by tensor name.
+        algorithm: minmax, percentile or entropy.
+        key: digest of all that the ranges depend on, see ``key_of``.
+        structure: digest of the graph without its weights, see ``structure_of``.
+        images: how many images were seen.
+    """
+
+    tensors: Mapping[str, Range]
+    algorithm: str
+    key: str
+    structure: str
+    images: int
+
+    def amax(self) -> dict[str, float]:
+        """Largest magnitude that INT8 must hold, by tensor."""
+        return {name: entry.amax for name, entry in self.tensors.items()}
+
+    def means(self) -> dict[str, tuple[float, ...]]:
+        """Mean of each channel, by tensor, where it was measured."""
+        return {name: entry.mean for name, entry in self.tensors.items() if entry.mean}
+
+    def with_amax(self, amax: Mapping[str, float], algorithm: str) -> Ranges:
+        """The same measurement with other limits."""
+        tensors = {name: replace(entry, amax=amax.get(name, entry.amax)) for name, entry in self.tensors.items()}
+        return replace(self, tensors=tensors, algorithm=algorithm)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, read back by ``from_json``."""
+        rows = {name: [entry.low, entry.high, entry.amax, list(entry.mean)] for name, entry in self.tensors.items()}
+        head = {"schema": SCHEMA, "algorithm": self.algorithm, "key": self.key, "structure": self.structure}
+        return {**head, "images": self.images, "tensors": rows}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Ranges:
+        """The inverse of ``to_json``.
+
+        Raises:
+            CalibrationError: a field is missing, of another type, of another schema, or not a finite number.
+        """
+        try:
+            tensors = {str(name): _range(row) for name, row in fields["tensors"].items()}
+            algorithm, key, structure = (str(fields[name]) for name in ("algorithm", "key", "structure"))
+            found = cls(tensors, algorithm, key, structure, int(fields["images"]))
+            schema = int(fields["schema"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CalibrationError(f"not a range file: {error}", remedy="delete it and calibrate again") from error
+        if schema != SCHEMA:
+            raise CalibrationError(
+                f"range file of schema {schema}, this version reads {SCHEMA}", remedy="calibrate again"
+            )
+        return found
+
+
+def _range(row: Any) -> Range:
+    low, high, amax, mean = row
+    entry = Range(float(low), float(high), float(amax), tuple(float(value) for value in mean))
+    if not all(map(math.isfinite, (entry.low, entry.high, entry.amax, *entry.mean))) or entry.amax < 0:
+        raise ValueError(f"a range of {entry.amax}")
+    return entry
+
+
+def key_of(onnx_bytes: bytes, set_digest: str, algorithm: str) -> str:
+    """Digest of graph with weights, preprocessing, images and algorithm: equal only if the ranges would be."""
+    parts = (str(SCHEMA), hashlib.sha256(onnx_bytes).hexdigest(), PREPROCESSING, set_digest, algorithm)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def structure_of(onnx_bytes: bytes) -> str:
+    """Digest of the graph's operators and tensor names: equal for retrained weights of one network.
+
+    Raises:
+        GraphError: the bytes are not an ONNX graph.
+    """
+    from vajra_edge.graph.proto import parse
+
+    graph = parse(onnx_bytes).graph
+    rows = [f"{node.op_type} {' '.join(node.input)} > {' '.join(node.output)}" for node in graph.node]
+    rows += sorted(f"{tensor.name} {list(tensor.dims)}" for tensor in graph.initializer)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RangeCache:
+    """Range files by key in one folder.
+
+    Attributes:
+        folder: under the state directory; created when first written.
+    """
+
+    folder: Path
+
+    def get(self, key: str) -> Ranges | None:
+        """The ranges measured for exactly this key; None if there are none or their file is damaged."""
+        found = self._read(self.folder / f"{key}.json")
+        return found if found is not None and found.key == key else None
+
+    def similar(self, structure: str, algorithm: str) -> Ranges | None:
+        """The newest ranges of the same network with other weights or images; for those who asked to reuse."""
+        paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        every = (self._read(path) for path in paths)
+        wanted = (structure, algorithm)
+        return next((found for found in every if found and (found.structure, found.algorithm) == wanted), None)
+
+    def put(self, ranges: Ranges) -> None:
+        """Write the file in one step.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with durable.reported(self.folder, "written"):
+            durable.make_folder(self.folder)
+            content = json.dumps(ranges.to_json()).encode()
+            durable.replace(self.folder / f"{ranges.key}.json", content, self.folder)
+
+    def _read(self, path: Path) -> Ranges | None:
+        try:
+            return Ranges.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError, CalibrationError):
+            return None

@@ -1,0 +1,75 @@
+"""Replay: a graph on calibration images, by ONNX Runtime on the CPU, exactly as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.errors import CalibrationError
+from vajra_edge.graph.signature import Signature
+
+Outputs = dict[str, NDArray[Any]]
+
+
+class Replay:
+    """One session.
+
+    Q/DQ pairs run as separate operators around FP32 convolutions: the arithmetic of INT8 kernels that sum without
+    overflow, as TensorRT's do, whatever instructions this processor has.
+
+    Args:
+        onnx_bytes: the graph.
+        signature: tells input, batch and size.
+
+    Raises:
+        CalibrationError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, onnx_bytes: bytes, signature: Signature) -> None:
+        import onnxruntime
+
+        self._failures = _failures()
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        except self._failures as error:
+            raise CalibrationError(f"ONNX Runtime refuses the graph: {error}", remedy="export it again") from error
+        self._names = [entry.name for entry in self._session.get_outputs()]
+        self._input = signature.input_name
+        self._rows = 1 if signature.dynamic_batch else signature.batch
+
+    def run(self, image: NDArray[np.float32], switches: Mapping[str, NDArray[Any]] | None = None) -> Outputs:
+        """One image through the graph, repeated where the batch is static.
+
+        Args:
+            image: (1, 3, H, W) float32, letterboxed.
+            switches: further inputs by name.
+
+        Returns:
+            All outputs by name, as the graph makes them.
+
+        Raises:
+            CalibrationError: ONNX Runtime fails on the image.
+        """
+        batch = np.repeat(image, self._rows, axis=0) if self._rows > 1 else image
+        try:
+            found = self._session.run(self._names, {self._input: batch, **(switches or {})})
+        except self._failures as error:
+            raise CalibrationError(
+                f"ONNX Runtime fails on an image: {error}", remedy="check the weights' input size"
+            ) from error
+        return dict(zip(self._names, found, strict=True))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime's binding raises; its own types have no parent in common."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+    kinds = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    return (RuntimeError, ValueError, *(getattr(binding, name) for name in kinds))

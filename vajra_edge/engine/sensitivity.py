@@ -1,0 +1,176 @@
+"""Sensitivity: which layers to leave in FP16, measured on calibration images within a time budget.
+
+1. Each group of layers alone is turned to INT8, and the drift of the outputs from FP32 is its cost. All groups run in
+   one session (``graph.switches``). With little time the groups are large; what is left of the budget splits the
+   costliest ones.
+2. Independent rounding errors add as squares, so layers leave INT8 in the order of cost squared per multiply-add.
+3. A handful of mixtures along that order is measured whole, on more images: the largest INT8 share whose drift is
+   within ``AIM`` is taken. Where even ``CHEAP_SHARE`` does not reach it, that share is taken if it is within ``LIMIT``;
+   otherwise the largest share below it that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vajra_edge.engine.drift import Drift
+
+AIM = Drift(score=0.01, box=0.01)
+"""Drift below which the loss of mAP50-95 is lost in its own noise (measured with tests/bench/int8_accuracy.py)."""
+
+LIMIT = Drift(score=0.03, box=0.04)
+"""Drift that costs about half a point of mAP50-95 on the hardest network at hand (same bench)."""
+
+CHEAP_SHARE = 0.9
+"""Share of multiply-adds in INT8 down to which precision is bought without asking: at most a tenth of the work runs
+at half the speed."""
+
+LEAST_SHARE = 0.6
+"""Below this share INT8 is not worth its drift; the gate decides about what is left."""
+
+COST_IMAGES = 2
+"""Images that rank the layers: each layer costs that many inferences."""
+
+CONFIRM_IMAGES = 8
+"""Images that judge a mixture."""
+
+RANKING_BUDGET = 0.7
+"""Part of the time that ranking may take; the rest is for judging mixtures."""
+
+Clock = Callable[[], float]
+Trial = Callable[[frozenset[str], int], Drift]
+"""Drift of the mixture with these layers in INT8, over so many images."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that are measured together.
+
+    Attributes:
+        layers: their keys, in graph order.
+        macs: multiply-adds of them all; of a residual addition its elements.
+        cost: total drift when they alone are in INT8.
+    """
+
+    layers: tuple[str, ...]
+    macs: int
+    cost: float
+
+    @property
+    def worth(self) -> float:
+        """What leaving INT8 saves for each multiply-add."""
+        return self.cost**2 / max(self.macs, 1)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured mixture: the layers out of INT8, the share of multiply-adds in it, and the drift."""
+
+    high: frozenset[str]
+    share: float
+    drift: Drift
+
+    def to_json(self) -> dict[str, object]:
+        """For the manifest."""
+        numbers = {"int8_share": self.share, "score_drift": self.drift.score, "box_drift": self.drift.box}
+        return {"layers_kept": len(self.high), **{name: round(value, 5) for name, value in numbers.items()}}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found.
+
+    Attributes:
+        point: the mixture to build.
+        curve: every mixture that was measured, largest INT8 share first.
+        groups: what was ranked, costliest a multiply-add first.
+    """
+
+    point: Point
+    curve: tuple[Point, ...]
+    groups: tuple[Group, ...]
+
+
+def choose(trial: Trial, layers: Mapping[str, int], total_macs: int, budget_s: float, clock: Clock) -> Choice:
+    """Find the mixture.
+
+    Args:
+        trial: measures one mixture.
+        layers: multiply-adds of each switchable layer, in graph order; of a residual addition its elements.
+        total_macs: multiply-adds of the whole network.
+        budget_s: time for all trials; at least one trial a group is made, whatever it says.
+        clock: seconds, monotonic.
+    """
+    until = clock() + budget_s * RANKING_BUDGET
+    groups = tuple(sorted(_ranked(trial, layers, until, clock), key=lambda group: -group.worth))
+    search = _Search(trial, layers, total_macs, groups)
+    point = search.largest(AIM, 1.0, CHEAP_SHARE)
+    if not point.drift.within(AIM) and not point.drift.within(LIMIT):
+        point = search.largest(LIMIT, CHEAP_SHARE, LEAST_SHARE)
+    curve = sorted(search.measured.values(), key=lambda found: -found.share)
+    return Choice(point, tuple(curve), groups)
+
+
+def _ranked(trial: Trial, layers: Mapping[str, int], until: float, clock: Clock) -> list[Group]:
+    """Measure as finely as the time allows: layer by layer, or chunks of which the costliest are halved."""
+
+    def measured(keys: Sequence[str]) -> Group:
+        cost = trial(frozenset(keys), COST_IMAGES).total
+        return Group(tuple(keys), sum(layers[key] for key in keys), cost)
+
+    names, started = list(layers), clock()
+    trial(frozenset(names), COST_IMAGES)
+    trial_s = max(clock() - started, 1e-3)
+    affordable = max(1, int((until - clock()) / trial_s))
+    size = 1 if affordable >= len(names) else math.ceil(len(names) / max(1, affordable // 2))
+    groups = [measured(names[at : at + size]) for at in range(0, len(names), size)]
+    while clock() + 2 * trial_s < until and any(len(group.layers) > 1 for group in groups):
+        costliest = max((group for group in groups if len(group.layers) > 1), key=lambda group: group.cost)
+        groups.remove(costliest)
+        half = len(costliest.layers) // 2
+        groups += [measured(costliest.layers[:half]), measured(costliest.layers[half:])]
+    return groups
+
+
+class _Search:
+    """Measures mixtures along the order of groups, each one once."""
+
+    def __init__(self, trial: Trial, layers: Mapping[str, int], total_macs: int, groups: Sequence[Group]) -> None:
+        self.trial = trial
+        self.layers = layers
+        self.total_macs = total_macs
+        self.groups = groups
+        self.measured: dict[frozenset[str], Point] = {}
+
+    def largest(self, bound: Drift, share_from: float, share_to: float) -> Point:
+        """The mixture with the largest INT8 share between two that is within ``bound``, else the last."""
+        steps = [step for step in self._steps(share_to) if self._share(step) <= share_from] or [frozenset[str]()]
+        low, high = 0, len(steps) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._at(steps[middle]).drift.within(bound):
+                high = middle
+            else:
+                low = middle + 1
+        return self._at(steps[low])
+
+    def _steps(self, share_to: float) -> list[frozenset[str]]:
+        """Layers out of INT8, one group more at each step; groups too large for what is left are passed over."""
+        steps = [frozenset[str]()]
+        for group in self.groups:
+            more = steps[-1].union(group.layers)
+            if self._share(more) >= share_to:
+                steps.append(more)
+        return steps
+
+    def _share(self, high: frozenset[str]) -> float:
+        macs = sum(count for key, count in self.layers.items() if key not in high)
+        return macs / self.total_macs if self.total_macs else 0.0
+
+    def _at(self, high: frozenset[str]) -> Point:
+        if high not in self.measured:
+            on = frozenset(self.layers) - high
+            self.measured[high] = Point(high, self._share(high), self.trial(on, CONFIRM_IMAGES))
+        return self.measured[high]
