@@ -164,17 +164,17 @@ class Attention(nn.Module):
         self.heads = channels // HEAD_CHANNELS
         self.qk = ConvBNAct(channels, 2 * channels, activation=False)
         self.v = ConvBNAct(channels, channels, activation=False)
-        self.positional_encoding = depthwise(channels, 3, activation=False)
         self.proj = ConvBNAct(channels, channels, activation=False)
+        self.positional_encoding = depthwise(channels, 3, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        pixels = x.shape[2] * x.shape[3]
         v_map = self.v(x)
-        qk = self.qk(x).flatten(2).unflatten(1, (self.heads, 2 * HEAD_CHANNELS))
-        q, k = qk.split(HEAD_CHANNELS, 2)
-        v = v_map.flatten(2).unflatten(1, (self.heads, HEAD_CHANNELS))
+        q, k = self.qk(x).view(-1, self.heads, 2 * HEAD_CHANNELS, pixels).split(HEAD_CHANNELS, 2)
+        v = v_map.view(-1, self.heads, HEAD_CHANNELS, pixels)
         scores = (q.transpose(-2, -1) @ k) * HEAD_CHANNELS**-0.5
-        attended = v @ scores.softmax(-1).transpose(-2, -1)
-        return self.proj(attended.reshape(x.shape) + self.positional_encoding(v_map))
+        attended = (v @ scores.softmax(-1).transpose(-2, -1)).reshape(-1, *x.shape[1:])
+        return self.proj(attended + self.positional_encoding(v_map))
 
 
 class AttentionBlock(nn.Module):

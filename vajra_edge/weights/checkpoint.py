@@ -9,7 +9,6 @@ again with fewer checks. torch itself must be 2.10 or later, since older restric
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,9 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from vajra_edge.errors import UnsafeWeights, WeightsError
-from vajra_edge.weights import archive, identity, pickle_check
+from vajra_edge.weights import archive, identity, interpreter, pickle_check
 from vajra_edge.weights.inert import Inert, stand_in
 
-TORCH_FLOOR = (2, 10)
-INSTALL = (
-    "make a Python that has it (python3 -m venv /opt/vajra-torch && /opt/vajra-torch/bin/pip install 'torch>=2.10' "
-    '--index-url https://download.pytorch.org/whl/cpu) and set [weights] python = "/opt/vajra-torch/bin/python", '
-    "or give an .onnx file"
-)
 _MAX_DEPTH = 24  # module nesting; VajraV1 has 10
 _MAX_MODULES = 50_000
 _MAX_NAME_CHARACTERS = 100
@@ -105,17 +98,10 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise WeightsError(
-            f"a .pt file needs torch >= 2.10, which this Python lacks ({error})", remedy=INSTALL
+            f"a .pt file needs torch >= 2.10, which this Python lacks ({error})", remedy=interpreter.REMEDY
         ) from error
-    version = str(torch.__version__)
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < TORCH_FLOOR:
-        raise WeightsError(
-            f"torch {version} is too old to open a .pt file safely: before 2.10 a crafted file can run code "
-            "(CVE-2025-32434, CVE-2026-24747)",
-            remedy=INSTALL,
-            version=version,
-        )
+    if (reason := interpreter.too_old(str(torch.__version__))) is not None:
+        raise WeightsError(reason, remedy=interpreter.REMEDY, version=str(torch.__version__))
     return torch
 
 

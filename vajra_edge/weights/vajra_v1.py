@@ -26,7 +26,8 @@ class DistributedFocalLoss(nn.Module):
         self.conv.weight.data[:] = torch.arange(BINS, dtype=torch.float32).view(1, BINS, 1, 1)
 
     def forward(self, bins: Tensor) -> Tensor:
-        return self.conv(bins.unflatten(1, (4, BINS)).transpose(1, 2).softmax(1)).squeeze(1)
+        sides = bins.view(-1, 4, BINS, bins.shape[2])
+        return self.conv(sides.transpose(1, 2).softmax(1)).squeeze(1)
 
 
 class Head(nn.Module):
@@ -56,13 +57,15 @@ class Head(nn.Module):
             for c in channels
         )
         self.distributed_focal_loss = DistributedFocalLoss()
+        self.class_count = class_count
         self.fixed_hw: tuple[int, int] | None = None
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        bins = torch.cat([branch(x).flatten(2) for branch, x in zip(self.branch_det, maps, strict=True)], 2)
-        scores = torch.cat([branch(x).flatten(2) for branch, x in zip(self.branch_cls, maps, strict=True)], 2)
+        branches = zip(self.branch_det, self.branch_cls, maps, strict=True)
+        levels = [_rows(torch.cat((det(x), cls(x)), 1)) for det, cls, x in branches]
+        bins, scores = torch.cat(levels, 2).split([4 * BINS, self.class_count], 1)
         centres, strides = self._anchors(maps)
-        left_top, right_bottom = self.distributed_focal_loss(bins).chunk(2, 1)
+        left_top, right_bottom = self.distributed_focal_loss(bins).split(2, 1)
         x1y1, x2y2 = centres - left_top, centres + right_bottom
         boxes = torch.cat(((x1y1 + x2y2) / 2, x2y2 - x1y1), 1) * strides
         return torch.cat((boxes, scores.sigmoid()), 1)
@@ -76,12 +79,17 @@ class Head(nn.Module):
             sides = [(x.shape[2], x.shape[3]) for x in maps]
         centres, strides = [], []
         for (height, width), stride in zip(sides, STRIDES_PX, strict=True):
-            xs = torch.arange(width, dtype=torch.float32) + 0.5
-            ys = torch.arange(height, dtype=torch.float32) + 0.5
-            grid = torch.stack((xs.expand(height, width), ys.unsqueeze(1).expand(height, width))).flatten(1)
-            centres.append(grid)
-            strides.append(torch.full_like(grid[:1], float(stride)))
+            xs = torch.arange(width, dtype=torch.float32).unsqueeze(0) + 0.5
+            ys = torch.arange(height, dtype=torch.float32).unsqueeze(1) + 0.5
+            column, row = (xs + 0 * ys).reshape(1, -1), (ys + 0 * xs).reshape(1, -1)  # fewer graph nodes than expand
+            centres.append(torch.cat((column, row)))
+            strides.append(0 * column + stride)
         return torch.cat(centres, 1).unsqueeze(0), torch.cat(strides, 1).unsqueeze(0)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, H*W); only N is left open, so a graph of fixed size holds no shape arithmetic."""
+    return x.view(-1, x.shape[1], x.shape[2] * x.shape[3])
 
 
 class VajraV1(nn.Module):

@@ -1,0 +1,59 @@
+"""Interpreter: the Python that opens ``.pt`` files, which need not be the daemon's own, and whether its torch will do.
+
+JetPack 6 ships torch 2.5, which no daemon should replace; ``[weights] python`` names a virtual environment with a newer
+one. That needs torch and nothing else: this package alone is put on its path.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+TORCH_FLOOR = (2, 10)
+REMEDY = (
+    "make a Python that has it (python3 -m venv /opt/vajra-torch && /opt/vajra-torch/bin/pip install 'torch>=2.10' "
+    '--index-url https://download.pytorch.org/whl/cpu) and set [weights] python = "/opt/vajra-torch/bin/python", '
+    "or give an .onnx file"
+)
+_ASK = "from importlib import metadata; print(metadata.version('torch'))"
+_ASK_TIMEOUT_S = 60.0
+
+
+def problem(python: Path | None = None) -> str | None:
+    """Why ``.pt`` files cannot be opened, in words for an operator; None if they can. torch is not imported.
+
+    Args:
+        python: ``[weights] python``; None: the Python that asks.
+    """
+    try:
+        version = _version(python)
+    except metadata.PackageNotFoundError:
+        return f"{python or sys.executable} has no torch"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{python} does not run: {error}"
+    return too_old(version)
+
+
+def too_old(version: str) -> str | None:
+    """Why this version of torch must not open a file from elsewhere; None if it may."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) >= TORCH_FLOOR:
+        return None
+    return (
+        f"torch {version} is too old to open a .pt file safely: before 2.10 a crafted file can run code "
+        "(CVE-2025-32434, CVE-2026-24747)"
+    )
+
+
+def _version(python: Path | None) -> str:
+    if python is None:
+        return metadata.version("torch")
+    asked = subprocess.run(
+        [str(python), "-I", "-c", _ASK], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+    )
+    if asked.returncode != 0:
+        raise metadata.PackageNotFoundError("torch")
+    return asked.stdout.strip()
