@@ -244,6 +244,15 @@ def test_figures_out_of_range_are_refused(reshaping_network, spec, words):
         add_nms(reshaping_network(), spec)
 
 
+@pytest.mark.parametrize(("opset", "operator"), [(9, "Upsample"), (11, "Unknown")])
+def test_an_old_network_that_cannot_be_raised_says_so(reshaping_network, opset, operator):
+    network = onnx.load_from_string(reshaping_network(opset=opset))
+    network.graph.node[0].output[0] = "reshaped"
+    network.graph.node.append(onnx.helper.make_node(operator, ["reshaped"], ["output0"]))
+    with pytest.raises(GraphError, match=f"opset {opset} cannot be raised to 13, which NMS needs; export with opset"):
+        add_nms(network.SerializeToString(), NmsSpec())
+
+
 def test_nms_is_not_added_twice(reshaping_network):
     with pytest.raises(GraphError, match="holds NMS already"):
         add_nms(add_nms(reshaping_network(), NmsSpec()), NmsSpec())

@@ -75,7 +75,7 @@ def test_a_network_with_nms_tells_its_figures_and_survives_json(reshaping_networ
         ({"metadata": {"stride": "32", "names": '["person"]'}}, r"it has 2 classes: set \[weights\] class_names"),
         ({"input_shape": (1, 3072)}, r"expected one input \(N, 3, H, W\), found images \(1, 3072\)"),
         ({"input_shape": (1, 12, 16, 16)}, r"no image input: .* found images \(1, 12, 16, 16\)"),
-        ({"kind": TensorProto.FLOAT16}, "input 'images' is FLOAT16, expected FLOAT; export without half"),
+        ({"kind": TensorProto.FLOAT16}, "'images' is FLOAT16, expected FLOAT; export without half"),
         ({"output_shape": (3072,)}, r"expected one output \(N, 6, anchors\) for 2 classes, found output0 \(3072\)"),
         ({"output_shape": (1, 512, 6)}, r"found output0 \(1, 512, 6\); .* transposed"),
         (
@@ -125,6 +125,15 @@ def test_two_outputs_of_the_known_layout_are_refused(reshaping_network):
     network.graph.node.append(helper.make_node("Identity", ["output0"], ["again"]))
     network.graph.output.append(helper.make_tensor_value_info("again", TensorProto.FLOAT, (1, 6, 512)))
     with pytest.raises(GraphError, match=r"found output0 \(1, 6, 512\), again \(1, 6, 512\)"):
+        read(network.SerializeToString())
+
+
+def test_a_half_precision_output_is_refused(reshaping_network):
+    network = onnx.load_from_string(reshaping_network())
+    network.graph.node[0].output[0] = "whole"
+    network.graph.node.append(helper.make_node("Cast", ["whole"], ["output0"], to=TensorProto.FLOAT16))
+    network.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    with pytest.raises(GraphError, match="'output0' is FLOAT16, expected FLOAT; export without half"):
         read(network.SerializeToString())
 
 

@@ -92,7 +92,7 @@ def _at_least_oldest_opset(network: onnx.ModelProto) -> onnx.ModelProto:
         return network
     try:
         raised = onnx.version_converter.convert_version(network, _OLDEST_OPSET)
-    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+    except (RuntimeError, onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(
             f"opset {opset} cannot be raised to {_OLDEST_OPSET}, which NMS needs", remedy="export with opset 17"
         ) from error

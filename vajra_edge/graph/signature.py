@@ -137,8 +137,6 @@ def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
 
 def _image_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
     """The only input that is not a constant, if it is (N, 3, H, W) float32."""
-    import onnx
-
     constants = {tensor.name for tensor in network.graph.initializer}
     inputs = [value for value in network.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(_dimensions(inputs[0])) != _IMAGE_RANK or _dimensions(inputs[0])[1] != _CHANNELS:
@@ -146,13 +144,19 @@ def _image_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
             f"the network has no image input: expected one input (N, 3, H, W), found {_listed(inputs)}",
             remedy="give a detection network exported to ONNX",
         )
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
+    _check_float32(inputs[0])
+    return inputs[0]
+
+
+def _check_float32(value: onnx.ValueInfoProto) -> None:
+    import onnx
+
+    if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
         raise GraphError(
-            f"input {inputs[0].name!r} is {kind}, expected FLOAT",
+            f"{value.name!r} is {kind}, expected FLOAT",
             remedy="export without half; vajra-edge lowers the precision itself",
         )
-    return inputs[0]
 
 
 def _resolution_hw(
@@ -179,14 +183,14 @@ def _resolution_hw(
 
 def _output(network: onnx.ModelProto, fields: Mapping[str, str], classes: int) -> dict[str, Any]:
     """Name, layout and NMS figures of the one output that has a known layout."""
-    known = [
-        {"output_name": value.name, **layout}
-        for value in _inferred_outputs(network)
-        if (layout := _layout(_dimensions(value), fields, classes)) is not None
-    ]
+    outputs = _inferred_outputs(network)
+    layouts = [(value, _layout(_dimensions(value), fields, classes)) for value in outputs]
+    known = [(value, layout) for value, layout in layouts if layout is not None]
     if len(known) != 1:
-        raise _unknown_output(list(_inferred_outputs(network)), classes)
-    return known[0]
+        raise _unknown_output(outputs, classes)
+    value, layout = known[0]
+    _check_float32(value)
+    return {"output_name": value.name, **layout}
 
 
 def _inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
@@ -196,11 +200,7 @@ def _inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]
     outputs: Sequence[onnx.ValueInfoProto] = network.graph.output
     if all(isinstance(size, int) for value in outputs for size in _dimensions(value) or (None,)):
         return outputs
-    try:
-        inferred: Sequence[onnx.ValueInfoProto] = onnx.shape_inference.infer_shapes(network).graph.output
-    except onnx.shape_inference.InferenceError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise GraphError(f"the network's shapes contradict each other: {reason}", remedy="export it again") from error
+    inferred: Sequence[onnx.ValueInfoProto] = onnx.shape_inference.infer_shapes(network).graph.output
     return inferred
 
 
