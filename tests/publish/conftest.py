@@ -38,7 +38,7 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
     deadline_s = time.monotonic() + limit_s
     while time.monotonic() < deadline_s:
         value = condition()
@@ -46,6 +46,24 @@ def until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
             return value
         time.sleep(0.005)
     raise AssertionError(f"did not happen within {limit_s} s")
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture
+def retained() -> Callable[[MqttSettings, str], list[bytes]]:
+    """What a subscriber that comes later gets."""
+
+    def read(mqtt: MqttSettings, path: str) -> list[bytes]:
+        with Subscription(mqtt, [path]) as late:
+            first = wait_until(lambda: late.poll(0.05) or late.ready)
+            both = (first if isinstance(first, list) else []) + late.poll(0.2)
+        return [item.payload for item in both if item.retained and item.payload]
+
+    return read
 
 
 class Mosquitto:
@@ -66,7 +84,7 @@ class Mosquitto:
             pytest.skip("absent here: mosquitto")
         with (self.folder / "log").open("ab") as log:
             self.child = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log)
-        until(self.listens)
+        wait_until(self.listens)
         return self
 
     def listens(self) -> bool:
@@ -126,10 +144,10 @@ class Daemon:
         return self.publisher.counters()
 
     def until_connected(self, limit_s: float = 10.0) -> None:
-        until(lambda: self.counts.connected, limit_s)
+        wait_until(lambda: self.counts.connected, limit_s)
 
     def until_acked(self, count: int, limit_s: float = 10.0) -> None:
-        until(lambda: self.counts.outbox.acked >= count, limit_s)
+        wait_until(lambda: self.counts.outbox.acked >= count, limit_s)
 
 
 @pytest.fixture
@@ -154,7 +172,7 @@ class Ear:
         self.subscription = Subscription(mqtt, filters)
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
-        until(lambda: self.subscription.ready)
+        wait_until(lambda: self.subscription.ready)
 
     def run(self) -> None:
         with self.subscription:

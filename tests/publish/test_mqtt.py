@@ -13,7 +13,6 @@ from vajra_edge.publish.messages import CameraStatus, ServiceStatus, encode
 from vajra_edge.publish.mqtt import BrokerChanged
 from vajra_edge.publish.requests import Requested
 from vajra_edge.publish.schema import DetectionMessage, ResponseMessage, ServiceMessage
-from vajra_edge.publish.subscription import Subscription
 from vajra_edge.publish.topics import Topics
 from vajra_edge.settings import MqttSettings
 
@@ -21,24 +20,7 @@ TOPICS = Topics("vajra", "dev")
 SERVING = encode(ServiceStatus("dev", "serving"))
 
 
-def until(condition: Any, limit_s: float = 10.0) -> Any:
-    deadline_s = time.monotonic() + limit_s
-    while time.monotonic() < deadline_s:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f"did not happen within {limit_s} s")
-
-
-def retained(mqtt: MqttSettings, path: str) -> list[bytes]:
-    """What a subscriber that comes later gets."""
-    with Subscription(mqtt, [path]) as late:
-        until(lambda: late.poll(0.05) or late.ready)
-        return [item.payload for item in late.poll(0.3) if item.retained]
-
-
-def test_detections_arrive_in_order_valid_and_live(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_detections_arrive_in_order_valid_and_live(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     hearing = ear(any_broker, "vajra/dev/camera/+/detections")
     device = daemon(any_broker)
     device.publisher.start()
@@ -54,7 +36,9 @@ def test_detections_arrive_in_order_valid_and_live(any_broker: MqttSettings, dae
     assert device.events == [BrokerChanged(True, "5" if any_broker.protocol == "auto" else "3.1.1")]
 
 
-def test_the_newest_state_is_there_for_later_subscribers(any_broker: MqttSettings, daemon: Any) -> None:
+def test_the_newest_state_is_there_for_later_subscribers(
+    any_broker: Any, daemon: Any, until: Any, retained: Any
+) -> None:
     device = daemon(any_broker)
     for state in ("starting", "serving"):
         device.publisher.state(TOPICS.status, encode(ServiceStatus("dev", state)))
@@ -64,7 +48,7 @@ def test_the_newest_state_is_there_for_later_subscribers(any_broker: MqttSetting
     assert ServiceMessage.model_validate_json(stored[0]).state == "serving"
 
 
-def test_a_clean_end_says_stopped_after_everything_was_sent(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_a_clean_end_says_stopped_after_everything_was_sent(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     hearing = ear(any_broker, "vajra/dev/#")
     device = daemon(any_broker)
     device.publisher.state(TOPICS.status, SERVING)
@@ -82,7 +66,7 @@ def test_a_clean_end_says_stopped_after_everything_was_sent(any_broker: MqttSett
     assert not any(thread.name == "mqtt" for thread in threading.enumerate())
 
 
-def test_a_device_that_vanishes_is_announced_as_lost(mosquitto: Any, daemon: Any, ear: Any) -> None:
+def test_a_device_that_vanishes_is_announced_as_lost(mosquitto: Any, daemon: Any, ear: Any, until: Any) -> None:
     mosquitto.start()
     mqtt = MqttSettings(host="127.0.0.1", port=mosquitto.port)
     hearing = ear(mqtt, "vajra/dev/status")
@@ -96,7 +80,7 @@ def test_a_device_that_vanishes_is_announced_as_lost(mosquitto: Any, daemon: Any
     assert states == ["serving", "lost", "serving"]
 
 
-def test_a_camera_that_was_removed_leaves_no_ghost(any_broker: MqttSettings, daemon: Any) -> None:
+def test_a_camera_that_was_removed_leaves_no_ghost(any_broker: Any, daemon: Any, until: Any, retained: Any) -> None:
     device = daemon(any_broker)
     device.publisher.state(TOPICS.camera_status("gate"), encode(CameraStatus("dev", "gate", "streaming")))
     device.publisher.start()
@@ -105,7 +89,7 @@ def test_a_camera_that_was_removed_leaves_no_ghost(any_broker: MqttSettings, dae
     until(lambda: not retained(any_broker, "vajra/dev/camera/gate/status"))
 
 
-def test_a_picture_arrives_as_it_is(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_a_picture_arrives_as_it_is(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     hearing = ear(any_broker, "vajra/dev/camera/gate/snapshot")
     device = daemon(any_broker)
     device.publisher.start()
@@ -115,7 +99,9 @@ def test_a_picture_arrives_as_it_is(any_broker: MqttSettings, daemon: Any, ear: 
     assert until(lambda: hearing.received)[0].payload == jpeg
 
 
-def test_quality_of_service_zero_is_counted_when_it_is_written(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_quality_of_service_zero_is_counted_when_it_is_written(
+    any_broker: Any, daemon: Any, ear: Any, until: Any
+) -> None:
     mqtt = any_broker.model_copy(update={"qos": 0})
     hearing = ear(mqtt, "vajra/dev/camera/+/detections")
     device = daemon(mqtt, Topics("vajra", "dev", 0))
@@ -126,7 +112,7 @@ def test_quality_of_service_zero_is_counted_when_it_is_written(any_broker: MqttS
     until(lambda: len(hearing.received) == 100)
 
 
-def test_a_request_is_posted_and_its_answer_arrives(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_a_request_is_posted_and_its_answer_arrives(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     mqtt = any_broker.model_copy(update={"commands": True})
     hearing = ear(mqtt, "vajra/dev/response/+")
     device = daemon(mqtt)
@@ -150,7 +136,7 @@ def test_a_request_is_posted_and_its_answer_arrives(any_broker: MqttSettings, da
     assert (answer.transaction, answer.status, answer.content) == ("t9", "ok", {"job": 4})
 
 
-def test_a_bad_request_is_answered_and_harms_nothing(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_a_bad_request_is_answered_and_harms_nothing(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     mqtt = any_broker.model_copy(update={"commands": True})
     hearing = ear(mqtt, "vajra/dev/response/+")
     device = daemon(mqtt)
@@ -167,7 +153,7 @@ def test_a_bad_request_is_answered_and_harms_nothing(any_broker: MqttSettings, d
     device.until_acked(5)
 
 
-def test_a_stored_request_is_not_obeyed(any_broker: MqttSettings, daemon: Any) -> None:
+def test_a_stored_request_is_not_obeyed(any_broker: Any, daemon: Any, until: Any, retained: Any) -> None:
     asking = daemon(any_broker, Topics("other", "asker"))
     asking.publisher.start()
     asking.until_connected()
@@ -180,7 +166,7 @@ def test_a_stored_request_is_not_obeyed(any_broker: MqttSettings, daemon: Any) -
     assert not [event for event in device.events if isinstance(event, Requested)]
 
 
-def test_requests_are_not_heard_unless_commands_are_on(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_requests_are_not_heard_unless_commands_are_on(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
     hearing = ear(any_broker, "vajra/dev/request/+")
     device = daemon(any_broker)
     device.publisher.start()
@@ -192,7 +178,9 @@ def test_requests_are_not_heard_unless_commands_are_on(any_broker: MqttSettings,
     assert not [event for event in device.events if isinstance(event, Requested)]
 
 
-def test_mqtt_5_response_topic_and_correlation_data_come_back(mosquitto: Any, daemon: Any, ear: Any) -> None:
+def test_mqtt_5_response_topic_and_correlation_data_come_back(
+    mosquitto: Any, daemon: Any, ear: Any, until: Any
+) -> None:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
@@ -218,7 +206,9 @@ def test_mqtt_5_response_topic_and_correlation_data_come_back(mosquitto: Any, da
     assert orjson.loads(answer.payload)["error"] == "not now"
 
 
-def test_another_broker_in_the_settings_only_reconnects(mosquitto: Any, any_broker: Any, daemon: Any, ear: Any) -> None:
+def test_another_broker_in_the_settings_only_reconnects(
+    mosquitto: Any, any_broker: Any, daemon: Any, ear: Any, until: Any
+) -> None:
     mosquitto.start()
     first = MqttSettings(host="127.0.0.1", port=mosquitto.port)
     old_ear, new_ear = ear(first, "vajra/dev/#"), ear(any_broker, "city/dev/#")
@@ -238,7 +228,7 @@ def test_another_broker_in_the_settings_only_reconnects(mosquitto: Any, any_brok
     assert numbers == list(range(20))
 
 
-def test_throughput_leaves_room_for_many_cameras(any_broker: MqttSettings, daemon: Any, ear: Any) -> None:
+def test_throughput_leaves_room_for_many_cameras(any_broker: Any, daemon: Any, ear: Any) -> None:
     """120 messages a second are four cameras at 30 fps; a tenth of the rate measured when the machine is quiet."""
     device = daemon(any_broker)
     device.publisher.start()

@@ -49,7 +49,8 @@ def kicked(mqtt: MqttSettings, code: int, name: str) -> PublishError:
 
 def lost(mqtt: MqttSettings, how: str) -> PublishError:
     """The connection broke without a word."""
-    return _error(mqtt, f"is gone: {how}", "it is tried again")
+    remedy = "it is tried again; where this repeats, another client may use the same device_id"
+    return _error(mqtt, f"is gone: {how}", remedy)
 
 
 def silent(mqtt: MqttSettings, how: str) -> PublishError:

@@ -239,7 +239,8 @@ class Session:
         if flags.is_disconnect_packet_from_server:
             self._end(reasons.kicked(self._mqtt, code.value, code.getName()))
         elif self._up:
-            self._end(reasons.lost(self._mqtt, code.getName().lower()))
+            name = code.getName().lower()
+            self._end(reasons.lost(self._mqtt, "connection broken" if code.value == reasons.FAILURE else name))
         else:
             self._end(reasons.silent(self._mqtt, "closed the connection without an answer"), Doubt.SILENT)
 
@@ -269,8 +270,20 @@ def _send_at_once(_client: Any, _user: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """paho loses the socket of a handshake that fails, open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls_context(mqtt: MqttSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=mqtt.ca_file)
+    context.sslsocket_class = _TlsSocket
     if mqtt.cert_file is not None:
         # an empty password makes an encrypted key an error where OpenSSL would ask on a terminal
         context.load_cert_chain(mqtt.cert_file, mqtt.key_file, password="")
