@@ -122,6 +122,7 @@ def test_a_tensor_without_a_range_keeps_its_node_off_the_core(monkeypatch: pytes
 def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch, graph: bytes, has: str) -> None:
     simulation = Simulation("10.3.0", dla_cores=1)
     install(monkeypatch, simulation)
+    assert TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
     with pytest.raises(UnsupportedSpec, match=f"this one has {has}"):
         built(simulation, Precision.INT8, graph)
 
@@ -129,6 +130,7 @@ def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch,
 def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("11.4.0", dla_cores=1)
     install(monkeypatch, simulation)
+    assert not TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
     made = built(simulation, Precision.INT8, quantized(network()))
     assert made.notes["typing"] == "strong"
     assert simulation.set_to("range") == []

@@ -65,11 +65,20 @@ class TensorRT:
         gpu = _gpu_index(spec)
         return None if cuda.count() > gpu else f"CUDA's Python bindings see no GPU {gpu} here"
 
+    def wants_ranges(self, spec: EngineSpec) -> bool:
+        """Whether INT8 needs the FP32 graph with ranges (``graph.dla_ranges.attach``) in the place of Q/DQ nodes.
+
+        Raises:
+            BackendUnavailable, UnsupportedSpec: the library is absent or has no such typing.
+        """
+        on_dla = spec.target.kind == "dla"
+        return on_dla and not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
+
     def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
         """Turn a graph into a plan.
 
         Args:
-            onnx_bytes: an FP32 graph, or one with Q/DQ for INT8 (on a DLA before 11: with ``graph.dla_ranges``).
+            onnx_bytes: an FP32 graph, or one with Q/DQ for INT8 (see ``wants_ranges``).
             signature: of the graph.
             spec: what is wanted.
             report: takes progress; raises ``BuildCancelled`` to stop.

@@ -13,7 +13,7 @@ from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
 from vajra_edge.engine.trt_log import Lines, logger, parse_failure
 from vajra_edge.engine.trt_memory import Limits
-from vajra_edge.errors import BuildError, UnsupportedSpec
+from vajra_edge.errors import BuildError, GraphError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 AHEAD_OF_TIME = "8.6"
@@ -126,7 +126,8 @@ def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str,
         The shapes (N, 3, H, W) by ``min``, ``opt`` and ``max``; empty for a static network.
 
     Raises:
-        BuildError: the network's input is not the signature's, or the library refuses the shapes.
+        GraphError: the network's input is not the signature's.
+        BuildError: the library refuses the shapes.
     """
     tensor = _input(net.network, signature)
     fixed = tuple(int(side) for side in tensor.shape)
@@ -176,7 +177,7 @@ def _pin(trt: Any, layer: Any) -> None:
 def _input(network: Any, signature: Signature) -> Any:
     names = [network.get_input(index).name for index in range(network.num_inputs)]
     if names != [signature.input_name]:
-        raise BuildError(
+        raise GraphError(
             f"the graph's inputs are {', '.join(names) or 'none'}, not {signature.input_name}", remedy="export it again"
         )
     return network.get_input(0)
@@ -184,5 +185,5 @@ def _input(network: Any, signature: Signature) -> Any:
 
 def _fill(fixed: tuple[int, ...], free: tuple[int, ...]) -> tuple[int, ...]:
     if len(fixed) != len(free):
-        raise BuildError(f"the graph's input has {len(fixed)} dimensions, not 4", remedy="export it again")
+        raise GraphError(f"the graph's input has {len(fixed)} dimensions, not 4", remedy="export it again")
     return tuple(wanted if side == -1 else side for side, wanted in zip(fixed, free, strict=True))

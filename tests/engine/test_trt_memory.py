@@ -1,0 +1,59 @@
+"""Limits of a build and the ladder below them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from engine.cuda_standin import CudaStandIn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vajra_edge.engine import cuda, trt_memory
+from vajra_edge.engine.trt_memory import GIB, MIB, Limits, Memory
+from vajra_edge.errors import BackendUnavailable, UnsupportedSpec
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "workspace_mib", "tactic_mib"), [(0.5, 256, 512), (5.0, 1280, 2560), (60.0, 4096, 3072)]
+)
+def test_without_a_setting_memory_is_taken_from_what_is_free(
+    free_gib: float, workspace_mib: int, tactic_mib: int
+) -> None:
+    found = trt_memory.limits(Memory(64 * GIB, int(free_gib * GIB)), None, 3)
+    assert (found.workspace_bytes // MIB, found.tactic_bytes // MIB) == (workspace_mib, tactic_mib)
+
+
+def test_a_workspace_is_compared_with_the_device() -> None:
+    memory = Memory(8 * GIB, 4 * GIB)
+    assert trt_memory.limits(memory, 8.0, 3).workspace_bytes == 8 * GIB
+    with pytest.raises(
+        UnsupportedSpec, match=r"8\.01 GiB is more than this device's 8\.00 GiB; lower engine.workspace_gib"
+    ):
+        trt_memory.limits(memory, 8.01, 3)
+
+
+@given(st.integers(1, 64 * GIB), st.integers(0, 5))
+def test_no_rung_of_the_ladder_asks_for_more_than_the_one_above(workspace_bytes: int, level: int) -> None:
+    rungs = list(trt_memory.ladder(Limits(workspace_bytes, workspace_bytes, level)))
+    assert len(rungs) == len(set(rungs)) >= 2
+    for above, below in itertools.pairwise(rungs):
+        assert below.workspace_bytes <= above.workspace_bytes
+        assert below.optimization_level <= above.optimization_level <= level
+    assert rungs[-1].max_tactics == trt_memory.FEW_TACTICS
+
+
+def test_an_integrated_gpu_has_what_the_kernel_can_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "runtime", lambda: CudaStandIn(memory_bytes=8 * GIB))
+    monkeypatch.setattr(trt_memory.device, "memory_available_bytes", lambda: 6 * GIB)
+    assert trt_memory.look(0) == Memory(8 * GIB, 6 * GIB)
+
+
+def test_without_cuda_the_machine_s_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise BackendUnavailable("no CUDA")
+
+    monkeypatch.setattr(cuda, "runtime", absent)
+    monkeypatch.setattr(trt_memory.device, "memory_available_bytes", lambda: 6 * GIB)
+    assert trt_memory.look(0).free_bytes == 6 * GIB
+    assert trt_memory.look(0).total_bytes > 0
