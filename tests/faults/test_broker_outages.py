@@ -1,0 +1,159 @@
+"""A network that cuts, swallows and refuses, between the Publisher and a real broker, under load: nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import numpy as np
+import orjson
+import pytest
+
+from vajra_edge.demo.broker import Broker
+from vajra_edge.detections import Detections
+from vajra_edge.frames import Frame
+from vajra_edge.publish.messages import EngineTag
+from vajra_edge.publish.mqtt import Publisher
+from vajra_edge.publish.subscription import Subscription
+from vajra_edge.publish.topics import Topics
+from vajra_edge.settings import MqttSettings
+
+TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person",))
+LOAD_S = 5.0
+RATE_PER_S = 150
+"""So that no backlog exceeds the 1,000 messages that mosquitto queues for the test's own subscriber."""
+
+
+class BadNetwork:
+    """A TCP proxy on loopback with three faults: cut, swallow (connections stay open, bytes vanish) and refuse."""
+
+    def __init__(self, target_port: int) -> None:
+        self.target_port = target_port
+        self.refusing = self.swallowing = False
+        self.pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.threads = [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.server.accept()
+            except OSError:
+                return
+            if self.refusing:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.target_port))
+            self.pairs.append((near, far))
+            for one, other in ((near, far), (far, near)):
+                self.threads.append(threading.Thread(target=self.forward, args=(one, other)))
+                self.threads[-1].start()
+
+    def forward(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := one.recv(65_536):
+                if not self.swallowing:
+                    other.sendall(chunk)
+        self.shut(one, other)
+
+    def shut(self, *sockets: socket.socket) -> None:
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        for pair in self.pairs:
+            self.shut(*pair)
+
+    def close(self) -> None:
+        self.shut(self.server)
+        self.server.close()
+        self.cut()
+        for thread in self.threads:
+            thread.join()
+        for pair in self.pairs:
+            for each in pair:
+                each.close()
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def broker(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
+    if request.param == "mosquitto" and not (shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")):
+        pytest.skip("absent here: mosquitto")
+    made = Broker(request.param)
+    _, port = made.open()
+    yield port, made.protocol
+    made.close()
+
+
+def misbehave(network: BadNetwork, dice: random.Random, end_s: float) -> int:
+    """Faults of random kind and length until the time is up; returns how many."""
+    faults = 0
+    while time.monotonic() < end_s:
+        time.sleep(dice.uniform(0.2, 0.6))
+        fault = dice.choice(["cut", "cut", "swallow", "refuse"])
+        faults += 1
+        if fault == "swallow":
+            network.swallowing = True
+            time.sleep(dice.uniform(0.2, 2.5))
+            network.cut()  # what a network swallowed for longer than the keep alive never comes back on that connection
+            network.swallowing = False
+        elif fault == "refuse":
+            network.refusing = True
+            network.cut()
+            time.sleep(dice.uniform(0.1, 0.5))
+            network.refusing = False
+        else:
+            network.cut()
+    return faults
+
+
+def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(broker: tuple[int, str]) -> None:
+    port, protocol = broker
+    direct = MqttSettings(host="127.0.0.1", port=port, protocol=protocol)
+    network = BadNetwork(port)
+    quick = {"port": network.port, "keepalive_s": 1}  # shorter than the settings allow, for the test's sake
+    publisher = Publisher(direct.model_copy(update=quick), Topics("vajra", "dev"), lambda _event: None)
+    image = np.zeros((120, 160, 3), np.uint8)
+    received: list[dict[str, object]] = []
+    offered, faults = 0, [0]
+
+    def break_things() -> None:
+        faults[0] = misbehave(network, random.Random(7), time.monotonic() + LOAD_S)
+
+    with Subscription(direct, ["vajra/dev/camera/+/detections"]) as hearing:
+        while not hearing.ready:
+            hearing.poll(0.05)
+        publisher.start()
+        breaking = threading.Thread(target=break_things)
+        breaking.start()
+        due_s = time.monotonic()
+        while breaking.is_alive():
+            due_s += 1.0 / RATE_PER_S
+            while (left_s := due_s - time.monotonic()) > 0:
+                received += [orjson.loads(item.payload) for item in hearing.poll(left_s)]
+            frame = Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), offered, "gate")
+            publisher.detections(frame, Detections.empty(), TAG)
+            offered += 1
+        deadline_s = time.monotonic() + 30.0
+        while len({message["seq"] for message in received}) < offered and time.monotonic() < deadline_s:
+            received += [orjson.loads(item.payload) for item in hearing.poll(0.05)]
+    counts = publisher.counters()
+    publisher.close(1.0)
+    network.close()
+    first_seen = list(dict.fromkeys(message["seq"] for message in received))
+    twice = len(received) - len(first_seen)
+    print(f"{faults[0]} faults, {counts.connections} connections, {offered} offered, {twice} received twice")
+    assert sorted(first_seen) == list(range(offered))
+    assert first_seen == sorted(first_seen)
+    assert counts.outbox.dropped == {}
+    assert twice < 0.1 * offered
+    assert counts.connections >= 3
