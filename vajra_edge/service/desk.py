@@ -1,0 +1,69 @@
+"""Desk: one thread for what would keep the supervisor waiting (hashing, libraries that load, fsync), in order."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vajra_edge.errors import VajraError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """Event: a task ended with an error that it did not turn into an event of its own.
+
+    Attributes:
+        name: of the task, for people.
+        reason: one line.
+    """
+
+    name: str
+    reason: str
+
+
+class Desk:
+    """Does tasks one after the other, and posts the event that each returns.
+
+    Args:
+        post: takes the events; only enqueues.
+    """
+
+    def __init__(self, post: Callable[[object], None]) -> None:
+        self._post = post
+        self._tasks: queue.SimpleQueue[tuple[str, Callable[[], object | None]] | None] = queue.SimpleQueue()
+        # A daemon thread: a library that hangs while it loads must not keep the process from its exit.
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def do(self, name: str, task: Callable[[], object | None]) -> None:
+        """Put a task behind the others. Callable from any thread."""
+        self._tasks.put((name, task))
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish what is queued; whether that was done in time."""
+        self._tasks.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self._tasks.get()) is not None:
+            name, task = item
+            try:
+                event = task()
+            except VajraError as error:
+                log.warning("%s: %s", name, error)
+                event = TaskFailed(name, str(error))
+            except Exception as error:  # the top of a thread: a bug in one task is told and must not end the others
+                log.exception("%s failed", name)
+                event = TaskFailed(name, f"{type(error).__name__}: {error}")
+            if event is not None:
+                self._post(event)

@@ -1,0 +1,99 @@
+"""Overview: puts the status document together from what the supervisor knows and what its parts count."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+
+from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
+from vajra_edge.service.phases import State, Step
+from vajra_edge.service.status import BrokerView, BuildView, EngineView, PlanView, SettingsView, Status
+from vajra_edge.service.wiring import Parts
+from vajra_edge.service.wish import Wish
+from vajra_edge.settings import MqttSettings, Settings
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the supervisor was told lately.
+
+    Attributes:
+        settings: what it runs with.
+        wish: the newest one.
+        building: the build in flight.
+        broker: the newest event.
+        view: of the settings file.
+        trouble: the newest failure of a task on the desk; empty once one succeeded.
+        late: loops that are silent for too long.
+        started_s: monotonic time of the start.
+        started_at: the same in UTC.
+    """
+
+    settings: Settings
+    wish: Wish | None = None
+    building: BuildView | None = None
+    broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
+    view: SettingsView = field(default_factory=SettingsView)
+    trouble: str = ""
+    late: tuple[str, ...] = ()
+    started_s: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
+    """Everything about the daemon, now.
+
+    Args:
+        parts: are asked for their counters.
+        s: the machine's.
+        known: by the supervisor.
+        now_s: monotonic.
+    """
+    warning = parts.serving.unknown_classes()
+    published = parts.serving.published()
+    return Status(
+        device=parts.topics.device,
+        phase=s.phase.value,
+        reason=_joined((s.reason, known.view.error, warning, known.trouble, *known.late)),
+        started_at=known.started_at,
+        uptime_s=round(now_s - known.started_s, 1),
+        pid=os.getpid(),
+        engine=_engine(parts, s, known, now_s),
+        cameras=parts.cameras.views(published),
+        broker=_broker(known.settings.mqtt, known.broker, parts.publisher.counters()),
+        settings=replace(known.view, warning=warning),
+        pipeline={**asdict(parts.serving.counters()), "published": published},
+        late=known.late,
+    )
+
+
+def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
+    ready = parts.serving.ready
+    return EngineView(
+        wanted=s.wanted,
+        serving=PlanView.of(ready.manifest) if ready else None,
+        on_probation=s.probation_until_s is not None,
+        building=known.building,
+        why=known.wish.why if known.wish else (),
+        last_error=s.reason,
+        retry_in_s=None if s.step is not Step.WAIT or s.retry_at_s is None else round(s.retry_at_s - now_s, 1),
+    )
+
+
+def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:
+    port = mqtt.port or (8883 if mqtt.tls else 1883)
+    return BrokerView(
+        address=f"{mqtt.host}:{port}",
+        connected=told.connected,
+        protocol=told.protocol,
+        reason=told.reason,
+        connections=counts.connections,
+        outbox=asdict(counts.outbox),
+    )
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

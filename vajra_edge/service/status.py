@@ -1,0 +1,283 @@
+"""Status: one frozen document that says everything about the daemon.
+
+It answers the control socket's and MQTT's ``status``, fills the retained topics and systemd's STATUS= line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from vajra_edge import __version__
+from vajra_edge.capture.grabber import CameraCounters
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.fingerprint import SHORT
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
+
+_SPANS = {
+    "load": (0.0, 2.0),
+    "export": (2.0, 10.0),
+    "simplify": (10.0, 15.0),
+    "calibrate": (15.0, 30.0),
+    "build": (30.0, 92.0),
+    "verify": (92.0, 99.0),
+    "store": (99.0, 100.0),
+}
+"""Share of a build in percent that each stage begins and ends at; a rough guess, for one bar that never goes back."""
+
+_LOST = {"backoff": "lost", "closed": "off"}
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """A stored plan, for people: what was asked, what was achieved, and what the gate measured."""
+
+    fingerprint: str
+    backend: str
+    wanted_precision: str
+    precision: str
+    target: str
+    resolution_hw: tuple[int, int]
+    batch: int
+    class_names: tuple[str, ...]
+    weights: str
+    weights_sha256: str
+    built_at: str
+    build_s: float
+    verify: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> PlanView:
+        """What a manifest tells."""
+        return cls(
+            fingerprint=manifest.fingerprint.digest,
+            backend=manifest.backend,
+            wanted_precision=manifest.wanted.precision.value,
+            precision=manifest.precision.value,
+            target=str(manifest.target),
+            resolution_hw=manifest.signature.resolution_hw,
+            batch=manifest.signature.batch,
+            class_names=manifest.signature.class_names,
+            weights=manifest.weights_name,
+            weights_sha256=dict(manifest.fingerprint.parts).get("weights", ""),
+            built_at=manifest.created_at,
+            build_s=manifest.build_s,
+            verify=dict(manifest.verify),
+        )
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time of one batch, as the gate measured it on this device."""
+        return latency_ms(self.verify)
+
+
+def latency_ms(verify: Mapping[str, Any]) -> float | None:
+    """Median time of one call in a gate's report, if the plan was run there."""
+    latency = verify.get("latency_p50_ms")
+    return float(latency) if isinstance(latency, (int, float)) else None
+
+
+@dataclass(frozen=True)
+class BuildView:
+    """A build in flight; ``percent`` is of the whole build and never goes back, ``eta_s`` of the stage."""
+
+    fingerprint: str
+    quick: bool
+    stage: str = "start"
+    percent: float = 0.0
+    eta_s: float | None = None
+    message: str = ""
+
+    def after(self, progress: Progress) -> BuildView:
+        """The view once this was reported."""
+        begin, end = _SPANS.get(progress.stage, (self.percent, self.percent))
+        percent = begin + (end - begin) * (progress.percent or 0.0) / 100.0
+        return BuildView(
+            self.fingerprint,
+            self.quick,
+            progress.stage,
+            round(max(self.percent, min(percent, 100.0)), 1),
+            progress.eta_s,
+            progress.message,
+        )
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """Plans: wanted, serving, being built, and why.
+
+    Attributes:
+        wanted: fingerprint that settings and weights ask for; None: not known yet.
+        serving: the plan that takes the frames.
+        on_probation: it replaced another lately and may still be taken back.
+        building: the build in flight.
+        why: what differs between the plan that served and the wanted one, one phrase a part.
+        last_error: why the newest build or load failed; empty once the wanted plan serves.
+        retry_in_s: time until it is tried again by itself.
+    """
+
+    wanted: str | None = None
+    serving: PlanView | None = None
+    on_probation: bool = False
+    building: BuildView | None = None
+    why: tuple[str, ...] = ()
+    last_error: str = ""
+    retry_in_s: float | None = None
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """One camera; see ``CameraStatus`` and ``CameraCounters`` for the meaning of each field."""
+
+    id: str
+    state: str
+    reason: str = ""
+    attempts: int = 0
+    retry_in_s: float | None = None
+    frames: int = 0
+    dropped: int = 0
+    decode_errors: int = 0
+    losses: int = 0
+    fps: float = 0.0
+    published: int = 0
+    resolution_wh: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, id_: str, phase: str, counters: CameraCounters | None, **known: Any) -> CameraView:
+        """From a phase of ``reconnect`` and the grabber's counters."""
+        state = _LOST.get(phase, phase)
+        if counters is None:
+            return cls(id_, state, **known)
+        return cls(
+            id_,
+            state,
+            frames=counters.frames_read,
+            dropped=counters.frames_dropped,
+            decode_errors=counters.decode_errors,
+            losses=counters.losses,
+            fps=round(counters.fps, 2),
+            **known,
+        )
+
+
+@dataclass(frozen=True)
+class BrokerView:
+    """The MQTT side; ``outbox`` holds the counts of ``publish.outbox``."""
+
+    address: str
+    connected: bool = False
+    protocol: str = ""
+    reason: str = ""
+    connections: int = 0
+    outbox: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SettingsView:
+    """The settings file; ``error`` says why a newer one was not taken, ``restart`` which changes wait for a restart."""
+
+    path: str = ""
+    error: str = ""
+    warning: str = ""
+    restart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything.
+
+    Attributes:
+        phase: of the service, see ``phases.Phase``.
+        reason: why all is not well, in one line; empty while it is.
+        late: loops that are silent for too long; the watchdog is not fed meanwhile.
+        pipeline: ``PipelineCounters`` as a mapping.
+    """
+
+    device: str
+    phase: str
+    reason: str
+    started_at: datetime
+    uptime_s: float
+    pid: int
+    engine: EngineView = EngineView()
+    cameras: tuple[CameraView, ...] = ()
+    broker: BrokerView = BrokerView("")
+    settings: SettingsView = SettingsView()
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+    late: tuple[str, ...] = ()
+    version: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """One line for ``systemctl status``."""
+        parts = [self.phase]
+        if (serving := self.engine.serving) is not None:
+            parts = [f"{self.phase} {serving.fingerprint[:SHORT]} ({serving.precision} on {serving.target})"]
+        if (building := self.engine.building) is not None:
+            eta = f", {building.eta_s:.0f} s left" if building.eta_s is not None else ""
+            parts.append(f"building {building.fingerprint[:SHORT]} {building.percent:.0f}% ({building.stage}{eta})")
+        if self.cameras:
+            streaming = sum(camera.state == "streaming" for camera in self.cameras)
+            parts.append(f"{streaming} of {len(self.cameras)} cameras")
+        if not self.broker.connected:
+            parts.append("no broker")
+        return "; ".join([*parts, *((self.reason,) if self.reason else ())])
+
+    def service_message(self) -> ServiceStatus:
+        """For the topic ``status``."""
+        building = self.engine.building
+        return ServiceStatus(
+            device=self.device,
+            state=self.phase,
+            reason=self.reason,
+            version=self.version,
+            progress=None if building is None else round(building.percent / 100.0, 2),
+            dropped=dict(self.broker.outbox.get("dropped", {})),
+        )
+
+    def engine_message(self) -> EngineStatus:
+        """For the topic ``engine``."""
+        building, serving = self.engine.building, self.engine.serving
+        why = self.engine.last_error or ("; ".join(self.engine.why) if building else "")
+        known = EngineStatus(self.device, building=None if building is None else building.fingerprint[:SHORT], why=why)
+        if serving is None:
+            return known
+        return EngineStatus(
+            device=self.device,
+            fingerprint=serving.fingerprint[:SHORT],
+            backend=serving.backend,
+            wanted_precision=serving.wanted_precision,
+            precision=serving.precision,
+            target=serving.target,
+            resolution_hw=serving.resolution_hw,
+            weights=serving.weights,
+            weights_sha256=serving.weights_sha256,
+            class_names=serving.class_names,
+            latency_ms=serving.latency_ms,
+            built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
+            building=known.building,
+            why=why,
+        )
+
+    def camera_messages(self) -> tuple[CameraStatus, ...]:
+        """For the topics ``camera/<id>/status``."""
+        return tuple(
+            CameraStatus(
+                device=self.device,
+                camera=camera.id,
+                state=camera.state,
+                reason=camera.reason,
+                resolution_wh=camera.resolution_wh,
+                fps=camera.fps,
+                frames=camera.frames,
+                dropped=camera.dropped,
+                attempts=camera.attempts,
+            )
+            for camera in self.cameras
+        )

@@ -1,0 +1,294 @@
+"""Supervisor: takes events from one inbox, lets the machine decide, and has its actions performed. Nobody else decides.
+
+Whatever happens to the daemon arrives in the inbox: signals, the build child's news, finished loads, changed files,
+requests, lost cameras. Whatever takes long is done elsewhere, so that one turn of this loop takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vajra_edge import pipeline
+from vajra_edge.capture.grabber import CameraChanged
+from vajra_edge.engine.request import weights_digest
+from vajra_edge.errors import VajraError
+from vajra_edge.publish.mqtt import BrokerChanged
+from vajra_edge.publish.requests import Requested
+from vajra_edge.service import builder, events
+from vajra_edge.service import reload as reload_
+from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, SocketCaller, Waiting
+from vajra_edge.service.control import Asked
+from vajra_edge.service.desk import TaskFailed
+from vajra_edge.service.overview import Known, overview
+from vajra_edge.service.phases import State
+from vajra_edge.service.states import advance
+from vajra_edge.service.status import BuildView, SettingsView, Status
+from vajra_edge.service.watch import FileChanged
+from vajra_edge.service.wiring import Parts
+from vajra_edge.service.wish import Wish
+from vajra_edge.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""Time between two looks at everything that sends no events."""
+
+LEAVE_S = 2.0
+"""Drain time of a process that must go because its library may be spoilt."""
+
+
+@dataclass(frozen=True)
+class ReloadAsked:
+    """Event: the settings are to be read again.
+
+    Attributes:
+        look: somebody asked (SIGHUP, a client), so the weights file is looked at too, without settling.
+        caller: who waits for the answer.
+    """
+
+    look: bool = False
+    caller: Caller | None = None
+
+
+@dataclass(frozen=True)
+class Wished:
+    """Event: the desk worked out what is wanted, or why that cannot be known, for whoever asked."""
+
+    wish: Wish | events.Unknown
+    asked: RebuildAsked | None = None
+
+
+class Supervisor:
+    """The daemon's main loop.
+
+    Args:
+        parts: made by ``wiring.assemble`` for the same settings.
+        settings: the operator's.
+        path: the settings file, read again on changes; None: there is none.
+        overrides: values over the file's, as at the start.
+    """
+
+    def __init__(
+        self, parts: Parts, settings: Settings, path: Path | None, overrides: Mapping[str, Any] | None = None
+    ) -> None:
+        self._parts, self._path, self._overrides = parts, path, overrides
+        self._s = State()
+        self._known = Known(settings, view=SettingsView(str(path or "")))
+        self._digest: str | None = None
+        self._waiting = Waiting()
+        self._next_tick_s = 0.0
+        self._exit_code: int | None = None
+        self._shut = False
+        self._hear: dict[type, Callable[[Any], None]] = {
+            FileChanged: self._file_changed,
+            Wished: self._wished,
+            ReloadAsked: self._reload,
+            Asked: lambda asked: self._answer(SocketCaller(parts.control, asked), asked.verb, asked.fields),
+            Requested: lambda asked: self._answer(MqttCaller(parts.publisher, asked), asked.verb, asked.payload),
+            builder.BuildProgressed: self._progressed,
+            builder.BuildSucceeded: self._build_ended,
+            builder.BuildFailed: self._build_ended,
+            pipeline.InferFailed: self._infer_failed,
+            pipeline.Exhausted: lambda _: self._advance(events.Stop()),
+            CameraChanged: parts.cameras.changed,
+            BrokerChanged: lambda told: self._know(broker=told),
+            TaskFailed: lambda failed: self._know(trouble=f"{failed.name}: {failed.reason}"),
+        }
+
+    def run(self) -> int:
+        """Serve until a signal or the end of what was asked for; returns the exit code."""
+        try:
+            self._parts.start(self._known.settings, self._path)
+            self._parts.notify.ready(self.status().line())
+            while self._exit_code is None:
+                self._turn()
+        finally:
+            self._stop_all(LEAVE_S)
+        return self._exit_code
+
+    def status(self) -> Status:
+        """Everything about the daemon, now."""
+        return overview(self._parts, self._s, self._known, time.monotonic())
+
+    def _turn(self) -> None:
+        wait_s = max(self._next_tick_s - time.monotonic(), 0.0)
+        try:
+            self._take(self._parts.inbox.get(timeout=wait_s))
+        except queue.Empty:
+            self._next_tick_s = time.monotonic() + TICK_S
+            self._tick(time.monotonic())
+
+    def _take(self, event: Any) -> None:
+        hear = self._hear.get(type(event), self._advance)
+        hear(event)
+        self._tell_waiting()
+
+    def _tick(self, now_s: float) -> None:
+        self._advance(events.Tick(now_s))
+        self._parts.cameras.tick(now_s)
+        self._know(late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
+        if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
+            self._advance(events.Unfit(reason))
+        if self._parts.cameras.exhausted(self._parts.serving.published()):
+            log.info("every camera is a file that has ended")
+            self._advance(events.Stop())
+        self._parts.announcements.say(self.status(), now_s)
+        self._tell_waiting()
+
+    def _advance(self, event: events.Event) -> None:
+        before = self._s
+        self._s, actions = advance(self._s, event)
+        for action in actions:
+            self._perform(action)
+        if (before.phase, before.reason) != (self._s.phase, self._s.reason):
+            log.info("%s%s", self._s.phase.value, f": {self._s.reason}" if self._s.reason else "")
+        if self._s.building is None and self._known.building is not None:
+            self._know(building=None)
+
+    def _perform(self, action: events.Action) -> None:
+        plans = self._parts.plans
+        match action:
+            case events.Build(job, quick):
+                self._know(building=BuildView(job.fingerprint, quick))
+                plans.build(action, self._known.wish)
+            case events.CancelBuild():
+                plans.cancel()
+            case events.Load(job):
+                plans.load(job)
+            case events.Swap(job):
+                self._swap(job)
+            case events.Retire(job):
+                plans.retire(job)
+            case events.StopAll():
+                self._stop_all(self._known.settings.service.drain_s)
+                self._parts.inbox.put(events.Drained())
+            case events.Exit(code):
+                self._exit_code = code
+            case _:
+                plans.remember(action, keep=self._s.wanted)
+
+    def _swap(self, job: events.Job) -> None:
+        self._parts.serving.swap(self._parts.plans.ready(job))
+        self._parts.crash_log.serving(job.fingerprint)
+        self._parts.cameras.release()
+        log.info("plan %s serves", job.fingerprint[:12])
+
+    def _file_changed(self, changed: FileChanged) -> None:
+        if changed.name == "settings":
+            self._reload(ReloadAsked())
+            return
+        self._digest = changed.digest
+        if changed.digest is None:
+            log.warning("%s", changed.reason)
+        self._work_out(None)
+
+    def _work_out(self, asked: RebuildAsked | None) -> None:
+        """Let the desk find out what is wanted; for a person who asks, from the file as it is at this moment."""
+        settings, digest = self._known.settings, None if asked else self._digest
+        wishes = self._parts.wishes
+
+        def task() -> Wished:
+            try:
+                return Wished(wishes.work_out(settings, digest), asked)
+            except VajraError as error:
+                return Wished(wishes.unknown(str(error)), asked)
+
+        self._parts.desk.do("work out what is wanted", task)
+
+    def _wished(self, wished: Wished) -> None:
+        wish, asked = wished.wish, wished.asked
+        if isinstance(wish, events.Unknown):
+            self._advance(wish)
+            if asked:
+                asked.caller.error(wish.reason)
+            return
+        serving = self._s.serving.fingerprint if self._s.serving else None
+        if asked and asked.dry_run:
+            asked.caller.done(wish.outlook(serving))
+            return
+        self._know(wish=wish, trouble="")
+        self._advance(wish.event)
+        if self._s.building or self._s.loading:
+            log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, "; ".join(wish.why))
+        if asked:
+            self._rebuild(asked, wish)
+
+    def _rebuild(self, asked: RebuildAsked, wish: Wish) -> None:
+        if wish.rejected and not asked.force:
+            asked.caller.error(wish.rejected)
+            return
+        self._advance(events.Rebuild(asked.force))
+        if asked.wait:
+            self._waiting.add(asked.caller)
+        else:
+            asked.caller.done({"status": self.status().to_json()})
+
+    def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
+        try:
+            if verb == "status":
+                caller.done({"status": self.status().to_json()})
+            elif verb == "reload":
+                self._reload(ReloadAsked(look=True, caller=caller))
+            else:
+                self._work_out(RebuildAsked.of(caller, fields))
+        except VajraError as error:
+            caller.error(str(error))
+
+    def _reload(self, asked: ReloadAsked) -> None:
+        """Take new settings if they are valid; a request also looks at the weights file at once."""
+        self._parts.notify.reloading()
+        error = ""
+        try:
+            reloaded = reload_.reload(self._known.settings, self._path, self._overrides)
+        except VajraError as refused:
+            error = str(refused)
+            log.warning("settings stay as they are: %s", error)
+        else:
+            self._know(settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart))
+            if self._parts.apply(reloaded):
+                self._work_out(None)
+            elif asked.look:
+                self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
+        self._know(view=replace(self._known.view, error=error))
+        self._parts.notify.ready(self.status().line())
+        if asked.caller and error:
+            asked.caller.error(error)
+        elif asked.caller:
+            asked.caller.done({"status": self.status().to_json()})
+
+    def _progressed(self, event: builder.BuildProgressed) -> None:
+        if self._parts.plans.is_current(event.job_id) and self._known.building is not None:
+            self._know(building=self._known.building.after(event.progress))
+
+    def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
+        ended = self._parts.plans.ended(event)
+        if ended is not None:
+            self._advance(ended)
+
+    def _infer_failed(self, event: pipeline.InferFailed) -> None:
+        log.error("inference failed: %s", event.reason)
+        self._parts.serving.failed()
+        self._advance(events.InferFailed(event.reason))
+
+    def _tell_waiting(self) -> None:
+        now_s = time.monotonic()
+        self._waiting.look(self._s, lambda: self.status().to_json(), self._known.building, now_s)
+
+    def _know(self, **news: Any) -> None:
+        self._known = replace(self._known, **news)
+
+    def _stop_all(self, drain_s: float) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        self._parts.notify.stopping(self.status().line())
+        self._parts.notify.extend(drain_s + LEAVE_S)
+        self._tell_waiting()
+        self._parts.announcements.say(self.status(), time.monotonic())
+        self._parts.stop(drain_s)

@@ -1,0 +1,172 @@
+"""Wiring: every part of the daemon made once, around one inbox. Nothing runs yet when ``assemble`` returns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vajra_edge.capture.mailboxes import Mailboxes
+from vajra_edge.engine.request import weights_digest
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.publish.mqtt import Publisher
+from vajra_edge.publish.topics import Topics, topics_of
+from vajra_edge.service import journal, notify, reload
+from vajra_edge.service.announcements import Announcements
+from vajra_edge.service.beats import Beats, Watchdog
+from vajra_edge.service.cameras import Cameras
+from vajra_edge.service.control import Control
+from vajra_edge.service.crash_log import CrashLog
+from vajra_edge.service.desk import Desk
+from vajra_edge.service.notify import Notify
+from vajra_edge.service.plans import Plans
+from vajra_edge.service.rejections import Rejections
+from vajra_edge.service.serving import Serving
+from vajra_edge.service.watch import Watch
+from vajra_edge.service.wish import Wishes
+from vajra_edge.settings import Action, Settings
+
+log = logging.getLogger(__name__)
+
+WATCH_DEADLINE_S = 120.0
+"""Hashing a large weights file on a slow SD card takes a minute."""
+
+CONTROL_DEADLINE_S = 15.0
+MQTT_DEADLINE_S = 30.0
+"""The MQTT thread beats every second; resolving the broker's name may hold it up."""
+
+
+LEAVE_S = 1.0
+"""Kept of the drain time for each of the last steps."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the supervisor conducts."""
+
+    inbox: queue.SimpleQueue[object]
+    notify: Notify
+    beats: Beats
+    watchdog: Watchdog
+    desk: Desk
+    store: EngineStore
+    wishes: Wishes
+    plans: Plans
+    mailboxes: Mailboxes
+    cameras: Cameras
+    publisher: Publisher
+    topics: Topics
+    serving: Serving
+    watch: Watch
+    control: Control
+    announcements: Announcements
+    crash_log: CrashLog
+
+    def start(self, settings: Settings, path: Path | None) -> None:
+        """Let everything run.
+
+        Args:
+            settings: those that the parts were made for.
+            path: the settings file, to be watched; None: there is none.
+
+        Raises:
+            ControlError: another daemon runs, or its socket cannot be made; nothing was started then.
+        """
+        self.control.open()
+        crash = self.crash_log.open()
+        if crash is not None:
+            self.desk.do("count crash", lambda: self.store.strike(crash.fingerprint, time.time()))
+        self.desk.start()
+        self.publisher.start()
+        self.serving.start()
+        self.watch.follow("weights", settings.weights.path, weights_digest)
+        if path is not None:
+            self.watch.follow("settings", path, reload.digest)
+        self.watch.start()
+        self.cameras.open(settings)
+
+    def apply(self, reloaded: reload.Reloaded) -> bool:
+        """Do what changed settings ask for, and nothing else.
+
+        Returns:
+            Whether what is wanted is to be worked out again; the watch posts an event where the weights' path moved.
+        """
+        new, changes = reloaded.settings, reloaded.changes
+        if changes.fields or changes.added or changes.removed:
+            log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
+        if changes.added or changes.removed or changes.reopened:
+            self.cameras.change(new, changes)
+        for name in changes.removed:
+            self.announcements.forget(name)
+        if Action.RECONNECT in changes.actions:
+            topics = topics_of(new)
+            self.publisher.reconnect(new.mqtt, topics)
+            self.announcements.move(topics)
+        if Action.APPLY in changes.actions or changes.added:
+            self.serving.apply(new)
+            self.watch.pace(new.service.settle_s, new.service.poll_s)
+            self.store.max_bytes = new.store.max_bytes
+            journal.set_up(new.service.log_level)
+        if "weights.path" in changes.fields:
+            self.watch.follow("weights", new.weights.path, weights_digest)
+            return False
+        return Action.REBUILD in changes.actions
+
+    def stop(self, drain_s: float) -> None:
+        """Stop everything within ``drain_s``: cameras first, so that what was seen is still published."""
+        until_s = time.monotonic() + drain_s
+        self.watch.close()
+        stopped = self.cameras.stop(drain_s / 4)
+        stopped = self.serving.stop(drain_s / 4) and stopped
+        self.mailboxes.close()
+        self.plans.close()
+        self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
+        stopped = self.desk.close(LEAVE_S) and stopped
+        self.control.close()
+        self.crash_log.close()
+        if not stopped:
+            log.warning("some threads did not end within %.0f s and are left behind", drain_s)
+
+
+def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, str] = os.environ) -> Parts:
+    """Make every part.
+
+    Args:
+        settings: the operator's.
+        max_frames: end after this many detection messages; None: never.
+        environ: where systemd says that it listens.
+
+    Raises:
+        VajraError: a secret file cannot be read, or the like.
+    """
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    service, state_dir = settings.service, settings.store.state_dir.absolute()
+    systemd, beats, desk = notify.connect(environ), Beats(), Desk(inbox.put)
+    store, rejections = EngineStore(state_dir, settings.store.max_bytes), Rejections(state_dir / "rejected.json")
+    topics, mailboxes = topics_of(settings), Mailboxes()
+    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
+    return Parts(
+        inbox=inbox,
+        notify=systemd,
+        beats=beats,
+        watchdog=Watchdog(systemd, beats),
+        desk=desk,
+        store=store,
+        wishes=Wishes(store, rejections),
+        plans=Plans(store, rejections, desk, inbox.put, service.threads),
+        mailboxes=mailboxes,
+        cameras=Cameras(mailboxes, inbox.put, beats),
+        publisher=publisher,
+        topics=topics,
+        serving=Serving(mailboxes, publisher.detections, inbox.put, beats, settings, max_frames),
+        watch=Watch(
+            inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s
+        ),
+        control=Control(service.control_socket, inbox.put, beats.expect("control", CONTROL_DEADLINE_S)),
+        announcements=Announcements(publisher, topics, systemd),
+        crash_log=CrashLog(state_dir / "serving"),
+    )

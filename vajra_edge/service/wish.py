@@ -1,0 +1,181 @@
+"""Wish: which plan settings and weights ask for here, what the store has of it, and what may serve meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from vajra_edge.engine.backend import Backend, select
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.manifest import Plan
+from vajra_edge.engine.request import BuildRequest, weights_digest
+from vajra_edge.engine.spec import Precision, Target
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
+from vajra_edge.service.rejections import Rejections
+from vajra_edge.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STRIKES = 3
+STRIKES_WITHIN_S = 600.0
+"""A plan that took the process down this often within this time is rejected, and the one before serves again."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        request: how to build the wanted plan.
+        fingerprint: of the wanted plan.
+        have: what the store has of it.
+        rejected: why it is not tried again by itself; empty unless ``have`` is REJECTED.
+        fallback: what may serve while the wanted plan cannot.
+        quick: how to build the fallback, where it is a quick plan.
+        why: what differs from the plan that served last, in words; empty where nothing does.
+        backend_reason: why this backend was taken.
+    """
+
+    request: BuildRequest
+    fingerprint: Fingerprint
+    have: Have
+    rejected: str
+    fallback: Fallback | None
+    quick: BuildRequest | None
+    why: tuple[str, ...]
+    backend_reason: str
+
+    @property
+    def event(self) -> Wanted:
+        """For the machine."""
+        return Wanted(self.fingerprint.digest, self.have, self.fallback, self.rejected)
+
+    def outlook(self, serving: str | None) -> dict[str, object]:
+        """What a rebuild would do and why, as JSON values.
+
+        Args:
+            serving: fingerprint of the plan that serves now, or None.
+        """
+        served = serving == self.fingerprint.digest
+        return {
+            "fingerprint": self.fingerprint.digest,
+            "serving": serving,
+            "have": self.have.value,
+            "build": not served and self.have is Have.MISSING,
+            "why": list(self.why),
+            "rejected": self.rejected,
+            "backend": self.request.backend,
+            "backend_reason": self.backend_reason,
+        }
+
+    def request_of(self, fingerprint: str) -> BuildRequest | None:
+        """How to build one of the two plans of this wish; None for any other."""
+        if fingerprint == self.fingerprint.digest:
+            return self.request
+        return self.quick if self.fallback and fingerprint == self.fallback.fingerprint else None
+
+
+class Wishes:
+    """Works wishes out. Slow: reads the weights file, may load a library; called on the desk.
+
+    Args:
+        store: of this device.
+        rejections: of this device.
+    """
+
+    def __init__(self, store: EngineStore, rejections: Rejections) -> None:
+        self._store, self._rejections = store, rejections
+
+    def work_out(self, settings: Settings, weights_sha256: str | None = None) -> Wish:
+        """What ``settings`` ask for.
+
+        Args:
+            settings: the operator's.
+            weights_sha256: digest of the weights file, where it is known already.
+
+        Raises:
+            VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
+        """
+        digest = weights_sha256 or weights_digest(settings.weights.path)
+        _require_pinned(settings, digest)
+        choice = select(settings.engine.backend, threads=settings.service.threads)
+        request = BuildRequest.of(settings, digest, choice.backend.name)
+        fingerprint = _fingerprint(request, choice.backend)
+        have, rejected = self._have(fingerprint.digest)
+        good = self._good(besides=fingerprint.digest)
+        quick = None if good is not None else self._quick(settings, request, fingerprint)
+        fallback = Fallback(good.fingerprint) if good else self._offer(quick)
+        served = self._store.current()
+        why = served.manifest.fingerprint.explain(fingerprint) if served else ("no plan served on this device yet",)
+        return Wish(request, fingerprint, have, rejected, fallback, quick[0] if quick else None, why, choice.reason)
+
+    def unknown(self, reason: str) -> Unknown:
+        """The event for a wish that cannot be worked out; the last good plan may serve."""
+        try:
+            good = self._good(besides=None)
+        except VajraError as error:
+            return Unknown(f"{reason}; {error}")
+        return Unknown(reason, Fallback(good.fingerprint) if good else None)
+
+    def _have(self, fingerprint: str) -> tuple[Have, str]:
+        reason = self._rejections.reason(fingerprint)
+        struck = self._store.strikes(fingerprint, time.time(), STRIKES_WITHIN_S)
+        if not reason and struck >= STRIKES:
+            reason = f"it crashed {struck} times in {STRIKES_WITHIN_S / 60:.0f} minutes"
+            self._rejections.add(fingerprint, reason)
+        if reason:
+            return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
+        return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
+
+    def _good(self, besides: str | None) -> Plan | None:
+        """The plan that served last and well, or the one before it."""
+        for plan in (self._store.current(), self._store.previous()):
+            if plan and plan.fingerprint != besides and self._have(plan.fingerprint)[0] is Have.READY:
+                return plan
+        return None
+
+    def _quick(
+        self, settings: Settings, wanted: BuildRequest, fingerprint: Fingerprint
+    ) -> tuple[BuildRequest, Fingerprint] | None:
+        """An ONNX Runtime plan that is built within seconds, where the wanted one may take many minutes."""
+        if settings.engine.first_boot != "serve":
+            return None
+        try:
+            backend = select("onnxruntime", threads=settings.service.threads).backend
+            spec = replace(wanted.spec, target=Target("cpu"), precision=Precision.FP32, workspace_gib=None)
+            request = replace(wanted, backend=backend.name, spec=spec, calibration_digest=None)
+            quick = _fingerprint(request, backend)
+        except VajraError as error:
+            log.info("no quick plan meanwhile: %s", error)
+            return None
+        return None if quick.digest == fingerprint.digest else (request, quick)
+
+    def _offer(self, quick: tuple[BuildRequest, Fingerprint] | None) -> Fallback | None:
+        if quick is None:
+            return None
+        have, _ = self._have(quick[1].digest)
+        return None if have is Have.REJECTED else Fallback(quick[1].digest, ready=have is Have.READY)
+
+
+def _require_pinned(settings: Settings, digest: str) -> None:
+    pinned = settings.weights.sha256
+    if pinned is not None and pinned != digest:
+        raise WeightsError(
+            f"weights {settings.weights.path} have SHA-256 {digest}, the settings ask for {pinned}",
+            remedy="copy the right file, or correct [weights] sha256",
+            path=settings.weights.path,
+        )
+
+
+def _fingerprint(request: BuildRequest, backend: Backend) -> Fingerprint:
+    """What the plan would be called.
+
+    Raises:
+        UnsupportedSpec: this machine cannot build it.
+    """
+    if (reason := backend.check(request.spec)) is not None:
+        raise UnsupportedSpec(reason)
+    return Fingerprint.of(request, backend.identity(request.spec))
