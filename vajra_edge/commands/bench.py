@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vajra_edge.capture.grabber import Grabber, Mailboxes
-from vajra_edge.commands.ready import ready_plan
+from vajra_edge.commands.ready import ready_plan, runner_of
 from vajra_edge.demo.packaged import broker_settings, overrides
 from vajra_edge.detect.detector import HostDetector
 from vajra_edge.detections import Detections
@@ -79,7 +79,7 @@ def _settings(
 
 def _measure(settings: Settings, seconds: float) -> dict[str, Any]:
     backend, plan = ready_plan(settings)
-    runner = plan.load(backend, settings.service.threads)
+    runner = runner_of(backend, plan)
     detector = HostDetector(runner)
     tag = EngineTag(
         plan.fingerprint, plan.manifest.precision.value, str(plan.manifest.target), runner.signature.class_names
@@ -128,7 +128,9 @@ class _Run:
         for _ in range(WARM_UP):
             self._runner.infer(self._batch)
         self._pipelined(self._eager, BLOCK_S / 3)
-        blocks, ages_ms, until_s = [], [], time.monotonic() + seconds
+        blocks: list[tuple[float, float, PipelineCounters]] = []
+        ages_ms: list[float] = []
+        until_s = time.monotonic() + seconds
         while len(blocks) < 2 or time.monotonic() < until_s:  # noqa: PLR2004  a median needs a pair
             before_ms = self._bare(BLOCK_S / 2)
             published, counters = self._pipelined(self._eager, BLOCK_S)

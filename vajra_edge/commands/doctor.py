@@ -135,7 +135,7 @@ def _backends(settings: Settings) -> Iterator[Check]:
         chosen = settings.engine.backend
         wanted = chosen == name
         try:
-            backend = select(name)[0]
+            backend = select(name).backend
             reason = backend.check(BuildRequest.of(settings, "0" * 64, name).spec)
         except VajraError as error:
             yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)
@@ -144,11 +144,11 @@ def _backends(settings: Settings) -> Iterator[Check]:
             f"backend {name}", ("fail" if wanted else "note") if reason else "ok", reason or "can build and run this"
         )
     try:
-        backend, why = select(settings.engine.backend)
+        choice = select(settings.engine.backend)
     except VajraError as error:
         yield Check("backend", "fail", error.message, error.remedy)
         return
-    yield Check("backend", "ok", f"{backend.name}: {why}")
+    yield Check("backend", "ok", f"{choice.backend.name}: {choice.reason}")
 
 
 def _store(settings: Settings) -> Iterator[Check]:

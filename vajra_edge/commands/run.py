@@ -1,0 +1,48 @@
+"""``run``: the daemon in the foreground; systemd, or a shell, is in front of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from vajra_edge.service import events, journal
+from vajra_edge.service.supervisor import ReloadAsked, Supervisor
+from vajra_edge.service.wiring import assemble
+from vajra_edge.settings import load
+
+
+def run(config: Path, max_frames: int | None) -> int:
+    """Serve until SIGTERM, SIGINT, or ``max_frames`` detection messages; returns the exit code.
+
+    Raises:
+        SettingsError: the settings are invalid; exit code 78.
+        ControlError: another daemon runs on the same control socket.
+    """
+    path = config.absolute()
+    settings = load(path)
+    journal.set_up(settings.service.log_level)
+    parts = assemble(settings, max_frames)
+    with signals(parts.inbox.put):
+        return Supervisor(parts, settings, path).run()
+
+
+@contextmanager
+def signals(post: Callable[[object], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT ask to stop, SIGHUP to reload; the handlers only enqueue."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        post(events.Stop())
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        post(ReloadAsked())
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

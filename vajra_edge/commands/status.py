@@ -1,0 +1,97 @@
+"""``status``: what the running daemon says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vajra_edge.service.control_client import ask
+from vajra_edge.settings import load
+
+GOOD = {"serving", "streaming", "ended"}
+
+
+def status(config: Path, *, as_json: bool) -> int:
+    """Ask over the control socket and print.
+
+    Returns:
+        0 while the daemon serves, 1 otherwise.
+
+    Raises:
+        ControlError: no daemon answers.
+    """
+    document = document_of(load(config).service.control_socket)
+    if as_json:
+        print(orjson.dumps(document).decode())  # noqa: T201
+    else:
+        Console().print(_table(document))
+    return int(document["phase"] != "serving")
+
+
+def document_of(socket: Path) -> dict[str, Any]:
+    """The status document of the daemon behind ``socket``, see ``service.status.Status``."""
+    replies = list(ask(socket, {"verb": "status"}))
+    document: dict[str, Any] = replies[-1]["status"]
+    return document
+
+
+def _table(document: dict[str, Any]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in _rows(document):
+        table.add_row(f"[bold]{escape(name)}[/]", text)
+    return table
+
+
+def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    phase, reason = document["phase"], document["reason"]
+    yield "service", _coloured(phase) + (f": {escape(reason)}" if reason else "")
+    yield from _engine_rows(document["engine"])
+    for camera in document["cameras"]:
+        text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"
+        text += f", {camera['dropped']} dropped, {camera['losses']} losses"
+        yield f"camera {camera['id']}", text + (f"; {escape(camera['reason'])}" if camera["reason"] else "")
+    broker = document["broker"]
+    connected = f"[green]connected[/], MQTT {broker['protocol']}" if broker["connected"] else "[red]not connected[/]"
+    yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
+    pipeline = document["pipeline"]
+    if pipeline.get("inference_ms"):
+        ages = f"frame age p50 {pipeline['age_p50_ms']:.0f} ms, p99 {pipeline['age_p99_ms']:.0f} ms"
+        stages = (f"{pipeline[f'{name}_ms']:.1f} ms {name}" for name in ("prepare", "inference", "decode"))
+        yield "per batch", f"{', '.join(stages)}; {ages}"
+    settings = document["settings"]
+    if settings["error"]:
+        yield "settings", f"[red]not taken:[/] {escape(settings['error'])}"
+    if settings["warning"]:
+        yield "settings", f"[yellow]{escape(settings['warning'])}[/]"
+    if settings["restart"]:
+        yield "settings", f"[yellow]wait for a restart:[/] {escape(', '.join(settings['restart']))}"
+
+
+def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    serving = engine["serving"]
+    if serving is not None:
+        height, width = serving["resolution_hw"]
+        wanted = (
+            "" if serving["precision"] == serving["wanted_precision"] else f" (wanted {serving['wanted_precision']})"
+        )
+        text = f"{serving['fingerprint'][:12]}, {serving['precision']}{wanted} on {serving['target']}, {width}x{height}"
+        yield "engine", f"{text}, {serving['backend']}, weights {escape(serving['weights'])}"
+    building = engine["building"]
+    if building is not None:
+        eta = f", {building['eta_s']:.0f} s left" if building["eta_s"] is not None else ""
+        yield "building", f"{building['fingerprint'][:12]} {building['percent']:.0f}% ({building['stage']}{eta})"
+    if building is not None and engine["why"]:
+        yield "why", escape("; ".join(engine["why"]))
+    if engine["last_error"]:
+        retry = f"; next try in {engine['retry_in_s']:.0f} s" if engine["retry_in_s"] is not None else ""
+        yield "last error", f"[red]{escape(engine['last_error'])}[/]{retry}"
+
+
+def _coloured(state: str) -> str:
+    return f"[{'green' if state in GOOD else 'yellow' if state in {'preparing', 'opening'} else 'red'}]{state}[/]"
