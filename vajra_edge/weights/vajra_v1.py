@@ -22,8 +22,7 @@ class DistributedFocalLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(BINS, 1, 1, bias=False).requires_grad_(requires_grad=False)
-        self.conv.weight.data[:] = torch.arange(BINS, dtype=torch.float32).view(1, BINS, 1, 1)
+        self.conv = nn.Conv2d(BINS, 1, 1, bias=False)  # 0, 1 ... 15, as every checkpoint holds it
 
     def forward(self, bins: Tensor) -> Tensor:
         sides = bins.view(-1, 4, BINS, bins.shape[2])
