@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from vajra_edge.capture.address import kind_of, read_credentials, with_credentials
 from vajra_edge.capture.library import Capture, load_cv2, timeouts
@@ -50,6 +51,19 @@ def why_absent() -> str | None:
     return f"OpenCV {cv2.__version__} in {cv2.__path__[0]} was built without GStreamer"
 
 
+@cache
+def takes_timeouts() -> bool:
+    """Whether this OpenCV's GStreamer captures know timeouts: 4.6 refuses to open with one, so it is tried out.
+
+    Where they do not, a silent camera is still told as lost by ``Grabber.tick``, but its read goes on hanging.
+    """
+    cv2 = load_cv2()
+    probe = Capture("GStreamer probe")
+    takes = probe.open("videotestsrc num-buffers=1 ! videoconvert ! appsink", cv2.CAP_GSTREAMER, timeouts(5.0, 5.0))
+    probe.close()
+    return takes
+
+
 class Pipeline:
     """A pipeline whose ``appsink`` hands out BGR; it is always taken for live, so its end is a loss."""
 
@@ -80,7 +94,7 @@ class Pipeline:
             )
         credentials = read_credentials(self._camera.id, self._camera.credentials_file)
         text = _URL.sub(lambda url: with_credentials(url[0], credentials), self._text, count=1)
-        parameters = timeouts(self._camera.open_timeout_s, self._camera.stall_s)
+        parameters = timeouts(self._camera.open_timeout_s, self._camera.stall_s) if takes_timeouts() else {}
         if not self._capture.open(text, load_cv2().CAP_GSTREAMER, parameters):
             raise SourceError(
                 f"{self._name} does not start: {redact(self._text)}",

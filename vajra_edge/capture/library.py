@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.capture.source import check_image, check_size
@@ -20,19 +22,28 @@ _OURS = {
     "rtsp_transport": "tcp",  # over UDP a lost packet is a smeared picture, and most firewalls drop it
     "analyzeduration": "500000",  # in us; FFmpeg's own 5 s opened a 10 fps camera in 2.9 s, this in 0.6 s
 }
+_loading = threading.Lock()
 
 
 def load_cv2() -> Any:
     """OpenCV, with RTSP over TCP and nothing on stderr; what the operator set in the environment stays.
 
-    FFmpeg's and OpenCV's own lines would go to the journal unredacted, once for each damaged packet.
+    FFmpeg's and OpenCV's own lines would go to the journal unredacted, once for each damaged packet. The environment is
+    written once, before the first capture reads it: C's ``setenv`` beside ``getenv`` in another thread can crash.
     """
+    with _loading:
+        return _load_once()
+
+
+@cache
+def _load_once() -> Any:
     os.environ[_OPTIONS] = capture_options(os.environ.get(_OPTIONS, ""))
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     import cv2
 
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # before OpenCV 5, since 5
+        set_level(0)  # silent
     return cv2
 
 
