@@ -60,7 +60,7 @@ class NmsSpec:
 
     iou: float = 0.7
     max_det: int = 300
-    top_k: int = 1000
+    top_k: int = 500
 
 
 @dataclass(frozen=True)
