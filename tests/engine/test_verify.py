@@ -50,6 +50,12 @@ def test_a_plan_that_agrees_passes_with_its_figures():
     assert json.loads(json.dumps(made.to_json()))["bounds"]["recall"] == FP32.recall
 
 
+def test_the_comparison_ends_once_enough_boxes_were_seen():
+    frames = scenes(count=10)
+    made = verify.verify(runner(tiny.network()), runner(tiny.network()), frames, replace(FP32, enough_boxes=20), quiet)
+    assert (made.frames, made.reference_boxes) == (3, 24)
+
+
 def test_a_plan_with_nms_is_compared_by_its_rows():
     with_nms = nms.add_nms(tiny.network(), NmsSpec(max_det=20, top_k=30))
     made = verify.verify(runner(with_nms), runner(with_nms), scenes(), FP32, quiet)
@@ -143,3 +149,12 @@ def test_the_trained_nano_is_judged_on_the_demos_clip(shared_data: Path):
     assert made.judged
     assert (made.recall, made.precision) == (1.0, 1.0)
     assert made.mean_iou > 0.999
+
+
+def test_a_demo_clip_that_cannot_be_decoded_costs_the_verdict_and_not_the_build(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "clip.mp4").write_bytes(b"no clip")
+    monkeypatch.setattr(verify.resources, "files", lambda package: tmp_path)
+    assert not verify.reference_frames(None).real
+    assert "plans are not judged" in caplog.text

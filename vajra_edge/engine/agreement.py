@@ -23,6 +23,7 @@ class Agreement:
     """A tally of matches and misses.
 
     Attributes:
+        frames: compared so far.
         reference_boxes: of the reference, at the published confidence.
         candidate_boxes: of the plan, likewise.
         recalled: reference boxes that the plan has.
@@ -30,7 +31,7 @@ class Agreement:
     """
 
     def __init__(self) -> None:
-        self.reference_boxes = self.candidate_boxes = self.recalled = self.confirmed = 0
+        self.frames = self.reference_boxes = self.candidate_boxes = self.recalled = self.confirmed = 0
         self._ious: list[float] = []
         self._drifts: list[float] = []
 
@@ -41,6 +42,7 @@ class Agreement:
             found: of the plan, down to ``CONFIDENCE * SLACK``, in any one coordinate frame.
             expected: of the reference, likewise.
         """
+        self.frames += 1
         strong, certain = expected.confidence >= CONFIDENCE, found.confidence >= CONFIDENCE
         self.reference_boxes += int(strong.sum())
         self.candidate_boxes += int(certain.sum())

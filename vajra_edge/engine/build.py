@@ -1,0 +1,172 @@
+"""Build: a request -> a verified plan in the store. Runs in the build child, or in a process that an operator started.
+
+``python -m vajra_edge.engine.build`` reads one JSON request on stdin and writes the lines of ``wire``: progress as
+often as it likes, then done or failed. SIGTERM cancels at the next report of progress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from vajra_edge.engine import child, wire
+from vajra_edge.engine.backend import Backend, Progress, Report, select
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.intake import onnx_of, size_bytes
+from vajra_edge.engine.manifest import Manifest, Plan
+from vajra_edge.engine.prove import prove
+from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.stages import Stages
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import (
+    BackendUnavailable,
+    BuildCancelled,
+    BuildError,
+    InferenceError,
+    StoreError,
+    UnsupportedSpec,
+    VajraError,
+)
+
+LOCK_WAIT_S = 3600.0
+"""Another build, started by hand, may take this long."""
+
+PLAN_PER_WEIGHTS = 2
+"""A plan is about as large as FP32 weights, and a .pt file stores them in FP16."""
+
+
+def run(request: BuildRequest, report: Report) -> Plan:
+    """Build what is asked for, unless the store has it.
+
+    Args:
+        request: every ``auto`` decided.
+        report: takes progress; raises ``BuildCancelled`` to stop.
+
+    Raises:
+        VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
+    """
+    started_s = time.monotonic()
+    backend = select(request.backend, threads=request.threads, timing_dir=request.state_dir / "timing").backend
+    if (reason := backend.check(request.spec)) is not None:
+        raise UnsupportedSpec(reason)
+    fingerprint = Fingerprint.of(request, backend.identity(request.spec))
+    store = EngineStore(request.state_dir, request.max_bytes)
+    with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(Progress("load", None, who))):
+        plan = None if request.force else store.get(fingerprint.digest)
+        if plan is not None:
+            return plan
+        stages = Stages(report)
+        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages)
+        with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
+            notes = {**manifest.notes, "stages": dict(stages.taken)}
+            return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
+
+
+def _made(
+    request: BuildRequest, fingerprint: Fingerprint, backend: Backend, store: EngineStore, stages: Stages
+) -> tuple[bytes, Manifest]:
+    """From the weights to a plan that passed its gate; nothing is stored yet."""
+    from vajra_edge.graph.prepare import prepare
+
+    with stages("load", f"reading {request.weights_path.name}"):
+        store.prune(keep=(fingerprint.digest,))
+        store.require_space(PLAN_PER_WEIGHTS * size_bytes(request))
+        onnx_bytes = onnx_of(request)
+    with stages("simplify", "preparing the graph"):
+        graph, signature = prepare(onnx_bytes, request.spec, class_names=request.class_names, stride=request.stride)
+    proved = prove(request, backend, graph, signature, stages)
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        backend=backend.name,
+        signature=signature,
+        wanted=request.spec,
+        precision=proved.built.precision,
+        target=proved.built.target,
+        verify=proved.verdict.to_json(),
+        notes={**proved.built.notes, "rejected": list(proved.rejected)},
+        weights_name=request.weights_path.name,
+        build_s=0.0,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    return proved.built.plan, manifest
+
+
+class _Protocol:
+    """The child's end of the pipe. SIGTERM sets a flag that the next report notices."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._cancelled = threading.Event()
+        self._writing = threading.Lock()
+
+    def cancel(self, *_: object) -> None:
+        self._cancelled.set()
+
+    def report(self, progress: Progress) -> None:
+        if self._cancelled.is_set():
+            raise BuildCancelled("the build was cancelled")
+        self.send(progress)
+
+    def send(self, line: wire.Line) -> None:
+        with self._writing:
+            os.write(self._descriptor, wire.encode(line))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The build child: one request on stdin, the lines of ``wire`` on stdout, everything else on stderr."""
+    parser = argparse.ArgumentParser(prog="vajra_edge.engine.build")
+    parser.add_argument("--parent", type=int, help="die with this process")
+    parent = parser.parse_args(arguments).parent
+    if parent is not None:
+        child.die_with(parent)
+    protocol = _Protocol(child.claim_stdout())
+    signal.signal(signal.SIGTERM, protocol.cancel)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a daemon that waits for signals has them blocked
+    faulthandler.enable()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="build: %(message)s")
+    line = _answer(sys.stdin.buffer.read(), protocol.report)
+    protocol.send(line)
+    return 0 if isinstance(line, wire.Done) else 1
+
+
+def _answer(request_json: bytes, report: Report) -> wire.Line:
+    """Build, and turn whatever stops it into one line: the top of this process."""
+    try:
+        request = BuildRequest.from_json(json.loads(request_json))
+        child.give_way(request.address_space_bytes)
+        plan = run(request, report)
+    except VajraError as error:
+        return _failed(str(error), permanent=_permanent(error))
+    except MemoryError:
+        return _failed("the build ran out of memory; free memory, or lower [engine] batch or img_size", permanent=False)
+    except Exception as error:  # noqa: BLE001  the top of a process: a bug becomes one line, its traceback goes to the journal
+        traceback.print_exc()
+        text = " ".join(str(error).split())[:300]
+        return _failed(
+            f"the build failed with {type(error).__name__}: {text}; the journal has the traceback", permanent=False
+        )
+    return wire.Done(plan.fingerprint, child.peak_rss_bytes())
+
+
+def _failed(message: str, *, permanent: bool) -> wire.Failed:
+    return wire.Failed(message, permanent, child.peak_rss_bytes())
+
+
+def _permanent(error: VajraError) -> bool:
+    """Whether trying again cannot help: a full disk or a driver that is not up yet passes, a wrong graph does not."""
+    passing = (StoreError, BackendUnavailable, InferenceError)
+    return error.permanent if isinstance(error, BuildError) else not isinstance(error, passing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Stages: what a build is doing, for the progress bar, and what each stage took, for the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from vajra_edge.engine import child
+from vajra_edge.engine.backend import Progress, Report
+
+
+@dataclass
+class Stages:
+    """Reports each stage as it begins, and keeps what it took.
+
+    Attributes:
+        report: takes progress.
+        taken: stage -> ``seconds`` and ``peak_rss_bytes``, the largest resident memory up to its end.
+    """
+
+    report: Report
+    taken: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str, message: str) -> Iterator[None]:
+        """Run the body as the stage ``name``; one that is entered again adds up."""
+        self.report(Progress(name, None, message))
+        before_s = time.monotonic()
+        yield
+        spent_s = time.monotonic() - before_s + self.taken.get(name, {}).get("seconds", 0.0)
+        self.taken[name] = {"seconds": round(spent_s, 3), "peak_rss_bytes": child.peak_rss_bytes()}

@@ -1,0 +1,75 @@
+"""Prepare: any ONNX network of a known layout -> the FP32 graph that a backend builds from, and its signature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vajra_edge.errors import GraphError
+from vajra_edge.graph import metadata, nms, signature
+from vajra_edge.graph.proto import parse, serialize
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.graph.simplify import simplify
+
+if TYPE_CHECKING:
+    from vajra_edge.engine.spec import EngineSpec
+
+
+def prepare(
+    onnx_bytes: bytes, spec: EngineSpec, *, class_names: tuple[str, ...] | None = None, stride: int | None = None
+) -> tuple[bytes, Signature]:
+    """Add NMS and simplify, as the specification asks.
+
+    Args:
+        onnx_bytes: as exported by us or by upstream.
+        spec: size, batch, NMS and simplify are heeded.
+        class_names: ``[weights] class_names``; written into the metadata.
+        stride: ``[weights] stride``; supplies what the metadata lacks.
+
+    Raises:
+        GraphError: the network is not of a known layout, or is fixed to another size, batch or NMS than asked for.
+    """
+    found = signature.read(onnx_bytes, class_names=class_names, stride=stride, resolution_hw=spec.resolution_hw)
+    _require_size(found, spec)
+    graph = _annotated(onnx_bytes, found)
+    if spec.nms is not None and found.layout is Layout.RAW:
+        graph = nms.add_nms(graph, spec.nms)
+    if spec.simplify:
+        graph = simplify(graph)
+    made = signature.read(graph, resolution_hw=found.resolution_hw)
+    _require_nms(made, spec)
+    return graph, replace(made, batch=spec.batch)
+
+
+def _annotated(onnx_bytes: bytes, found: Signature) -> bytes:
+    """The network with the names and the stride that were settled on, so that every later reader finds the same."""
+    network = parse(onnx_bytes)
+    names = dict(enumerate(found.class_names))
+    metadata.put(network, {"names": str(names), "stride": found.stride})
+    return serialize(network)
+
+
+def _require_size(found: Signature, spec: EngineSpec) -> None:
+    """A file with fixed shapes runs as it was exported, or not at all."""
+    height, width = spec.resolution_hw or found.resolution_hw
+    if not found.dynamic_size and found.resolution_hw != (height, width):
+        fixed = f"{found.resolution_hw[0]}x{found.resolution_hw[1]}"
+        raise GraphError(
+            f"the ONNX file is fixed to {fixed} (height x width), {height}x{width} is asked for",
+            remedy="unset [engine] img_size, export it with dynamic sizes, or give the .pt file",
+        )
+    if not found.dynamic_batch and found.batch != spec.batch:
+        raise GraphError(
+            f"the ONNX file is fixed to batch {found.batch}, {spec.batch} is asked for",
+            remedy=f"set [engine] batch = {found.batch}, export it with a dynamic batch, or give the .pt file",
+        )
+
+
+def _require_nms(made: Signature, spec: EngineSpec) -> None:
+    wanted = (spec.nms.iou, spec.nms.max_det, spec.nms.top_k) if spec.nms else (None, None, None)
+    inside = (made.nms_iou, made.max_det, made.top_k)
+    if inside != wanted:
+        raise GraphError(
+            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
+            remedy="give a file exported without nms, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+        )
