@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from vajra_edge.errors import ControlError
@@ -11,6 +11,7 @@ from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.requests import Requested
 from vajra_edge.service.control import Asked, Control
 from vajra_edge.service.phases import Phase, State, Step
+from vajra_edge.service.status import BuildView, PlanView
 
 HEARTBEAT_S = 3.0
 """A waiting client hears at least this often; it gives up after 15 s of silence."""
@@ -102,45 +103,77 @@ class RebuildAsked:
         return cls(caller, **fields)
 
 
+@dataclass(frozen=True)
+class _Waiter:
+    caller: Caller
+    outlook: Mapping[str, object]
+    built_at: str
+
+
 class Waiting:
     """Callers that wait until what is wanted serves or has failed."""
 
     def __init__(self) -> None:
-        self._callers: list[Caller] = []
+        self._waiters: list[_Waiter] = []
         self._last: object = None
         self._said_s = float("-inf")
 
-    def add(self, caller: Caller) -> None:
-        """One more."""
-        self._callers.append(caller)
+    def add(self, caller: Caller, outlook: Mapping[str, object], serving: PlanView | None) -> None:
+        """One more.
+
+        Args:
+            caller: hears the end.
+            outlook: what was to be done, part of the last answer.
+            serving: the plan that serves now.
+        """
+        self._waiters.append(_Waiter(caller, outlook, _built_at(serving)))
         self._last = None
 
-    def look(self, s: State, status: Callable[[], Mapping[str, object]], building: object, now_s: float) -> None:
+    def look(self, s: State, serving: PlanView | None, building: BuildView | None, now_s: float) -> None:
         """Tell everybody where things stand, if that is news or they have heard nothing for long.
 
         Args:
             s: the machine's.
-            status: the status document as JSON values.
-            building: view of the build in flight; another one is news.
+            serving: the plan that serves.
+            building: the build in flight; another view is news.
             now_s: monotonic.
         """
-        if not self._callers:
+        if not self._waiters:
             return
         ended = outcome(s)
         if ended is None:
-            news = s.step, s.building, s.loading, building
-            if news != self._last or now_s - self._said_s >= HEARTBEAT_S:
-                self._last, self._said_s = news, now_s
-                content = status()
-                for caller in self._callers:
-                    caller.progress({"status": content})
+            self._report(s, building, now_s)
             return
-        callers, self._callers = self._callers, []
-        for caller in callers:
-            if ended:
-                caller.error(ended)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if ended or serving is None:
+                waiter.caller.error(ended)
             else:
-                caller.done({"status": status()})
+                waiter.caller.done({**waiter.outlook, **_achieved(serving, waiter)})
+
+    def _report(self, s: State, building: BuildView | None, now_s: float) -> None:
+        news = s.step, s.building, s.loading, building
+        if news == self._last and now_s - self._said_s < HEARTBEAT_S:
+            return
+        self._last, self._said_s = news, now_s
+        content = {"phase": s.phase.value, "step": s.step.value, "building": asdict(building) if building else None}
+        for waiter in self._waiters:
+            waiter.caller.progress(content)
+
+
+def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:
+    return {
+        "built": serving.built_at != waiter.built_at,
+        "serving": serving.fingerprint,
+        "precision": serving.precision,
+        "target": serving.target,
+        "build_s": serving.build_s,
+        "verify": serving.verify,
+    }
+
+
+def _built_at(serving: PlanView | None) -> str:
+    return serving.built_at if serving else ""
 
 
 def outcome(s: State) -> str | None:

@@ -28,7 +28,7 @@ from vajra_edge.service.desk import TaskFailed
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State
 from vajra_edge.service.states import advance
-from vajra_edge.service.status import BuildView, SettingsView, Status
+from vajra_edge.service.status import BuildView, PlanView, SettingsView, Status
 from vajra_edge.service.watch import FileChanged
 from vajra_edge.service.wiring import Parts
 from vajra_edge.service.wish import Wish
@@ -48,12 +48,12 @@ class ReloadAsked:
     """Event: the settings are to be read again.
 
     Attributes:
-        look: somebody asked (SIGHUP, a client), so the weights file is looked at too, without settling.
         caller: who waits for the answer.
+        look: look at the weights file too, without settling; False: the settings file alone moved.
     """
 
-    look: bool = False
     caller: Caller | None = None
+    look: bool = True
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _file_changed(self, changed: FileChanged) -> None:
         if changed.name == "settings":
-            self._reload(ReloadAsked())
+            self._reload(ReloadAsked(look=False))
             return
         self._digest = changed.digest
         if changed.digest is None:
@@ -210,31 +210,31 @@ class Supervisor:
             return
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
-            asked.caller.done(wish.outlook(serving))
+            asked.caller.done(wish.outlook(serving, force=asked.force))
             return
         self._know(wish=wish, trouble="")
         self._advance(wish.event)
         if self._s.building or self._s.loading:
             log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, "; ".join(wish.why))
-        if asked:
-            self._rebuild(asked, wish)
-
-    def _rebuild(self, asked: RebuildAsked, wish: Wish) -> None:
-        if wish.rejected and not asked.force:
+        if asked and wish.rejected and not asked.force:
             asked.caller.error(wish.rejected)
-            return
+        elif asked:
+            self._rebuild(asked, wish.outlook(serving, force=asked.force))
+
+    def _rebuild(self, asked: RebuildAsked, outlook: Mapping[str, object]) -> None:
+        serving = self._serving()
         self._advance(events.Rebuild(asked.force))
         if asked.wait:
-            self._waiting.add(asked.caller)
+            self._waiting.add(asked.caller, outlook, serving)
         else:
-            asked.caller.done({"status": self.status().to_json()})
+            asked.caller.done({**outlook, "started": self._s.building is not None})
 
     def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
         try:
             if verb == "status":
                 caller.done({"status": self.status().to_json()})
             elif verb == "reload":
-                self._reload(ReloadAsked(look=True, caller=caller))
+                self._reload(ReloadAsked(caller))
             else:
                 self._work_out(RebuildAsked.of(caller, fields))
         except VajraError as error:
@@ -277,8 +277,11 @@ class Supervisor:
         self._advance(events.InferFailed(event.reason))
 
     def _tell_waiting(self) -> None:
-        now_s = time.monotonic()
-        self._waiting.look(self._s, lambda: self.status().to_json(), self._known.building, now_s)
+        self._waiting.look(self._s, self._serving(), self._known.building, time.monotonic())
+
+    def _serving(self) -> PlanView | None:
+        ready = self._parts.serving.ready
+        return PlanView.of(ready.manifest) if ready else None
 
     def _know(self, **news: Any) -> None:
         self._known = replace(self._known, **news)

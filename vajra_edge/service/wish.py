@@ -53,18 +53,18 @@ class Wish:
         """For the machine."""
         return Wanted(self.fingerprint.digest, self.have, self.fallback, self.rejected)
 
-    def outlook(self, serving: str | None) -> dict[str, object]:
+    def outlook(self, serving: str | None, *, force: bool = False) -> dict[str, object]:
         """What a rebuild would do and why, as JSON values.
 
         Args:
             serving: fingerprint of the plan that serves now, or None.
+            force: build even what is there.
         """
-        served = serving == self.fingerprint.digest
         return {
             "fingerprint": self.fingerprint.digest,
             "serving": serving,
             "have": self.have.value,
-            "build": not served and self.have is Have.MISSING,
+            "needed": force or self.have is Have.MISSING,
             "why": list(self.why),
             "rejected": self.rejected,
             "backend": self.request.backend,
