@@ -132,5 +132,6 @@ def test_a_fingerprint_survives_the_manifest(wanted: BuildRequest):
 def test_one_changed_setting_is_explained_under_its_name(wanted: BuildRequest):
     before = Fingerprint.of(wanted, TENSORRT)
     after = Fingerprint.of(replace(wanted, spec=replace(wanted.spec, nms=NmsSpec(iou=0.5))), TENSORRT)
-    phrase = "NMS iou 0.7, max_det 300, top_k 1000 -> iou 0.5, max_det 300, top_k 1000"
+    rest = f"max_det {NmsSpec().max_det}, top_k {NmsSpec().top_k}"
+    phrase = f"NMS iou 0.7, {rest} -> iou 0.5, {rest}"
     assert before.explain(after) == (phrase, "weights same")

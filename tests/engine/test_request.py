@@ -22,13 +22,20 @@ def test_what_the_settings_ask_for_is_in_the_request():
         None,
         {
             "weights": {"path": "net.onnx", "class_names": ["a", "b"], "stride": 32, "python": "py"},
-            "engine": {"img_size": [384, 640], "batch": 4, "nms_iou": 0.5, "max_det": 50, "build_timeout_s": 60.0},
+            "engine": {
+                "img_size": [384, 640],
+                "batch": 4,
+                "nms_iou": 0.5,
+                "max_det": 50,
+                "nms_top_k": 400,
+                "build_timeout_s": 60.0,
+            },
             "calibration": {"data": "photos"},
             "service": {"threads": 3},
         },
     )
     made = BuildRequest.of(wanted, "ab" * 32, "onnxruntime")
-    assert made.spec == EngineSpec(resolution_hw=(384, 640), batch=4, nms=NmsSpec(0.5, 50, 1000))
+    assert made.spec == EngineSpec(resolution_hw=(384, 640), batch=4, nms=NmsSpec(0.5, 50, 400))
     assert made.weights_path == Path.cwd() / "net.onnx"
     assert made.weights_python == Path.cwd() / "py"
     assert made.calibration.data == Path.cwd() / "photos"
