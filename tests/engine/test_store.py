@@ -368,3 +368,17 @@ def test_a_kill_at_any_moment_leaves_a_usable_current_or_a_clean_rebuild(
         assert point["again"]["wanted"], point
         if scenario != "no exchange":
             assert scenario == "forced" or point["after"]["wanted"] == point["after"]["wanted_found"], point
+
+
+def test_a_plan_of_a_disk_that_cannot_swap_names_is_replaced_all_the_same(
+    store: EngineStore, manifest_of: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(durable, "_exchange", lambda first, second: False)
+    store.commit(b"old", manifest_of("a"))
+    assert store.get(store.commit(b"new", manifest_of("a")).fingerprint).read() == b"new"
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_an_error_of_the_disk_while_swapping_names_is_one_line(store: EngineStore):
+    with pytest.raises(StoreError, match="No such file"), durable.reported(store.root, "written"):
+        durable._exchange(store.root / "a", store.root / "b")
