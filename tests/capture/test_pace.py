@@ -49,6 +49,11 @@ def test_a_jittering_camera_at_the_capped_rate_loses_next_to_nothing() -> None:
     assert passed >= 990
 
 
+def test_rounding_does_not_shift_the_frames_of_an_exact_multiple() -> None:
+    cap = RateCap(10.0)
+    assert [number for number in range(300) if cap.admits(number / 30.0)] == list(range(0, 300, 3))
+
+
 def test_a_pause_does_not_save_up_frames() -> None:
     cap = RateCap(10.0)
     cap.admits(0.0)

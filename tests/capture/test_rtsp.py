@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -39,7 +40,8 @@ class Server:
     def start(self, *more: str) -> None:
         command = [sys.executable, str(SERVER), "--port", str(self.port), "--clip", str(self.clip)]
         paths = ["--path", "/gate", "--path", "/yard", *more]
-        self.child = subprocess.Popen([*command, *paths], stdout=subprocess.PIPE, text=True)
+        here = {**os.environ, "TMPDIR": str(self.clip.parent)}  # where the server unpacks the clip
+        self.child = subprocess.Popen([*command, *paths], stdout=subprocess.PIPE, text=True, env=here)
         assert self.child.stdout is not None
         assert self.child.stdout.readline() == "ready\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 _LATE_S = 1.0  # later than this, the clip goes on from now instead of hurrying after the clock
-_EARLY = 0.2  # share of the interval by which a frame may come early: cameras jitter around their rate
+_EARLY = 0.2  # share of the interval by which a frame may come early: rounding and jitter make the punctual early
 _WINDOW_S = 5.0
 _WINDOW_FRAMES = 512
 
