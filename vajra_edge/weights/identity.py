@@ -47,7 +47,7 @@ def of(shapes: Mapping[str, tuple[int, ...]], where: object, task: str | None = 
         WeightsError: the task is not detection, or it is none of the five networks.
     """
     found = next((name for prefix, name in _TASKS.items() if _any_starts(shapes, prefix)), task)
-    if STEM in shapes and found is None and not _any_starts(shapes, "model.1.branch_det."):
+    if found is None and _any_starts(shapes, "model.1.") and not _any_starts(shapes, "model.1.branch_"):
         found = "classify"
     if found not in {None, "detect"}:
         raise WeightsError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from vajra_edge.weights.inert import DTYPES, STORAGE_ITEM_BYTES, is_foreign, is_
 from vajra_edge.weights.pickle_machine import Machine
 from vajra_edge.weights.pickle_values import CALLS, Refused
 
-MAX_OPCODES = 4_000_000  # nano: 88,000; xlarge with EMA and optimizer state: under a million
+MAX_OPCODES = 2_000_000  # nano: 88,000; xlarge with EMA and optimizer state: about 500,000
+_NAME = re.compile(r"[\w.]+ [\w.]+")
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError)
 
 
@@ -38,7 +40,10 @@ def check(pickle: bytes, storage_bytes: Mapping[str, int], path: Path) -> frozen
         UnsafeWeights: it asks for code, for memory the file does not hold, or is not a well-formed program.
         WeightsError: it belongs to another detection library.
     """
-    names = _names(pickle, path)
+    try:
+        names, odd = _survey(pickle)
+    except _MALFORMED as error:
+        raise _malformed(path, error) from error
     unknown = sorted(name for name in names if not _is_known(name) and not is_foreign(name))
     if unknown:
         raise UnsafeWeights(
@@ -55,10 +60,12 @@ def check(pickle: bytes, storage_bytes: Mapping[str, int], path: Path) -> frozen
             path=path,
             names=tuple(foreign),
         )
+    if odd is not None:
+        raise _refused(path, f"data.pkl holds {odd}, which torch.save does not write")
     try:
         Machine(storage_bytes).run(pickle)
     except Refused as refusal:
-        raise UnsafeWeights(f"weights {path}: {refusal}; nothing of it was run", path=path) from refusal
+        raise _refused(path, str(refusal)) from refusal
     except _MALFORMED as error:
         raise _malformed(path, error) from error
     return frozenset(filter(is_inert, names))
@@ -66,6 +73,14 @@ def check(pickle: bytes, storage_bytes: Mapping[str, int], path: Path) -> frozen
 
 def _is_known(name: str) -> bool:
     return name in CALLS or name in DTYPES or name in STORAGE_ITEM_BYTES or is_inert(name)
+
+
+def _refused(path: Path, reason: str) -> UnsafeWeights:
+    return UnsafeWeights(
+        f"weights {path}: {reason}; nothing of it was run",
+        remedy="give the file as training wrote it, or an ONNX export",
+        path=path,
+    )
 
 
 def _malformed(path: Path, error: Exception) -> UnsafeWeights:
@@ -77,22 +92,22 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown  # noqa: PLR2004  three names make the point
 
 
-def _names(pickle: bytes, path: Path) -> frozenset[str]:
-    """Every name in the program; one that hides from a plain reading is refused."""
-    names = set()
-    try:
+def _survey(pickle: bytes) -> tuple[frozenset[str], str | None]:
+    """Every name in the program, and the first thing in it that torch.save does not write by itself.
+
+    Raises:
+        ValueError and the like: it cannot be read as a pickle.
+    """
+    names, odd = set(), None
+    with warnings.catch_warnings():  # of an odd escape in a text that is about to be refused
+        warnings.simplefilter("ignore")
         for count, (opcode, operand, _) in enumerate(pickletools.genops(pickle)):
-            if opcode.name == "GLOBAL":
-                spaced = str(operand)
-                if not re.fullmatch(r"[\w.]+ [\w.]+", spaced):
-                    raise UnsafeWeights(f"weights {path} ask for the odd name {spaced[:80]!r}", path=path)
-                names.add(spaced.replace(" ", "."))
-            elif opcode.name in {"INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}:
-                raise UnsafeWeights(
-                    f"weights {path} name a class by opcode {opcode.name}, which torch.save never writes", path=path
-                )
+            if opcode.name == "GLOBAL" and _NAME.fullmatch(str(operand)):
+                names.add(str(operand).replace(" ", "."))
+            elif opcode.name == "GLOBAL":
+                odd = odd or f"the name {str(operand)[:80]!r}"
+            elif opcode.name not in Machine.STEPS:
+                odd = odd or f"opcode {opcode.name}"
             if count > MAX_OPCODES:
-                raise UnsafeWeights(f"weights {path}: data.pkl has over {MAX_OPCODES} opcodes", path=path)
-    except _MALFORMED as error:
-        raise _malformed(path, error) from error
-    return frozenset(names)
+                return frozenset(names), f"over {MAX_OPCODES} opcodes"
+    return frozenset(names), odd

@@ -42,17 +42,14 @@ class Machine:
         """Run the whole program.
 
         Args:
-            pickle: a program whose names were checked.
+            pickle: a program whose names and opcodes were checked; ``STEPS`` lists those that are known.
 
         Raises:
-            Refused: an opcode, call, key or tensor is none that ``torch.save`` writes.
+            Refused: a call, key or tensor is none that ``torch.save`` writes.
             ValueError, IndexError, KeyError, TypeError: it is not well formed.
         """
-        for opcode, argument, position in pickletools.genops(pickle):
-            step = self._STEPS.get(opcode.name)
-            if step is None:
-                raise Refused(f"opcode {opcode.name} at {position} of data.pkl is none that torch.save writes")
-            step(self, _OPERANDS.get(opcode.name, argument))
+        for opcode, argument, _ in pickletools.genops(pickle):
+            self.STEPS[opcode.name](self, _OPERANDS.get(opcode.name, argument))
 
     def _start(self, protocol: int) -> None:
         if protocol != _PROTOCOL or self._stack or self._memo:
@@ -158,7 +155,7 @@ class Machine:
             raise Refused(f"storage {key[:20]!r} is used as two types")
         self._stack.append(storage)
 
-    _STEPS: ClassVar[Mapping[str, Callable[[Machine, Any], None]]] = {
+    STEPS: ClassVar[Mapping[str, Callable[[Machine, Any], None]]] = {
         "PROTO": _start,
         "STOP": _stop,
         "GLOBAL": _name,
