@@ -134,6 +134,10 @@ class _Run:
         while len(blocks) < 2 or time.monotonic() < until_s:  # noqa: PLR2004  a median needs a pair
             before_ms = self._bare(BLOCK_S / 2)
             published, counters = self._pipelined(self._eager, BLOCK_S)
+            if len(published) < 3:  # noqa: PLR2004  two gaps
+                raise VajraError(
+                    f"only {len(published)} frames in {BLOCK_S} s", remedy="check the clip, or try a smaller network"
+                )
             whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
             blocks.append(((before_ms + self._bare(BLOCK_S / 2)) / 2, whole_ms, counters))
             paced = _Camera(self._paced, self._inbox.put)
@@ -162,8 +166,6 @@ class _Run:
         pipeline.start()
         time.sleep(seconds)
         pipeline.stop(5.0)
-        if len(seen) < 3:  # noqa: PLR2004  two gaps
-            raise VajraError(f"only {len(seen)} frames in {seconds} s", remedy="check the clip, or give --seconds more")
         return seen, pipeline.counters()
 
 

@@ -5,6 +5,7 @@ It has no frame, engine or message path of its own.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,16 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from vajra_edge.capture.source import make
 from vajra_edge.commands.watch import Lines, Screen, follow
+from vajra_edge.demo.broker import die_with_parent
 from vajra_edge.demo.packaged import DEVICE, as_toml, broker_settings, overrides
-from vajra_edge.errors import ControlError, VajraError
-from vajra_edge.service.control_client import ask
+from vajra_edge.errors import VajraError
 from vajra_edge.settings import Settings, load
 
 GRACE_S = 5.0
@@ -31,14 +31,17 @@ GRACE_S = 5.0
 def demo(*, max_frames: int | None, source: str | None, weights: Path | None, broker: str | None, as_json: bool) -> int:
     """Run the daemon on the packaged clip and show what a subscriber receives; returns the daemon's exit code."""
     with ExitStack() as stack:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the daemon too, as Ctrl-C does
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-demo-")))
         config = folder / "config.toml"
         mqtt = broker_settings(broker, stack)
         config.write_text(as_toml(overrides(folder, mqtt, source=source, weights=weights)), encoding="utf-8")
         log = folder / "daemon.log"
+        settings = load(config)
+        make(settings.cameras[0])
         daemon = stack.enter_context(_daemon(config, max_frames, None if as_json else log))
         stack.callback(_end, daemon)
-        shown = _show(load(config), daemon, max_frames, as_json=as_json)
+        shown = _show(settings, daemon, max_frames, as_json=as_json)
         code = _end(daemon)
         if code and not as_json:
             sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
@@ -53,44 +56,21 @@ def _daemon(config: Path, max_frames: int | None, log: Path | None) -> subproces
     # Its own session: Ctrl-C ends our view first, and then we end the daemon politely.
     with ExitStack() as stack:
         error = stack.enter_context(log.open("wb")) if log else None
-        return subprocess.Popen(command, stdout=error or sys.stderr, stderr=error, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=error or sys.stderr,
+            stderr=error,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, through a library that is loaded already
+        )
 
 
 def _show(settings: Settings, daemon: subprocess.Popen[bytes], max_frames: int | None, *, as_json: bool) -> int:
     ended = _ended_since(daemon)
     if as_json:
         return follow(settings.mqtt, DEVICE, Lines(sys.stdout.buffer), max_frames, ended)
-    console = Console()
-    _show_build(settings, daemon, console)
-    with Live(console=console, auto_refresh=False) as live:
+    with Live(console=Console(), auto_refresh=False) as live:
         return follow(settings.mqtt, DEVICE, Screen(live), max_frames, ended)
-
-
-def _show_build(settings: Settings, daemon: subprocess.Popen[bytes], console: Console) -> None:
-    """A progress bar until the engine serves, from the same control socket that ``status`` asks."""
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=100)
-        while daemon.poll() is None:
-            status = _status(settings)
-            engine = status.get("engine") or {}
-            building = engine.get("building") or {}
-            if status.get("phase") == "serving":
-                return
-            percent = building.get("percent")
-            bar.update(
-                task, description=str(building.get("stage") or status.get("phase") or "starting"), completed=percent
-            )
-            time.sleep(0.1)
-
-
-def _status(settings: Settings) -> dict[str, Any]:
-    try:
-        for reply in ask(settings.service.control_socket, {"verb": "status"}):
-            return dict(reply.get("status") or reply)
-    except ControlError:
-        pass  # not up yet
-    return {}
 
 
 def _ended_since(daemon: subprocess.Popen[bytes]) -> Callable[[], bool]:

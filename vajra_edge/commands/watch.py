@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 import orjson
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -75,6 +76,7 @@ def follow(
                 for received in subscription.poll(_POLL_S):
                     shown += view.take(received)
                     if max_messages is not None and shown >= max_messages:
+                        view.refresh(subscription.trouble)
                         return shown
                 view.refresh(subscription.trouble)
         except KeyboardInterrupt:
@@ -167,8 +169,19 @@ class Board:
         self._messages += is_detections
         return is_detections
 
-    def render(self, trouble: str = "") -> Table:
-        """The table as of now, with the reason why nothing arrives, if so."""
+    def render(self, trouble: str = "") -> Group:
+        """The table as of now, a bar for each engine that is being built, and the reason why nothing arrives, if so."""
+        building = [self._bar(name, status["progress"]) for name, status in sorted(self._devices.items())]
+        return Group(*(bar for bar in building if bar is not None), self._table(trouble))
+
+    def _bar(self, device: str, progress: float | None) -> Table | None:
+        if progress is None:
+            return None
+        row = Table.grid(padding=(0, 1))
+        row.add_row(f"{device}: building its engine", ProgressBar(1.0, progress, width=40), f"{progress:.0%}")
+        return row
+
+    def _table(self, trouble: str) -> Table:
         now_s = self._clock()
         table = Table(title="vajra-edge", caption=self._caption(trouble), expand=True, title_justify="left")
         for heading in ("device", "camera", "state", "msg/s", "seen", "age", "engine"):
@@ -205,7 +218,12 @@ class Board:
             row = self._row(device, str(payload["camera"]))
             row.state, row.reason = str(payload["state"]), str(payload["reason"])
         elif parts[-1] == "status":
-            self._devices[device] = {"state": str(payload["state"]), "reason": str(payload["reason"])}
+            progress = None if payload["progress"] is None else float(payload["progress"])
+            self._devices[device] = {
+                "state": str(payload["state"]),
+                "reason": str(payload["reason"]),
+                "progress": progress,
+            }
         return False
 
     def _row(self, device: str, camera: str) -> CameraRow:
