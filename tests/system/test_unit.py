@@ -1,0 +1,95 @@
+"""The unit and its sysusers file, as systemd's own tools read them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "systemd"
+UNIT = FOLDER / "vajra-edge.service"
+
+pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="absent here: systemd-analyze")
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_systemd_accepts_every_line(tmp_path):
+    """The program is not installed here: any other executable stands in its place."""
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/vajra-edge/bin/vajra-edge", str(Path(sys.executable).resolve())))
+    ended = analyze("verify", "--man=no", str(unit))
+    assert ended.stderr.strip() == ""
+    assert ended.returncode == 0
+
+
+def test_a_wrong_line_would_be_seen(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("ProtectClock=yes", "ProtectClocks=yes"))
+    assert "ProtectClocks" in analyze("verify", "--man=no", str(unit)).stderr
+
+
+def test_the_sandbox_is_tight():
+    ended = analyze("security", "--offline=true", "--threshold=17", "--no-pager", str(UNIT))
+    if "unrecognized option" in ended.stderr or "Unknown option" in ended.stderr:
+        pytest.skip("absent here: systemd-analyze security --offline, which came with systemd 250")
+    assert ended.returncode == 0, ended.stdout
+    score = re.search(r"exposure level for vajra-edge\.service: ([\d.]+)", ended.stdout)
+    assert score
+    assert float(score[1]) <= 1.7
+
+
+def settings() -> dict[str, list[str]]:
+    """Every ``Name=value`` of the unit, comments left out."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_a_broken_settings_file_is_not_tried_again_and_everything_else_is():
+    unit = settings()
+    assert unit["RestartPreventExitStatus"] == ["78"]
+    assert unit["Restart"] == ["on-failure"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
+
+
+def test_stop_waits_longer_than_the_default_drain_time():
+    from vajra_edge.settings import ServiceSettings
+
+    assert int(settings()["TimeoutStopSec"][0]) > ServiceSettings().drain_s + 10
+
+
+def test_no_broker_or_camera_with_a_public_address_is_cut_off_in_silence():
+    assert "IPAddressDeny" not in settings()
+
+
+def test_the_users_file_names_the_units_user_and_every_group_it_asks_for():
+    users = [line.split() for line in (FOLDER / "vajra-edge.sysusers").read_text().splitlines() if line[:1] in "ugm"]
+    unit = settings()
+    assert ["u", *unit["User"]] in [line[:2] for line in users]
+    groups = {line[1] for line in users if line[0] == "g"}
+    assert set(unit["SupplementaryGroups"][0].split()) <= groups
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="absent here: systemd-sysusers")
+def test_systemd_makes_the_user_from_the_file(tmp_path):
+    for folder in ("etc", "usr/lib/sysusers.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(FOLDER / "vajra-edge.sysusers", tmp_path / "usr/lib/sysusers.d/vajra-edge.conf")
+    ended = subprocess.run(
+        ["systemd-sysusers", f"--root={tmp_path}", "vajra-edge.conf"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^vajra-edge:.*:/var/lib/vajra-edge:", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
+    groups = (tmp_path / "etc/group").read_text()
+    assert re.search(r"^video:.*vajra-edge", groups, re.MULTILINE)
+    assert re.search(r"^render:.*vajra-edge", groups, re.MULTILINE)
