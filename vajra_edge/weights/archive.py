@@ -62,16 +62,24 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(f"weights {path} cannot be read: {reason}", path=path) from error
+    before = os.fstat(descriptor)
+    try:
+        _check_file(before, path)
+    except WeightsError:
+        os.close(descriptor)
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise WeightsError(f"weights {path} is not a regular file", path=path)
-        if before.st_size > MAX_FILE_BYTES:
-            raise WeightsError(f"weights {path} has {before.st_size} bytes, more than {MAX_FILE_BYTES}", path=path)
         yield file
         after = os.fstat(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise WeightsError(f"weights {path} was written to while it was read", remedy="try again", path=path)
+
+
+def _check_file(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError(f"weights {path} is not a regular file", path=path)
+    if status.st_size > MAX_FILE_BYTES:
+        raise WeightsError(f"weights {path} has {status.st_size} bytes, more than {MAX_FILE_BYTES}", path=path)
 
 
 def digest(file: BinaryIO) -> str:
