@@ -35,7 +35,9 @@ class Inputs(Protocol):
         ...
 
 
-def observe(onnx_bytes: bytes, signature: Signature, images: Inputs, algorithm: str, report: Report) -> Ranges:
+def observe(
+    onnx_bytes: bytes, signature: Signature, images: Inputs, algorithm: str, report: Report, threads: int | None = None
+) -> Ranges:
     """Run all images through the graph and keep how large each tensor gets.
 
     Args:
@@ -44,30 +46,32 @@ def observe(onnx_bytes: bytes, signature: Signature, images: Inputs, algorithm: 
         images: the calibration set.
         algorithm: minmax, percentile or entropy.
         report: takes progress; may raise to stop.
+        threads: of the CPU; None: all.
 
     Raises:
         CalibrationError: an image cannot be read, the network fails on it, or a tensor is not finite.
     """
     tensors = probes.measurable(onnx_bytes)
     means = probes.channelled(onnx_bytes)
-    found = _extremes(onnx_bytes, signature, _Pass(images, signature, report, "ranges"), tensors, means)
+    found = _extremes(onnx_bytes, signature, _Pass(images, signature, report, "ranges", threads), tensors, means)
     ranges = Ranges(
         found, "minmax", key_of(onnx_bytes, images.digest, algorithm), structure_of(onnx_bytes), len(images)
     )
     if algorithm == "minmax":
         return ranges
-    counted = _Pass(images, signature, report, "histograms")
+    counted = _Pass(images, signature, report, "histograms", threads)
     return ranges.with_amax(_limits(onnx_bytes, signature, counted, ranges, algorithm), algorithm)
 
 
 class _Pass:
     """One run over all images, with progress and an error where fewer come than were promised."""
 
-    def __init__(self, images: Inputs, signature: Signature, report: Report, what: str) -> None:
+    def __init__(self, images: Inputs, signature: Signature, report: Report, what: str, threads: int | None) -> None:
         self.images = images
         self.signature = signature
         self.report = report
         self.what = what
+        self.threads = threads
 
     def each(self, act: Callable[[NDArray[np.float32]], None]) -> None:
         count, done = len(self.images), 0
@@ -84,7 +88,7 @@ class _Pass:
 def _extremes(
     onnx_bytes: bytes, signature: Signature, run: _Pass, tensors: list[str], means: list[str]
 ) -> dict[str, Range]:
-    replay = Replay(probes.extremes(onnx_bytes, tensors, means), signature)
+    replay = Replay(probes.extremes(onnx_bytes, tensors, means), signature, run.threads)
     low, high = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
     sums: dict[str, NDArray[np.float64]] = {}
 
@@ -120,7 +124,7 @@ def _require_finite(tensors: list[str], *rows: NDArray[np.float32]) -> None:
 
 def _limits(onnx_bytes: bytes, signature: Signature, run: _Pass, ranges: Ranges, algorithm: str) -> dict[str, float]:
     amax = {name: value for name, value in ranges.amax().items() if value > 0}
-    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature)
+    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature, run.threads)
     counts = {name: np.zeros(histogram.BINS, np.int64) for name in amax}
 
     def act(image: NDArray[np.float32]) -> None:

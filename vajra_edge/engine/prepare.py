@@ -22,8 +22,9 @@ from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.replay import Replay
 from vajra_edge.engine.sensitivity import Choice, Clock
 from vajra_edge.errors import CalibrationError
-from vajra_edge.graph import half, placement, qdq, switches
+from vajra_edge.graph import half, placement, qdq, qlinear, switches
 from vajra_edge.graph.macs import elements, macs_by_layer
+from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import Wiring, load
 
@@ -48,6 +49,8 @@ class Calibration:
         cache: where range files are kept; None keeps none.
         reuse: ranges of earlier weights of the same network may be used; said in the notes.
         budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
+        threads: of the CPU; None: all.
+        fused: the graph is for ONNX Runtime's CPU kernels instead of TensorRT, see ``graph.qlinear``.
     """
 
     images: CalibrationSet
@@ -55,6 +58,8 @@ class Calibration:
     cache: RangeCache | None = None
     reuse: bool = False
     budget_s: float = BUDGET_S
+    threads: int | None = None
+    fused: bool = False
 
 
 def prepare_half(onnx_bytes: bytes) -> tuple[bytes, Notes]:
@@ -103,7 +108,12 @@ def prepare_int8(
         "int8_layers": len(placed.layers),
         "high": {names.get(key, key): reason for key, reason in placed.high.items()},
     }
-    return qdq.quantize(onnx_bytes, placed, ranges.amax(), ranges.means()), notes
+    return _quantized(onnx_bytes, placed, ranges, calibration), notes
+
+
+def _quantized(onnx_bytes: bytes, placed: Placement, ranges: Ranges, calibration: Calibration) -> bytes:
+    quantized = qdq.quantize(onnx_bytes, placed, ranges.amax(), ranges.means())
+    return qlinear.to_qlinear(quantized, ranges.limits()) if calibration.fused else quantized
 
 
 def ranges_for(
@@ -121,7 +131,9 @@ def ranges_for(
         found = calibration.cache.similar(structure_of(onnx_bytes), calibration.algorithm)
         source = "reused: measured with other weights or images"
     if found is None:
-        found, source = observe(onnx_bytes, signature, calibration.images, calibration.algorithm, report), "measured"
+        images, algorithm = calibration.images, calibration.algorithm
+        found = observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
+        source = "measured"
         if calibration.cache:
             calibration.cache.put(found)
     notes = {"algorithm": found.algorithm, "images": found.images, "key": found.key, "source": source}
@@ -142,10 +154,10 @@ def _choose(
     work = {key: count for key, count in macs.items() if key in placed.layers}
     work |= elements(wiring, placed.shortcuts, signature.resolution_hw)
     units = list(work)
-    quantized = qdq.quantize(onnx_bytes, placed, ranges.amax(), ranges.means())
+    quantized = _quantized(onnx_bytes, placed, ranges, calibration)
     output = switches.raw_output(onnx_bytes, signature)
     graph = switches.switchable(onnx_bytes, quantized, units, output)
-    lab = _Lab(Replay(graph, signature), output, units, report)
+    lab = _Lab(Replay(graph, signature, calibration.threads), output, units, report)
     lab.pick(calibration.images.some(CANDIDATE_IMAGES), signature.resolution_hw)
     return sensitivity.choose(lab.trial, work, sum(macs.values()), calibration.budget_s, clock)
 

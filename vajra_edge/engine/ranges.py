@@ -62,6 +62,10 @@ class Ranges:
         """Largest magnitude that INT8 must hold, by tensor."""
         return {name: entry.amax for name, entry in self.tensors.items()}
 
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value, no further out than ``amax``, by tensor."""
+        return {name: (max(one.low, -one.amax), min(one.high, one.amax)) for name, one in self.tensors.items()}
+
     def means(self) -> dict[str, tuple[float, ...]]:
         """Mean of each channel, by tensor, where it was measured."""
         return {name: entry.mean for name, entry in self.tensors.items() if entry.mean}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge import device
 from vajra_edge.errors import CalibrationError
 from vajra_edge.graph.signature import Signature
 
@@ -23,18 +24,20 @@ class Replay:
     Args:
         onnx_bytes: the graph.
         signature: tells input, batch and size.
+        threads: of the CPU; None: all that this process may use.
 
     Raises:
         CalibrationError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, onnx_bytes: bytes, signature: Signature) -> None:
+    def __init__(self, onnx_bytes: bytes, signature: Signature, threads: int | None = None) -> None:
         import onnxruntime
 
         self._failures = _failures()
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads or device.usable_cpus()
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])

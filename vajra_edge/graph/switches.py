@@ -26,8 +26,8 @@ def switchable(onnx_bytes: bytes, quantized: bytes, units: Sequence[str], output
 
     Args:
         onnx_bytes: the FP32 graph.
-        quantized: the same graph after ``qdq.quantize``.
-        units: keys of the nodes that get a switch; the position is that in ``INPUT``.
+        quantized: the same graph after ``qdq.quantize``, and ``qlinear.to_qlinear`` if that is what will run.
+        units: keys of the nodes that get a switch, at least one; the position is that in ``INPUT``.
         output: the tensor that becomes the only output; what does not lead to it goes.
     """
     from onnx import TensorProto, helper
@@ -35,13 +35,13 @@ def switchable(onnx_bytes: bytes, quantized: bytes, units: Sequence[str], output
     mixed = Wiring(load(quantized))
     plain = Wiring(raise_opset(load(onnx_bytes), opset_of(mixed.model)))
     before = {key(node): node for node in plain.nodes}
+    owners = _Owners(plain, units)
     graph = mixed.model.graph
     graph.initializer.extend(tensor for name, tensor in plain.tensors.items() if name not in mixed.tensors)
-    position = {unit: at for at, unit in enumerate(units)}
     nodes: list[Any] = []
     for node in mixed.nodes:
-        if key(node) in position:
-            nodes += _switch(graph, node, before[key(node)], position[key(node)])
+        if key(node) in before:
+            nodes += _switch(graph, node, before[key(node)], owners)
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(_leading_to(output, nodes))
@@ -77,18 +77,47 @@ def raw_output(onnx_bytes: bytes, signature: Signature) -> str:
     return entering.pop()
 
 
-def _switch(graph: Any, node: Any, before: Any, at: int) -> list[Any]:
+class _Owners:
+    """Which unit's switch decides about an input: its own, else that of the nearest unit before it, else behind it."""
+
+    def __init__(self, wiring: Wiring, units: Sequence[str]) -> None:
+        self.wiring = wiring
+        self.position = {unit: at for at, unit in enumerate(units)}
+        self.made: set[int] = set()
+
+    def of(self, node: Any, tensor: str) -> int:
+        if key(node) in self.position:
+            return self.position[key(node)]
+        for behind in (False, True):
+            pending, seen = [tensor], {tensor}
+            for name in pending:
+                makers = [self.wiring.producer[name]] if name in self.wiring.producer else []
+                for near in self.wiring.readers[name] if behind else makers:
+                    if key(near) in self.position:
+                        return self.position[key(near)]
+                    further = near.output if behind else self.wiring.activations(near)
+                    pending += [found for found in further if found not in seen]
+                    seen.update(further)
+        return 0
+
+
+def _switch(graph: Any, node: Any, before: Any, owners: _Owners) -> list[Any]:
     """Nodes that choose each input in which ``node`` and ``before`` differ."""
     from onnx import helper, numpy_helper
 
-    index, on = f"/switch/index/{at}", f"/switch/on/{at}"
-    graph.initializer.append(numpy_helper.from_array(np.array(at, np.int64), index))
-    made = [helper.make_node("Gather", [INPUT, index], [on], on, axis=0)]
+    made = []
     for slot, (now, then) in enumerate(zip(node.input, before.input, strict=True)):
-        if now != then:
-            chosen = f"/switch/{at}/{slot}"
-            made.append(helper.make_node("Where", [on, now, then], [chosen], chosen))
-            node.input[slot] = chosen
+        if now == then:
+            continue
+        at = owners.of(node, then)
+        index, on = f"/switch/index/{at}", f"/switch/on/{at}"
+        if at not in owners.made:
+            owners.made.add(at)
+            graph.initializer.append(numpy_helper.from_array(np.array(at, np.int64), index))
+            made.append(helper.make_node("Gather", [INPUT, index], [on], on, axis=0))
+        chosen = f"/switch/{key(node)}/{slot}"
+        made.append(helper.make_node("Where", [on, now, then], [chosen], chosen))
+        node.input[slot] = chosen
     return made
 
 

@@ -1,0 +1,164 @@
+"""Accuracy of every precision beside FP32, as one JSON document.
+
+    python tests/bench/int8_accuracy.py [--data ../shared/data] [--only nano,yolox] [--images 0] [--budget-s 300]
+
+yolox is scored on coco128 in two folds (calibrated on one half, scored on the other, then swapped), the trained nano on
+the labelled frames of vtest.avi, calibrated on frames 0 to 599. Points are 100 times mAP50-95.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vajra_edge.dataset import Dataset, Entry, open_dataset
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
+from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.evaluate import coco
+from vajra_edge.geometry.decode import multi_label
+from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.graph import signature
+from vajra_edge.labels import Truth
+
+
+@dataclass(frozen=True)
+class Fold:
+    name: str
+    network: Path
+    calibration: Dataset
+    scored: Dataset
+
+
+def folds(data: Path, images: int) -> Iterable[Fold]:
+    photos = open_dataset(data / "coco128.yaml")
+    halves = [replace(photos, entries=photos.entries[start::2]) for start in (0, 1)]
+    for number, (calibration, scored) in enumerate((halves, halves[::-1])):
+        yield Fold(f"yolox fold {number}", data / "models/yolox_nano_v8layout.onnx", calibration, few(scored, images))
+    video = data / "videos/vtest.avi"
+    clip = open_dataset(video)
+    trained = replace(clip, entries=tuple(entry for entry in clip.entries if (entry.frame or 0) < 600))
+    labels = json.loads((data / "labels/vtest_val.json").read_text())["frames"]
+    size = np.array((768, 576, 768, 576), np.float32)
+    entries = [Entry(video, int(frame), truth(rows, size)) for frame, rows in labels.items()]
+    scored = Dataset(video, tuple(sorted(entries, key=lambda one: one.frame or 0)), photos.class_names, labelled=True)
+    yield Fold("nano", data / "models/vajra-v1-nano-det-cctv.onnx", trained.sample(most=64), few(scored, images))
+
+
+def few(scored: Dataset, images: int) -> Dataset:
+    return scored.sample(most=images) if images else scored
+
+
+def truth(rows: list[list[float]], size: Any) -> Truth:
+    found = []
+    for label, cx, cy, w, h in rows:
+        box = np.array((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), np.float32) * size
+        found.append((int(label), [float(side) for side in box], False))
+    return Truth.of(found)
+
+
+def points(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool = True) -> dict[str, float]:
+    """mAP in points; ``written`` runs Q/DQ as separate operators (TensorRT's arithmetic), else as a plan would run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if precise:  # without it a processor that lacks VNNI sums pairs of products in 16 bits, which saturate
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    known = signature.read(onnx_bytes)
+    letterbox, found, truths, taken_s = Letterbox(known.resolution_hw), [], [], []
+    for picture in scored:
+        batch = letterbox.blank(1)
+        where = letterbox.apply(picture.image, batch[0])
+        before_s = time.perf_counter()
+        output = session.run(None, {known.input_name: batch})[0][0]
+        taken_s.append(time.perf_counter() - before_s)
+        boxes = multi_label(output, coco.CONFIDENCE, coco.NMS_IOU, coco.MAX_DET)
+        height, width = picture.image.shape[:2]
+        found.append(replace(boxes, xyxy=where.to_image(boxes.xyxy, (width, height))))
+        truths.append(picture.truth or Truth.of([]))
+    scores = coco.score(truths, found, known.class_names)
+    return {
+        "map50_95": round(100 * scores.map50_95, 2),
+        "map50": round(100 * scores.map50, 2),
+        "median_ms": round(1e3 * float(np.median(taken_s)), 1),
+        "bytes": len(onnx_bytes),
+    }
+
+
+def onnxruntime_defaults(onnx_bytes: bytes, images: CalibrationSet) -> bytes:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    known = signature.read(onnx_bytes)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = images.inputs(known.resolution_hw)
+
+        def get_next(self) -> Any:
+            batch = next(self.batches, None)
+            return None if batch is None else {known.input_name: batch}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, quantized = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        plain.write_bytes(onnx_bytes)
+        quantize_static(plain, quantized, Reader())
+        return quantized.read_bytes()
+
+
+def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    onnx_bytes = fold.network.read_bytes()
+    known = signature.read(onnx_bytes)
+    images = CalibrationSet(fold.name, fold.calibration)
+    rows: dict[str, Any] = {}
+
+    def add(name: str, graph: bytes, *, written: bool, precise: bool = True, **more: Any) -> None:
+        row = points(graph, fold.scored, written=written, precise=precise) | more
+        first = rows.get("fp32", row)
+        row |= {"lost": round(first["map50_95"] - row["map50_95"], 2), "size": round(len(graph) / len(onnx_bytes), 3)}
+        rows[name] = row
+        say(f"{fold.name}: {name}: {row['map50_95']} points, lost {row['lost']}")
+
+    add("fp32", onnx_bytes, written=True)
+    add("fp16", prepare_half(onnx_bytes)[0], written=True)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Calibration(images, cache=RangeCache(Path(folder)), budget_s=budget_s)
+        for name, fused in (("int8", False), ("int8 for the CPU", True)):
+            started_s = time.monotonic()
+            graph, notes = prepare_int8(onnx_bytes, known, replace(recipe, fused=fused), lambda _: None)
+            prepared_s = round(time.monotonic() - started_s, 1)
+            chosen = {key: notes[key] for key in ("int8_share", "int8_layers", "chosen", "curve")}
+            add(name, graph, written=not fused, prepared_s=prepared_s, **chosen)
+    # ONNX Runtime 1.32 refuses its own graph of yolox with the precise option ("replace the existing tensor").
+    add("quantize_static defaults", onnxruntime_defaults(onnx_bytes, images), written=False, precise=False)
+    return {"calibrated_on": len(images), "scored_on": len(fold.scored), "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "../shared/data")
+    parser.add_argument("--only", default="yolox,nano")
+    parser.add_argument("--images", type=int, default=0, help="score on so many only; 0: all")
+    parser.add_argument("--budget-s", type=float, default=300.0)
+    chosen = parser.parse_args()
+    wanted = chosen.only.split(",")
+    table = {}
+    for fold in folds(chosen.data, chosen.images):
+        if fold.name.split()[0] in wanted:
+            table[fold.name] = measured(fold, chosen.budget_s, lambda text: print(text, flush=True))
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()
