@@ -15,7 +15,24 @@ Imports point one way, and each package says what it holds:
     pipeline                     where capture, detect and publish meet
     service                      the daemon: states, supervisor, build child, control socket, systemd
     commands                     what an operator types
+    offline                      export, val and predict on a desk
     api                          what a Python user types: ``from vajra_edge import Vajra``
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vajra_edge.api import Vajra as Vajra
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``Vajra``, loaded when it is asked for: the daemon never does."""
+    if name == "Vajra":
+        from vajra_edge.api import Vajra
+
+        return Vajra
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,7 +75,7 @@ class Folder:
             path = self._images[self._next]
             self._next += 1
             try:
-                image = _read_image(path)
+                image = read_image(path)
             except SourceError as error:
                 self._skip(error)
                 continue
@@ -100,7 +100,7 @@ class Folder:
             log.warning("%s; skipped, further ones are only counted", error)
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
     """One image, turned upright by its EXIF orientation."""
     cv2 = load_cv2()
     try:

@@ -57,6 +57,21 @@ class Report:
     speed_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def map50_95(self) -> float:
+        """COCO's primary figure, 0..1."""
+        return self.scores.map50_95
+
+    @property
+    def map50(self) -> float:
+        """At IoU 0.50."""
+        return self.scores.map50
+
+    @property
+    def per_class(self) -> tuple[ClassScore, ...]:
+        """Each class that the ground truth holds."""
+        return self.scores.per_class
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, unrounded: those of ``Scores``, then ``speed_ms`` and ``notes``."""
         return {

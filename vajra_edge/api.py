@@ -1,0 +1,202 @@
+"""Vajra: weights, an engine or a stored plan behind export, val and predict; thin over ``offline`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+from typing_extensions import Self
+
+from vajra_edge.dataset import open_dataset
+from vajra_edge.engine.backend import Runner
+from vajra_edge.errors import VajraError
+from vajra_edge.evaluate import coco
+from vajra_edge.evaluate.report import Report
+from vajra_edge.evaluate.validate import validate
+from vajra_edge.offline import loaded
+from vajra_edge.offline.arguments import DEFAULT_DATA, Device, ExportArguments, ImageSize
+from vajra_edge.offline.export import Exported, export
+from vajra_edge.offline.lent import Lent
+from vajra_edge.offline.loaded import Loaded, RunArguments
+from vajra_edge.offline.phrasing import users_words
+from vajra_edge.offline.predict import predict
+from vajra_edge.offline.progress import building, counting
+from vajra_edge.offline.saving import Saver
+from vajra_edge.offline.shots import Source, feeds
+from vajra_edge.offline.thresholds import thresholds
+from vajra_edge.results import Results
+from vajra_edge.settings import ENV_PREFIX, StoreSettings
+
+
+class Vajra:
+    """A detection network and what can be done with it.
+
+    It is opened at its first val or predict, and stays open for the next ones until ``close``.
+
+    Args:
+        weights: a ``.pt``, ``.onnx`` or ``.engine`` file, or the fingerprint of a plan in this device's store.
+        verbose: show progress on stderr.
+        state_dir: of the store; None: ``VAJRA_EDGE_STORE__STATE_DIR``, else the daemon's default.
+    """
+
+    def __init__(self, weights: str | Path, verbose: bool = False, *, state_dir: str | Path | None = None) -> None:
+        self.weights = str(weights)
+        self.verbose = verbose
+        default = os.environ.get(f"{ENV_PREFIX}STORE__STATE_DIR") or StoreSettings().state_dir
+        self.state_dir = Path(state_dir or default)
+        self._open: dict[RunArguments, tuple[Loaded, Lock]] = {}
+
+    def export(
+        self,
+        format: str = "engine",  # noqa: A002  upstream's name
+        img_size: ImageSize = 640,
+        half: bool = False,
+        int8: bool = False,
+        dynamic: bool = False,
+        simplify: bool = True,
+        workspace: float | None = None,
+        nms: bool = False,
+        batch: int = 1,
+        data: str | Path | None = DEFAULT_DATA,
+        fraction: float = 1.0,
+        device: Device = None,
+    ) -> str:
+        """Build an engine, or write the ONNX graph, beside the weights, and compare it with the FP32 network.
+
+        Args:
+            format: ``engine`` for TensorRT, or ``onnx``.
+            img_size: input side, or (height, width), in pixels; rounded up to the stride.
+            half: FP16; boxes and NMS stay FP32.
+            int8: INT8, calibrated on ``data``; layers that cost too much agreement stay higher.
+            dynamic: take smaller images and batches too.
+            simplify: run onnxslim over the graph.
+            workspace: most scratch memory of the builder in GiB; None: from what is free.
+            nms: put non-maximum suppression into the network (iou 0.7, 300 boxes).
+            batch: most images in one call.
+            data: data.yaml whose val images calibrate INT8; an image folder or a video does too.
+            fraction: share of them that is used, spread evenly.
+            device: where it runs: 0 or another GPU, ``dla:0``, ``dla:1``; for ONNX also ``cpu``.
+
+        Returns:
+            The file: ``<stem>.engine`` or ``<stem>.onnx``; ``<stem>.fp16.onnx`` and ``<stem>.int8.onnx`` by precision.
+
+        Raises:
+            VajraError: in one line, with what to do; nothing is written then.
+        """
+        return str(
+            self.exported(
+                ExportArguments(
+                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device)
+                )
+            ).path
+        )
+
+    def exported(self, arguments: ExportArguments) -> Exported:
+        """``export`` with its figures: precision achieved, seconds, and what the comparison saw."""
+        with users_words(), building(self.verbose) as report:
+            return export(Path(self.weights), arguments, report)
+
+    def val(
+        self,
+        data: str | Path,
+        device: Device = None,
+        img_size: ImageSize | None = None,
+        half: bool = False,
+        batch: int | None = None,
+        conf: float = coco.CONFIDENCE,
+        iou: float | None = None,
+    ) -> Report:
+        """Score the network on a dataset's val images: COCO mAP and milliseconds an image.
+
+        Args:
+            data: a data.yaml or COCO json.
+            device: where to run; None: the best there is.
+            img_size: None: what it was made for.
+            half: run FP32 weights in FP16.
+            batch: images in one call; None: what it was made for.
+            conf: lowest confidence that counts.
+            iou: of NMS; None: 0.7, or what is baked in.
+
+        Raises:
+            VajraError: in one line, with what to do.
+        """
+        with users_words():
+            runner, most = self._runner(RunArguments(img_size, half, batch, device))
+            keep = thresholds(runner.signature, conf, iou)
+            pictures = open_dataset(Path(data))
+            with counting(self.verbose, "val", len(pictures)) as advance:
+                return validate(runner, pictures, keep.conf, keep.iou, most, advance)
+
+    def predict(
+        self,
+        source: Source,
+        conf: float = 0.25,
+        iou: float | None = None,
+        classes: Sequence[int | str] | int | str | None = None,
+        max_det: int | None = None,
+        img_size: ImageSize | None = None,
+        half: bool = False,
+        batch: int | None = None,
+        device: Device = None,
+        save: bool = False,
+        stream: bool = False,
+    ) -> list[Results] | Iterator[Results]:
+        """Find objects.
+
+        Args:
+            source: image, folder, video, list file, pattern, camera number, stream address, or BGR array; or a list.
+            conf: lowest confidence.
+            iou: boxes of one class that overlap more are one object; None: 0.7, or what is baked in.
+            classes: ids or names to tell; None: all.
+            max_det: most boxes an image; None: 300, or what is baked in.
+            img_size: None: what it was made for.
+            half: run FP32 weights in FP16.
+            batch: images that go through the engine together; None: as many as it takes.
+            device: where to run; None: the best there is.
+            save: write annotated images and videos to ``runs/predict``, ``runs/predict2`` ...
+            stream: give results one by one as they come, which cameras and long videos want.
+
+        Returns:
+            One ``Results`` an image; with ``stream`` a generator of them.
+
+        Raises:
+            VajraError: in one line, with what to do; with ``stream`` also while it is read.
+        """
+        with users_words():
+            runner, most = self._runner(RunArguments(img_size, half, batch, device))
+            keep = thresholds(runner.signature, conf, iou, max_det, classes)
+            parts = feeds(source)
+            if not stream and any(part.total is None for part in parts):
+                raise VajraError("a camera never ends", remedy="pass stream=True and stop when you have enough")
+            saver = Saver() if save else None
+        found = predict(runner, parts, keep, batch=most, saver=saver, shown=self.verbose)
+        return found if stream else list(found)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class id -> name; opens the network."""
+        with users_words():
+            return dict(enumerate(self._runner(RunArguments())[0].signature.class_names))
+
+    def close(self) -> None:
+        """Let every runner go; a second call does nothing."""
+        while self._open:
+            self._open.popitem()[1][0].runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _runner(self, asked: RunArguments) -> tuple[Runner, int]:
+        """The runner for these arguments, and how many images may go in one call."""
+        if asked not in self._open:
+            self._open[asked] = loaded.load(self.weights, asked, self.state_dir), Lock()
+        found, turn = self._open[asked]
+        return Lent(found.runner, turn), asked.batch or found.runner.signature.batch

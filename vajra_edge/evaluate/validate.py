@@ -1,0 +1,142 @@
+"""Validate: a runner over a dataset to a report of accuracy and speed.
+
+Images are letterboxed into the whole input (square or as the network is made), as upstream does for every network of
+fixed shape; its ``rect`` mode for ``.pt`` files, which pads each batch to its own shape, is not offered.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.dataset import Dataset, Picture
+from vajra_edge.detections import Detections
+from vajra_edge.engine.backend import Runner
+from vajra_edge.errors import DatasetError
+from vajra_edge.evaluate import coco
+from vajra_edge.evaluate.report import Report
+from vajra_edge.geometry.decode import multi_label, rows_of_detections
+from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.graph.signature import Layout
+from vajra_edge.labels import Truth
+
+BEST_CLASS_NOTE = "a network with NMS tells the best class of each anchor only: scores lie a little lower than without"
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What was true and what was found, image by image, and the time it took.
+
+    Attributes:
+        truths: one an image.
+        found: one an image, in pixels of it.
+        spent_s: by stage.
+    """
+
+    truths: list[Truth] = field(default_factory=list)
+    found: list[Detections] = field(default_factory=list)
+    spent_s: dict[str, float] = field(default_factory=lambda: {"preprocess": 0.0, "inference": 0.0, "postprocess": 0.0})
+
+    def speed_ms(self) -> dict[str, float]:
+        """Mean milliseconds an image, by stage."""
+        return {stage: 1e3 * spent_s / max(len(self.found), 1) for stage, spent_s in self.spent_s.items()}
+
+
+def validate(
+    runner: Runner, pictures: Dataset, conf: float, iou: float, batch: int, advance: Callable[[int], None]
+) -> Report:
+    """Run every picture and score what is found.
+
+    Args:
+        runner: what is judged.
+        pictures: with labels.
+        conf: lowest confidence that counts; upstream's val: 0.001.
+        iou: of NMS on the host; what is baked in stays.
+        batch: images in one call, at most the runner's.
+        advance: takes how many images are done.
+
+    Raises:
+        DatasetError: no labels, classes that the network does not have, or an image that cannot be read.
+        VajraError: pycocotools is absent.
+        InferenceError: the runner failed.
+    """
+    if not pictures.labelled:
+        raise DatasetError(
+            f"{pictures.source}: no labels", remedy="val needs a labels folder beside images, or COCO json"
+        )
+    names = runner.signature.class_names
+    ids = class_ids(pictures, names)
+    made = tally(runner, pictures, conf, iou, batch, advance)
+    truths = [replace(truth, class_id=ids[truth.class_id]) for truth in made.truths]
+    raw = runner.signature.layout is Layout.RAW
+    notes = () if raw else (BEST_CLASS_NOTE,)
+    return Report(coco.score(truths, made.found, names), made.speed_ms(), notes)
+
+
+def class_ids(pictures: Dataset, names: Sequence[str]) -> NDArray[np.int32]:
+    """Class id of the dataset -> class id of the network, by name where all are known, else by number.
+
+    Raises:
+        DatasetError: there are more classes, or others, than the network has.
+    """
+    known = pictures.class_names or tuple(names)
+    if set(known) <= set(names):
+        return np.array([list(names).index(name) for name in known], np.int32)
+    if len(known) != len(names):
+        missing = [name for name in known if name not in names]
+        raise DatasetError(
+            f"{pictures.source} has {len(known)} classes, the network {len(names)}; "
+            f"it does not know {', '.join(missing[:5])}",
+            remedy="name the dataset that the network was trained for",
+        )
+    differ = next((mine, theirs) for mine, theirs in zip(known, names, strict=True) if mine != theirs)
+    _LOGGER.warning("class names differ (%r in the dataset, %r in the network): matched by number", *differ)
+    return np.arange(len(names), dtype=np.int32)
+
+
+def tally(
+    runner: Runner, pictures: Dataset, conf: float, iou: float, batch: int, advance: Callable[[int], None]
+) -> Tally:
+    """Run every picture; see ``validate``."""
+    letterbox, made = Letterbox(runner.signature.resolution_hw), Tally()
+    buffer = letterbox.blank(min(batch, runner.signature.batch))
+    for group in _groups(pictures, len(buffer)):
+        at_s = [time.perf_counter()]
+        places = [letterbox.apply(one.image, row) for one, row in zip(group, buffer, strict=False)]
+        at_s.append(time.perf_counter())
+        outputs = runner.infer(buffer[: len(group)])
+        at_s.append(time.perf_counter())
+        for one, place, output in zip(group, places, outputs, strict=True):
+            found = _decoded(runner, output, conf, iou)
+            resolution_wh = (one.image.shape[1], one.image.shape[0])
+            boxes = place.to_image(found.xyxy, resolution_wh)
+            made.found.append(Detections(boxes, found.confidence, found.class_id))
+            made.truths.append(one.truth or Truth.of([]))
+        at_s.append(time.perf_counter())
+        for stage, spent_s in zip(made.spent_s, np.diff(at_s), strict=True):
+            made.spent_s[stage] += float(spent_s)
+        advance(len(group))
+    return made
+
+
+def _groups(pictures: Dataset, most: int) -> Iterator[list[Picture]]:
+    gathered: list[Picture] = []
+    for picture in pictures:
+        gathered.append(picture)
+        if len(gathered) == most:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered
+
+
+def _decoded(runner: Runner, output: NDArray[np.float32], conf: float, iou: float) -> Detections:
+    if runner.signature.layout is Layout.DETECTIONS:
+        return rows_of_detections(output, conf)
+    return multi_label(output, conf, iou, coco.MAX_DET)

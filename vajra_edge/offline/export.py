@@ -1,0 +1,259 @@
+"""Export: weights -> an ``.engine`` or ``.onnx`` file beside them, through the very steps of the daemon's build."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vajra_edge import __version__, device, durable
+from vajra_edge.engine import engine_file, trt_library
+from vajra_edge.engine.backend import Backend, Report, select
+from vajra_edge.engine.engine_file import EngineFile
+from vajra_edge.engine.intake import onnx_of
+from vajra_edge.engine.prove import Proved, prove
+from vajra_edge.engine.request import BuildRequest, weights_digest
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.engine.stages import Stages
+from vajra_edge.errors import BackendUnavailable, GraphError, UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.graph import metadata, proto, signature
+from vajra_edge.graph.prepare import prepare
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, ExportArguments, resolution_hw, target_of
+from vajra_edge.offline.calibrated import calibrated, source_of
+from vajra_edge.offline.portable import OnnxFile
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of an export.
+
+    Attributes:
+        path: the file.
+        precision: achieved; the gate may have stepped up from what was asked for.
+        target: where it runs.
+        built_for: GPU generation, like ``compute capability 8.6``; empty for ONNX.
+        seconds: it took.
+        verify: the gate's report, JSON values.
+        notes: of the build, JSON values.
+    """
+
+    path: Path
+    precision: Precision
+    target: str
+    built_for: str
+    seconds: float
+    verify: Mapping[str, Any]
+    notes: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "path": str(self.path),
+            "precision": self.precision.value,
+            "target": self.target,
+            "built_for": self.built_for,
+            "seconds": self.seconds,
+            "verify": dict(self.verify),
+            "rejected": list(self.notes.get("rejected", ())),
+        }
+
+
+def export(weights: Path, arguments: ExportArguments, report: Report) -> Exported:
+    """Export one file.
+
+    Args:
+        weights: a ``.pt`` or ``.onnx`` file.
+        arguments: checked.
+        report: takes progress; raises to stop.
+
+    Raises:
+        VajraError: weights, graph, library, images or gate stand in the way; nothing was written.
+    """
+    began_s = time.monotonic()
+    backend, target = _backend(arguments)
+    request = _request(weights, arguments, target, backend.name)
+    if (reason := backend.check(request.spec)) is not None:
+        raise UnsupportedSpec(reason)
+    backend = calibrated(backend, arguments, request.state_dir)
+    stages = Stages(report)
+    with stages("export", f"reading {weights.name}"):
+        onnx_bytes = onnx_of(request)
+    with stages("simplify", "preparing the graph"):
+        graph, made = prepare(onnx_bytes, request.spec)
+    proved = prove(request, backend, graph, made, stages)
+    built_for = _built_for(proved)
+    with stages("store", "writing the file"):
+        path = _written(request, arguments, proved, made, built_for)
+    notes = {**proved.built.notes, "rejected": list(proved.rejected), "stages": dict(stages.taken)}
+    verdict, took_s = proved.verdict.to_json(), time.monotonic() - began_s
+    return Exported(path, proved.built.precision, str(proved.built.target), built_for, took_s, verdict, notes)
+
+
+def cache_dir() -> Path:
+    """Where calibration ranges and TensorRT's timings are kept from one export to the next (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vajra-edge"
+
+
+def install_hint() -> str:
+    """What to install on this machine for ``format=engine``."""
+    if device.l4t() is not None:
+        return (
+            "on this Jetson: apt install python3-libnvinfer, in a virtual environment made with --system-site-packages"
+        )
+    if device.gpus():
+        return "on this machine: pip install tensorrt"
+    if device.probe().arch == "x86_64":
+        return "on this machine, which has no GPU: pip install 'vajra-edge[tensorrt-rtx]', or export with format=onnx"
+    return "export on the Jetson itself, or with format=onnx here"
+
+
+def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
+    """Which library, and where its plan will run."""
+    target = target_of(arguments.device)
+    if arguments.format == "onnx":
+        return OnnxFile(), target or Target("cpu")
+    if target == Target("cpu"):
+        raise VajraError("an engine does not run on a cpu", remedy="use format=onnx, or device=0")
+    try:
+        return select("tensorrt", timing_dir=cache_dir() / "timing").backend, target or Target("gpu", 0)
+    except BackendUnavailable as error:
+        if error.remedy == trt_library.INSTALL and "not installed" in error.message:
+            raise BackendUnavailable(f"format=engine: {error.message}", remedy=install_hint()) from error
+        raise
+
+
+def _request(weights: Path, arguments: ExportArguments, target: Target, backend: str) -> BuildRequest:
+    weights = weights.absolute()
+    if weights.suffix == ".engine":
+        raise WeightsError(f"{weights} is an engine already", remedy="export from the .pt or .onnx file")
+    sha256 = weights_digest(weights)
+    spec = EngineSpec(
+        target=target,
+        precision=arguments.precision,
+        batch=arguments.batch,
+        dynamic=arguments.dynamic,
+        simplify=arguments.simplify,
+        workspace_gib=arguments.workspace,
+        **_shape(weights, arguments),
+    )
+    _require_dla(spec)
+    images = source_of(arguments) if arguments.int8 else None
+    state_dir = cache_dir()
+    return BuildRequest(weights, sha256, backend, spec, state_dir, max_bytes=1 << 40, frames=images)
+
+
+def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
+    """Size and NMS: of a checkpoint as asked for, of an ONNX file what it can be.
+
+    Raises:
+        GraphError: the ONNX file is fixed to something else.
+    """
+    nms = NmsSpec() if arguments.nms else None
+    if weights.suffix in CHECKPOINTS:
+        return {"resolution_hw": resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX), "nms": nms}
+    found = read_signature(weights.read_bytes(), arguments.img_size)
+    size = resolution_hw(arguments.img_size, found.stride)
+    if not found.dynamic_size and found.resolution_hw != size:
+        raise _fixed(weights, "img_size", "{},{}".format(*found.resolution_hw), "{},{}".format(*size))
+    if not found.dynamic_batch and found.batch != arguments.batch:
+        raise _fixed(weights, "batch", found.batch, arguments.batch)
+    if arguments.dynamic and not (found.dynamic_batch or found.dynamic_size):
+        raise _fixed(weights, "dynamic", False, True)
+    if found.layout is Layout.DETECTIONS:
+        nms = NmsSpec(found.nms_iou or 0.0, found.max_det or 0, found.top_k or 0)
+    return {"resolution_hw": size, "nms": nms}
+
+
+def read_signature(onnx_bytes: bytes, img_size: int | tuple[int, int] | None) -> Signature:
+    """The signature of an ONNX file, with the size that was asked for where the file leaves it open.
+
+    Raises:
+        GraphError: not a detection network of a known layout.
+    """
+    stride = metadata.positive_int_of(metadata.fields_of(proto.parse(onnx_bytes)), "stride")
+    size = None if img_size is None else resolution_hw(img_size, stride or CHECKPOINT_STRIDE_PX)
+    return signature.read(onnx_bytes, resolution_hw=size)
+
+
+def _fixed(weights: Path, name: str, has: object, asked: object) -> GraphError:
+    return GraphError(
+        f"{weights.name} is fixed to {name}={has}, {name}={asked} is asked for",
+        remedy=f"pass {name}={has}, or export from the .pt file",
+    )
+
+
+def _require_dla(spec: EngineSpec) -> None:
+    if spec.target.kind == "dla" and spec.precision is Precision.FP32:
+        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy="pass half=True or int8=True")
+
+
+def _built_for(proved: Proved) -> str:
+    capability = proved.built.notes.get("compute_capability")
+    return f"compute capability {capability}" if capability else ""
+
+
+def _written(
+    request: BuildRequest, arguments: ExportArguments, proved: Proved, made: Signature, built_for: str
+) -> Path:
+    """Put the file beside the weights, in one step."""
+    built, weights = proved.built, request.weights_path
+    arguments_kept = {
+        "batch": made.batch,
+        "half": built.precision is Precision.FP16,
+        "int8": built.precision is Precision.INT8,
+        "dynamic": made.dynamic_batch or made.dynamic_size,
+        "nms": made.layout is Layout.DETECTIONS,
+        "simplify": arguments.simplify,
+    }
+    if arguments.format == "onnx":
+        path = _onnx_path(weights, built.precision)
+        network = proto.parse(built.plan)
+        metadata.put(network, {"args": str(arguments_kept), "precision": built.precision.value})
+        with durable.reported(path.parent, "written"):
+            durable.replace(path, proto.serialize(network), path.parent, mode=0o644)
+        return path
+    path = weights.with_suffix(".engine")
+    engine_file.write(path, EngineFile(_header(request, proved, made, built_for, arguments_kept), built.plan))
+    return path
+
+
+def _onnx_path(weights: Path, precision: Precision) -> Path:
+    """``x.onnx``, or ``x.fp16.onnx``; never the weights themselves."""
+    plain = weights.with_suffix(".onnx")
+    if precision is Precision.FP32 and plain != weights:
+        return plain
+    return weights.with_suffix(f".{precision.value}.onnx")
+
+
+def _header(
+    request: BuildRequest, proved: Proved, made: Signature, built_for: str, arguments_kept: Mapping[str, object]
+) -> dict[str, Any]:
+    """Upstream's words, so that its tools can read the file, and ours, from which ``loaded`` opens it again."""
+    return {
+        "description": f"{request.weights_path.stem} for {proved.built.target}",
+        "version": __version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "task": "detect",
+        "stride": made.stride,
+        "batch": made.batch,
+        "img_size": list(made.resolution_hw),
+        "imgsz": list(made.resolution_hw),
+        "names": dict(enumerate(made.class_names)),
+        "args": dict(arguments_kept),
+        "vajra_edge": {
+            "signature": json.loads(json.dumps(made.to_json())),
+            "precision": proved.built.precision.value,
+            "target": str(proved.built.target),
+            "built_for": built_for,
+            "weights_sha256": request.weights_sha256,
+        },
+    }

@@ -1,0 +1,73 @@
+"""Portable: a Backend whose plan is the ONNX graph itself, in the wanted precision, for any library to run.
+
+It lets ``format=onnx`` go through the same builds and the same gate as every other plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vajra_edge.engine.backend import Built, Report, Runner
+from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.prepare import prepare_half
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.graph.signature import Signature
+
+
+class OnnxFile:
+    """The backend; ONNX Runtime runs what it makes."""
+
+    name = "onnx"
+
+    def __init__(self) -> None:
+        self._runtime = OnnxRuntime()
+
+    def identity(self, spec: EngineSpec) -> Mapping[str, str]:
+        """Of the library that runs it here."""
+        return self._runtime.identity(spec)
+
+    def check(self, spec: EngineSpec) -> str | None:
+        """Why ONNX Runtime cannot run ``spec`` here; its precision is in the graph and hinders nothing."""
+        return self._runtime.check(replace(spec, precision=Precision.FP32))
+
+    def cannot_run(self, spec: EngineSpec) -> str | None:
+        """ONNX Runtime runs every graph that is made here."""
+        return self._runtime.cannot_run(spec)
+
+    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+        """The graph in the precision of ``spec``; one for INT8 comes with its Q/DQ nodes.
+
+        Raises:
+            GraphError: it cannot be converted.
+        """
+        del signature, report
+        notes: Mapping[str, object] = {}
+        if spec.precision is Precision.FP16:
+            onnx_bytes, notes = prepare_half(onnx_bytes)
+        return Built(onnx_bytes, spec.precision, spec.target, notes)
+
+    def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
+        """Open the graph in ONNX Runtime.
+
+        Raises:
+            PlanError: it is refused.
+        """
+        return self._runtime.load(plan, signature, spec)
+
+
+def precision_of(onnx_bytes: bytes) -> Precision:
+    """The lowest precision that an ONNX graph computes in.
+
+    Raises:
+        GraphError: not ONNX.
+    """
+    import onnx
+
+    from vajra_edge.graph.proto import parse
+
+    graph = parse(onnx_bytes).graph
+    if any(node.op_type == "DequantizeLinear" for node in graph.node):
+        return Precision.INT8
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
+    return Precision.FP16 if half else Precision.FP32

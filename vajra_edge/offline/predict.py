@@ -1,0 +1,71 @@
+"""Predict: images through the detector, two batches in flight, to results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+from vajra_edge.detect.detector import SLOTS, Batch, Filter, HostDetector
+from vajra_edge.engine.backend import Runner
+from vajra_edge.offline.progress import counting
+from vajra_edge.offline.saving import Saver
+from vajra_edge.offline.shots import Feed, Shot, groups, total_of
+from vajra_edge.offline.thresholds import Thresholds
+from vajra_edge.results import Results
+
+_UNCAPPED = 1 << 20
+"""Boxes that NMS may keep before the class filter; the cap comes after it, as upstream has it."""
+
+
+def predict(
+    runner: Runner, parts: list[Feed], keep: Thresholds, *, batch: int, saver: Saver | None, shown: bool
+) -> Iterator[Results]:
+    """Results as they come, in the order of the images.
+
+    Args:
+        runner: closed at the end.
+        parts: the images.
+        keep: which boxes are told.
+        batch: images that go through the engine together, at most the runner's.
+        saver: writes annotated copies; closed at the end.
+        shown: show a bar.
+
+    Raises:
+        SourceError, InferenceError: an image cannot be read, or the engine failed.
+    """
+    names = dict(enumerate(runner.signature.class_names))
+    filter_ = Filter(keep.conf, keep.class_ids)
+    with ExitStack() as stack:
+        detector = stack.enter_context(closing(HostDetector(runner, keep.iou, _UNCAPPED)))
+        if saver is not None:
+            stack.enter_context(closing(saver))
+        advance = stack.enter_context(counting(shown, "predict", total_of(parts)))
+        for shots, made in _through(detector, parts, batch, filter_):
+            speed = _speed(made)
+            for shot, found in zip(shots, made.found, strict=True):
+                one = Results(shot.frame.image, shot.path, shot.number, keep.most(found), names, speed)
+                if saver is not None:
+                    saver.add(shot, one)
+                advance(1)
+                yield one
+
+
+def _through(
+    detector: HostDetector, parts: list[Feed], batch: int, filter_: Filter
+) -> Iterator[tuple[list[Shot], Batch]]:
+    """Each group with what was found; the next is prepared while one is inferred, unless it is live."""
+    flying: deque[list[Shot]] = deque()
+    for shots in groups(parts, batch):
+        detector.submit([shot.frame for shot in shots], [filter_] * len(shots))
+        flying.append(shots)
+        while flying and (len(flying) == SLOTS or shots[-1].live):
+            yield flying.popleft(), detector.collect()
+    while flying:
+        yield flying.popleft(), detector.collect()
+
+
+def _speed(made: Batch) -> dict[str, float]:
+    """Milliseconds an image, by upstream's names of the stages."""
+    taken = {"preprocess": made.prepare_ms, "inference": made.inference_ms, "postprocess": made.decode_ms}
+    return {stage: spent_ms / len(made.frames) for stage, spent_ms in taken.items()}
