@@ -84,14 +84,14 @@ class BadNetwork:
                 each.close()
 
 
-@pytest.fixture
-def broker() -> Iterator[int]:
-    """mosquitto alone: amqtt acknowledges what it queues, and drops that queue when the publishing client goes."""
-    if not (shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")):
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def mqtt(request: pytest.FixtureRequest) -> Iterator[MqttSettings]:
+    if request.param == "mosquitto" and not (shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")):
         pytest.skip("absent here: mosquitto")
-    made = Broker("mosquitto")
-    yield made.open()[1]
-    made.close()
+    broker = Broker(request.param)
+    host, port = broker.open()
+    yield MqttSettings(host=host, port=port, protocol=broker.protocol)
+    broker.close()
 
 
 def misbehave(network: BadNetwork, dice: random.Random, end_s: float) -> int:
@@ -116,11 +116,11 @@ def misbehave(network: BadNetwork, dice: random.Random, end_s: float) -> int:
     return faults
 
 
-def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(broker: int) -> None:
-    direct = MqttSettings(host="127.0.0.1", port=broker)
-    network = BadNetwork(broker)
+def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(mqtt: MqttSettings) -> None:
+    assert mqtt.port is not None
+    network = BadNetwork(mqtt.port)
     quick = {"port": network.port, "keepalive_s": 1}  # shorter than the settings allow, for the test's sake
-    publisher = Publisher(direct.model_copy(update=quick), Topics("vajra", "dev"), lambda _event: None)
+    publisher = Publisher(mqtt.model_copy(update=quick), Topics("vajra", "dev"), lambda _event: None)
     image = np.zeros((120, 160, 3), np.uint8)
     received: list[dict[str, object]] = []
     offered, faults = 0, [0]
@@ -128,7 +128,7 @@ def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(broker: 
     def break_things() -> None:
         faults[0] = misbehave(network, random.Random(7), time.monotonic() + LOAD_S)
 
-    with Subscription(direct, ["vajra/dev/camera/+/detections"]) as hearing:
+    with Subscription(mqtt, ["vajra/dev/camera/+/detections"]) as hearing:
         while not hearing.ready:
             hearing.poll(0.05)
         publisher.start()

@@ -48,12 +48,9 @@ def test_the_newest_state_is_there_for_later_subscribers(
     assert ServiceMessage.model_validate_json(stored[0]).state == "serving"
 
 
-def test_a_clean_end_says_stopped_after_everything_was_sent(mosquitto: Any, daemon: Any, ear: Any, until: Any) -> None:
-    """Not on amqtt: it acknowledges what it queues, and drops that queue when the publishing client leaves."""
-    mosquitto.start()
-    mqtt = MqttSettings(host="127.0.0.1", port=mosquitto.port)
-    hearing = ear(mqtt, "vajra/dev/#")
-    device = daemon(mqtt)
+def test_a_clean_end_says_stopped_after_everything_was_sent(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
+    hearing = ear(any_broker, "vajra/dev/#")
+    device = daemon(any_broker)
     device.publisher.state(TOPICS.status, SERVING)
     device.publisher.start()
     device.until_connected()
