@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -428,15 +429,64 @@ def test_rebuild_cuts_the_wait_after_a_failure_short():
 
 
 def test_weights_that_vanish_leave_everything_as_it_is_and_say_why():
-    s, actions = advance(serving(), Unknown("weights are gone", Fallback("A")))
+    before = serving()
+    s, actions = advance(before, Unknown("weights are gone", Fallback("B")))
     assert actions == ()
-    assert (s.phase, s.reason) == (Phase.SERVING, "weights are gone")
+    assert s == replace(before, reason="weights are gone")
 
 
 def test_no_weights_at_boot_let_the_last_good_plan_serve_or_block():
     assert after(Unknown("no weights", Fallback("A")))[1] == (Load(Job(0, "A")),)
     s, actions = after(Unknown("no weights"))
     assert (s.phase, s.reason, actions) == (Phase.BLOCKED, "no weights", ())
+
+
+def test_while_a_plan_serves_no_fallback_is_built_or_loaded():
+    for fallback in (Fallback("quick", ready=False), Fallback("B")):
+        _, actions = advance(serving(), Wanted("C", Have.MISSING, fallback))
+        assert actions == (Build(Job(1, "C")),)
+
+
+def test_a_late_load_of_the_same_plan_is_not_taken_for_the_new_one():
+    s, _ = advance(serving(), Wanted("B", Have.READY))
+    s, _ = advance(s, Wanted("A", Have.READY))
+    s, actions = advance(s, Wanted("B", Have.READY))
+    assert actions == (Load(Job(2, "B")),)
+    assert advance(s, Loaded(Job(1, "B"), 0.0)) == (s, (Retire(Job(1, "B")),))
+
+
+def test_a_new_wish_drops_the_load_that_only_the_old_one_needed():
+    s, _ = advance(serving(), Wanted("B", Have.READY))
+    s, actions = advance(s, Wanted("C", Have.MISSING))
+    assert actions == (Build(Job(2, "C")),)
+    assert advance(s, Loaded(Job(1, "B"), 0.0)) == (s, (Retire(Job(1, "B")),))
+
+
+def test_a_swap_on_probation_keeps_the_plan_that_served_well_to_go_back_to():
+    s, _ = advance(on_probation(), Wanted("C", Have.READY))
+    s, _ = advance(s, Loaded(Job(2, "C"), 20.0))
+    assert s.prior == "A"
+
+
+def test_a_broken_plan_that_is_wanted_again_does_not_count_as_served():
+    s, _ = advance(on_probation(), InferFailed("NaN"))
+    s, _ = advance(s, Wanted("B", Have.READY))
+    assert s.step is Step.LOAD
+
+
+def test_a_new_wish_begins_with_the_shortest_wait():
+    s, _ = advance(serving(), Wanted("B", Have.MISSING))
+    s, _ = after(BuildFailed(Job(1, "B"), "killed", False, 0.0), Tick(30.0), s=s)
+    s, _ = after(BuildFailed(Job(2, "B"), "killed", False, 30.0), Wanted("C", Have.MISSING), s=s)
+    s, _ = advance(s, BuildFailed(Job(3, "C"), "killed", False, 100.0))
+    assert s.retry_at_s == 100.0 + RETRY_S[0]
+
+
+def test_a_plan_that_is_damaged_again_right_after_its_build_is_not_built_in_a_tight_loop():
+    s, _ = after(Wanted("A", Have.READY), LoadFailed(Job(0, "A"), "damaged", True, 0.0), Built(Job(1, "A")))
+    s, actions = advance(s, LoadFailed(Job(2, "A"), "damaged", True, 9.0))
+    assert actions == (Discard("A", "damaged"),)
+    assert s.step is Step.WAIT
 
 
 def test_the_same_wish_again_changes_nothing_under_way():

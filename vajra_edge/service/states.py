@@ -79,8 +79,7 @@ def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild) -> Advanced:
             return _unknown(s, event)
         case Rebuild(force):
             return _rebuild(s, force)
-    idle = replace(s, building=None, loading=None, step=Step.IDLE, fallback_step=Step.IDLE, retry_at_s=None)
-    return replace(idle, phase=Phase.STOPPING), (*_cancel(s), StopAll())
+    return replace(s, phase=Phase.STOPPING, building=None, loading=None), (*_cancel(s), StopAll())
 
 
 def _went_wrong(s: State, event: InferFailed | Unfit | Drained) -> Advanced:
@@ -169,9 +168,8 @@ def _unknown(s: State, e: Unknown) -> Advanced:
 
 def _rebuild(s: State, force: bool) -> Advanced:
     """Without ``force`` only what is not there is tried again, at once."""
-    being_built = s.building is not None and s.building.fingerprint == s.wanted
     served = s.serving is not None and s.serving.fingerprint == s.wanted and not s.broken
-    if s.wanted is None or being_built or (not force and (served or s.step is Step.LOAD)):
+    if s.wanted is None or (not force and (served or s.step is Step.LOAD)):
         return s, ()
     loading = s.loading if s.loading and s.loading.fingerprint != s.wanted else None
     return _pursue(replace(s, loading=loading, step=Step.BUILD, attempts=0, retry_at_s=None, forced=force, reason=""))
@@ -201,8 +199,6 @@ def _loaded(s: State, job: Job, now_s: float) -> Advanced:
     good = None if s.broken or s.serving is None else s.prior if on_probation else s.serving.fingerprint
     actions = (Swap(job), *((Retire(s.serving),) if s.serving else ()))
     s = replace(s, serving=job, loading=None, going_back=False, broken=False, prior=None, probation_until_s=None)
-    if job.fingerprint == s.fallback:
-        s = replace(s, fallback_step=Step.IDLE)
     if job.fingerprint != s.wanted:
         return _pursue(s, *actions)
     s = replace(s, step=Step.IDLE, attempts=0, reason="")
