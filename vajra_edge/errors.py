@@ -3,6 +3,7 @@
 Each error is one line: what is wrong with which value, then the remedy. The values are attributes too::
 
     VajraError                 exit code 1
+    ├── UsageError             exit code 2: the command line cannot be understood
     ├── SettingsError          exit code 78 (EX_CONFIG): systemd does not restart on it
     ├── WeightsError           the weights file cannot be used
     │   └── UnsafeWeights      it asks for code or is not what it claims to be
@@ -47,6 +48,12 @@ class VajraError(Exception):
     def __str__(self) -> str:
         text = f"{self.message}; {self.remedy}" if self.remedy else self.message
         return " ".join(text.split())
+
+
+class UsageError(VajraError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
 
 
 class SettingsError(VajraError):

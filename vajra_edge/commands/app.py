@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from vajra_edge import __version__
+from vajra_edge.commands import words
+from vajra_edge.commands.words import WordsCommand
 from vajra_edge.settings import DEFAULT_PATH
 
 app = typer.Typer(
@@ -137,3 +139,116 @@ def bench(
     from vajra_edge.commands import bench as verb
 
     raise typer.Exit(verb.bench(seconds, config=config, source=source, weights=weights, threads=threads, as_json=json_))
+
+
+Model = Annotated[str, typer.Option("--model", "--weights", help="a .pt, .onnx or .engine file")]
+Half = Annotated[bool, typer.Option("--half/--no-half", help="16-bit floats: faster on GPUs; boxes stay 32-bit")]
+RunSize = Annotated[
+    str | None, typer.Option("--img_size", help="input side, or height,width, in pixels; unset: what it was made for")
+]
+RunBatch = Annotated[int | None, typer.Option("--batch", min=1, help="images in one call; unset: as many as it takes")]
+Device = Annotated[str | None, typer.Option("--device", help="0 for a GPU, dla:0, dla:1 or cpu; unset: the best")]
+Iou = Annotated[
+    float | None, typer.Option("--iou", help="boxes of one class that overlap more are one; unset: 0.7, or as built in")
+]
+
+
+@app.command(
+    cls=WordsCommand,
+    epilog="Example: vajra-edge export model=vajra-v1-nano-det.pt format=engine half=True device=0",
+)
+def export(
+    model: Model,
+    format_: Annotated[str, typer.Option("--format", help="engine: for TensorRT; onnx: for anything")] = "engine",
+    img_size: Annotated[
+        str, typer.Option("--img_size", help="input side, or height,width, in pixels; rounded up to the stride")
+    ] = "640",
+    half: Half = False,
+    int8: Annotated[
+        bool, typer.Option("--int8/--no-int8", help="8-bit integers, calibrated on the val images of data")
+    ] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic/--no-dynamic", help="take smaller images and batches too")
+    ] = False,
+    simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="run onnxslim over the graph")] = True,
+    workspace: Annotated[
+        float | None, typer.Option("--workspace", help="most scratch memory of the builder in GiB; unset: what is free")
+    ] = None,
+    nms: Annotated[bool, typer.Option("--nms/--no-nms", help="put non-maximum suppression into the network")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="most images in one call")] = 1,
+    data: Annotated[
+        str,
+        typer.Option("--data", help="data.yaml, image folder or video that calibrates int8; 500 images advised"),
+    ] = "coco8.yaml",
+    fraction: Annotated[float, typer.Option("--fraction", help="share of data that is used, above 0 up to 1")] = 1.0,
+    device: Device = None,
+    json_: Json = False,
+) -> None:
+    """Build a TensorRT engine, or write ONNX, beside the weights; options may be typed as key=value."""
+    from vajra_edge.commands import export as verb
+    from vajra_edge.offline.arguments import ExportArguments
+
+    size = words.sides(img_size)
+    numbers = (workspace, nms, batch, data, fraction, device)
+    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers)
+    raise typer.Exit(verb.export(Path(model), arguments, as_json=json_))
+
+
+@app.command(
+    cls=WordsCommand, epilog="Example: vajra-edge val model=vajra-v1-nano-det.engine data=coco.yaml img_size=640"
+)
+def val(
+    model: Model,
+    data: Annotated[str, typer.Option("--data", help="data.yaml with val images and labels, or a COCO json")],
+    device: Device = None,
+    img_size: RunSize = None,
+    half: Half = False,
+    batch: RunBatch = None,
+    conf: Annotated[float, typer.Option("--conf", help="lowest confidence that counts")] = 0.001,
+    iou: Iou = None,
+    json_: Json = False,
+) -> None:
+    """Score a network on a dataset: COCO mAP by class, and milliseconds an image; options may be typed as key=value."""
+    from vajra_edge.commands import val as verb
+
+    size = None if img_size is None else words.sides(img_size)
+    asked = {"device": device, "img_size": size, "half": half, "batch": batch, "conf": conf, "iou": iou}
+    raise typer.Exit(verb.val(model, data, asked, as_json=json_))
+
+
+@app.command(
+    cls=WordsCommand, epilog="Example: vajra-edge predict model=vajra-v1-nano-det.engine source=path/to/img.jpg"
+)
+def predict(
+    model: Model,
+    source: Annotated[
+        str, typer.Option("--source", help="image, folder, video, list, pattern, camera number or stream address")
+    ],
+    conf: Annotated[float, typer.Option("--conf", help="lowest confidence that is told")] = 0.25,
+    iou: Iou = None,
+    classes: Annotated[str | None, typer.Option("--classes", help="ids or names, like 0,2 or person,car")] = None,
+    max_det: Annotated[int | None, typer.Option("--max_det", min=1, help="most boxes an image; unset: 300")] = None,
+    img_size: RunSize = None,
+    half: Half = False,
+    batch: RunBatch = None,
+    device: Device = None,
+    save: Annotated[
+        bool | None, typer.Option("--save/--no-save", help="write annotated copies to runs/; unset: unless --json")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Find objects in images, videos and cameras; options may be typed as key=value."""
+    from vajra_edge.commands import predict as verb
+
+    asked = {
+        "conf": conf,
+        "iou": iou,
+        "classes": None if classes is None else words.items(classes),
+        "max_det": max_det,
+        "img_size": None if img_size is None else words.sides(img_size),
+        "half": half,
+        "batch": batch,
+        "device": device,
+        "save": not json_ if save is None else save,
+    }
+    raise typer.Exit(verb.predict(model, source, asked, as_json=json_))

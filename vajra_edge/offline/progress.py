@@ -55,6 +55,7 @@ def building(shown: bool) -> Iterator[Report]:
             bars.update(task, description=text, completed=progress.percent or 0.0)
 
         yield report
+        bars.update(task, description="done", completed=100.0)
 
 
 def _stderr() -> Console:
