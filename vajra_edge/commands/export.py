@@ -36,6 +36,5 @@ def _show(made: Exported, arguments: ExportArguments) -> None:
         for refused in made.notes["rejected"]:
             console.print(f"[red]{refused['precision']} was refused:[/] {escape(str(refused['reason']))}")
     console.print(f"check: {escape(str(made.verify['reason']))}")
-    console.print(
-        f"took {made.seconds:.1f} s; next: vajra-edge predict model={escape(str(made.path))} source=image.jpg"
-    )
+    following = f"vajra-edge predict model={escape(str(made.path))} source=image.jpg"
+    console.print(f"took {made.seconds:.1f} s; next: {following}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -38,7 +38,7 @@ def predict(model: str, source: str, asked: dict[str, Any], *, as_json: bool) ->
     return 0
 
 
-def _stream(network: Vajra, source: str, asked: dict[str, Any]) -> Iterator[Results]:
+def _stream(network: Vajra, source: str, asked: dict[str, Any]) -> Generator[Results, None, None]:
     yield from network.predict(source, **asked, stream=True)
 
 

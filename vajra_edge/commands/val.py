@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from rich.console import Console
 from rich.table import Table
 
 from vajra_edge.api import Vajra
 from vajra_edge.evaluate.report import Report
-from vajra_edge.offline.arguments import Device, ImageSize
 
 
-def val(
-    model: str,
-    data: str,
-    *,
-    device: Device,
-    img_size: ImageSize | None,
-    half: bool,
-    batch: int | None,
-    conf: float,
-    iou: float | None,
-    as_json: bool,
-) -> int:
+def val(model: str, data: str, asked: dict[str, Any], *, as_json: bool) -> int:
     """Score, with a progress bar, and print the figures.
+
+    Args:
+        model: file or fingerprint.
+        data: a data.yaml or COCO json.
+        asked: the other arguments of ``Vajra.val``.
+        as_json: one document on stdout.
 
     Raises:
         VajraError: weights or dataset cannot be used.
     """
     with Vajra(model, verbose=True) as network:
-        made = network.val(data, device, img_size, half, batch, conf, iou)
+        made = network.val(data, **asked)
     if as_json:
         print(orjson.dumps(made.to_json()).decode())  # noqa: T201
     else:

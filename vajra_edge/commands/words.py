@@ -95,9 +95,8 @@ def sides(text: str) -> int | tuple[int, int]:
     """
     parts = items(text)
     if len(parts) not in {1, 2} or not all(part.isdigit() for part in parts):
-        raise UsageError(
-            f"img_size={text} is not a size", remedy="write img_size=640, or img_size=320,256 (height,width)"
-        )
+        remedy = "write img_size=640, or img_size=320,256 (height,width)"
+        raise UsageError(f"img_size={text} is not a size", remedy=remedy)
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
