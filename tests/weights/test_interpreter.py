@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import venv
@@ -27,11 +28,24 @@ def test_another_python_is_asked(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     assert interpreter.problem(python) == f"{python} has no torch"
     site = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
-    (site / "torch-2.5.0.dist-info").mkdir()
-    (site / "torch-2.5.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.5.0\n")
+    _install(site, "torch", "2.5.0")
+    assert interpreter.problem(python) == f"{python} has no onnx"
+    _install(site, "onnx", "1.22.0")
     assert "torch 2.5.0 is too old" in str(interpreter.problem(python))
-    (site / "torch-2.5.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0\n")
+    (site / "torch-2.5.0.dist-info" / "METADATA").unlink()
+    _install(site, "torch", "2.11.0")
     assert interpreter.problem(python) is None
+
+
+def _install(site: Path, name: str, version: str) -> None:
+    folder = site / f"{name}-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_its_own_python_is_asked_too() -> None:
+    has_torch = importlib.util.find_spec("torch") is not None
+    assert (interpreter.problem() is None) == has_torch
 
 
 def test_an_absent_python_is_said(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _answer(child: subprocess.CompletedProcess[str], python: Path) -> dict[str, 
         last = (child.stderr.strip().splitlines() or ["no output"])[-1]
         raise WeightsError(
             f"[weights] python {python} failed with exit code {child.returncode}: {last[:200]}",
-            remedy="it must be Python >= 3.10 with torch >= 2.10",
+            remedy="it must be Python >= 3.10 with torch >= 2.10 and onnx",
             python=python,
         ) from error
     if "error" in answer:

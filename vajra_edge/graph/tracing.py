@@ -1,4 +1,4 @@
-"""Tracing: a checkpoint becomes an ONNX file without metadata. Needs torch and the standard library, nothing else.
+"""Tracing: a checkpoint becomes an ONNX file without metadata. Needs torch, and onnx for torch's exporter.
 
 torch has two exporters. Measured with torch 2.13 and onnxslim 0.1.98 on the trained nano network in deploy form:
 
@@ -10,16 +10,17 @@ the same, dynamic       632, 507               499, 499
 TensorRT-RTX 1.7        parses and builds      parses and builds
 box, score to torch     5.2e-4 px, 1.4e-7      4.9e-4 px, 1.4e-7
 opsets below 18         yes                    ONNX Runtime refuses
-needs besides torch     nothing                onnx, onnxscript
+needs besides torch     onnx                   onnx, onnxscript
 ======================  =====================  ======================
 
 After onnxslim the static graphs have the same 411 nodes, so the older exporter is kept: it writes the opsets that
 TensorRT 8.6 reads (dynamo writes 18 and converts down, and its ``Split`` then keeps an attribute that 17 lacks), and it
-runs in a Python that has torch and nothing else.
+runs in a Python that has little else than torch.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vajra_edge.errors import GraphError
-from vajra_edge.weights import checkpoint
+from vajra_edge.errors import GraphError, WeightsError
+from vajra_edge.weights import checkpoint, interpreter
 
 if TYPE_CHECKING:
     from vajra_edge.weights.vajra_v1 import VajraV1
@@ -110,6 +111,8 @@ def trace(order: Order) -> Traced:
         GraphError: the opset or size cannot be written.
     """
     check(order)
+    if importlib.util.find_spec("onnx") is None:
+        raise WeightsError("exporting a .pt file needs onnx, which this Python lacks", remedy=interpreter.REMEDY)
     source = checkpoint.load(order.path, order.expected_sha256)
     from vajra_edge.weights import fusion, vajra_v1
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from typing_extensions import Self
-
 STORAGE_ITEM_BYTES = {
     "torch.DoubleStorage": 8,
     "torch.FloatStorage": 4,
@@ -60,7 +58,7 @@ class Inert:
     pickled_name = ""
     state: Any = None
 
-    def __new__(cls, *_: object) -> Self:
+    def __new__(cls, *_: object) -> Inert:  # noqa: PYI034  Self is newer than Python 3.10, and we need torch alone
         """Accept whatever arguments the file gives."""
         return object.__new__(cls)
 

@@ -1,7 +1,8 @@
 """Interpreter: the Python that opens ``.pt`` files, which need not be the daemon's own, and whether its torch will do.
 
 JetPack 6 ships torch 2.5, which no daemon should replace; ``[weights] python`` names a virtual environment with a newer
-one. That needs torch and nothing else: this package alone is put on its path.
+one. That needs torch and onnx (torch's exporter reads its own output with it) and nothing else: of the daemon's
+packages, this one alone is put on its path.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pathlib import Path
 
 TORCH_FLOOR = (2, 10)
 REMEDY = (
-    "make a Python that has it (python3 -m venv /opt/vajra-torch && /opt/vajra-torch/bin/pip install 'torch>=2.10' "
-    '--index-url https://download.pytorch.org/whl/cpu) and set [weights] python = "/opt/vajra-torch/bin/python", '
-    "or give an .onnx file"
+    "make a Python that has it (python3 -m venv /opt/vajra-torch && /opt/vajra-torch/bin/pip install onnx && "
+    "/opt/vajra-torch/bin/pip install 'torch>=2.10' --index-url https://download.pytorch.org/whl/cpu) "
+    'and set [weights] python = "/opt/vajra-torch/bin/python", or give an .onnx file'
 )
-_ASK = "from importlib import metadata; print(metadata.version('torch'))"
+_ASK = """
+from importlib import metadata
+found = {str(item.metadata["Name"]).lower(): item.version for item in metadata.distributions()}
+print(found.get("torch", ""), found.get("onnx", ""), sep="\\n")
+"""
 _ASK_TIMEOUT_S = 60.0
 
 
@@ -29,12 +34,12 @@ def problem(python: Path | None = None) -> str | None:
         python: ``[weights] python``; None: the Python that asks.
     """
     try:
-        version = _version(python)
-    except metadata.PackageNotFoundError:
-        return f"{python or sys.executable} has no torch"
-    except (OSError, subprocess.SubprocessError) as error:
+        torch, onnx = _versions(python)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         return f"{python} does not run: {error}"
-    return too_old(version)
+    if not torch or not onnx:
+        return f"{python or sys.executable} has no {'onnx' if torch else 'torch'}"
+    return too_old(torch)
 
 
 def too_old(version: str) -> str | None:
@@ -48,12 +53,19 @@ def too_old(version: str) -> str | None:
     )
 
 
-def _version(python: Path | None) -> str:
+def _versions(python: Path | None) -> tuple[str, str]:
+    """Of torch and onnx, empty where absent."""
     if python is None:
-        return metadata.version("torch")
+        return _installed("torch"), _installed("onnx")
     asked = subprocess.run(
-        [str(python), "-I", "-c", _ASK], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+        [str(python), "-I", "-c", _ASK], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=True
     )
-    if asked.returncode != 0:
-        raise metadata.PackageNotFoundError("torch")
-    return asked.stdout.strip()
+    torch, onnx = asked.stdout.split("\n")[:2]
+    return torch, onnx
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
