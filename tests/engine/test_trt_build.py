@@ -246,12 +246,12 @@ def test_rtx_without_a_gpu_builds_ahead_and_says_for_what(monkeypatch: pytest.Mo
     simulation = Simulation("rtx-1.7.1")
     install(monkeypatch, simulation, CudaStandIn(devices=0))
     assert TensorRT().check(EngineSpec(target=GPU)) is None
-    assert "no GPU 0" in str(TensorRT().cannot_run(EngineSpec(target=GPU)))
+    assert TensorRT().cannot_run(EngineSpec(target=GPU)) == "CUDA sees 0 GPUs here, none with number 0"
     made = built(network(), EngineSpec(target=GPU), folder=tmp_path)
     assert made.notes["compute_capability"] == "8.6"
     assert simulation.set_to("compute_capability") == [("SM86", 0)]
     assert simulation.set_to("timing_cache") == []
-    with pytest.raises(BackendUnavailable, match="no GPU 0"):
+    with pytest.raises(BackendUnavailable, match="cannot run plans here: CUDA sees 0 GPUs"):
         TensorRT().load(made.plan, SIGNATURE, EngineSpec(target=GPU))
 
 
@@ -267,7 +267,7 @@ def test_a_gpu_that_is_here_is_what_is_built_for(monkeypatch: pytest.MonkeyPatch
     ("spec", "reason"),
     [
         (EngineSpec(), "does not run on a CPU; set engine.backend = onnxruntime"),
-        (EngineSpec(target=Target("gpu", 3)), "no GPU 3 is seen here"),
+        (EngineSpec(target=Target("gpu", 3)), "CUDA sees 1 GPUs here, none with number 3"),
         (
             EngineSpec(target=Target("dla"), precision=Precision.FP16),
             "sees no DLA core here .*; set engine.target = gpu:0",
@@ -292,6 +292,19 @@ def test_the_identity_names_what_voids_a_plan(monkeypatch: pytest.MonkeyPatch) -
     assert facts["library"] == "TensorRT 10.3.0"
     assert facts["target"] == "dla:1"
     assert (facts["gpu"], facts["compute_capability"], facts["driver"]) == ("Orin", "8.7", "12.6")
+
+
+def test_a_library_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+
+    def nothing(self: object, logger: object) -> None:
+        logger.log(simulation.module.ILogger.ERROR, "CUDA initialization failure with error: 35")  # type: ignore[attr-defined]
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(simulation.module.Builder, "__init__", nothing)
+    with pytest.raises(BuildError, match="does not start: CUDA initialization failure with error: 35; check the GPU"):
+        built(network(), EngineSpec(target=GPU))
 
 
 def test_an_absent_library_and_a_broken_one_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from engine.trt_simulation import Simulation, install, quantized
 from onnx import TensorProto, helper, numpy_helper
@@ -73,6 +74,17 @@ def test_the_best_region_goes_to_the_core_and_the_rest_to_the_gpu(
     assert {"Softmax: approximate on DLA, so that it stays on the GPU"} <= set(card["left_on_gpu"])
     assert made.notes["dla_inspected"] == {"dla": 1, "layers": 2}
     assert made.notes["typing"] == ("strong" if version == "11.4.0" else "weak")
+
+
+def test_an_open_batch_is_fixed_for_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", dla_cores=1)
+    install(monkeypatch, simulation)
+    graph = onnx.load_model_from_string(network())
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    graph.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    made = built(simulation, Precision.FP16, graph.SerializeToString())
+    assert made.notes["shapes"] == {}
+    assert made.notes["dla"]["nodes_on_dla"] == 6  # type: ignore[index]
 
 
 def test_what_the_device_s_own_compiler_refuses_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,9 @@ def test_a_batch_of_any_size_up_to_the_largest_is_answered(monkeypatch: pytest.M
 def test_a_fixed_batch_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    signature = replace(SIGNATURE, dynamic_batch=False)
-    runner = opened(simulation, signature)
+    # The plan says so, whatever the graph it was made from allows: a build for a DLA fixes the batch.
+    plan = simulation.plan({"dla": False}, tiny.network(64, batch=4))
+    runner = TensorRT().load(plan, replace(SIGNATURE, dynamic_batch=True), GPU)
     images = np.concatenate([tiny.blob(tiny.scene(64, 2, seed).image) for seed in range(4)])
     full = runner.infer(images).copy()
     assert runner.infer(images[:1]).shape == (1, 6, 4)
@@ -126,7 +127,7 @@ def test_a_batch_it_was_not_built_for_is_refused(
 ) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    runner = opened(simulation, replace(SIGNATURE, dynamic_size=dynamic), pooled())
+    runner = opened(simulation, replace(SIGNATURE, dynamic_size=dynamic), pooled() if dynamic else None)
     with pytest.raises(InferenceError, match=reason):
         runner.infer(np.zeros(shape, np.float32))
     runner.close()

@@ -66,7 +66,7 @@ class Simulation:
     def _behaviour(self) -> dict[str, Callable[..., Any]]:
         return {
             "Builder.__init__": lambda builder, logger: setattr(builder, "_sim_logger", logger),
-            "Builder.num_DLA_cores": lambda _: self.dla_cores,
+            "Runtime.num_DLA_cores": lambda _: self.dla_cores,
             "Builder.create_network": self._create_network,
             "Builder.build_serialized_network": self._build,
             "INetworkDefinition.add_input": self._add_input,
@@ -114,6 +114,7 @@ class Simulation:
             "ICudaEngine.get_tensor_name": lambda engine, index: list(engine._sim_tensors)[index],
             "ICudaEngine.get_tensor_mode": lambda engine, name: engine._sim_tensors[name],
             "ICudaEngine.get_tensor_dtype": lambda *_: self.module.DataType.FLOAT,
+            "ICudaEngine.get_tensor_shape": self._engine_shape,
             "ICudaEngine.create_execution_context": self._create_context,
             "ICudaEngine.create_engine_inspector": self._create_inspector,
             "EngineInspector.get_engine_information": lambda inspector, _: inspector._sim_text,
@@ -231,6 +232,10 @@ class Simulation:
         engine._sim_tensors = {entry.name: mode.INPUT for entry in engine._sim_session.get_inputs()}
         engine._sim_tensors |= {entry.name: mode.OUTPUT for entry in engine._sim_session.get_outputs()}
         return engine
+
+    def _engine_shape(self, engine: Any, name: str) -> tuple[int, ...]:
+        entry = next(entry for entry in engine._sim_session.get_inputs() if entry.name == name)
+        return tuple(side if isinstance(side, int) else -1 for side in entry.shape)
 
     def _create_inspector(self, engine: Any) -> Any:
         inspector = object.__new__(self.module.EngineInspector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
@@ -233,6 +234,21 @@ def test_the_report_cards_of_real_networks(
     assert card["macs_share"] >= least  # type: ignore[operator]
     assert card["transitions"] == 2
     assert set(reasons) <= set(card["left_on_gpu"])  # type: ignore[call-overload]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="absent here: torch")
+@pytest.mark.parametrize(("size", "least"), [("nano", 0.63), ("large", 0.62)])
+def test_the_report_cards_of_our_own_exports(size: str, least: float) -> None:
+    """``tests/bench/trt_builds.py --dla`` prints those of all five."""
+    from bench.trt_builds import card
+
+    found = card(size)
+    assert least <= found["macs_share"] < least + 0.02  # type: ignore[operator]
+    assert found["transitions"] == 2
+    assert found["with_more_regions"]["macs_share"] > 0.99  # type: ignore[index]
+    assert found["with_more_regions"]["transitions"] == 4  # type: ignore[index]
+    assert {dla.BOX_ARITHMETIC, "MatMul: DLA multiplies by constants only"} <= set(found["left_on_gpu"])  # type: ignore[call-overload]
 
 
 def test_a_second_region_is_taken_on_request_while_it_gains(shared_data: Path) -> None:

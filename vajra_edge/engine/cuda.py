@@ -92,6 +92,15 @@ def count() -> int:
         return 0
 
 
+def absence(index: int) -> str | None:
+    """Why there is no GPU of this number: bindings, driver or device; None if there is one."""
+    try:
+        found = int(call("cudaGetDeviceCount"))
+    except (BackendUnavailable, InferenceError) as error:
+        return error.message
+    return None if index < found else f"CUDA sees {found} GPUs here, none with number {index}"
+
+
 def describe(index: int) -> Gpu:
     """Look at one device.
 

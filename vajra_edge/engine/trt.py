@@ -62,8 +62,7 @@ class TensorRT:
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """Why this machine can build plans for ``spec`` but not run them; None if it can run them."""
-        gpu = _gpu_index(spec)
-        return None if cuda.count() > gpu else f"CUDA's Python bindings see no GPU {gpu} here"
+        return cuda.absence(_gpu_index(spec))
 
     def wants_ranges(self, spec: EngineSpec) -> bool:
         """Whether INT8 needs the FP32 graph with ranges (``graph.dla_ranges.attach``) in the place of Q/DQ nodes.
@@ -95,7 +94,7 @@ class TensorRT:
             if spec.target.kind == "dla":
                 trt_dla.probe(library, spec.target.index, typing)
             report(Progress("build", 0.0, f"reading the graph with {library}, {typing} typing: {typing.reason}"))
-            prepared = prepare(onnx_bytes, spec, strong=typing.strong)
+            prepared = prepare(onnx_bytes, signature, spec, strong=typing.strong)
             net = parse(library, Lines(), prepared, typing)
             timings = functools.partial(self._timings, tuple(self.identity(spec).items()))
             job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report)
@@ -111,7 +110,7 @@ class TensorRT:
         library = trt_library.load()
         reason = self.cannot_run(spec)
         if reason:
-            raise BackendUnavailable(reason, remedy=cuda.INSTALL)
+            raise BackendUnavailable(f"{library} cannot run plans here: {reason}", remedy=cuda.INSTALL)
         core = spec.target.index if spec.target.kind == "dla" else None
         return TrtRunner(library, plan, signature, gpu=_gpu_index(spec), dla_core=core)
 
@@ -136,9 +135,9 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
     if on_dla and spec.dynamic:
         raise UnsupportedSpec("a DLA core takes static shapes only", remedy="set engine.dynamic = false")
     gpu = _gpu_index(spec)
-    if cuda.count() <= gpu and not library.ahead_of_time:
+    if (reason := cuda.absence(gpu)) and not library.ahead_of_time:
         raise UnsupportedSpec(
-            f"{library} builds only on the GPU that will run the plan, and no GPU {gpu} is seen here",
+            f"{library} builds only on the GPU that will run the plan: {reason}",
             remedy=f"set engine.backend = onnxruntime, or {cuda.INSTALL}",
         )
     typing = trt_library.typing_of(library, spec.typing, on_dla=on_dla)

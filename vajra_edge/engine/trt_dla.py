@@ -17,7 +17,7 @@ from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
 from vajra_edge.engine.trt_log import Lines, logger
 from vajra_edge.engine.trt_memory import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
-from vajra_edge.engine.trt_network import Network, builder, creation_flags
+from vajra_edge.engine.trt_network import Network, builder, creation_flags, starting
 from vajra_edge.errors import BuildError, UnsupportedSpec
 from vajra_edge.graph import dla
 
@@ -33,7 +33,11 @@ def require_core(library: Library, core: int) -> None:
         UnsupportedSpec: it has not; the message says what to set.
         BuildError: the library does not start here.
     """
-    cores = int(builder(library, Lines()).num_DLA_cores)
+    trt = library.trt
+    lines = Lines()
+    with starting(library, lines):
+        runtime = trt.Runtime(logger(library, lines))  # not a Builder, which takes seconds and hundreds of MB
+    cores = int(runtime.num_DLA_cores)
     if core < cores:
         return
     if cores:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import UnsupportedSpec
+from vajra_edge.graph.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class Prepared:
     ranges: dict[str, float]
 
 
-def prepare(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> Prepared:
+def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong: bool) -> Prepared:
     """Bring a graph into the form one build needs.
 
     Args:
         onnx_bytes: FP32, FP16 or with Q/DQ, as the passes made it; FP32 is turned into FP16 here where types rule.
+        signature: of the graph.
         spec: what is wanted.
         strong: the network's types rule, not the builder's flags.
 
@@ -38,13 +40,14 @@ def prepare(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> Prepared:
         GraphError: the graph cannot be read.
         UnsupportedSpec: INT8 is asked for and the graph carries neither Q/DQ nor ranges.
     """
-    from vajra_edge.graph import dla_ranges, half
+    from vajra_edge.graph import half
     from vajra_edge.graph.wiring import Wiring, key, load
 
+    if spec.target.kind == "dla":
+        onnx_bytes = _fixed(load(onnx_bytes), signature)
     ranges: dict[str, float] = {}
     if spec.precision is Precision.INT8:
         ranges = _ranges(onnx_bytes, spec, strong=strong)
-        ranges = dla_ranges.equalised(onnx_bytes, ranges)
     if strong and spec.precision is not Precision.FP32 and not _is_half(load(onnx_bytes)):
         onnx_bytes = half.to_half(onnx_bytes)
     wiring = Wiring(load(onnx_bytes))
@@ -59,7 +62,7 @@ def prepare(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> Prepared:
 
 
 def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, float]:
-    """Ranges for a DLA under weak typing; empty where Q/DQ nodes hold them."""
+    """Ranges for a DLA under weak typing, made equal where they must be; empty where Q/DQ nodes hold them."""
     from vajra_edge.graph import dla_ranges
     from vajra_edge.graph.wiring import load
 
@@ -72,13 +75,24 @@ def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, f
                 f"and this one has {'Q/DQ nodes' if quantized else 'no ranges'}",
                 remedy="calibrate first, or set engine.precision = fp16",
             )
-        return ranges
+        return dla_ranges.equalised(onnx_bytes, ranges)
     if not quantized:
         raise UnsupportedSpec(
             "INT8 is asked for and the graph has no Q/DQ nodes",
             remedy="calibrate first, or set engine.precision = fp16",
         )
     return {}
+
+
+def _fixed(model: Any, signature: Signature) -> bytes:
+    """The graph with every open side of its input set to the largest: a DLA takes static shapes only."""
+    for entry in model.graph.input:
+        if entry.name == signature.input_name:
+            sides = (signature.batch, 3, *signature.resolution_hw)
+            for dim, side in zip(entry.type.tensor_type.shape.dim, sides, strict=False):
+                dim.dim_value = dim.dim_value or side
+    del model.graph.value_info[:]  # inferred again from the input
+    return bytes(model.SerializeToString())
 
 
 def _is_half(model: Any) -> bool:

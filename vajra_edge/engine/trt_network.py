@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,20 @@ def builder(library: Library, lines: Lines) -> Any:
         BuildError: the library cannot start here, mostly for want of a GPU or its driver.
     """
     trt = library.trt
-    try:
+    with starting(library, lines):
         return trt.Builder(logger(library, lines))
-    except (TypeError, RuntimeError) as error:  # how the bindings tell that the library returned nothing
+
+
+@contextmanager
+def starting(library: Library, lines: Lines) -> Iterator[None]:
+    """Around the making of a ``Builder`` or ``Runtime``.
+
+    Raises:
+        BuildError: the library returned nothing, which its bindings tell as a TypeError.
+    """
+    try:
+        yield
+    except (TypeError, RuntimeError) as error:
         raise BuildError(
             f"{library} does not start: {lines.reason()}",
             remedy="check the GPU and its driver with 'vajra-edge doctor'",
@@ -110,13 +122,14 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
     Raises:
         UnsupportedSpec: there is no such GPU, and this library cannot build for one that is not here.
     """
-    if cuda.count() > gpu:
+    absence = cuda.absence(gpu)
+    if absence is None:
         return cuda.describe(gpu).compute_capability
     if library.has("IBuilderConfig.set_compute_capability"):
         config.num_compute_capabilities = 1
         config.set_compute_capability(library.trt.ComputeCapability.SM86, 0)
         return AHEAD_OF_TIME
-    raise UnsupportedSpec(f"there is no GPU {gpu} here", remedy="set engine.target = cpu, or check the driver", gpu=gpu)
+    raise UnsupportedSpec(absence, remedy="set engine.target = cpu, or check the driver", gpu=gpu)
 
 
 def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str, object]:

@@ -113,6 +113,8 @@ class TrtRunner:
                 remedy=REBUILD,
             )
         most = (self.signature.batch, 3, *self.signature.resolution_hw)
+        # A plan may be more fixed than its graph: builds for a DLA are.
+        self._open = [int(side) == -1 for side in engine.get_tensor_shape(self.signature.input_name)]
         self._set_shape(most)
         self._require_layout()
         self._stream = self._held.enter_context(cuda.Stream())
@@ -166,10 +168,10 @@ class TrtRunner:
         smaller = (
             height <= most_h and width <= most_w and not height % signature.stride and not width % signature.stride
         )
-        if (height, width) != (most_h, most_w) and not (signature.dynamic_size and smaller and height and width):
-            allowed = f"{most_h}x{most_w}" + (f" or less by {signature.stride}" if signature.dynamic_size else "")
+        if (height, width) != (most_h, most_w) and not (self._open[2] and smaller and height and width):
+            allowed = f"{most_h}x{most_w}" + (f" or less by {signature.stride}" if self._open[2] else "")
             raise InferenceError(f"images of {height}x{width} pixels, the engine takes {allowed}", shape=batch.shape)
-        return (count if signature.dynamic_batch else signature.batch, 3, height, width)
+        return (count if self._open[0] else signature.batch, 3, height, width)
 
     def _set_shape(self, shape: tuple[int, ...]) -> None:
         if shape == self._shape:

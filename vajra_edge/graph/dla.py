@@ -124,12 +124,12 @@ def plan(
         GraphError: the bytes are not a graph this package reads.
     """
     wiring = Wiring(load(onnx_bytes))
-    left = {**_static_refusals(wiring), **(refused or {})}
+    sides = shapes(wiring.model)
+    left = {**(refused or {}), **_static_refusals(wiring, sides)}
     names = [key(node) for node in wiring.nodes]
     predecessors = _predecessors(wiring)
     groups = regions(predecessors, [name not in left for name in names])
-    macs = _macs(wiring)
-    sides = shapes(wiring.model)
+    macs = _macs(wiring, sides)
     found = [_region(wiring, [names[index] for index in group], macs, sides, value_bytes) for group in groups]
     ranked = sorted(found, key=lambda region: -region.gain_s)
     chosen = tuple(ranked[:1] + [region for region in ranked[1:most_regions] if region.gain_s > 0])
@@ -175,9 +175,8 @@ def regions(predecessors: Sequence[Sequence[int]], on_dla: Sequence[bool]) -> li
     return [tuple(group) for group in groups.values()]
 
 
-def _static_refusals(wiring: Wiring) -> dict[str, str]:
+def _static_refusals(wiring: Wiring, sides: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     arithmetic = head.arithmetic(wiring)
-    sides = shapes(wiring.model)
     left = {}
     for node in wiring.nodes:
         reason = BOX_ARITHMETIC if key(node) in arithmetic else refusal(_view(wiring, node, sides))
@@ -213,9 +212,8 @@ def _predecessors(wiring: Wiring) -> list[list[int]]:
     ]
 
 
-def _macs(wiring: Wiring) -> dict[str, int]:
+def _macs(wiring: Wiring, sides: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Multiply-adds of the whole batch by node key, attention's products of two activations included."""
-    sides = shapes(wiring.model)
     batch = sides.get(wiring.inputs[0], (1,))[0] or 1
     macs = {name: count * batch for name, count in macs_by_layer(wiring).items()}
     for node in wiring.nodes:
