@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,14 @@ from vajra_edge.settings import MqttSettings
 def is_listening(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie that its new parent has not collected yet is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
@@ -48,18 +57,19 @@ def test_it_serves_on_loopback_in_the_protocol_it_names(kind: str) -> None:
 def test_it_ends_with_the_process_that_made_it(kind: str) -> None:
     code = (
         "import sys, time; from vajra_edge.demo.broker import Broker; "
-        "print(*Broker(sys.argv[1]).open(), flush=True); time.sleep(60)"
+        "broker = Broker(sys.argv[1]); print(*broker.open(), broker._child.pid, flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code, kind], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     with owner.stdout:
-        port = int(owner.stdout.readline().split()[1])
+        port, child = (int(word) for word in owner.stdout.readline().split()[1:])
     assert is_listening(port)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     deadline_s = time.monotonic() + 5.0
-    while is_listening(port) and time.monotonic() < deadline_s:
+    while is_alive(child) and time.monotonic() < deadline_s:
         time.sleep(0.02)
+    assert not is_alive(child)
     assert not is_listening(port)
 
 

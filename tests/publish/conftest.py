@@ -1,4 +1,4 @@
-"""Real brokers as children of the test, a scripted one for answers that real ones give too rarely, and small makers."""
+"""Real brokers as children of the test, a device, a subscriber, and small makers of frames and detections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -210,94 +209,3 @@ def detections(count: int) -> Detections:
         np.sort(dice.uniform(0.25, 1, count).astype(np.float32))[::-1],
         dice.integers(0, 2, count).astype(np.int32),
     )
-
-
-class ScriptedBroker:
-    """Speaks just enough MQTT to give one wrong answer on purpose.
-
-    ``connack`` is the whole CONNACK packet; ``on_publish`` answers each QoS 1 PUBLISH (given its packet id and how many
-    were not answered before it) with bytes, and may raise ``ConnectionError`` to kick.
-    """
-
-    def __init__(self, connack: bytes | None, on_publish: Callable[[int, int], bytes] | None = None) -> None:
-        self.connack = connack
-        self.on_publish = on_publish or (lambda mid, _pending: struct.pack("!BBH", 0x40, 2, mid))
-        self.connects: list[bytes] = []
-        self.published: list[bytes] = []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.open_sockets: list[socket.socket] = []
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self.server.accept()
-            except OSError:
-                return
-            self.open_sockets.append(sock)
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
-
-    def serve(self, sock: socket.socket) -> None:
-        pending = 0
-        with sock:
-            try:
-                while True:
-                    kind, body = read_packet(sock)
-                    if kind >> 4 == 1:
-                        self.connects.append(body)
-                        if self.connack is None:
-                            continue
-                        sock.sendall(self.connack)
-                    elif kind >> 4 == 3:
-                        self.published.append(body)
-                        pending += 1
-                        (length,) = struct.unpack("!H", body[:2])
-                        if kind & 0x06:
-                            (mid,) = struct.unpack("!H", body[2 + length : 4 + length])
-                            answer = self.on_publish(mid, pending)
-                            pending -= answer.count(b"\x40")
-                            sock.sendall(answer)
-                    elif kind >> 4 == 12:
-                        sock.sendall(b"\xd0\x00")
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self.server.close()
-        for sock in self.open_sockets:
-            sock.close()
-
-
-def read_packet(sock: socket.socket) -> tuple[int, bytes]:
-    kind = read_exactly(sock, 1)[0]
-    length = shift = 0
-    while True:
-        byte = read_exactly(sock, 1)[0]
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return kind, read_exactly(sock, length)
-
-
-def read_exactly(sock: socket.socket, count: int) -> bytes:
-    got = b""
-    while len(got) < count:
-        part = sock.recv(count - len(got))
-        if not part:
-            raise ConnectionError
-        got += part
-    return got
-
-
-@pytest.fixture
-def scripted() -> Iterator[Callable[..., ScriptedBroker]]:
-    made: list[ScriptedBroker] = []
-
-    def make(connack: bytes | None, on_publish: Callable[[int, int], bytes] | None = None) -> ScriptedBroker:
-        made.append(ScriptedBroker(connack, on_publish))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
