@@ -50,6 +50,7 @@ class CrashLog:
             self._file = io.FileIO(descriptor, "r+")
             left = os.pread(descriptor, _READ_BYTES, 0).decode(errors="replace")
             os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"\n")  # nothing serves yet: a crash from now on is charged to nobody
         except OSError as error:
             log.warning("crashes are not counted, %s cannot be used: %s", self._path, error.strerror)
             return None

@@ -215,7 +215,8 @@ class Supervisor:
         self._know(wish=wish, trouble="")
         self._advance(wish.event)
         if self._s.building or self._s.loading:
-            log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, "; ".join(wish.why))
+            why = "; ".join(wish.why) or "it served last"
+            log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)
         if asked and wish.rejected and not asked.force:
             asked.caller.error(wish.rejected)
         elif asked:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import queue
+import threading
+
+from vajra_edge.errors import StoreError
+from vajra_edge.service.desk import Desk, TaskFailed
+
+
+def refuse() -> None:
+    raise StoreError("the disk is full", remedy="free space")
+
+
+def test_tasks_are_done_in_order_and_their_events_posted(caplog):
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    desk = Desk(inbox.put)
+    for name, task in (("one", lambda: 1), ("quiet", lambda: None), ("full", refuse), ("bug", lambda: int("x"))):
+        desk.do(name, task)
+    desk.do("last", lambda: threading.current_thread().name)
+    desk.start()
+    assert desk.close(5.0)
+    told = [inbox.get() for _ in range(4)]
+    assert told[0] == 1
+    assert told[1] == TaskFailed("full", "the disk is full; free space")
+    assert told[2] == TaskFailed("bug", "ValueError: invalid literal for int() with base 10: 'x'")
+    assert told[3] == "desk"
+    assert inbox.empty()
+    assert "bug failed" in caplog.text
+
+
+def test_a_task_that_hangs_is_left_behind():
+    desk = Desk(lambda _: None)
+    never = threading.Event()
+    desk.do("hang", never.wait)
+    desk.start()
+    assert not desk.close(0.05)
+    never.set()
+
+
+def test_a_desk_that_never_started_closes():
+    assert Desk(lambda _: None).close(0.1)

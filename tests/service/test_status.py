@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import orjson
+import pytest
+
+from vajra_edge.engine.backend import Progress
+from vajra_edge.publish.messages import encode
+from vajra_edge.service.status import (
+    BrokerView,
+    BuildView,
+    CameraView,
+    EngineView,
+    PlanView,
+    Status,
+    latency_ms,
+)
+
+PLAN = PlanView(
+    fingerprint="ab" * 32,
+    backend="tensorrt",
+    wanted_precision="int8",
+    precision="fp16",
+    target="gpu:0",
+    resolution_hw=(640, 640),
+    batch=1,
+    class_names=("person",),
+    weights="net.pt",
+    weights_sha256="cd" * 32,
+    built_at="2026-11-22T10:00:00Z",
+    build_s=61.0,
+    verify={"latency_p50_ms": 4.9, "recall": 0.99},
+)
+STATUS = Status(
+    device="gate-7",
+    phase="serving",
+    reason="the weights are truncated; copy them again",
+    started_at=datetime(2026, 11, 22, tzinfo=timezone.utc),
+    uptime_s=5.0,
+    pid=7,
+    engine=EngineView(
+        wanted="ef" * 32,
+        serving=PLAN,
+        building=BuildView("ef" * 32, quick=False, stage="build", percent=43.2, eta_s=61.0),
+        why=("weights abcd -> ef01",),
+    ),
+    cameras=(CameraView("gate", "streaming", fps=29.9), CameraView("yard", "lost", "no route")),
+    broker=BrokerView("broker:1883"),
+)
+
+
+def test_the_line_for_systemctl_says_it_all():
+    assert STATUS.line() == (
+        "serving abababababab (fp16 on gpu:0); building efefefefefef 43% (build, 61 s left); 1 of 2 cameras; "
+        "no broker; the weights are truncated; copy them again"
+    )
+
+
+def test_it_is_plain_json():
+    content = json.loads(orjson.dumps(STATUS.to_json()))
+    assert content["engine"]["serving"]["verify"]["recall"] == 0.99
+    assert content["cameras"][1]["reason"] == "no route"
+    assert content["version"]
+
+
+def test_the_retained_topics_come_from_it():
+    service = orjson.loads(encode(STATUS.service_message()))
+    assert (service["state"], service["progress"], service["reason"]) == ("serving", 0.43, STATUS.reason)
+    engine = orjson.loads(encode(STATUS.engine_message()))
+    assert (engine["fingerprint"], engine["building"]) == ("ab" * 6, "ef" * 6)
+    assert (engine["wanted_precision"], engine["precision"], engine["latency_ms"]) == ("int8", "fp16", 4.9)
+    assert engine["why"] == "weights abcd -> ef01"
+    assert engine["built_at"] == "2026-11-22T10:00:00Z"
+    states = [orjson.loads(encode(message))["state"] for message in STATUS.camera_messages()]
+    assert states == ["streaming", "lost"]
+
+
+def test_without_an_engine_the_topic_says_so():
+    bare = Status("d", "blocked", "no weights", STATUS.started_at, 0.0, 1, EngineView(last_error="no weights"))
+    message = orjson.loads(encode(bare.engine_message()))
+    assert (message["fingerprint"], message["why"]) == (None, "no weights")
+
+
+def test_the_percentage_of_a_build_never_goes_back():
+    view, seen = BuildView("a", quick=False), []
+    for progress in (
+        Progress("load", 50.0),
+        Progress("build", 50.0, "layer 7", 12.0),
+        Progress("export", 10.0),
+        Progress("a stage of tomorrow", 10.0),
+        Progress("verify"),
+        Progress("store", 100.0),
+    ):
+        view = view.after(progress)
+        seen.append(view.percent)
+    assert seen == sorted(seen)
+    assert seen[1] == 61.0
+    assert seen[-1] == 100.0
+
+
+@pytest.mark.parametrize(("verify", "expected"), [({}, None), ({"latency_p50_ms": None}, None), (PLAN.verify, 4.9)])
+def test_the_gates_latency_is_there_where_it_was_measured(verify, expected):
+    assert latency_ms(verify) == expected

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from vajra_edge.engine.backend import Choice
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.spec import Precision, Target
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import UnsupportedSpec, WeightsError
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.service import wish as wish_module
+from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
+from vajra_edge.service.rejections import Rejections
+from vajra_edge.service.wish import STRIKES, Wishes
+from vajra_edge.settings import load
+
+SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(tiny.network())
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return EngineStore(tmp_path / "state", 1 << 40)
+
+
+@pytest.fixture
+def rejections(tmp_path):
+    return Rejections(tmp_path / "state" / "rejected.json")
+
+
+@pytest.fixture
+def wishes(store, rejections):
+    return Wishes(store, rejections)
+
+
+@pytest.fixture
+def settings(weights, tmp_path):
+    def make(**sections):
+        given = {"weights": {"path": str(weights)}, "store": {"state_dir": str(tmp_path / "state")}, **sections}
+        return load(None, given)
+
+    return make
+
+
+def commit(store: EngineStore, wish) -> str:
+    """Store a plan under a wish's fingerprint, as its build would."""
+    spec = wish.request.spec
+    manifest = Manifest(
+        fingerprint=wish.fingerprint,
+        backend=wish.request.backend,
+        signature=SIGNATURE,
+        wanted=spec,
+        precision=spec.precision,
+        target=spec.target,
+        verify={},
+        notes={},
+        weights_name="net.onnx",
+        build_s=1.0,
+        created_at="2026-11-22T00:00:00+00:00",
+    )
+    return store.commit(b"plan", manifest).fingerprint
+
+
+def test_a_first_boot_wants_a_plan_that_is_missing(wishes, settings, weights):
+    wish = wishes.work_out(settings())
+    assert wish.event == Wanted(wish.fingerprint.digest, Have.MISSING)
+    assert wish.request.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert wish.why == ("no plan served on this device yet",)
+    assert wish.outlook(None)["needed"] is True
+
+
+def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(wishes, settings, store):
+    first = wishes.work_out(settings())
+    store.mark_good(commit(store, first))
+    assert wishes.work_out(settings()).event == Wanted(first.fingerprint.digest, Have.READY)
+    other = wishes.work_out(settings(engine={"max_det": 50}))
+    assert other.have is Have.MISSING
+    assert other.fallback == Fallback(first.fingerprint.digest)
+    assert other.why == (
+        "NMS iou 0.7, max_det 300, top_k 500 -> iou 0.7, max_det 50, top_k 500",
+        "weights same",
+    )
+
+
+def test_a_pinned_digest_that_does_not_fit_refuses_the_weights(wishes, settings, weights):
+    asked = settings(weights={"path": str(weights), "sha256": "0" * 64})
+    with pytest.raises(WeightsError, match="the settings ask for 0000"):
+        wishes.work_out(asked)
+
+
+def test_what_this_machine_cannot_build_is_refused_before_anything_starts(wishes, settings):
+    with pytest.raises(UnsupportedSpec, match="ONNX Runtime"):
+        wishes.work_out(settings(engine={"backend": "onnxruntime", "target": "dla:0"}))
+
+
+def test_a_wish_that_cannot_be_known_offers_the_last_good_plan(wishes, settings, store):
+    assert wishes.unknown("no weights") == Unknown("no weights")
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+    assert wishes.unknown("no weights") == Unknown("no weights", Fallback(good))
+
+
+def test_a_plan_that_crashed_too_often_is_rejected_and_the_one_before_offered(wishes, settings, store, rejections):
+    before = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
+    store.mark_good(before)
+    crashing = commit(store, wishes.work_out(settings()))
+    store.mark_good(crashing)
+    for _ in range(STRIKES - 1):
+        store.strike(crashing, time.time())
+    assert wishes.work_out(settings()).have is Have.READY
+    store.strike(crashing, time.time())
+    wish = wishes.work_out(settings())
+    assert (wish.have, wish.fallback) == (Have.REJECTED, Fallback(before))
+    assert "it crashed 3 times in 10 minutes; rebuild --force insists" in wish.rejected
+    assert rejections.reason(crashing)
+    rejections.remove(crashing)
+
+
+def test_crashes_long_ago_do_not_count(wishes, settings, store):
+    plan = commit(store, wishes.work_out(settings()))
+    for _ in range(STRIKES):
+        store.strike(plan, time.time() - 3600)
+    assert wishes.work_out(settings()).have is Have.READY
+
+
+class Accelerator(OnnxRuntime):
+    """Stands for TensorRT, which no machine of ours has a GPU for: what matters here is only that its name differs."""
+
+    name = "tensorrt"
+
+    def check(self, spec):
+        return None
+
+
+@pytest.fixture
+def accelerated(monkeypatch):
+    def select(name, **options):
+        backend = OnnxRuntime() if name == "onnxruntime" else Accelerator()
+        return Choice(backend, "as the test wants")
+
+    monkeypatch.setattr(wish_module, "select", select)
+
+
+def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, wishes, settings, store):
+    wish = wishes.work_out(settings())
+    assert wish.fallback
+    assert not wish.fallback.ready
+    quick = wish.request_of(wish.fallback.fingerprint)
+    assert quick
+    assert (quick.backend, quick.spec.target, quick.spec.precision) == ("onnxruntime", Target("cpu"), Precision.FP32)
+    assert wish.request_of(wish.fingerprint.digest) is wish.request
+    assert wish.request_of("0" * 64) is None
+    stored = replace(wish, request=quick, fingerprint=Fingerprint.of(quick, OnnxRuntime().identity(quick.spec)))
+    assert commit(store, stored) == wish.fallback.fingerprint
+    again = wishes.work_out(settings())
+    assert again.fallback == Fallback(wish.fallback.fingerprint, ready=True)
+
+
+def test_first_boot_wait_offers_no_quick_plan(accelerated, wishes, settings):
+    assert wishes.work_out(settings(engine={"first_boot": "wait"})).fallback is None
+
+
+def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, store):
+    good = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
+    store.mark_good(good)
+    assert wishes.work_out(settings()).fallback == Fallback(good)
