@@ -16,14 +16,14 @@ FOLDER = "archive"
 NAMES = ("person", "van", "dog")
 
 
-def random_nano(class_count: int = len(NAMES), seed: int = 0) -> Any:
-    """A VajraV1 nano with random weights, whose outputs are neither constant nor saturated; torch must be there."""
+def random_network(class_count: int = len(NAMES), seed: int = 0, size: str = "nano") -> Any:
+    """A VajraV1 with random weights, whose outputs are neither constant nor saturated; torch must be there."""
     import torch
 
     from vajra_edge.weights.vajra_v1 import VajraV1
 
     torch.manual_seed(seed)
-    network = VajraV1("nano", class_count).requires_grad_(requires_grad=False).eval()
+    network = VajraV1(size, class_count).requires_grad_(requires_grad=False).eval()
     for name, value in network.state_dict().items():
         if "distributed_focal_loss" in name:
             value.copy_(torch.arange(16.0).view(1, 16, 1, 1))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import NAMES, archive, calling, random_nano, save, stripped
+from checkpoints import NAMES, archive, calling, random_network, save, stripped
 
 from vajra_edge.errors import GraphError, UnsafeWeights, WeightsError
 from vajra_edge.graph import export, metadata, proto, signature
@@ -34,7 +34,7 @@ def torch() -> Any:
 @pytest.fixture(scope="module")
 def weights(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stripped checkpoint of a nano network with random weights and three classes, trained "for" 416 x 416."""
-    return save(stripped(random_nano()), tmp_path_factory.mktemp("weights") / "nano.pt")
+    return save(stripped(random_network()), tmp_path_factory.mktemp("weights") / "nano.pt")
 
 
 @pytest.fixture(scope="module")

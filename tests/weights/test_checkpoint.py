@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import NAMES, as_upstream, random_nano, save, stripped
+from checkpoints import NAMES, as_upstream, random_network, save, stripped
 
 from vajra_edge.errors import UnsafeWeights, WeightsError
 from vajra_edge.weights import archive, checkpoint
@@ -19,7 +19,7 @@ from vajra_edge.weights import archive, checkpoint
 
 @pytest.fixture(scope="module")
 def network(torch: Any) -> Any:
-    return random_nano()
+    return random_network()
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def same(torch: Any, found: checkpoint.Checkpoint, expected: dict[str, Any]) -> 
 
 
 def test_a_stripped_checkpoint_gives_tensors_and_words(torch: Any, state_dict: Any, tmp_path: Path) -> None:
-    path = save(stripped(random_nano()), tmp_path / "x.pt")
+    path = save(stripped(random_network()), tmp_path / "x.pt")
     found = checkpoint.load(path)
     assert same(torch, found, {name: value.half() for name, value in state_dict.items()})
     assert found.tensors["model.0.stem1.conv.weight"].dtype == torch.float16
@@ -47,7 +47,7 @@ def test_a_stripped_checkpoint_gives_tensors_and_words(torch: Any, state_dict: A
 
 def test_an_unstripped_checkpoint_gives_its_ema(torch: Any, tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
-    trained, averaged = random_nano(seed=1), random_nano(seed=2)
+    trained, averaged = random_network(seed=1), random_network(seed=2)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1, momentum=0.9)
     content = {
         "epoch": 7,
@@ -79,7 +79,7 @@ def test_a_bare_state_dict_is_read_whatever_wrapped_it(
 
 
 def test_a_pickled_module_alone_is_read(torch: Any, state_dict: Any, tmp_path: Path) -> None:
-    found = checkpoint.load(save(as_upstream(random_nano()), tmp_path / "x.pt"))
+    found = checkpoint.load(save(as_upstream(random_network()), tmp_path / "x.pt"))
     assert same(torch, found, state_dict)
 
 
@@ -95,11 +95,11 @@ def test_a_pickled_module_alone_is_read(torch: Any, state_dict: Any, tmp_path: P
 def test_class_names_are_one_printable_name_a_class(
     torch: Any, tmp_path: Path, names: object, expected: tuple[str, ...]
 ) -> None:
-    assert checkpoint.load(save(stripped(random_nano(), names=names), tmp_path / "x.pt")).class_names == expected
+    assert checkpoint.load(save(stripped(random_network(), names=names), tmp_path / "x.pt")).class_names == expected
 
 
 def test_another_digest_than_the_pinned_one_is_refused(torch: Any, network: Any, tmp_path: Path) -> None:
-    path = save(stripped(random_nano()), tmp_path / "x.pt")
+    path = save(stripped(random_network()), tmp_path / "x.pt")
     assert checkpoint.load(path, hashlib.sha256(path.read_bytes()).hexdigest().upper()).size == "nano"
     with pytest.raises(UnsafeWeights, match=r"have the SHA-256 [0-9a-f]{64}, not 0{64}"):
         checkpoint.load(path, "0" * 64)
@@ -125,7 +125,7 @@ def test_a_classifier_is_refused_by_name(torch: Any, state_dict: Any, tmp_path: 
     with pytest.raises(WeightsError, match="for the task 'classify'"):
         checkpoint.load(tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="for the task 'classify'"):
-        checkpoint.load(save(stripped(random_nano(), task="classify"), tmp_path / "y.pt"))
+        checkpoint.load(save(stripped(random_network(), task="classify"), tmp_path / "y.pt"))
 
 
 def test_a_foreign_yolo_is_refused_with_the_way_out(torch: Any, shared_data: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_file_beyond_two_gigabytes_is_refused_unread(torch: Any, tmp_path: Pat
 def test_a_file_that_changes_while_it_is_read_is_refused(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = save(stripped(random_nano()), tmp_path / "x.pt")
+    path = save(stripped(random_network()), tmp_path / "x.pt")
     content, load = path.read_bytes(), torch.load
 
     def overwrite_then_load(*arguments: Any, **options: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import NAMES, random_nano
+from checkpoints import NAMES, random_network
 
 from vajra_edge.errors import WeightsError
 from vajra_edge.geometry.decode import best_class
@@ -118,7 +118,7 @@ def test_trained_weights_see_what_upstream_sees(torch: Any, shared_data: Path, p
 def test_deploy_form_gives_the_same_boxes_and_scores(torch: Any) -> None:
     from vajra_edge.weights.fusion import fuse
 
-    network = random_nano(class_count=1)
+    network = random_network(class_count=1)
     images = torch.rand((2, 3, 96, 160), generator=torch.Generator().manual_seed(0))
     before = network(images)
     assert before.shape == (2, 5, 12 * 20 + 6 * 10 + 3 * 5)
@@ -131,7 +131,7 @@ def test_deploy_form_gives_the_same_boxes_and_scores(torch: Any) -> None:
 
 def test_boxes_are_centres_and_sizes_in_pixels(torch: Any) -> None:
     """With equal bins every distance is the mean of 0..15, so each box is 15 cells wide around its cell's centre."""
-    network = random_nano()
+    network = random_network()
     for branch in network.head.branch_det:
         branch[2].weight.zero_()
         branch[2].bias.zero_()
@@ -145,7 +145,7 @@ def test_boxes_are_centres_and_sizes_in_pixels(torch: Any) -> None:
 def test_tensors_that_do_not_fit_are_named(torch: Any) -> None:
     from vajra_edge.weights.vajra_v1 import build
 
-    sound = made(random_nano().state_dict(), "nano", len(NAMES))
+    sound = made(random_network().state_dict(), "nano", len(NAMES))
     key = "model.0.stem2.conv.weight"
     without = {name: value for name, value in sound.tensors.items() if name != key}
     for tensors, says in (

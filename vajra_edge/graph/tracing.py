@@ -1,21 +1,25 @@
 """Tracing: a checkpoint becomes an ONNX file without metadata. Needs torch, and onnx for torch's exporter.
 
-torch has two exporters. Measured with torch 2.13 and onnxslim 0.1.98 on the trained nano network in deploy form:
+torch has two exporters. Measured with torch 2.13 and onnxslim 0.1.98 on the trained nano network in deploy form, by
+``tests/bench/export_bench.py --exporters``:
 
-======================  =====================  ======================
-                        TorchScript, opset 17  dynamo, opset 18
-======================  =====================  ======================
-nodes, after onnxslim   438, 411               414, 411
-the same, dynamic       632, 507               499, 499
-TensorRT-RTX 1.7        parses and builds      parses and builds
-box, score to torch     5.2e-4 px, 1.4e-7      4.9e-4 px, 1.4e-7
-opsets below 18         yes                    ONNX Runtime refuses
-needs besides torch     onnx                   onnx, onnxscript
-======================  =====================  ======================
+==========================  =====================  ======================
+                            TorchScript, opset 17  dynamo, opset 18
+==========================  =====================  ======================
+nodes, after onnxslim       518, 411               414, 411
+the same, dynamic           632, 507               506, 506
+TensorRT-RTX 1.7            parses and builds      parses and builds
+box, score to torch         4.3e-4 px, 1.4e-7      4.3e-4 px, 1.4e-7
+the same, dynamic           4.3e-4 px, 7.7e-7      4.3e-4 px, 7.7e-7
+time on two busy cores      7.7 s                  21 s; dynamic 46 s
+peak memory                 407 MiB                716 MiB
+opsets below 18             yes                    ONNX Runtime refuses
+needs besides torch         onnx                   onnx, onnxscript
+==========================  =====================  ======================
 
 After onnxslim the static graphs have the same 411 nodes, so the older exporter is kept: it writes the opsets that
-TensorRT 8.6 reads (dynamo writes 18 and converts down, and its ``Split`` then keeps an attribute that 17 lacks), and it
-runs in a Python that has little else than torch.
+TensorRT 8.6 reads (dynamo writes 18 and converts down, and its ``Split`` then keeps an attribute that 17 lacks), it is
+quicker, and it runs in a Python that has little else than torch.
 """
 
 from __future__ import annotations
