@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from vajra_edge.engine import build, child, intake, onnxrt, wire
-from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.store import EngineStore
@@ -151,7 +151,7 @@ def test_weights_beyond_the_limit_are_not_read_whole(wanted: BuildRequest, monke
 
 def test_what_the_backend_cannot_do_is_said_before_any_work(wanted: BuildRequest):
     with pytest.raises(UnsupportedSpec, match="precision = fp32"):
-        build.run(replace(wanted, spec=replace(wanted.spec, precision=Precision.INT8)), quiet)
+        build.run(replace(wanted, spec=replace(wanted.spec, precision=Precision.FP16)), quiet)
     assert not wanted.state_dir.exists()
 
 
@@ -166,67 +166,11 @@ def test_a_cancel_between_two_stages_stops_the_build(wanted: BuildRequest):
     assert build.run(wanted, quiet), "the lock is free again"
 
 
-class Lossy(onnxrt.OnnxRuntime):
-    """ONNX Runtime whose lower precisions really build another network: scores are lost in them."""
-
-    def check(self, spec: EngineSpec) -> str | None:
-        return "no fp16 here" if spec.precision is Precision.FP16 else None
-
-    def build(self, onnx_bytes: bytes, signature, spec: EngineSpec, report) -> Built:
-        exact = replace(spec, precision=Precision.FP32)
-        graph = onnx_bytes if spec.precision is Precision.FP32 else self.worse
-        return replace(super().build(graph, signature, exact, report), precision=spec.precision)
-
-    worse: bytes = b""
-
-
-def lossy(monkeypatch: pytest.MonkeyPatch, request: BuildRequest, gain: float) -> Lossy:
-    from vajra_edge.graph.prepare import prepare
-
-    backend = Lossy(threads=1)
-    backend.worse = prepare(tiny.network(gain=gain), request.spec)[0]
-    monkeypatch.setattr(build, "select", lambda *args, **options: type("Choice", (), {"backend": backend}))
-    return backend
-
-
-def test_a_precision_that_fails_the_gate_gives_way_and_every_figure_is_kept(
-    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    lossy(monkeypatch, wanted, gain=0.5)
-    plan = build.run(replace(wanted, spec=replace(wanted.spec, precision=Precision.INT8)), quiet)
-    assert plan.manifest.lowered
-    assert (plan.manifest.wanted.precision, plan.manifest.precision) == (Precision.INT8, Precision.FP32)
-    (rejected,) = plan.manifest.notes["rejected"]
-    assert rejected["precision"] == "int8"
-    assert rejected["report"]["judged"]
-
-
-def test_a_precision_that_must_not_give_way_fails(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
-    lossy(monkeypatch, wanted, gain=0.5)
-    spec = replace(wanted.spec, precision=Precision.INT8, allow_lower_precision=False)
-    with pytest.raises(VerifyError, match="does not agree"):
-        build.run(replace(wanted, spec=spec), quiet)
-
-
-def test_int8_that_cannot_be_judged_is_not_promoted(
-    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    lossy(monkeypatch, wanted, gain=20.0)
-    empty = tmp_path / "empty scene"
-    empty.mkdir()
-    cv2.imwrite(str(empty / "0.png"), tiny.scene(objects=0).image)
-    spec = replace(wanted.spec, precision=Precision.INT8)
-    plan = build.run(replace(wanted, spec=spec, frames=empty), quiet)
-    assert plan.manifest.precision is Precision.FP32
-    assert "not judged" in plan.manifest.notes["rejected"][0]["reason"]
-    agreeing = build.run(replace(wanted, spec=spec, force=True), quiet)
-    assert agreeing.manifest.precision is Precision.INT8
-
-
 def test_a_plan_that_cannot_run_here_is_stored_without_a_verdict(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
-    backend = lossy(monkeypatch, wanted, gain=20.0)
-    backend.cannot_run = lambda spec: "no GPU is seen"
-    assert not build.run(wanted, quiet).manifest.verify["judged"]
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "cannot_run", lambda self, spec: "no GPU is seen")
+    verdict = build.run(wanted, quiet).manifest.verify
+    assert (verdict["judged"], verdict["recall"], verdict["latency_p50_ms"]) == (False, None, None)
+    assert "no GPU is seen" in verdict["reason"]
 
 
 def test_the_child_answers_in_lines_and_keeps_libraries_off_the_pipe(wanted: BuildRequest):

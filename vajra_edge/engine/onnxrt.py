@@ -54,14 +54,15 @@ class OnnxRuntime:
 
     def check(self, spec: EngineSpec) -> str | None:
         """Why ONNX Runtime cannot build or run ``spec`` here; None if it can."""
-        if spec.precision is not Precision.FP32:
-            wanted = spec.precision.value
-            return f"ONNX Runtime builds fp32 plans, not {wanted}; set [engine] precision = fp32"
         if spec.target.kind == "dla":
             return f"ONNX Runtime cannot use {spec.target}; set [engine] backend = tensorrt, or target = cpu"
-        if spec.target.kind == "gpu":
-            return _check_gpu(spec.target)
-        return None
+        on_gpu = spec.target.kind == "gpu"
+        if not on_gpu and spec.precision is Precision.FP16:
+            # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
+            return "ONNX Runtime computes fp16 on a GPU only; set [engine] precision = fp32 or int8"
+        if on_gpu and spec.precision is Precision.INT8:
+            return "ONNX Runtime computes int8 on a CPU only; set [engine] precision = fp16, or backend = tensorrt"
+        return _check_gpu(spec.target) if on_gpu else None
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """ONNX Runtime builds nothing that it cannot run: always None."""
@@ -70,6 +71,13 @@ class OnnxRuntime:
 
     def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
         """Optimise the graph for the target's provider; the plan is an ONNX file again.
+
+        Args:
+            onnx_bytes: FP32, which is turned into FP16 here where that is asked for; for INT8 as ``graph.qlinear``
+                writes it.
+            signature: of the graph.
+            spec: what is wanted.
+            report: takes progress; raises to stop.
 
         Raises:
             UnsupportedSpec: see ``check``.
@@ -82,6 +90,10 @@ class OnnxRuntime:
         if (reason := self.check(spec)) is not None:
             raise UnsupportedSpec(reason)
         report(Progress("build", None, f"optimising for {spec.target}"))
+        if spec.precision is Precision.FP16:
+            from vajra_edge.engine.prepare import prepare_half
+
+            onnx_bytes, _ = prepare_half(onnx_bytes)
         with tempfile.TemporaryDirectory(prefix="vajra-edge-") as folder:
             path = Path(folder) / "plan.onnx"
             options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, self.threads)

@@ -187,7 +187,7 @@ class _Lab:
         return drift(self.reference[:count], [self._run(image, on) for image in self.images[:count]])
 
     def _run(self, image: NDArray[np.float32], on: frozenset[str]) -> NDArray[np.float32]:
-        flags = np.array([unit in on for unit in self.units])
+        flags = np.array([unit in on for unit in self.units], bool)
         made: Any = self.replay.run(image, {switches.INPUT: flags})[self.output]
         if not np.isfinite(made).all() and not on:
             raise CalibrationError("the network is not finite on a calibration image", remedy="check the weights")

@@ -6,14 +6,24 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vajra_edge.engine import onnxrt, verify
-from vajra_edge.engine.backend import Backend, Built, Report
+from vajra_edge.engine import evidence, onnxrt, verify
+from vajra_edge.engine.backend import Backend, Built
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.evidence import Frames
+from vajra_edge.engine.holdout import Holdout
+from vajra_edge.engine.prepare import Calibration, Notes, prepare_int8, ranges_for
+from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
+from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.verify import VerifyReport
 from vajra_edge.errors import VerifyError
+from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Signature
+
+RANGES_FOLDER = "calibration/ranges"
+"""Below the state directory."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -25,7 +35,7 @@ class Proved:
     Attributes:
         built: the plan.
         verdict: of the gate.
-        rejected: what the gate refused before it: precision, reason and report each.
+        rejected: what the gate refused before it: precision, reason, report and notes each.
     """
 
     built: Built
@@ -33,66 +43,111 @@ class Proved:
     rejected: tuple[dict[str, Any], ...]
 
 
-def prove(request: BuildRequest, backend: Backend, graph: bytes, signature: Signature, stages: Stages) -> Proved:
+def prove(
+    request: BuildRequest,
+    backend: Backend,
+    graph: bytes,
+    signature: Signature,
+    stages: Stages,
+    images: CalibrationSet | None = None,
+) -> Proved:
     """Build and verify; a plan that fails gives way to the next higher precision, if the settings allow it.
 
     Args:
         request: what is wanted.
         backend: builds and runs it.
-        graph: FP32, from ``graph.prepare``.
+        graph: FP32, with NMS where it is wanted.
         signature: of the graph.
         stages: told what is being done.
+        images: for INT8; some of them are held out for the gate. None: the backend calibrates by itself.
 
     Raises:
         VerifyError: no precision that may be used agrees with the reference.
+        CalibrationError: the images are short or failing.
         BuildError, InferenceError: the backend failed.
     """
-    wanted = request.spec.precision
-    rungs = (wanted, *(wanted.fallbacks if request.spec.allow_lower_precision else ()))
-    rejected: list[dict[str, Any]] = []
-    for rung in rungs:
-        spec = replace(request.spec, precision=rung)
-        if rejected and backend.check(spec) is not None:
-            continue
-        with stages("build", f"building {rung.value} for {spec.target} with {backend.name}"):
-            built = backend.build(graph, signature, spec, stages.report)
-        try:
-            with stages("verify", "comparing with the FP32 reference"):
-                verdict = _verdict(request, backend, graph, signature, spec, built, stages.report)
-                return Proved(built, verdict, tuple(rejected))
-        except VerifyError as error:
-            _LOGGER.warning("the %s plan is not used: %s", rung.value, error)
-            rejected.append({"precision": rung.value, "reason": str(error), "report": error.values.get("report")})
-            refusal = error
-    raise refusal
+    return _Attempts(request, backend, graph, signature, stages, Holdout.of(images) if images else None).run()
 
 
-def _verdict(
-    request: BuildRequest,
-    backend: Backend,
-    graph: bytes,
-    signature: Signature,
-    spec: EngineSpec,
-    built: Built,
-    report: Report,
-) -> VerifyReport:
-    """The gate.
+@dataclass(frozen=True)
+class _Attempts:
+    """One build's way along the ladder."""
 
-    Raises:
-        VerifyError: the plan does not agree, or is INT8 and could not be judged.
-    """
-    achieved = replace(spec, precision=built.precision, target=built.target)
-    bounds = verify.BOUNDS[built.precision]
-    if (reason := backend.cannot_run(achieved)) is not None:
-        return verify.not_run(reason, bounds)
-    frames = verify.reference_frames(request.frames)
-    reference = onnxrt.reference(graph, signature, threads=request.threads)
-    candidate = backend.load(built.plan, signature, achieved)
-    try:
-        verdict = verify.verify(candidate, reference, frames, bounds, report)
-    finally:
-        candidate.close()
-        reference.close()
-    if built.precision is Precision.INT8 and not verdict.judged:
-        raise VerifyError(verdict.reason, remedy="int8 is not used until it can be judged", report=verdict.to_json())
-    return verdict
+    request: BuildRequest
+    backend: Backend
+    graph: bytes
+    signature: Signature
+    stages: Stages
+    images: Holdout | None
+
+    def run(self) -> Proved:
+        wanted = self.request.spec
+        rungs = (wanted.precision, *(wanted.precision.fallbacks if wanted.allow_lower_precision else ()))
+        rejected: list[dict[str, Any]] = []
+        for rung in rungs:
+            spec = replace(wanted, precision=rung)
+            if rejected and self.backend.check(spec) is not None:
+                continue
+            built = self._build(spec)
+            try:
+                return Proved(built, self._verdict(spec, built), tuple(rejected))
+            except VerifyError as error:
+                _LOGGER.warning("the %s plan is not used: %s", rung.value, error)
+                report, notes = error.values.get("report"), dict(built.notes)
+                rejected.append({"precision": rung.value, "reason": str(error), "report": report, "notes": notes})
+                refusal = error
+        raise refusal
+
+    def _build(self, spec: EngineSpec) -> Built:
+        graph, notes = self.graph, Notes()
+        if spec.precision is Precision.INT8 and self.images is not None:
+            with self.stages("calibrate", f"calibrating on {len(self.images.fitted)} images"):
+                graph, notes = self._int8(spec, self.images)
+        with self.stages("build", f"building {spec.precision.value} for {spec.target} with {self.backend.name}"):
+            built = self.backend.build(graph, self.signature, spec, self.stages.report)
+        return replace(built, notes={**built.notes, "int8": notes}) if notes else built
+
+    def _int8(self, spec: EngineSpec, images: Holdout) -> tuple[bytes, Notes]:
+        """The graph in the form of INT8 that the backend takes. FP16 and FP32 are every backend's own affair."""
+        wanted = self.request.calibration
+        calibration = Calibration(
+            images.fitted,
+            algorithm=wanted.algorithm,
+            cache=RangeCache(self.request.state_dir / RANGES_FOLDER),
+            reuse=wanted.reuse,
+            threads=self.request.threads,
+            fused=isinstance(self.backend, onnxrt.OnnxRuntime),
+        )
+        if isinstance(self.backend, TensorRT) and self.backend.wants_ranges(spec):
+            ranges, source = ranges_for(self.graph, self.signature, calibration, self.stages.report)
+            return dla_ranges.attach(self.graph, ranges.amax()), {"ranges": source}
+        return prepare_int8(self.graph, self.signature, calibration, self.stages.report)
+
+    def _verdict(self, spec: EngineSpec, built: Built) -> VerifyReport:
+        """The gate.
+
+        Raises:
+            VerifyError: the plan does not agree, or is INT8 and could not be judged.
+        """
+        achieved = replace(spec, precision=built.precision, target=built.target)
+        bounds = verify.BOUNDS[built.precision]
+        if (reason := self.backend.cannot_run(achieved)) is not None:
+            return verify.not_run(reason, bounds)
+        with self.stages("verify", "comparing with the FP32 reference"):
+            reference = onnxrt.reference(self.graph, self.signature, threads=self.request.threads)
+            candidate = self.backend.load(built.plan, self.signature, achieved)
+            try:
+                verdict = verify.verify(candidate, reference, self._frames(), bounds, self.stages.report)
+            finally:
+                candidate.close()
+                reference.close()
+        if built.precision is Precision.INT8 and not verdict.judged:
+            remedy = "int8 is not used until it can be judged"
+            raise VerifyError(verdict.reason, remedy=remedy, report=verdict.to_json())
+        return verdict
+
+    def _frames(self) -> Frames:
+        held_out = self.images.judged if self.images else None
+        if self.request.frames is None and held_out is not None:
+            return evidence.of_dataset(held_out.pictures, f"{held_out.source} (held out of calibration)")
+        return evidence.frames_of(self.request.frames, self.request.state_dir)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+
+from vajra_edge.engine import evidence, sampler
+from vajra_edge.errors import DatasetError
+
+
+def test_frames_come_from_the_folder_that_is_given(tmp_path: Path):
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), tiny.scene(seed=number).image)
+    frames = evidence.frames_of(tmp_path)
+    assert (len(frames.images), frames.source, frames.real) == (evidence.FRAMES, tmp_path.name, True)
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path):
+    with pytest.raises(DatasetError):
+        evidence.frames_of(tmp_path)
+
+
+def test_frames_come_from_the_demos_clip_otherwise():
+    frames = evidence.frames_of(None)
+    assert (len(frames.images), frames.source) == (evidence.FRAMES, "clip.mp4")
+    assert next(iter(frames.images)).shape == (576, 768, 3)
+
+
+def test_without_the_demo_the_frames_are_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(evidence.resources, "files", lambda package: tmp_path)
+    frames = evidence.frames_of(None)
+    assert not frames.real
+    assert np.array_equal(next(iter(frames.images)), next(iter(evidence.frames_of(None).images)))
+
+
+def test_a_demo_clip_that_cannot_be_decoded_costs_the_verdict_and_not_the_build(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "clip.mp4").write_bytes(b"no clip")
+    monkeypatch.setattr(evidence.resources, "files", lambda package: tmp_path)
+    assert not evidence.frames_of(None).real
+    assert "plans are not judged" in caplog.text
+
+
+def camera_samples(state_dir: Path, count: int) -> None:
+    folder = state_dir / sampler.FOLDER
+    folder.mkdir(parents=True)
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number:05}-gate-0123456789abcdef.jpg"), tiny.scene(32 * (number + 1), 1).image)
+
+
+def test_the_newest_camera_samples_come_before_the_demos_clip(tmp_path: Path):
+    camera_samples(tmp_path, evidence.FRAMES + 2)
+    frames = evidence.frames_of(None, tmp_path)
+    assert (frames.source, frames.real) == ("the device's cameras", True)
+    assert [image.shape[0] // 32 for image in frames.images] == list(range(3, evidence.FRAMES + 3))
+
+
+def test_too_few_camera_samples_are_no_evidence(tmp_path: Path):
+    camera_samples(tmp_path, evidence.FRAMES - 1)
+    assert evidence.frames_of(None, tmp_path).source == "clip.mp4"
+
+
+def test_an_image_behind_an_early_end_is_never_decoded(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "0.png"), tiny.scene().image)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    images = iter(evidence.frames_of(tmp_path).images)
+    next(images)
+    with pytest.raises(DatasetError, match=r"1\.png"):
+        next(images)

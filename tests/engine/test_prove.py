@@ -1,0 +1,227 @@
+"""INT8 in whole builds: calibration, choice of layers, ONNX Runtime's plan, the gate on held-out images, the ladder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import tiny
+
+from vajra_edge.engine import build, onnxrt, sampler
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.prove import RANGES_FOLDER
+from vajra_edge.engine.request import BuildRequest, weights_digest
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import CalibrationError, DatasetError, VerifyError
+from vajra_edge.settings import CalibrationSettings
+
+Make = Callable[..., BuildRequest]
+
+
+def quiet(_: Progress) -> None:
+    pass
+
+
+def draw(folder: Path, count: int, objects: int = 8) -> Path:
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        cv2.imwrite(str(folder / f"{seed:02}.png"), tiny.scene(objects=objects, seed=seed).image)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("calibration") / "images", 24)
+
+
+def asking(request: BuildRequest, images: Path, **calibration: Any) -> BuildRequest:
+    """The request with these images, as the daemon makes it."""
+    wanted = CalibrationSettings(data=images, **calibration)
+    made = sampler.wanted_set(wanted, request.state_dir, request.spec.batch)
+    return replace(request, calibration=wanted, calibration_digest=made.digest)
+
+
+@pytest.fixture
+def wanted(tmp_path: Path, pictures: Path) -> BuildRequest:
+    weights = tmp_path / "tiny.onnx"
+    weights.write_bytes(tiny.network(channels=16))
+    spec = EngineSpec(nms=NmsSpec(max_det=20, top_k=30), precision=Precision.INT8)
+    digest = weights_digest(weights)
+    request = BuildRequest(weights, digest, "onnxruntime", spec, tmp_path / "state", 1 << 30, threads=1)
+    return asking(request, pictures)
+
+
+def built(request: BuildRequest) -> Manifest:
+    return build.run(request, quiet).manifest
+
+
+def range_file(request: BuildRequest) -> Path:
+    (path,) = (request.state_dir / RANGES_FOLDER).glob("*.json")
+    return path
+
+
+def test_int8_on_a_cpu_is_calibrated_quantized_judged_on_held_out_images_and_runs(wanted: BuildRequest):
+    stages: list[str] = []
+    plan = build.run(wanted, lambda progress: stages.append(progress.stage))
+    manifest = plan.manifest
+    assert list(dict.fromkeys(stages)) == ["load", "simplify", "calibrate", "build", "verify", "store"]
+    assert (manifest.precision, manifest.lowered, manifest.notes["rejected"]) == (Precision.INT8, False, [])
+    notes = manifest.notes["int8"]
+    assert notes["ranges"]["images"] == 24 - FEWEST
+    assert notes["ranges"]["source"] == "measured"
+    assert notes["int8_share"] > 0.5
+    assert notes["curve"]
+    verdict = manifest.verify
+    assert verdict["judged"]
+    assert verdict["source"].endswith("images (held out of calibration)")
+    assert (verdict["frames"], verdict["reference_boxes"]) == (FEWEST, 8 * FEWEST)
+    runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), manifest.signature, manifest.wanted)
+    scene = tiny.scene(seed=77)
+    assert (runner.infer(tiny.blob(scene.image))[0, :, 4] > 0.25).sum() == len(scene.xyxy)
+
+
+def sabotage(request: BuildRequest, factor: float) -> str:
+    """Shrink the range of one layer's input in the range file that the next build finds."""
+    path = range_file(request)
+    content = json.loads(path.read_bytes())
+    name = next(name for name in content["tensors"] if name.startswith("mean"))
+    low, high, amax, mean = content["tensors"][name]
+    content["tensors"][name] = [low, high, amax * factor, mean]
+    path.write_text(json.dumps(content))
+    return name
+
+
+@pytest.fixture
+def sabotaged(wanted: BuildRequest) -> BuildRequest:
+    """Built once, and the range of one layer then made a hundredth."""
+    assert built(wanted).precision is Precision.INT8
+    sabotage(wanted, 0.01)
+    return replace(wanted, force=True)
+
+
+def test_a_range_file_with_one_layer_a_hundredth_is_caught_and_the_ladder_takes_over(sabotaged: BuildRequest):
+    manifest = built(sabotaged)
+    assert (manifest.wanted.precision, manifest.precision, manifest.lowered) == (Precision.INT8, Precision.FP32, True)
+    (rejected,) = manifest.notes["rejected"]
+    assert rejected["precision"] == "int8"
+    assert "does not agree with its FP32 reference: recall" in rejected["reason"]
+    assert rejected["report"]["recall"] < 0.9
+    assert rejected["report"]["reference_boxes"] == 8 * FEWEST
+    assert rejected["notes"]["int8"]["ranges"]["source"] == "cache"
+    assert manifest.verify["judged"]
+    assert manifest.verify["recall"] == 1.0
+
+
+def test_what_was_lowered_is_what_was_wanted_and_is_not_built_again(sabotaged: BuildRequest):
+    build.run(sabotaged, quiet)
+    stages: list[str] = []
+    again = build.run(replace(sabotaged, force=False), lambda progress: stages.append(progress.stage))
+    assert (stages, again.manifest.precision) == ([], Precision.FP32)
+
+
+def test_a_precision_that_must_not_give_way_fails(sabotaged: BuildRequest):
+    with pytest.raises(VerifyError, match="does not agree"):
+        build.run(replace(sabotaged, spec=replace(sabotaged.spec, allow_lower_precision=False)), quiet)
+
+
+def test_fp16_is_tried_before_fp32_where_the_backend_has_it(sabotaged: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "check", lambda self, spec: None)
+    manifest = built(sabotaged)
+    assert manifest.precision is Precision.FP16
+    assert manifest.verify["recall"] == 1.0
+
+
+def other_weights(request: BuildRequest) -> BuildRequest:
+    request.weights_path.write_bytes(tiny.network(gain=30.0, channels=16))
+    return replace(request, weights_sha256=weights_digest(request.weights_path))
+
+
+def other_images(request: BuildRequest) -> BuildRequest:
+    folder = request.state_dir.parent / "others"
+    shutil.copytree(request.calibration.data, folder)
+    (folder / "00.png").unlink()
+    return asking(request, folder)
+
+
+def other_algorithm(request: BuildRequest) -> BuildRequest:
+    return asking(request, request.calibration.data, algorithm="percentile")
+
+
+@pytest.mark.parametrize("other", [other_weights, other_images, other_algorithm])
+def test_ranges_are_reused_for_exactly_what_they_were_measured_on(
+    wanted: BuildRequest, other: Callable[[BuildRequest], BuildRequest]
+):
+    assert built(wanted).notes["int8"]["ranges"]["source"] == "measured"
+    assert built(replace(wanted, force=True)).notes["int8"]["ranges"]["source"] == "cache"
+    sabotage(wanted, 0.01)
+    manifest = built(other(wanted))
+    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    assert manifest.precision is Precision.INT8
+
+
+def test_ranges_of_earlier_weights_are_reused_when_asked_for_and_the_manifest_says_so(wanted: BuildRequest):
+    built(wanted)
+    calibration = wanted.calibration.model_copy(update={"reuse": True})
+    manifest = built(other_weights(replace(wanted, calibration=calibration)))
+    assert manifest.notes["int8"]["ranges"]["source"].startswith("reused")
+
+
+def test_int8_that_cannot_be_judged_is_not_promoted(wanted: BuildRequest, tmp_path: Path):
+    manifest = built(asking(wanted, draw(tmp_path / "empty street", 12, objects=1)))
+    assert manifest.precision is Precision.FP32
+    (rejected,) = manifest.notes["rejected"]
+    assert "not judged, fewer than 20 boxes: 4 boxes on 4 frames" in rejected["reason"]
+    assert "int8 is not used until it can be judged" in rejected["reason"]
+
+
+def test_a_source_that_fails_on_its_seventh_image_fails_the_build_and_says_so(wanted: BuildRequest, tmp_path: Path):
+    folder = draw(tmp_path / "bad", 24)
+    (folder / "06.png").write_bytes(b"no picture")
+    with pytest.raises(CalibrationError, match=r"calibration image 6 of 20: .*06.png: not an image") as raised:
+        build.run(asking(wanted, folder), quiet)
+    assert build._permanent(raised.value)
+    assert EngineStore(wanted.state_dir, 1).plans() == ()
+    assert not (wanted.state_dir / RANGES_FOLDER).exists()
+
+
+def test_an_image_of_the_gate_that_cannot_be_read_fails_the_build_too(wanted: BuildRequest, tmp_path: Path):
+    folder = draw(tmp_path / "bad", 24)
+    (folder / "00.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"00.png: not an image"):
+        build.run(asking(wanted, folder), quiet)
+    assert EngineStore(wanted.state_dir, 1).plans() == ()
+
+
+def test_images_that_changed_since_they_were_asked_for_are_not_used(wanted: BuildRequest):
+    with pytest.raises(CalibrationError, match="changed since the build was asked for"):
+        build.run(replace(wanted, calibration_digest="0" * 64), quiet)
+
+
+def test_int8_without_images_is_refused_with_the_remedy(wanted: BuildRequest):
+    with pytest.raises(CalibrationError, match=r"no calibration images; .*\[calibration\] data"):
+        build.run(replace(wanted, calibration=CalibrationSettings()), quiet)
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (8, 4), (24, 4), (80, 10), (2000, MOST)])
+def test_the_gate_gets_one_image_in_eight_and_none_that_ranges_come_from(tmp_path: Path, count: int, held: int):
+    paths = tuple(tmp_path / f"{number}.png" for number in range(count))
+    split = Holdout.of(sampler.calibration.of_files("here", paths))
+    fitted = [entry.path for entry in split.fitted.pictures.entries]
+    judged = [entry.path for entry in split.judged.pictures.entries] if split.judged else []
+    assert (len(judged), set(fitted) | set(judged)) == (held, set(paths))
+    assert len(fitted) + len(judged) == count
+    assert fitted == [path for path in paths if path in fitted]
+
+
+def test_a_target_without_a_backend_for_int8_is_refused_before_any_work(wanted: BuildRequest):
+    spec = replace(wanted.spec, target=Target("gpu", 0))
+    assert "on a CPU only" in onnxrt.OnnxRuntime().check(spec)
