@@ -16,7 +16,7 @@ LAYERS = (
     {"errors"},
     {"durable", "frames", "detections", "credentials", "device", "labels"},
     {"settings", "dataset"},
-    {"weights"},
+    {"weights", "changes"},
     {"graph"},
     {"geometry"},
     {"engine"},

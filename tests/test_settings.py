@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge import settings
+from vajra_edge.changes import ACTIONS, Action, changes
 from vajra_edge.errors import SettingsError
-from vajra_edge.settings import ACTIONS, Action, CameraSettings, leaf_fields, load
+from vajra_edge.settings import CameraSettings, leaf_fields, load
 
 MINIMAL = {"weights": {"path": "/weights.onnx"}}
 
@@ -59,7 +59,7 @@ def test_a_change_of_each_field_asks_for_its_action(field):
         expected = field
     else:
         new, expected = load(None, {**base, field: different(field, getattr(old, field))}), field
-    found = settings.changes(old, new)
+    found = changes(old, new)
     assert found.fields == (expected,)
     assert found.actions == {ACTIONS[field]}
     assert found.reopened == (("gate",) if ACTIONS[field] is Action.REOPEN else ())
@@ -69,9 +69,9 @@ def test_cameras_are_compared_by_id_not_by_place():
     cameras = [{"id": "a", "source": "/dev/video0"}, {"id": "b", "source": "/dev/video1"}]
     old = load(None, {**MINIMAL, "cameras": cameras})
     swapped = load(None, {**MINIMAL, "cameras": cameras[::-1]})
-    assert settings.changes(old, swapped).fields == ()
+    assert changes(old, swapped).fields == ()
     other = load(None, {**MINIMAL, "cameras": [cameras[1], {"id": "c", "source": "/dev/video2"}]})
-    found = settings.changes(old, other)
+    found = changes(old, other)
     assert (found.added, found.removed, found.reopened) == (("c",), ("a",), ())
 
 

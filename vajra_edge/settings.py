@@ -1,4 +1,4 @@
-"""Settings: a TOML file, environment variables over it, frozen models, and one table from each field to its action.
+"""Settings: a TOML file, environment variables over it, and frozen models.
 
 ``VAJRA_EDGE_MQTT__HOST=broker`` sets ``[mqtt] host``. Secrets are never settings: a field
 names the file that holds one, or systemd's credentials directory does (``mqtt-password``, ``camera-<id>``).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -25,16 +24,6 @@ ENV_PREFIX = "VAJRA_EDGE_"
 Identifier: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Ratio: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0.0, le=86_400.0)]
-
-
-class Action(str, Enum):
-    """What a changed field asks of the running daemon."""
-
-    REBUILD = "rebuild"
-    REOPEN = "reopen"
-    RECONNECT = "reconnect"
-    APPLY = "apply"
-    RESTART = "restart"
 
 
 class Section(BaseModel):
@@ -237,46 +226,6 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-ACTIONS: Mapping[str, Action] = {
-    "device_id": Action.RESTART,
-    "weights.path": Action.REBUILD,
-    "weights.sha256": Action.REBUILD,
-    "weights.class_names": Action.REBUILD,
-    "weights.stride": Action.REBUILD,
-    "weights.python": Action.REBUILD,
-    **{f"engine.{name}": Action.REBUILD for name in EngineSettings.model_fields},
-    **{f"calibration.{name}": Action.REBUILD for name in CalibrationSettings.model_fields},
-    "detect.confidence": Action.APPLY,
-    "detect.classes": Action.APPLY,
-    **{f"cameras.{name}": Action.REOPEN for name in CameraSettings.model_fields},
-    "cameras.confidence": Action.APPLY,
-    "cameras.classes": Action.APPLY,
-    "cameras.snapshot_every_s": Action.APPLY,
-    **{f"mqtt.{name}": Action.RECONNECT for name in MqttSettings.model_fields},
-    "store.state_dir": Action.RESTART,
-    "store.max_bytes": Action.APPLY,
-    "service.control_socket": Action.RESTART,
-    "service.settle_s": Action.APPLY,
-    "service.poll_s": Action.APPLY,
-    "service.drain_s": Action.APPLY,
-    "service.threads": Action.RESTART,
-    "service.batch_wait_ms": Action.APPLY,
-    "service.log_level": Action.APPLY,
-}
-
-
-class Changes(BaseModel):
-    """What differs between two settings, by action; the supervisor performs it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    fields: tuple[str, ...] = ()
-    actions: frozenset[Action] = frozenset()
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    reopened: tuple[str, ...] = ()
-
-
 def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read the file, put the environment over it, and check everything.
 
@@ -297,32 +246,6 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
         raise SettingsError(f"environment: {error}", remedy=f"correct the {ENV_PREFIX}* variable") from error
 
 
-def changes(old: Settings, new: Settings) -> Changes:
-    """Which fields differ, and what each asks for; cameras are compared by id."""
-    fields = [name for name in ACTIONS if not name.startswith("cameras.") and _value(old, name) != _value(new, name)]
-    before = {camera.id: camera for camera in old.cameras}
-    after = {camera.id: camera for camera in new.cameras}
-    reopened = []
-    for name in before.keys() & after.keys():
-        moved = [f for f in CameraSettings.model_fields if getattr(before[name], f) != getattr(after[name], f)]
-        fields += [f"cameras.{name}.{field}" for field in moved]
-        if any(ACTIONS[f"cameras.{field}"] is Action.REOPEN for field in moved):
-            reopened.append(name)
-    return Changes(
-        fields=tuple(sorted(fields)),
-        actions=frozenset(action_of(field) for field in fields),
-        added=tuple(name for name in after if name not in before),
-        removed=tuple(name for name in before if name not in after),
-        reopened=tuple(sorted(reopened)),
-    )
-
-
-def action_of(field: str) -> Action:
-    """The action of a dotted field; a camera's field may carry the camera's id (``cameras.gate.source``)."""
-    parts = field.split(".")
-    return ACTIONS[f"cameras.{parts[-1]}" if parts[0] == "cameras" else field]
-
-
 def leaf_fields() -> tuple[str, ...]:
     """Every dotted field of the settings, a camera's as ``cameras.<field>``."""
     names: list[str] = []
@@ -333,13 +256,6 @@ def leaf_fields() -> tuple[str, ...]:
         else:
             names.append(name)
     return tuple(names)
-
-
-def _value(settings: Settings, name: str) -> object:
-    value: object = settings
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from vajra_edge.changes import Action
 from vajra_edge.errors import SettingsError
 from vajra_edge.service.reload import digest, reload
-from vajra_edge.settings import Action, load
+from vajra_edge.settings import load
 
 START = '[weights]\npath = "/w.onnx"\n[detect]\nconfidence = 0.3\n'
 

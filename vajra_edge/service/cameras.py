@@ -10,9 +10,10 @@ from vajra_edge.capture.address import is_live
 from vajra_edge.capture.grabber import CameraChanged, Grabber
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.capture.reconnect import Phase
+from vajra_edge.changes import Changes
 from vajra_edge.service.beats import Beats
 from vajra_edge.service.status import CameraView
-from vajra_edge.settings import CameraSettings, Changes, Settings
+from vajra_edge.settings import CameraSettings, Settings
 
 log = logging.getLogger(__name__)
 

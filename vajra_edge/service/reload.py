@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import settings as settings_file
+from vajra_edge.changes import ACTIONS, Action, Changes, action_of, changes
 from vajra_edge.errors import SettingsError
-from vajra_edge.settings import ACTIONS, Action, Changes, Settings, changes
+from vajra_edge.settings import Settings, load
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | 
     Raises:
         SettingsError: the file is invalid; the daemon keeps what it runs with.
     """
-    new = settings_file.load(path, overrides)
-    restart = tuple(field for field in changes(running, new).fields if settings_file.action_of(field) is Action.RESTART)
+    new = load(path, overrides)
+    restart = tuple(field for field in changes(running, new).fields if action_of(field) is Action.RESTART)
     kept = _with_running(new, running)
     return Reloaded(kept, changes(running, kept), restart)
 

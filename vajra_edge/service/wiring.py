@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vajra_edge.capture.mailboxes import Mailboxes
+from vajra_edge.changes import Action
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.publish.mqtt import Publisher
@@ -28,7 +29,7 @@ from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.serving import Serving
 from vajra_edge.service.watch import Watch
 from vajra_edge.service.wish import Wishes
-from vajra_edge.settings import Action, Settings
+from vajra_edge.settings import Settings
 
 log = logging.getLogger(__name__)
 
