@@ -31,6 +31,7 @@ class Results:
         detections: boxes in pixels of ``image``, best first.
         names: class id -> name.
         speed: milliseconds for this image in ``preprocess``, ``inference``, ``postprocess``.
+        saved: the annotated image or video that ``save`` writes; None without.
     """
 
     image: NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Results:
     detections: Detections
     names: Mapping[int, str]
     speed: Mapping[str, float] = field(default_factory=dict)
+    saved: Path | None = None
 
     def __len__(self) -> int:
         return len(self.detections)

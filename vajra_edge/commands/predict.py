@@ -51,12 +51,14 @@ def _until_interrupted(found: Iterable[Results]) -> Iterator[dict[str, Any]]:
 
 
 def _show(console: Console, found: Iterable[Results]) -> None:
-    began_s, count = time.perf_counter(), 0
+    began_s, count, saved = time.perf_counter(), 0, None
     for one in found:
-        count += 1
+        count, saved = count + 1, one.saved
         counted = Counter(one.names[int(label)] for label in one.class_id)
         what = ", ".join(f"{number} {name}" for name, number in counted.most_common()) or "nothing"
         frame = "" if one.frame is None else f" frame {one.frame}"
         console.print(f"{escape(one.path)}{frame}: {escape(what)} ({sum(one.speed.values()):.1f} ms)", highlight=False)
     took_s = time.perf_counter() - began_s
     console.print(f"{count} images in {took_s:.1f} s, {count / max(took_s, 1e-9):.1f} a second")
+    if saved is not None:
+        console.print(f"saved in {escape(str(saved.parent))}")

@@ -1,12 +1,15 @@
 """Validate: a runner over a dataset to a report of accuracy and speed.
 
-Images are letterboxed into the whole input (square or as the network is made), as upstream does for every network of
-fixed shape; its ``rect`` mode for ``.pt`` files, which pads each batch to its own shape, is not offered.
+Images are letterboxed into the whole input (square or as the network is made), as upstream's val does for every network
+of fixed shape; its ``rect`` mode for ``.pt`` files, which pads each batch to its own shape, is not offered. Like there,
+the shorter side is rounded up, where service and predict round to the nearest: one row of pixels, and 0.0036 of mAP50-95
+on 128 photos at 416 px.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +24,7 @@ from vajra_edge.errors import DatasetError
 from vajra_edge.evaluate import coco
 from vajra_edge.evaluate.report import Report
 from vajra_edge.geometry.decode import multi_label, rows_of_detections
-from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.geometry.letterbox import Letterbox, Placement
 from vajra_edge.graph.signature import Layout
 from vajra_edge.labels import Truth
 
@@ -104,7 +107,7 @@ def tally(
     runner: Runner, pictures: Dataset, conf: float, iou: float, batch: int, advance: Callable[[int], None]
 ) -> Tally:
     """Run every picture; see ``validate``."""
-    letterbox, made = Letterbox(runner.signature.resolution_hw), Tally()
+    letterbox, made = Letterbox(runner.signature.resolution_hw, rounded_up), Tally()
     buffer = letterbox.blank(min(batch, runner.signature.batch))
     for group in _groups(pictures, len(buffer)):
         at_s = [time.perf_counter()]
@@ -123,6 +126,17 @@ def tally(
             made.spent_s[stage] += float(spent_s)
         advance(len(group))
     return made
+
+
+def rounded_up(resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> Placement:
+    """Where upstream's val puts an image: as ``Placement.of``, with the sides rounded up."""
+    scale = Placement.of(resolution_wh, input_hw).scale
+    width_px, height_px = (
+        min(math.ceil(side * scale), most) for side, most in zip(resolution_wh, reversed(input_hw), strict=True)
+    )
+    left = round((input_hw[1] - width_px) / 2 - 0.1)
+    top = round((input_hw[0] - height_px) / 2 - 0.1)
+    return Placement(scale, left, top, width_px, height_px)
 
 
 def _groups(pictures: Dataset, most: int) -> Iterator[list[Picture]]:

@@ -6,6 +6,7 @@ to RGB and 0..255 to 0..1. Rounding of the border follows upstream's ``round(pad
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,10 +71,16 @@ class Letterbox:
 
     Args:
         input_hw: height and width of the input in pixels.
+        place: where an image of a resolution lies in the input.
     """
 
-    def __init__(self, input_hw: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        input_hw: tuple[int, int],
+        place: Callable[[tuple[int, int], tuple[int, int]], Placement] = placement,
+    ) -> None:
         self.input_hw = input_hw
+        self._place = place
         self._resized: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
         self._planes: list[Any] = []
 
@@ -83,7 +90,7 @@ class Letterbox:
         Returns:
             Where the image lies, for the way back.
         """
-        where = placement((image.shape[1], image.shape[0]), self.input_hw)
+        where = self._place((image.shape[1], image.shape[0]), self.input_hw)
         inner = self._resize(image, where)
         cv2.split(inner, self._planes)
         rows = slice(where.top_px, where.top_px + where.height_px)

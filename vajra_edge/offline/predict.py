@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from vajra_edge.detect.detector import SLOTS, Batch, Filter, HostDetector
 from vajra_edge.engine.backend import Runner
@@ -45,10 +46,8 @@ def predict(
             speed = _speed(made)
             for shot, found in zip(shots, made.found, strict=True):
                 one = Results(shot.frame.image, shot.path, shot.number, keep.most(found), names, speed)
-                if saver is not None:
-                    saver.add(shot, one)
                 advance(1)
-                yield one
+                yield one if saver is None else replace(one, saved=saver.add(shot, one))
 
 
 def _through(

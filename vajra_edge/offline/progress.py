@@ -1,4 +1,4 @@
-"""Progress: bars on stderr for a person who watches, and the same calls without any for one who does not."""
+"""Progress: bars for a person who watches stderr on a terminal, and the same calls without any for others."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def counting(shown: bool, what: str, total: int | None) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_stderr()) as bars:
+    console, text = _stderr(), TextColumn("{task.description}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=total)
         yield lambda count: bars.advance(task, count)
 
@@ -46,7 +47,8 @@ def building(shown: bool) -> Iterator[Report]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=_stderr()) as bars:
+    console = _stderr()
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("starting", total=100.0)
 
         def report(progress: Progress) -> None:
@@ -55,7 +57,6 @@ def building(shown: bool) -> Iterator[Report]:
             bars.update(task, description=text, completed=progress.percent or 0.0)
 
         yield report
-        bars.update(task, description="done", completed=100.0)
 
 
 def _stderr() -> Console:

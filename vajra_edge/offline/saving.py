@@ -39,20 +39,21 @@ class Saver:
         self._video: Video | None = None
         self._video_path = ""
 
-    def add(self, shot: Shot, made: Results) -> None:
-        """Write one image, or one frame more of its video.
+    def add(self, shot: Shot, made: Results) -> Path:
+        """Write one image, or one frame more of its video, and say where.
 
         Raises:
             VajraError: the folder or a video cannot be written.
         """
         if shot.number is None:
             name = Path(shot.path)
-            made.save(self._place(name.stem, name.suffix if name.suffix.lower() in {".jpg", ".png"} else ".jpg"))
-            return
+            suffix = name.suffix if name.suffix.lower() in {".jpg", ".png"} else ".jpg"
+            return made.save(self._place(name.stem, suffix))
         if self._video is None or shot.path != self._video_path or shot.number == 0:
             self.close()
             self._video, self._video_path = Video(self._place(_stem(shot), ".mp4")), shot.path
         self._video.add(made.plot(), shot.at_s)
+        return self._video.path
 
     def close(self) -> None:
         """Finish the video; a second call does nothing."""
@@ -71,12 +72,12 @@ class Saver:
 class Video:
     """One video file, under another name until it is whole.
 
-    Args:
+    Attributes:
         path: where it goes.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._aside = path.with_name(f".{path.name}.part{path.suffix}")
         self._waiting: list[NDArray[np.uint8]] = []
         self._times_s: list[float] = []
@@ -95,7 +96,7 @@ class Video:
             self._begin()
         self._held.close()
         if self._aside.exists():
-            self._aside.replace(self._path)
+            self._aside.replace(self.path)
 
     def _wait(self, image: NDArray[np.uint8]) -> None:
         self._waiting.append(image)
@@ -114,7 +115,7 @@ class Video:
             if writer.isOpened():
                 break
         else:
-            raise VajraError(f"{self._path}: this OpenCV writes no video", remedy="save images, or install ffmpeg's")
+            raise VajraError(f"{self.path}: this OpenCV writes no video", remedy="save images, or install ffmpeg's")
         self._held.callback(writer.release)
         self._write = lambda image: writer.write(self._fitted(image))
         waiting, self._waiting = self._waiting, []
