@@ -2,8 +2,8 @@
 
 Images are letterboxed into the whole input (square or as the network is made), as upstream's val does for every network
 of fixed shape; its ``rect`` mode for ``.pt`` files, which pads each batch to its own shape, is not offered. Like there,
-the shorter side is rounded up, where service and predict round to the nearest: one row of pixels, and 0.0036 of mAP50-95
-on 128 photos at 416 px.
+the shorter side is rounded up, where service and predict round to the nearest: one row of pixels, and 0.0036 of
+mAP50-95 on 128 photos at 416 px.
 """
 
 from __future__ import annotations

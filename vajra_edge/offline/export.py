@@ -26,7 +26,7 @@ from vajra_edge.graph import metadata, proto, signature
 from vajra_edge.graph.prepare import prepare
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, ExportArguments, resolution_hw, target_of
-from vajra_edge.offline.calibrated import calibrated, source_of
+from vajra_edge.offline.images import images_of
 from vajra_edge.offline.portable import OnnxFile
 
 _LOGGER = logging.getLogger(__name__)
@@ -83,13 +83,12 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     request = _request(weights, arguments, target, backend.name)
     if (reason := backend.check(request.spec)) is not None:
         raise UnsupportedSpec(reason)
-    backend = calibrated(backend, arguments, request.state_dir)
-    stages = Stages(report)
+    images, stages = images_of(arguments), Stages(report)
     with stages("export", f"reading {weights.name}"):
         onnx_bytes = onnx_of(request)
     with stages("simplify", "preparing the graph"):
         graph, made = prepare(onnx_bytes, request.spec)
-    proved = prove(request, backend, graph, made, stages)
+    proved = prove(request, backend, graph, made, stages, images)
     built_for = _built_for(proved)
     with stages("store", "writing the file"):
         path = _written(request, arguments, proved, made, built_for)
@@ -146,9 +145,7 @@ def _request(weights: Path, arguments: ExportArguments, target: Target, backend:
         **_shape(weights, arguments),
     )
     _require_dla(spec)
-    images = source_of(arguments) if arguments.int8 else None
-    state_dir = cache_dir()
-    return BuildRequest(weights, sha256, backend, spec, state_dir, max_bytes=1 << 40, frames=images)
+    return BuildRequest(weights, sha256, backend, spec, cache_dir(), max_bytes=0)
 
 
 def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:

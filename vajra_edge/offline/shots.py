@@ -23,6 +23,7 @@ from vajra_edge.capture import source as capture
 from vajra_edge.capture.address import is_live
 from vajra_edge.capture.folder import read_image
 from vajra_edge.capture.grabber import CameraChanged, Grabber, Mailboxes
+from vajra_edge.capture.library import load_cv2
 from vajra_edge.capture.reconnect import Phase
 from vajra_edge.credentials import redact
 from vajra_edge.errors import SourceError
@@ -77,6 +78,7 @@ def feeds(source: Source) -> list[Feed]:
         SourceError: it names nothing that can be a source, or a folder without images.
         DatasetError: a list names what is not there.
     """
+    load_cv2()  # before FFmpeg is touched, which reads once how much it may say
     if isinstance(source, np.ndarray):
         return [_array(source, 0)]
     if isinstance(source, (list, tuple)):
