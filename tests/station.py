@@ -72,6 +72,7 @@ class Station:
             "device_id": "test",
             "weights": {"path": str(self.weights)},
             "engine": {},
+            "calibration": {},
             "detect": {},
             "mqtt": {"host": "127.0.0.1", "port": port},
             "store": {"state_dir": str(self.state_dir)},
@@ -108,7 +109,7 @@ class Station:
         for name, fields in sections.items():
             self.settings[name] = {**self.settings[name], **fields}
         lines = [f"device_id = {json.dumps(self.settings['device_id'])}"]
-        for name in ("weights", "engine", "detect", "mqtt", "store", "service"):
+        for name in ("weights", "engine", "calibration", "detect", "mqtt", "store", "service"):
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in self.settings[name].items())]
         for name, fields in self.settings["cameras"].items():
             lines += ["[[cameras]]", f'id = "{name}"']

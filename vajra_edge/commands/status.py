@@ -82,6 +82,10 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
         text = f"{serving['fingerprint'][:12]}, {serving['precision']}{wanted} on {serving['target']}, {width}x{height}"
         yield "engine", f"{text}, {serving['backend']}, weights {escape(serving['weights'])}"
+        for refused in serving["rejected"]:
+            yield "gate", f"[yellow]{escape(refused)}[/]"
+    if engine["calibration"]:
+        yield "calibration", escape(engine["calibration"])
     building = engine["building"]
     if building is not None:
         eta = f", {building['eta_s']:.0f} s left" if building["eta_s"] is not None else ""

@@ -170,7 +170,7 @@ class EngineStatus:
         latency_ms: measured by the gate on this device.
         built_at: when the plan was built.
         building: fingerprint of the plan being built, or None.
-        why: why it is being built, or why the last build failed.
+        why: why it is being built, why the last build failed, what INT8 waits for, what the gate refused.
         at: when this was said.
     """
 

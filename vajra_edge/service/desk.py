@@ -31,13 +31,14 @@ class Desk:
 
     Args:
         post: takes the events; only enqueues.
+        name: of the thread.
     """
 
-    def __init__(self, post: Callable[[object], None]) -> None:
+    def __init__(self, post: Callable[[object], None], name: str = "desk") -> None:
         self._post = post
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], object | None]] | None] = queue.SimpleQueue()
         # A daemon thread: a library that hangs while it loads must not keep the process from its exit.
-        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin."""

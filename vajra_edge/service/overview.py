@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
+from vajra_edge.engine.spec import Precision
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State, Step
 from vajra_edge.service.status import BrokerView, BuildView, EngineView, PlanView, SettingsView, Status
@@ -71,16 +72,27 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
 
 
 def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
-    ready = parts.serving.ready
+    ready, calibration = parts.serving.ready, _calibration(parts)
+    serving = PlanView.of(ready.manifest) if ready else None
+    if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
+        serving = replace(serving, wanted_precision=Precision.INT8.value)
     return EngineView(
         wanted=s.wanted,
-        serving=PlanView.of(ready.manifest) if ready else None,
+        serving=serving,
+        calibration=calibration,
         on_probation=s.probation_until_s is not None,
         building=known.building,
         why=known.wish.why if known.wish else (),
         last_error=s.reason,
         retry_in_s=None if s.step is not Step.WAIT or s.retry_at_s is None else round(s.retry_at_s - now_s, 1),
     )
+
+
+def _calibration(parts: Parts) -> str:
+    collected = parts.pictures.collected
+    if collected is None or collected.frozen:
+        return ""
+    return f"int8 waits for calibration images of the cameras: {collected.images} of {collected.most}"
 
 
 def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:

@@ -5,7 +5,7 @@ It answers the control socket's and MQTT's ``status``, fills the retained topics
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,7 +33,7 @@ _LOST = {"backoff": "lost", "closed": "off"}
 
 @dataclass(frozen=True)
 class PlanView:
-    """A stored plan, for people: what was asked, what was achieved, and what the gate measured."""
+    """A stored plan, for people: what was asked, what was achieved, what the gate measured and what it refused."""
 
     fingerprint: str
     backend: str
@@ -48,6 +48,7 @@ class PlanView:
     built_at: str
     build_s: float
     verify: Mapping[str, Any]
+    rejected: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest) -> PlanView:
@@ -66,6 +67,7 @@ class PlanView:
             built_at=manifest.created_at,
             build_s=manifest.build_s,
             verify=dict(manifest.verify),
+            rejected=manifest.rejected,
         )
 
     @property
@@ -114,6 +116,7 @@ class EngineView:
         serving: the plan that takes the frames.
         on_probation: it replaced another lately and may still be taken back.
         building: the build in flight.
+        calibration: which images INT8 still waits for; empty where it does not.
         why: what differs between the plan that served and the wanted one, one phrase a part.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
@@ -123,6 +126,7 @@ class EngineView:
     serving: PlanView | None = None
     on_probation: bool = False
     building: BuildView | None = None
+    calibration: str = ""
     why: tuple[str, ...] = ()
     last_error: str = ""
     retry_in_s: float | None = None
@@ -222,6 +226,8 @@ class Status:
         if (building := self.engine.building) is not None:
             eta = f", {building.eta_s:.0f} s left" if building.eta_s is not None else ""
             parts.append(f"building {building.fingerprint[:SHORT]} {building.percent:.0f}% ({building.stage}{eta})")
+        if self.engine.calibration:
+            parts.append(self.engine.calibration)
         if self.cameras:
             streaming = sum(camera.state == "streaming" for camera in self.cameras)
             parts.append(f"{streaming} of {len(self.cameras)} cameras")
@@ -244,7 +250,7 @@ class Status:
     def engine_message(self) -> EngineStatus:
         """For the topic ``engine``."""
         building, serving = self.engine.building, self.engine.serving
-        why = self.engine.last_error or ("; ".join(self.engine.why) if building else "")
+        why = "; ".join(self._why())
         known = EngineStatus(self.device, building=None if building is None else building.fingerprint[:SHORT], why=why)
         if serving is None:
             return known
@@ -264,6 +270,17 @@ class Status:
             building=known.building,
             why=why,
         )
+
+    def _why(self) -> Iterator[str]:
+        """Why the engine is not what the settings ask for, or is about to change."""
+        if self.engine.last_error:
+            yield self.engine.last_error
+        elif self.engine.building:
+            yield from self.engine.why
+        if self.engine.calibration:
+            yield self.engine.calibration
+        if self.engine.serving:
+            yield from self.engine.serving.rejected
 
     def camera_messages(self) -> tuple[CameraStatus, ...]:
         """For the topics ``camera/<id>/status``."""

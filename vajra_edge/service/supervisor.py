@@ -23,6 +23,7 @@ from vajra_edge.publish.requests import Requested
 from vajra_edge.service import builder, events
 from vajra_edge.service import reload as reload_
 from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, SocketCaller, Waiting
+from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed
 from vajra_edge.service.overview import Known, overview
@@ -98,6 +99,7 @@ class Supervisor:
             pipeline.Exhausted: lambda _: self._advance(events.Stop()),
             CameraChanged: parts.cameras.changed,
             BrokerChanged: lambda told: self._know(broker=told),
+            ImagesChanged: lambda _: self._work_out(None),
             TaskFailed: lambda failed: self._know(trouble=f"{failed.name}: {failed.reason}"),
         }
 

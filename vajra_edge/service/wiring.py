@@ -12,21 +12,27 @@ from pathlib import Path
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.changes import Action
+from vajra_edge.detections import Detections
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.engine.store import EngineStore
+from vajra_edge.frames import Frame
+from vajra_edge.publish.messages import EngineTag
 from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.topics import Topics, topics_of
 from vajra_edge.service import journal, notify, reload
 from vajra_edge.service.announcements import Announcements
 from vajra_edge.service.beats import Beats, Watchdog
 from vajra_edge.service.cameras import Cameras
+from vajra_edge.service.collector import Collector
 from vajra_edge.service.control import Control
 from vajra_edge.service.crash_log import CrashLog
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.notify import Notify
+from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.plans import Plans
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.serving import Serving
+from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.service.watch import Watch
 from vajra_edge.service.wish import Wishes
 from vajra_edge.settings import Settings
@@ -61,6 +67,7 @@ class Parts:
     cameras: Cameras
     publisher: Publisher
     topics: Topics
+    pictures: Pictures
     serving: Serving
     watch: Watch
     control: Control
@@ -83,6 +90,7 @@ class Parts:
             self.desk.do("count crash", lambda: self.store.strike(crash.fingerprint, time.time()))
         self.desk.start()
         self.publisher.start()
+        self.pictures.start()
         self.serving.start()
         self.watch.follow("weights", settings.weights.path, weights_digest)
         if path is not None:
@@ -103,6 +111,7 @@ class Parts:
             self.cameras.change(new, changes)
         for name in changes.removed:
             self.announcements.forget(name)
+        self.pictures.apply(new)
         if Action.RECONNECT in changes.actions:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
@@ -125,6 +134,7 @@ class Parts:
         stopped = self.serving.stop(drain_s / 4) and stopped
         self.mailboxes.close()
         self.plans.close()
+        stopped = self.pictures.close(LEAVE_S) and stopped
         self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
         stopped = self.desk.close(LEAVE_S) and stopped
         self.control.close()
@@ -150,6 +160,12 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     store, rejections = EngineStore(state_dir, settings.store.max_bytes), Rejections(state_dir / "rejected.json")
     topics, mailboxes = topics_of(settings), Mailboxes()
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
+    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
+
+    def sink(frame: Frame, found: Detections, tag: EngineTag) -> None:
+        publisher.detections(frame, found, tag)
+        pictures.see(frame)
+
     return Parts(
         inbox=inbox,
         notify=systemd,
@@ -163,7 +179,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,
         topics=topics,
-        serving=Serving(mailboxes, publisher.detections, inbox.put, beats, settings, max_frames),
+        pictures=pictures,
+        serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),
         watch=Watch(
             inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s
         ),

@@ -6,13 +6,14 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
+from vajra_edge.engine import sampler
 from vajra_edge.engine.backend import Backend, select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.errors import CalibrationError, UnsupportedSpec, VajraError, WeightsError
 from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.settings import Settings
@@ -102,7 +103,7 @@ class Wishes:
         digest = weights_sha256 or weights_digest(settings.weights.path)
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
-        request = BuildRequest.of(settings, digest, choice.backend.name)
+        request = self._calibrated(BuildRequest.of(settings, digest, choice.backend.name), choice.backend)
         fingerprint = _fingerprint(request, choice.backend)
         have, rejected = self._have(fingerprint.digest)
         good = self._good(besides=fingerprint.digest)
@@ -119,6 +120,40 @@ class Wishes:
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
+
+    def _calibrated(self, request: BuildRequest, backend: Backend) -> BuildRequest:
+        """A request for INT8 with its images, or for the next precision while the cameras still collect them.
+
+        Raises:
+            UnsupportedSpec: this machine has no INT8.
+            CalibrationError: the images cannot be used, or none are named and the cameras may not be asked.
+        """
+        if request.spec.precision is not Precision.INT8:
+            return request
+        if (reason := backend.check(request.spec)) is not None:
+            raise UnsupportedSpec(reason)
+        images = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
+        if images is not None:
+            return replace(request, calibration_digest=images.digest)
+        if (earlier := self._calibrated_before(request, backend)) is not None:
+            return earlier
+        if request.calibration.data is None and not request.calibration.cameras:
+            raise CalibrationError(
+                "precision = int8 needs images, and [calibration] names no data and cameras = false",
+                remedy="name some in [calibration] data, let the cameras collect them, or set precision = auto",
+            )
+        specs = (replace(request.spec, precision=precision) for precision in Precision.INT8.fallbacks)
+        return replace(request, spec=next(spec for spec in specs if backend.check(spec) is None))
+
+    def _calibrated_before(self, request: BuildRequest, backend: Backend) -> BuildRequest | None:
+        """The request of a stored plan, if only its images were deleted since: they did their work."""
+        for name in self._store.plans():
+            plan = self._store.get(name)
+            digest = dict(plan.manifest.fingerprint.parts).get("calibration images") if plan else None
+            earlier = replace(request, calibration_digest=digest)
+            if digest and _fingerprint(earlier, backend).digest == name:
+                return earlier
+        return None
 
     def _have(self, fingerprint: str) -> tuple[Have, str]:
         reason = self._rejections.reason(fingerprint)

@@ -1,0 +1,179 @@
+"""INT8 in the whole daemon: images of its own cameras, one rebuild, what is published meanwhile; snapshots."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from station import Station, wait_for
+
+from vajra_edge.engine import sampler
+from vajra_edge.publish.subscription import Subscription
+from vajra_edge.service import plans
+from vajra_edge.service.builder import Builder
+from vajra_edge.settings import MqttSettings
+
+MOST = 8
+
+
+def draw(folder: Path, count: int, objects: int) -> str:
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        cv2.imwrite(str(folder / f"{seed:02}.png"), tiny.scene(objects=objects, seed=seed).image)
+    return str(folder)
+
+
+@pytest.fixture
+def quantizable(station: Station, tmp_path: Path) -> Station:
+    """A daemon that wants INT8 of a network that gains by it, and whose camera sees 24 scenes."""
+    station.write_weights(tiny.network(channels=16))
+    station.camera("gate", source=draw(tmp_path / "street", 24, 8))
+    station.settings["engine"] = {"precision": "int8"}
+    station.settings["calibration"] = {"max_images": MOST, "sample_s": 0.05}
+    return station
+
+
+def jobs(station: Station) -> int:
+    assert station.supervisor
+    return station.supervisor._s.jobs
+
+
+def test_int8_serves_fp32_collects_from_its_cameras_freezes_and_is_built_once(quantizable: Station):
+    quantizable.settings["calibration"]["sample_s"] = 0.4
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    first = station.until(lambda status: status["engine"]["serving"])
+    assert first["engine"]["serving"]["precision"] == "fp32"
+    assert first["engine"]["serving"]["wanted_precision"] == "int8"
+    waiting = f"of {MOST}"
+    said = ears.until(
+        lambda _, content: content["fingerprint"] and f"images of the cameras: 3 {waiting}" in content["why"]
+    )
+    assert (said["precision"], said["wanted_precision"]) == ("fp32", "int8")
+    assert waiting in station.supervisor.status().line()
+    last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
+    assert last["engine"]["calibration"] == ""
+    assert last["engine"]["serving"]["verify"]["judged"]
+    assert "held out of calibration" in last["engine"]["serving"]["verify"]["source"]
+    assert last["reason"] == ""
+    assert ears.until(lambda _, content: content["precision"] == "int8")["wanted_precision"] == "int8"
+    assert jobs(station) == 4, "two builds and two loads"
+    assert len(list((station.state_dir / sampler.FOLDER).glob("*.jpg"))) == MOST
+    ears.close()
+    assert station.stop() == 0
+    station.start()
+    again = station.until(lambda status: status["phase"] == "serving")
+    assert again["engine"]["serving"]["fingerprint"] == last["engine"]["serving"]["fingerprint"]
+    time.sleep(1.0)
+    assert jobs(station) == 1, "what was built once is not built at every boot"
+
+
+def test_images_may_be_deleted_after_their_work_is_done(quantizable: Station):
+    station = quantizable.start()
+    old = station.until(lambda status: (status["engine"]["serving"] or {}).get("precision") == "int8")
+    assert station.stop() == 0
+    shutil.rmtree(station.state_dir / sampler.FOLDER)
+    station.settings["calibration"]["cameras"] = False
+    station.start()
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert status["engine"]["serving"]["fingerprint"] == old["engine"]["serving"]["fingerprint"]
+    assert status["reason"] == ""
+    assert jobs(station) == 1
+    assert not (station.state_dir / sampler.FOLDER).exists()
+
+
+def test_int8_without_images_and_without_cameras_says_what_to_set(quantizable: Station):
+    quantizable.settings["calibration"]["cameras"] = False
+    station = quantizable.start()
+    status = station.until(lambda status: status["phase"] == "blocked")
+    assert "names no data and cameras = false" in status["reason"]
+    station.write(calibration={"cameras": True})
+    assert station.until(lambda status: status["engine"]["serving"])["engine"]["calibration"]
+
+
+def test_int8_that_cannot_be_judged_is_not_promoted_and_this_is_published(quantizable: Station, tmp_path: Path):
+    images = draw(tmp_path / "empty street", 12, 1)
+    quantizable.settings["calibration"] = {"data": images}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    engine = station.until(lambda status: status["engine"]["serving"])["engine"]
+    assert (engine["serving"]["wanted_precision"], engine["serving"]["precision"]) == ("int8", "fp32")
+    assert engine["serving"]["rejected"][0].startswith("int8 is not used: not judged, fewer than 20 boxes")
+    said = ears.until(lambda _, content: "int8 is not used: not judged, fewer than 20 boxes" in content["why"])
+    assert (said["wanted_precision"], said["precision"]) == ("int8", "fp32")
+    ears.close()
+    assert jobs(station) == 2
+
+
+def test_a_quick_plan_serves_while_a_slow_build_goes_on(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go = tmp_path / "go"
+    command = [sys.executable, str(Path(__file__).parent / "slow_build.py"), str(go)]
+    monkeypatch.setattr(plans.builder, "Builder", functools.partial(Builder, command=command))
+    quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
+    ears = quantizable.listen("camera/gate/detections")
+    station = quantizable.start()
+    quick = ears.detections()["engine"]
+    assert quick["precision"] == "fp32"
+    building = station.until(lambda status: status["engine"]["building"] and status["engine"]["serving"])["engine"]
+    assert building["building"]["fingerprint"] == building["wanted"] != building["serving"]["fingerprint"]
+    station.until(lambda status: status["engine"]["building"]["stage"] == "build")
+    assert ears.detections(5)["engine"] == quick
+    go.touch()
+    swapped = ears.until(lambda _, content: content["engine"] != quick)["engine"]
+    assert (swapped["precision"], swapped["fingerprint"]) == ("int8", building["wanted"][:12])
+    assert station.status()["engine"]["serving"]["fingerprint"] == building["wanted"]
+    ears.close()
+
+
+@contextmanager
+def snapshots_of(station: Station) -> Iterator[list[tuple[float, np.ndarray]]]:
+    """When each picture of the gate came, and the picture."""
+    subscription = Subscription(MqttSettings(host="127.0.0.1", port=station.port), ["vajra/test/camera/gate/snapshot"])
+    heard: list[tuple[float, np.ndarray]] = []
+    try:
+        wait_for(lambda: subscription.poll(0.02) is not None and subscription.ready)
+        station.hear = lambda: heard.extend(  # type: ignore[attr-defined]
+            (time.monotonic(), cv2.imdecode(np.frombuffer(item.payload, np.uint8), cv2.IMREAD_COLOR))
+            for item in subscription.poll(0.02)
+        )
+        yield heard
+    finally:
+        subscription.close()
+
+
+def test_snapshots_come_at_their_interval_and_the_setting_applies_in_place(rebooted: Station):
+    rebooted.camera("gate", snapshot_every_s=0.5)
+    with snapshots_of(rebooted) as heard:
+        rebooted.start()
+        rebooted.serving()
+        gate = rebooted.parts.cameras._grabbers["gate"]
+        wait_for(lambda: rebooted.hear() or len(heard) >= 4)
+        assert heard[0][1].shape == (256, 256, 3)
+        gaps_s = np.diff([at_s for at_s, _ in heard[:4]])
+        assert 0.3 < np.median(gaps_s) < 2.0
+        del rebooted.settings["cameras"]["gate"]["snapshot_every_s"]
+        rebooted.write()
+        wait_for(lambda: rebooted.supervisor._known.settings.cameras[0].snapshot_every_s is None)
+        time.sleep(0.3)
+        rebooted.hear()
+        count = len(heard)
+        time.sleep(1.5)
+        rebooted.hear()
+        assert len(heard) == count
+        rebooted.camera("gate", snapshot_every_s=0.2)
+        rebooted.write()
+        wait_for(lambda: rebooted.hear() or len(heard) > count + 2)
+    assert rebooted.parts.cameras._grabbers["gate"] is gate, "the camera was not reopened"
+    assert jobs(rebooted) == 1

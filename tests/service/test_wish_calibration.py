@@ -1,0 +1,145 @@
+"""What is wanted where INT8 is asked for: with images, without them, and with images that did their work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import tiny
+
+from vajra_edge.engine import sampler
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.sampler import Sampler
+from vajra_edge.engine.spec import Precision
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import CalibrationError, UnsupportedSpec
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.service.events import Have
+from vajra_edge.service.rejections import Rejections
+from vajra_edge.service.wish import Wish, Wishes
+from vajra_edge.settings import Settings, load
+
+SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EngineStore:
+    return EngineStore(tmp_path / "state", 1 << 40)
+
+
+@pytest.fixture
+def wishes(store: EngineStore, tmp_path: Path) -> Wishes:
+    return Wishes(store, Rejections(tmp_path / "state" / "rejected.json"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Make:
+    weights = tmp_path / "net.onnx"
+    weights.write_bytes(tiny.network())
+
+    def make(precision: str = "int8", **calibration: object) -> Settings:
+        given = {"weights": {"path": str(weights)}, "store": {"state_dir": str(tmp_path / "state")}}
+        return load(None, {**given, "engine": {"precision": precision}, "calibration": calibration})
+
+    return make
+
+
+def collect(state_dir: Path, seeds: range) -> Sampler:
+    images = Sampler(state_dir / sampler.FOLDER, every_s=1.0, most=len(seeds))
+    images.folder.mkdir(parents=True)
+    for seed in seeds:
+        name = f"{seed:05d}-gate-{seed:016x}.jpg"
+        cv2.imwrite(str(images.folder / name), tiny.scene(seed=seed).image)
+    return images
+
+
+def commit(store: EngineStore, wish: Wish) -> str:
+    """Store a plan under a wish's fingerprint, as its build would."""
+    spec = wish.request.spec
+    manifest = Manifest(
+        fingerprint=wish.fingerprint,
+        backend=wish.request.backend,
+        signature=SIGNATURE,
+        wanted=spec,
+        precision=spec.precision,
+        target=spec.target,
+        verify={},
+        notes={},
+        weights_name="net.onnx",
+        build_s=1.0,
+        created_at="2026-11-22T00:00:00+00:00",
+    )
+    return store.commit(b"plan", manifest).fingerprint
+
+
+def test_without_images_the_next_precision_that_runs_here_is_wanted_meanwhile(wishes: Wishes, settings: Make):
+    wish = wishes.work_out(settings())
+    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.FP32, None)
+    assert wish.fingerprint == wishes.work_out(settings("fp32")).fingerprint
+
+
+def test_fp16_is_that_precision_where_the_backend_has_it(
+    wishes: Wishes, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: None)
+    assert wishes.work_out(settings()).request.spec.precision is Precision.FP16
+
+
+def test_images_change_nothing_until_they_are_frozen_and_then_everything(
+    wishes: Wishes, settings: Make, tmp_path: Path
+):
+    before = wishes.work_out(settings()).fingerprint
+    images = collect(tmp_path / "state", range(8))
+    assert wishes.work_out(settings()).fingerprint == before
+    frozen = images.freeze()
+    wish = wishes.work_out(settings())
+    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.INT8, frozen.digest)
+    assert wish.have is Have.MISSING
+    assert wishes.work_out(settings()).fingerprint == wish.fingerprint
+
+
+def test_named_images_are_wanted_at_once_and_other_images_are_another_plan(
+    wishes: Wishes, settings: Make, tmp_path: Path
+):
+    folder = collect(tmp_path / "mine", range(8)).folder
+    wish = wishes.work_out(settings(data=str(folder)))
+    assert wish.request.spec.precision is Precision.INT8
+    cv2.imwrite(str(folder / "9.jpg"), tiny.scene(seed=9).image)
+    assert wishes.work_out(settings(data=str(folder))).fingerprint != wish.fingerprint
+
+
+def test_named_images_that_are_not_there_are_an_error(wishes: Wishes, settings: Make, tmp_path: Path):
+    with pytest.raises(CalibrationError, match="does not exist"):
+        wishes.work_out(settings(data=str(tmp_path / "nothing")))
+
+
+def test_a_stored_plan_stays_wanted_when_its_images_are_deleted(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path
+):
+    images = collect(tmp_path / "state", range(8))
+    images.freeze()
+    plan = commit(store, wishes.work_out(settings()))
+    shutil.rmtree(images.folder)
+    for given in (settings(), settings(cameras=False)):
+        wish = wishes.work_out(given)
+        assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
+    (tmp_path / "net.onnx").write_bytes(tiny.network(gain=30.0))
+    assert wishes.work_out(settings()).request.spec.precision is Precision.FP32, "other weights need images again"
+
+
+def test_no_images_and_no_cameras_to_ask_is_an_error_with_its_remedy(wishes: Wishes, settings: Make):
+    with pytest.raises(CalibrationError, match=r"names no data and cameras = false; name some in \[calibration\] data"):
+        wishes.work_out(settings(cameras=False))
+
+
+def test_nothing_is_collected_for_an_int8_that_cannot_be_built_here(
+    wishes: Wishes, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: "no INT8 here; set precision = fp32")
+    with pytest.raises(UnsupportedSpec, match="no INT8 here"):
+        wishes.work_out(settings())
