@@ -84,6 +84,17 @@ def test_a_stored_plan_serves_without_a_build(rebooted):
     assert jobs(rebooted) == 1
 
 
+def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_anew(rebooted):
+    (plan,) = (rebooted.state_dir / "engines").glob("*/plan")
+    content = bytearray(plan.read_bytes())
+    content[len(content) // 2] ^= 1
+    plan.write_bytes(content)
+    rebooted.start()
+    assert rebooted.serving() == plan.parent.name
+    assert len(list((rebooted.state_dir / "quarantine").iterdir())) == 1
+    assert jobs(rebooted) == 2
+
+
 BAD_WEIGHTS = {
     "truncated": lambda good: good[: len(good) // 2],
     "random bytes": lambda good: bytes(range(256)) * 20,

@@ -1,0 +1,80 @@
+"""Loading on the desk: every way a stored plan may fail to load is an event, never a silence."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+
+import pytest
+
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.service import plans as plans_module
+from vajra_edge.service.desk import Desk
+from vajra_edge.service.events import Build, BuildFailed, Job, Loaded, LoadFailed
+from vajra_edge.service.plans import Plans
+from vajra_edge.service.rejections import Rejections
+
+
+@pytest.fixture
+def loading(built, tmp_path):
+    """Plans over a copy of a store with one plan, its fingerprint, and the inbox."""
+    state_dir = tmp_path / "state"
+    shutil.copytree(built, state_dir, symlinks=True)
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    desk = Desk(inbox.put)
+    store = EngineStore(state_dir, 1 << 40)
+    plans = Plans(store, Rejections(state_dir / "rejected.json"), desk, inbox.put, threads=1)
+    desk.start()
+    yield plans, store.plans()[0], inbox
+    plans.close()
+    assert desk.close(10.0)
+
+
+def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading):
+    plans, fingerprint, inbox = loading
+    plans.load(Job(3, fingerprint))
+    loaded = inbox.get(timeout=30)
+    assert isinstance(loaded, Loaded)
+    assert loaded.job == Job(3, fingerprint)
+    ready = plans.ready(loaded.job)
+    assert ready.tag.fingerprint == fingerprint
+    assert ready.detector.in_flight == 0
+    plans.retire(loaded.job)
+    with pytest.raises(KeyError):
+        plans.ready(loaded.job)
+
+
+def test_a_plan_that_is_gone_is_to_be_built_anew(loading):
+    plans, _, inbox = loading
+    plans.load(Job(3, "0" * 64))
+    failed = inbox.get(timeout=30)
+    assert isinstance(failed, LoadFailed)
+    assert failed.corrupt
+    assert "is not in the store any more" in failed.reason
+
+
+def test_a_library_that_raises_something_unheard_of_is_an_event_too(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr(plans_module, "WARM_UP", "three")
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=30)
+    assert isinstance(failed, LoadFailed)
+    assert not failed.corrupt
+    assert "does not load: TypeError" in failed.reason
+
+
+def test_a_backend_that_cannot_run_here_is_said(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr("vajra_edge.engine.onnxrt.OnnxRuntime.cannot_run", lambda self, spec: "no GPU is seen")
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=30)
+    assert isinstance(failed, LoadFailed)
+    assert (failed.corrupt, "cannot run here: no GPU is seen" in failed.reason) == (False, True)
+
+
+def test_a_build_that_nobody_wished_for_fails_for_good(loading):
+    plans, fingerprint, inbox = loading
+    plans.build(Build(Job(4, fingerprint)), None)
+    failed = inbox.get(timeout=5)
+    assert isinstance(failed, BuildFailed)
+    assert failed.permanent
