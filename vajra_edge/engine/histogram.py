@@ -27,11 +27,11 @@ def limit(counts: NDArray[np.int64], amax: float, algorithm: str) -> float:
     Args:
         counts: the histogram.
         amax: where its last bin ends.
-        algorithm: minmax, percentile or entropy.
+        algorithm: minmax, percentile, entropy or mse.
     """
     if algorithm == "minmax" or counts.sum() == 0 or amax == 0:
         return amax
-    last = _percentile(counts) if algorithm == "percentile" else _entropy(counts)
+    last = {"percentile": _percentile, "entropy": _entropy, "mse": _squared_error}[algorithm](counts)
     return amax * last / len(counts)
 
 
@@ -39,6 +39,17 @@ def _percentile(counts: NDArray[np.int64]) -> int:
     """Bins needed to hold ``PERCENTILE`` of all values."""
     share = np.cumsum(counts) / counts.sum()
     return int(np.searchsorted(share, PERCENTILE / 100)) + 1
+
+
+def _squared_error(counts: NDArray[np.int64]) -> int:
+    """Bins to keep so that rounding inside and clipping outside together cost the least squared error."""
+    centre = np.arange(len(counts)) + 0.5
+    total, first, second = (np.cumsum((counts * centre**power)[::-1])[::-1] for power in (0, 1, 2))
+    kept = np.arange(LEVELS, len(counts) + 1)
+    outside = [np.append(sums, 0)[kept] for sums in (total, first, second)]
+    clipped = outside[2] - 2 * kept * outside[1] + kept**2 * outside[0]
+    rounded = (counts.sum() - outside[0]) * (kept / (LEVELS - 1)) ** 2 / 12
+    return int(kept[np.argmin(clipped + rounded)])
 
 
 def _entropy(counts: NDArray[np.int64]) -> int:

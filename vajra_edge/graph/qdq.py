@@ -52,12 +52,13 @@ def quantize(
     """
     wiring = Wiring(raise_opset(load(onnx_bytes), QDQ_OPSET))
     scales = activation_scales(placement, amax)
+    sources = {key(node): node.input[0] for node in wiring.layers()}
     nodes: list[Any] = []
     for name in wiring.inputs:
         nodes += _activation_pair(wiring, name, placement, scales)
     for node in wiring.nodes:
         if key(node) in placement.layers:
-            nodes += _weight_dequantizer(wiring, node, (means or {}).get(node.input[0]))
+            nodes += _weight_dequantizer(wiring, node, (means or {}).get(sources[key(node)]))
         nodes.append(node)
         for name in node.output:
             nodes += _activation_pair(wiring, name, placement, scales)
