@@ -72,7 +72,7 @@ class EngineSettings(Section):
     )
     batch: Annotated[int, Field(ge=1, le=64)] = Field(1, description="largest number of frames inferred together")
     dynamic: bool = Field(False, description="accept smaller input sizes and batches without padding")
-    simplify: bool = Field(True, description="run onnxslim over the graph")
+    simplify: bool = Field(True, description="run onnxslim over the graph; ONNX Runtime folds fp32 graphs by itself")
     nms_iou: Ratio = Field(0.7, description="boxes of one class that overlap more than this are one object")
     max_det: Annotated[int, Field(ge=1, le=1000)] = Field(300, description="most detections in one frame")
     nms_top_k: Annotated[int, Field(ge=1, le=3840)] = Field(

@@ -54,12 +54,10 @@ def test_int8_serves_fp32_collects_from_its_cameras_freezes_and_is_built_once(qu
     first = station.until(lambda status: status["engine"]["serving"])
     assert first["engine"]["serving"]["precision"] == "fp32"
     assert first["engine"]["serving"]["wanted_precision"] == "int8"
-    waiting = f"of {MOST}"
-    said = ears.until(
-        lambda _, content: content["fingerprint"] and f"images of the cameras: 3 {waiting}" in content["why"]
-    )
+    waiting = f"collecting 3 of {MOST} calibration images for int8"
+    said = ears.until(lambda _, content: content["fingerprint"] and waiting in content["why"])
     assert (said["precision"], said["wanted_precision"]) == ("fp32", "int8")
-    assert waiting in station.supervisor.status().line()
+    assert f"of {MOST} calibration images for int8" in station.supervisor.status().line()
     last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
     assert last["engine"]["calibration"] == ""
     assert last["engine"]["serving"]["verify"]["judged"]

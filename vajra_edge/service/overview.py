@@ -92,7 +92,7 @@ def _calibration(parts: Parts) -> str:
     collected = parts.pictures.collected
     if collected is None or collected.frozen:
         return ""
-    return f"int8 waits for calibration images of the cameras: {collected.images} of {collected.most}"
+    return f"collecting {collected.images} of {collected.most} calibration images for int8"
 
 
 def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:

@@ -116,7 +116,7 @@ class EngineView:
         serving: the plan that takes the frames.
         on_probation: it replaced another lately and may still be taken back.
         building: the build in flight.
-        calibration: which images INT8 still waits for; empty where it does not.
+        calibration: how many images the cameras gave for INT8; empty while none are asked for.
         why: what differs between the plan that served and the wanted one, one phrase a part.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
