@@ -15,8 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from vajra_edge import __version__, device
+from vajra_edge.engine.backend import Backend
+from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.errors import VajraError
 from vajra_edge.settings import Settings, load
+from vajra_edge.weights import interpreter
 
 PACKAGES = (
     "numpy",
@@ -119,12 +122,8 @@ def _weights(settings: Settings) -> Iterator[Check]:
         yield Check("weights", "fail", f"{settings.weights.path} has SHA-256 {digest}", "correct [weights] sha256")
         return
     yield Check("weights", "ok", f"{settings.weights.path}, SHA-256 {digest[:12]}…")
-    torch = device.package_version("torch")
-    if settings.weights.path.suffix == ".pt" and torch is None and settings.weights.python is None:
-        remedy = (
-            "pip install 'torch>=2.10', set [weights] python to an interpreter that has it, or export to ONNX elsewhere"
-        )
-        yield Check("torch", "fail", "a .pt file needs torch >= 2.10, which is not installed", remedy)
+    if settings.weights.path.suffix == ".pt" and (problem := interpreter.problem(settings.weights.python)):
+        yield Check("torch", "fail", problem, interpreter.REMEDY)
 
 
 def _backends(settings: Settings) -> Iterator[Check]:
@@ -136,7 +135,8 @@ def _backends(settings: Settings) -> Iterator[Check]:
         wanted = chosen == name
         try:
             backend = select(name).backend
-            reason = backend.check(BuildRequest.of(settings, "0" * 64, name).spec)
+            spec = BuildRequest.of(settings, "0" * 64, name).spec
+            reason = backend.check(spec) or _only_builds(backend, spec)
         except VajraError as error:
             yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)
             continue
@@ -149,6 +149,12 @@ def _backends(settings: Settings) -> Iterator[Check]:
         yield Check("backend", "fail", error.message, error.remedy)
         return
     yield Check("backend", "ok", f"{choice.backend.name}: {choice.reason}")
+
+
+def _only_builds(backend: Backend, spec: EngineSpec) -> str | None:
+    """TensorRT-RTX builds on a machine whose engines it cannot run."""
+    idle = backend.cannot_run(spec)
+    return None if idle is None else f"can build this, not run it: {idle}"
 
 
 def _store(settings: Settings) -> Iterator[Check]:
