@@ -27,7 +27,7 @@ from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import VajraError
 from vajra_edge.graph import dla
-from vajra_edge.graph.prepare import prepare
+from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.simplify import simplify
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -73,7 +73,7 @@ def build(source: Path | str, precision: Precision, *, dynamic: bool, with_nms: 
     nms = NmsSpec() if with_nms else None
     batch = 4 if dynamic else 1
     spec = EngineSpec(Target("gpu"), precision, batch=batch, dynamic=dynamic, nms=nms)
-    graph, found = prepare(graph_of(source, dynamic=dynamic), spec, class_names=tuple(map(str, range(80))), stride=32)
+    graph, found = assemble(graph_of(source, dynamic=dynamic), spec, class_names=tuple(map(str, range(80))), stride=32)
     if precision is Precision.INT8:
         images = CalibrationSet.collect(DATA / "images" / "coco128", most=CALIBRATION_IMAGES)
         graph, _ = prepare_int8(graph, found, Calibration(images, budget_s=0), lambda _: None)

@@ -78,7 +78,7 @@ def _made(
     request: BuildRequest, fingerprint: Fingerprint, backend: Backend, store: EngineStore, stages: Stages
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its gate; nothing is stored yet."""
-    from vajra_edge.graph.prepare import prepare
+    from vajra_edge.graph.assemble import assemble
 
     with stages("load", f"reading {request.weights_path.name}"):
         store.prune(keep=(fingerprint.digest,))
@@ -87,7 +87,7 @@ def _made(
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
     with stages("simplify", "preparing the graph"):
         spec = replace(request.spec, simplify=request.spec.simplify and not _folds_itself(request))
-        graph, signature = prepare(onnx_bytes, spec, class_names=request.class_names, stride=request.stride)
+        graph, signature = assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride)
     proved = prove(request, backend, graph, signature, stages, images)
     manifest = Manifest(
         fingerprint=fingerprint,

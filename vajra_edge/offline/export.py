@@ -23,7 +23,7 @@ from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.stages import Stages
 from vajra_edge.errors import BackendUnavailable, GraphError, UnsupportedSpec, VajraError, WeightsError
 from vajra_edge.graph import metadata, proto, signature
-from vajra_edge.graph.prepare import prepare
+from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, ExportArguments, resolution_hw, target_of
 from vajra_edge.offline.images import images_of
@@ -87,7 +87,7 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     with stages("export", f"reading {weights.name}"):
         onnx_bytes = onnx_of(request)
     with stages("simplify", "preparing the graph"):
-        graph, made = prepare(onnx_bytes, request.spec)
+        graph, made = assemble(onnx_bytes, request.spec)
     proved = prove(request, backend, graph, made, stages, images)
     built_for = _built_for(proved)
     with stages("store", "writing the file"):

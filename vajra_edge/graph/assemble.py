@@ -1,4 +1,4 @@
-"""Prepare: any ONNX network of a known layout -> the FP32 graph that a backend builds from, and its signature."""
+"""Assemble: any ONNX network of a known layout -> the FP32 graph that a backend builds from, and its signature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vajra_edge.engine.spec import EngineSpec
 
 
-def prepare(
+def assemble(
     onnx_bytes: bytes, spec: EngineSpec, *, class_names: tuple[str, ...] | None = None, stride: int | None = None
 ) -> tuple[bytes, Signature]:
     """Add NMS and simplify, as the specification asks.

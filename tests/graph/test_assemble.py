@@ -10,14 +10,14 @@ from vajra_edge.engine.spec import EngineSpec, NmsSpec
 from vajra_edge.errors import GraphError
 from vajra_edge.geometry.decode import rows_of_detections
 from vajra_edge.graph import nms
-from vajra_edge.graph.prepare import prepare
+from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout
 
 SMALL = NmsSpec(max_det=20, top_k=30)
 
 
 def test_nms_is_added_and_the_graph_simplified():
-    graph, made = prepare(tiny.network(), EngineSpec(nms=SMALL))
+    graph, made = assemble(tiny.network(), EngineSpec(nms=SMALL))
     assert (made.layout, made.max_det, made.top_k, made.class_names) == (Layout.DETECTIONS, 20, 30, tiny.NAMES)
     scene = tiny.scene()
     rows = rows_of_detections(onnxrt.reference(graph, made).infer(tiny.blob(scene.image))[0], 0.5)
@@ -25,27 +25,27 @@ def test_nms_is_added_and_the_graph_simplified():
 
 
 def test_without_nms_the_upstream_layout_stays():
-    _, made = prepare(tiny.network(), EngineSpec(nms=None, simplify=False))
+    _, made = assemble(tiny.network(), EngineSpec(nms=None, simplify=False))
     assert made.layout is Layout.RAW
 
 
 def test_names_and_stride_of_the_settings_are_written_into_the_graph():
-    graph, made = prepare(
+    graph, made = assemble(
         tiny.network(metadata=False), EngineSpec(nms=SMALL), class_names=("Fußgänger", "car"), stride=32
     )
     assert (made.class_names, made.stride) == (("Fußgänger", "car"), 32)
-    again, remade = prepare(graph, EngineSpec(nms=SMALL))
+    again, remade = assemble(graph, EngineSpec(nms=SMALL))
     assert remade == made
     assert onnx.load_from_string(again).metadata_props
 
 
 def test_names_of_the_settings_override_those_of_the_file():
-    _, made = prepare(tiny.network(), EngineSpec(nms=SMALL), class_names=("a", "b"))
+    _, made = assemble(tiny.network(), EngineSpec(nms=SMALL), class_names=("a", "b"))
     assert made.class_names == ("a", "b")
 
 
 def test_a_dynamic_batch_takes_what_is_asked_for():
-    graph, made = prepare(tiny.network(batch=None), EngineSpec(nms=SMALL, batch=3))
+    graph, made = assemble(tiny.network(batch=None), EngineSpec(nms=SMALL, batch=3))
     assert (made.batch, made.dynamic_batch) == (3, True)
     blobs = np.concatenate([tiny.blob(tiny.scene(seed=seed).image) for seed in range(3)])
     assert onnxrt.reference(graph, made).infer(blobs).shape == (3, 20, 6)
@@ -60,11 +60,11 @@ def test_a_dynamic_batch_takes_what_is_asked_for():
 )
 def test_a_file_with_fixed_shapes_is_refused_with_what_to_set(spec: EngineSpec, message: str):
     with pytest.raises(GraphError, match=message):
-        prepare(tiny.network(), spec)
+        assemble(tiny.network(), spec)
 
 
 @pytest.mark.parametrize("wanted", [None, NmsSpec(iou=0.5, max_det=20, top_k=30)])
 def test_a_file_that_holds_other_nms_is_refused(wanted: NmsSpec | None):
     with_nms = nms.add_nms(tiny.network(), SMALL)
     with pytest.raises(GraphError, match=r"holds NMS with iou, max_det, top_k = \(0.7, 20, 30\)"):
-        prepare(with_nms, EngineSpec(nms=wanted))
+        assemble(with_nms, EngineSpec(nms=wanted))
