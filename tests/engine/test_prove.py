@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import cv2
 import pytest
 import tiny
 
-from vajra_edge.engine import build, onnxrt, sampler
+from vajra_edge.engine import build, onnxrt, sampler, trt_library
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
 from vajra_edge.engine.manifest import Manifest
@@ -21,6 +22,7 @@ from vajra_edge.engine.prove import RANGES_FOLDER
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.store import EngineStore
+from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import CalibrationError, DatasetError, VerifyError
 from vajra_edge.settings import CalibrationSettings
 
@@ -222,6 +224,17 @@ def test_the_gate_gets_one_image_in_eight_and_none_that_ranges_come_from(tmp_pat
     assert fitted == [path for path in paths if path in fitted]
 
 
-def test_a_target_without_a_backend_for_int8_is_refused_before_any_work(wanted: BuildRequest):
-    spec = replace(wanted.spec, target=Target("gpu", 0))
-    assert "on a CPU only" in onnxrt.OnnxRuntime().check(spec)
+@pytest.mark.skipif(
+    not any(importlib.util.find_spec(name) for name in trt_library.MODULES), reason="absent here: TensorRT-RTX"
+)
+@pytest.mark.parametrize("precision", Precision)
+def test_tensorrt_gets_each_precision_as_it_wants_it(wanted: BuildRequest, precision: Precision):
+    """The real builder; what it built for a GPU that is not here has no verdict and a reason."""
+    spec = replace(wanted.spec, target=Target("gpu", 0), precision=precision)
+    if TensorRT().cannot_run(spec) is None:
+        pytest.skip("absent here: a machine without a GPU")
+    manifest = built(replace(wanted, backend="tensorrt", spec=spec))
+    assert (manifest.precision, manifest.backend, manifest.notes["rejected"]) == (precision, "tensorrt", [])
+    assert ("int8" in manifest.notes) == (precision is Precision.INT8)
+    assert (manifest.verify["judged"], manifest.verify["recall"]) == (False, None)
+    assert "not judged, the plan cannot run here" in manifest.verify["reason"]

@@ -18,7 +18,7 @@ from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.verify import VerifyReport
-from vajra_edge.errors import VerifyError
+from vajra_edge.errors import CalibrationError, VerifyError
 from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Signature
 
@@ -59,11 +59,11 @@ def prove(
         graph: FP32, with NMS where it is wanted.
         signature: of the graph.
         stages: told what is being done.
-        images: for INT8; some of them are held out for the gate. None: the backend calibrates by itself.
+        images: for INT8; some of them are held out for the gate. None for any other precision.
 
     Raises:
         VerifyError: no precision that may be used agrees with the reference.
-        CalibrationError: the images are short or failing.
+        CalibrationError: the images are failing, or INT8 has none.
         BuildError, InferenceError: the backend failed.
     """
     return _Attempts(request, backend, graph, signature, stages, Holdout.of(images) if images else None).run()
@@ -100,7 +100,9 @@ class _Attempts:
 
     def _build(self, spec: EngineSpec) -> Built:
         graph, notes = self.graph, Notes()
-        if spec.precision is Precision.INT8 and self.images is not None:
+        if spec.precision is Precision.INT8:
+            if self.images is None:
+                raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
             with self.stages("calibrate", f"calibrating on {len(self.images.fitted)} images"):
                 graph, notes = self._int8(spec, self.images)
         with self.stages("build", f"building {spec.precision.value} for {spec.target} with {self.backend.name}"):
