@@ -67,9 +67,9 @@ install_user() {
 
 install_files() {
   mkdir -p "$etc/credentials" "$state/weights"
-  chmod 0750 "$etc" && chmod 0700 "$etc/credentials" "$state"
+  chmod 0750 "$etc" "$etc/credentials" && chmod 0700 "$state"
   if [ -z "$root" ]; then
-    chown root:vajra-edge "$etc"
+    chown root:vajra-edge "$etc" "$etc/credentials"
     chown vajra-edge:vajra-edge "$state" "$state/weights"
   fi
   if [ ! -e "$etc/config.toml" ]; then install -m 0640 deploy/config.example.toml "$etc/config.toml"; fi

@@ -181,3 +181,14 @@ def test_thresholds_apply_to_the_next_frame_without_a_swap(run):
     run.feed.put(1)
     run.until(2)
     assert [filter_.confidence for filter_ in detector.filters] == [0.25, 0.9]
+
+
+def test_the_class_filter_changes_with_the_plan_and_not_one_frame_later(run):
+    old, new = CountingDetector(), CountingDetector()
+    run.pipeline.swap(old, "old", {"gate": Filter(0.5, frozenset({7}))})
+    run.feed.put(0)
+    run.until(1)
+    run.pipeline.swap(new, "new", {"gate": Filter(0.5, frozenset({2}))})
+    run.feed.put(1)
+    run.until(2)
+    assert [filter_.class_ids for filter_ in (*old.filters, *new.filters)] == [frozenset({7}), frozenset({2})]

@@ -117,10 +117,17 @@ class Pipeline(Generic[Tag]):
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def swap(self, detector: Detector | None, tag: Tag | None = None) -> Detector | None:
+    def swap(
+        self, detector: Detector | None, tag: Tag | None = None, filters: Mapping[str, Filter] | None = None
+    ) -> Detector | None:
         """Serve ``detector`` from the next frame on.
 
-        What the old one has in flight is published first, under its own tag.
+        What the old one has in flight is published first, under its own tag and filters.
+
+        Args:
+            detector: None: frames wait.
+            tag: of its plan.
+            filters: as for ``apply``; class ids belong to a plan, so they change with it. None: as they are.
 
         Returns:
             The old detector, for the caller to close.
@@ -133,6 +140,7 @@ class Pipeline(Generic[Tag]):
                 except EngineError as error:  # it goes with the plan that leaves; the new one is not to blame
                     log.warning("the replaced engine failed on its last frame: %s", error)
             self._served = None if detector is None or tag is None else (detector, tag)
+            self._filters = self._filters if filters is None else dict(filters)
             self._typical_s = self._lead_s = 0.0
             return old[0] if old else None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vajra_edge import durable
 from vajra_edge.errors import StoreError
 
 _POLL_S = 0.1
@@ -26,14 +27,15 @@ def build_lock(path: Path, purpose: str, *, wait_s: float, waiting: Callable[[st
         waiting: told at every look while it waits who holds the lock; may raise to give up.
 
     Raises:
-        StoreError: still held after ``wait_s``; names the holder.
-        OSError: the file cannot be opened or written.
+        StoreError: still held after ``wait_s``, naming the holder; or the file cannot be opened or written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with durable.reported(path.parent, "written"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(descriptor, path, wait_s, waiting)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "purpose": purpose}).encode(), 0)
+        with durable.reported(path.parent, "written"):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "purpose": purpose}).encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from vajra_edge.capture.mailboxes import Mailboxes
-from vajra_edge.detect.detector import SLOTS, Filter
+from vajra_edge.detect.detector import Filter
 from vajra_edge.detections import Detections
-from vajra_edge.errors import EngineError
 from vajra_edge.frames import Frame
 from vajra_edge.pipeline import Pipeline, PipelineCounters
 from vajra_edge.publish.messages import EngineTag
@@ -76,8 +75,8 @@ class Serving:
             self._pipeline = self._make_pipeline()
             self._pipeline.start()
             self._broken = False
-        self._swap_in(ready)
-        self.apply(self._settings)
+        names = ready.manifest.signature.class_names
+        self._pipeline.swap(ready.detector, ready.tag, filters_of(self._settings, names))
 
     def apply(self, settings: Settings) -> None:
         """Use these thresholds and filters from the next frame on."""
@@ -130,16 +129,6 @@ class Serving:
     def _publish(self, frame: Frame, found: Detections, tag: EngineTag) -> None:
         self._sink(frame, found, tag)
         self._tally.add((time.monotonic_ns() - frame.captured_ns) / 1e6, len(found))
-
-    def _swap_in(self, ready: Ready, left: int = SLOTS) -> None:
-        """Swap, though the old runner may fail on each batch that it still has in flight: those frames are lost."""
-        try:
-            self._pipeline.swap(ready.detector, ready.tag)
-        except EngineError as error:
-            if left == 0:
-                raise
-            log.warning("frames in flight are lost in the swap: %s", error)
-            self._swap_in(ready, left - 1)
 
 
 def filters_of(settings: Settings, class_names: Sequence[str]) -> dict[str, Filter]:
