@@ -159,7 +159,8 @@ def test_val_in_half_and_in_batches_says_the_same(open_batch):
     assert report.map50_95 == pytest.approx(1.0)
 
 
-def test_export_writes_each_precision_beside_the_weights_and_leaves_them(weights):
+def test_export_writes_each_precision_beside_the_weights_and_leaves_them(tmp_path):
+    weights = desk(tmp_path / "files", channels=16)
     before = weights.read_bytes()
     paths = [Vajra(weights).export(format="onnx", img_size=SIDE_PX, half=half) for half in (False, True)]
     paths.append(
@@ -167,14 +168,21 @@ def test_export_writes_each_precision_beside_the_weights_and_leaves_them(weights
     )
     assert [path.rpartition("/")[2] for path in paths] == ["tiny.fp32.onnx", "tiny.fp16.onnx", "tiny.int8.onnx"]
     assert weights.read_bytes() == before
-    inside = [precision_of(open(path, "rb").read()) for path in paths]  # noqa: PTH123, SIM115
+    inside = [precision_of(Path(path).read_bytes()) for path in paths]
     assert inside == [Precision.FP32, Precision.FP16, Precision.INT8]
     for path in paths:
         assert Vajra(path).val(weights.parent / "data.yaml").map50 == pytest.approx(1.0)
         assert len(Vajra(path).predict(weights.parent / "images")) == IMAGES
 
 
-def test_int8_without_data_says_loudly_that_the_demo_clip_stands_in(weights, caplog):
+def test_int8_of_a_network_that_gains_nothing_is_told_as_what_it_is(weights, caplog):
+    path = Vajra(weights).export(format="onnx", img_size=SIDE_PX, int8=True, data=str(weights.parent / "data.yaml"))
+    assert path.endswith("tiny.fp32.onnx")
+    assert "no layer of this network gains from int8: it stays fp32" in caplog.text
+
+
+def test_int8_without_data_says_loudly_that_the_demo_clip_stands_in(tmp_path, caplog):
+    weights = desk(tmp_path / "files", channels=16)
     path = Vajra(weights).export(format="onnx", img_size=SIDE_PX, int8=True)
     assert path.endswith("tiny.fp16.onnx")  # the network finds too little on the clip for a verdict on INT8
     assert "int8 is not used until it can be judged" in caplog.text

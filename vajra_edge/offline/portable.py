@@ -5,6 +5,7 @@ It lets ``format=onnx`` go through the same builds and the same gate as every ot
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.prepare import prepare_half
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.graph.signature import Signature
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class OnnxFile:
@@ -36,7 +39,7 @@ class OnnxFile:
         return self._runtime.cannot_run(spec)
 
     def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
-        """The graph in the precision of ``spec``; one for INT8 comes with its Q/DQ nodes.
+        """The graph in the precision of ``spec``; one for INT8 comes with Q/DQ nodes, or without where no layer gains.
 
         Raises:
             GraphError: it cannot be converted.
@@ -45,7 +48,10 @@ class OnnxFile:
         notes: Mapping[str, object] = {}
         if spec.precision is Precision.FP16:
             onnx_bytes, notes = prepare_half(onnx_bytes)
-        return Built(onnx_bytes, spec.precision, spec.target, notes)
+        inside = precision_of(onnx_bytes)
+        if inside is not spec.precision:
+            _LOGGER.warning("no layer of this network gains from %s: it stays %s", spec.precision.value, inside.value)
+        return Built(onnx_bytes, inside, spec.target, notes)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Open the graph in ONNX Runtime.
