@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from desk import CLIP_FRAMES, desk
+
+from vajra_edge.__main__ import main
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    made = desk(tmp_path / "files")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return made
+
+
+def test_json_is_one_document_on_one_line_and_writes_no_files(weights, capsys, tmp_path):
+    assert main(["predict", f"model={weights}", f"source={weights.parent / 'images' / '0.png'}", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    (image,) = json.loads(line)["images"]
+    assert image["path"].endswith("0.png")
+    assert len(image["detections"]) == 6
+    assert {"class_id", "class", "confidence", "xyxy"} <= set(image["detections"][0])
+    confidence = image["detections"][0]["confidence"]
+    assert confidence != round(confidence, 4)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_people_see_a_line_for_each_image_and_where_copies_lie(weights, capsys, tmp_path):
+    words = [f"source={weights.parent / 'clip.mp4'}", "classes=person", "conf=0.5"]
+    assert main(["predict", "--model", str(weights), *words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sum(" frame " in line for line in said) == CLIP_FRAMES
+    assert any("2 person" in line and "car" not in line for line in said)
+    assert "saved in runs/predict" in said[-1]
+    assert (tmp_path / "work" / "runs" / "predict" / "clip.mp4").is_file()
+
+
+def test_save_can_be_refused_and_json_can_save(weights, tmp_path, capsys):
+    source = f"source={weights.parent / 'images' / '0.png'}"
+    assert main(["predict", f"model={weights}", source, "save=False"]) == 0
+    assert not (tmp_path / "work" / "runs").exists()
+    assert main(["predict", f"model={weights}", source, "save=True", "--json"]) == 0
+    assert (tmp_path / "work" / "runs" / "predict" / "0.png").is_file()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"]
+
+
+def test_mistakes_are_one_line(weights, capsys):
+    for words in (["source=none.jpg"], ["source=."], ["source=x", "iou=2"], ["source=x", "clases=0"]):
+        assert main(["predict", f"model={weights}", *words]) in {1, 2}
+        assert capsys.readouterr().err.count("\n") == 1
