@@ -34,6 +34,7 @@ from vajra_edge.errors import (
     BackendUnavailable,
     BuildCancelled,
     BuildError,
+    GraphError,
     InferenceError,
     StoreError,
     UnsupportedSpec,
@@ -87,7 +88,10 @@ def _made(
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
     with stages("simplify", "preparing the graph"):
         spec = replace(request.spec, simplify=request.spec.simplify and not _folds_itself(request))
-        graph, signature = assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride)
+        try:
+            graph, signature = assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride)
+        except GraphError as error:
+            raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
     proved = prove(request, backend, graph, signature, stages, images)
     manifest = Manifest(
         fingerprint=fingerprint,
