@@ -110,7 +110,7 @@ class Video:
         fps = _fps(self._times_s)
         for codec in CODECS:
             writer = cv2.VideoWriter(
-                str(self._aside), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, self._size_wh
+                str(self._aside), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, self._size_wh
             )
             if writer.isOpened():
                 break
