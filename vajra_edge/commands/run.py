@@ -31,7 +31,11 @@ def run(config: Path, max_frames: int | None) -> int:
 
 @contextmanager
 def signals(post: Callable[[object], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT ask to stop, SIGHUP to reload; the handlers only enqueue."""
+    """SIGTERM and SIGINT ask to stop, SIGHUP to reload; the handlers only enqueue.
+
+    Once the daemon has stopped they are ignored: a second SIGTERM while Python takes itself down must not turn a clean
+    end into a death by signal.
+    """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         post(events.Stop())
@@ -43,6 +47,9 @@ def signals(post: Callable[[object], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
-    finally:
+    except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)
+        raise
+    for number in handlers:
+        signal.signal(number, signal.SIG_IGN)
