@@ -210,6 +210,8 @@ def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
 def _table(checks: list[Check]) -> Table:
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
     table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # a path that is cut short is of no use
     for check in checks:
         text = escape(check.found) + (f"\n[bold]{escape(check.remedy)}[/]" if check.remedy else "")
         table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(check.name), text)

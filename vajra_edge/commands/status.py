@@ -43,6 +43,8 @@ def document_of(socket: Path) -> dict[str, Any]:
 
 def _table(document: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")  # a path that is cut short is of no use
     for name, text in _rows(document):
         table.add_row(f"[bold]{escape(name)}[/]", text)
     return table

@@ -153,7 +153,7 @@ class OnnxRunner:
     def __init__(self, session: onnxruntime.InferenceSession, signature: Signature) -> None:
         self.signature = signature
         self._session: onnxruntime.InferenceSession | None = session
-        self._padded = np.zeros((0,), np.float32)
+        self._padded: NDArray[np.float32] = np.zeros((0,), np.float32)
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See ``Runner.infer``."""

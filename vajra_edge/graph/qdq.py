@@ -102,7 +102,8 @@ def scale_of(amax: NDArray[np.float32] | np.float32, name: str) -> NDArray[np.fl
     wanted = np.asarray(amax, np.float32) / LEVELS
     rounded = wanted.astype(np.float16)
     above = np.where(rounded.astype(np.float32) < wanted, np.nextafter(rounded, np.float16(np.inf)), rounded)
-    return np.maximum(above, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
+    scale: NDArray[np.float32] = np.maximum(above, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
+    return scale
 
 
 def quantize_weight(weight: NDArray[np.float32], axis: int, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
