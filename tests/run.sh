@@ -28,7 +28,7 @@ extras=test,demo,eval,supervision
 }
 # torch's small CPU wheel, which the pin in constraints.txt names, is for 3.11; elsewhere the pin means gigabytes.
 if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then extras+=,export; fi
-if [ "$(uname -m)" = x86_64 ]; then extras+=,tensorrt-rtx; fi
+if [ "$(uname -m)" = x86_64 ]; then extras+=,tensorrt-rtx,cuda13; fi
 install_debian_packages
 if command -v pkg-config >/dev/null && pkg-config --exists libsystemd; then extras+=,systemd; fi
 

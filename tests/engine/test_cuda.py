@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def test_without_bindings_there_are_no_gpus_and_the_reason_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cuda.runtime.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "cuda", None)
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailable, match=r"install vajra-edge\[cuda12\] on JetPack 6"):
         cuda.runtime()
     assert cuda.count() == 0
