@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,12 +120,12 @@ def describe(index: int) -> Gpu:
     )
 
 
-class Resource:
+class Resource(ABC):
     """A context manager whose ``close`` may be called twice."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give it back; a second call does nothing."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
