@@ -19,7 +19,6 @@ from vajra_edge.commands.ready import ready_plan, wish_of
 from vajra_edge.engine.backend import Progress
 from vajra_edge.errors import ControlError
 from vajra_edge.service.control_client import ask
-from vajra_edge.service.events import Have
 from vajra_edge.service.status import BuildView
 from vajra_edge.settings import Settings, load
 
@@ -86,15 +85,8 @@ def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> 
 
 def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> dict[str, Any]:
     wish, _ = wish_of(settings)
-    needed = force or wish.have is not Have.READY
-    said = {
-        "fingerprint": wish.fingerprint.digest,
-        "needed": needed,
-        "why": list(wish.why),
-        "backend": wish.request.backend,
-        "by": "this command",
-    }
-    if dry_run or not needed:
+    said = {**wish.outlook(None, force=force), "by": "this command"}
+    if dry_run or not said["needed"]:
         return said
     view = BuildView(wish.fingerprint.digest, quick=False)
 
@@ -128,5 +120,7 @@ def _words(said: Mapping[str, Any]) -> str:
     if said.get("started"):
         return f"building {short}: {why}"
     if said.get("needed"):
-        return f"{short} would be built: {why}"
+        return f"{short} would be built from weights {str(said['weights_sha256'])[:12]}: {why}"
+    if said.get("rejected"):
+        return str(said["rejected"])
     return f"{short} is there: no build needed ({why})"

@@ -63,6 +63,8 @@ class Wish:
         """
         return {
             "fingerprint": self.fingerprint.digest,
+            "weights": str(self.request.weights_path),
+            "weights_sha256": self.request.weights_sha256,
             "serving": serving,
             "have": self.have.value,
             "needed": force or self.have is Have.MISSING,
