@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yolo
+from numpy.typing import NDArray
+from onnx import helper
+
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.observation import observe
+from vajra_edge.engine.ranges import key_of
+from vajra_edge.errors import BuildCancelled, CalibrationError
+from vajra_edge.graph import signature
+from vajra_edge.graph.probes import measurable
+from vajra_edge.graph.wiring import load
+
+
+class Pictures:
+    """A calibration set of random pictures."""
+
+    digest = "d"
+
+    def __init__(self, count: int, promised: int | None = None) -> None:
+        self.pictures = yolo.images(count)
+        self.promised = promised or count
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return self.promised
+
+    def inputs(self, input_hw: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+        assert input_hw == (yolo.SIDE, yolo.SIDE)
+        self.passes += 1
+        return iter(self.pictures[:, None])
+
+
+def every_value(onnx_bytes: bytes, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    model, names = load(onnx_bytes), measurable(onnx_bytes)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    runs = [session.run(None, {"images": picture[None]}) for picture in pictures]
+    return {name: np.stack(values) for name, values in zip(names, zip(*runs, strict=True), strict=True)}
+
+
+def quiet(_: Progress) -> None:
+    """Takes progress and does nothing."""
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    return Pictures(3)
+
+
+def test_minmax_is_the_smallest_and_largest_of_every_tensor(pictures: Pictures) -> None:
+    plain = yolo.network()
+    ranges = observe(plain, signature.read(plain), pictures, "minmax", quiet)
+    for name, values in every_value(plain, pictures.pictures).items():
+        found = ranges.tensors[name]
+        assert (found.low, found.high) == pytest.approx((values.min(), values.max()), abs=1e-4)
+        assert found.amax == pytest.approx(np.abs(values).max(), abs=1e-4)
+    assert (ranges.images, ranges.algorithm, ranges.key) == (3, "minmax", key_of(plain, "d", "minmax"))
+
+
+def test_channel_means_are_those_of_what_convolutions_read(pictures: Pictures) -> None:
+    plain = yolo.network()
+    ranges = observe(plain, signature.read(plain), pictures, "minmax", quiet)
+    values = every_value(plain, pictures.pictures)["joined"]
+    np.testing.assert_allclose(ranges.tensors["joined"].mean, values.mean(axis=(0, 1, 3, 4)), atol=1e-4)
+    assert ranges.tensors["product"].mean == ()
+
+
+def test_percentile_takes_a_second_pass_and_clips_a_little() -> None:
+    plain, pictures = yolo.network(), Pictures(4)
+    ranges = observe(plain, signature.read(plain), pictures, "percentile", quiet)
+    assert pictures.passes == 2
+    values = np.abs(every_value(plain, pictures.pictures)["stem_silu"])
+    found = ranges.tensors["stem_silu"].amax
+    assert 0.5 * values.max() < found
+    assert np.mean(values > found) < 2e-4
+
+
+@pytest.mark.parametrize("algorithm", ["entropy", "mse"])
+def test_other_algorithms_stay_within_the_range(algorithm: str) -> None:
+    plain = yolo.network()
+    ranges = observe(plain, signature.read(plain), Pictures(2), algorithm, quiet)
+    assert ranges.algorithm == algorithm
+    for found in ranges.tensors.values():
+        assert found.amax <= max(-found.low, found.high) + 1e-6
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_dynamic_and_static_batches_give_the_same_ranges(batch: int | None) -> None:
+    one, other = yolo.network(), yolo.network(batch=batch)
+    model = load(other)
+    helper.set_model_props(model, {"names": "['person', 'car']", "stride": "8", "batch": str(batch or 2)})
+    other = model.SerializeToString()
+    first, second = (
+        observe(graph, signature.read(graph), Pictures(2), "minmax", quiet).tensors["neck"] for graph in (one, other)
+    )
+    assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=1e-4)
+
+
+def test_progress_counts_images() -> None:
+    plain, seen = yolo.network(), []
+    observe(plain, signature.read(plain), Pictures(2), "minmax", seen.append)
+    assert [(step.stage, step.percent) for step in seen] == [("calibrate", 50.0), ("calibrate", 100.0)]
+
+
+def test_a_report_that_raises_stops_it() -> None:
+    def stop(_: Progress) -> None:
+        raise BuildCancelled("asked")
+
+    plain, pictures = yolo.network(), Pictures(5)
+    with pytest.raises(BuildCancelled):
+        observe(plain, signature.read(plain), pictures, "minmax", stop)
+
+
+def test_a_set_that_ends_early_is_an_error() -> None:
+    plain = yolo.network()
+    with pytest.raises(CalibrationError, match="ended after 3 of 7 images"):
+        observe(plain, signature.read(plain), Pictures(3, promised=7), "minmax", quiet)
+
+
+def test_a_network_that_is_not_finite_names_the_tensor() -> None:
+    draft = yolo.Draft()
+    nothing = draft.constant("nothing", np.zeros((1,), np.float32))
+    draft.node("Div", "broken", "images", nothing)
+    draft.conv("output0", "broken", 3, 6)
+    plain = draft.finish("output0", [6, 64, 64])
+    known = signature.read(yolo.network())
+    with pytest.raises(CalibrationError, match="tensor broken is not finite"):
+        observe(plain, known, Pictures(1), "minmax", quiet)

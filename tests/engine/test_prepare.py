@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yolo
+
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.drift import drift
+from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
+from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.engine.spec import NmsSpec
+from vajra_edge.errors import BuildCancelled, CalibrationError
+from vajra_edge.graph import signature
+from vajra_edge.graph.nms import add_nms
+from vajra_edge.graph.wiring import Wiring, load
+
+PLAIN = yolo.network()
+SIGNATURE = signature.read(PLAIN)
+
+
+def quiet(_: Progress) -> None:
+    """Takes progress and does nothing."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("pictures")
+    for at, picture in enumerate(yolo.images(12)):
+        cv2.imwrite(str(made / f"{at:02}.png"), (picture.transpose(1, 2, 0)[:, :, ::-1] * 255).astype(np.uint8))
+    return made
+
+
+@pytest.fixture
+def calibration(folder: Path, tmp_path: Path) -> Calibration:
+    images = CalibrationSet.collect(folder)
+    return Calibration(images, cache=RangeCache(tmp_path / "ranges"), budget_s=20.0, threads=1)
+
+
+def drift_of(quantized: bytes) -> float:
+    images = yolo.images(6)
+    pairs = [(yolo.run(PLAIN, image[None])[0], yolo.run(quantized, image[None])[0]) for image in images]
+    return drift([one for one, _ in pairs], [other for _, other in pairs]).total
+
+
+def test_the_graph_is_quantized_and_the_notes_say_how(calibration: Calibration) -> None:
+    quantized, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    onnx.checker.check_model(load(quantized), full_check=True)
+    layers = {name for name, node in Wiring(load(quantized)).producer.items() if "weight_dq" in " ".join(node.input)}
+    assert notes["int8_layers"] == len(layers) > 0
+    assert 0.5 < float(str(notes["int8_share"])) < 1
+    assert {"/box_last", "/class_last", "/reach"} <= set(notes["high"])
+    assert json.loads(json.dumps(notes)) == notes
+
+
+def test_the_chosen_mixture_drifts_less_than_the_static_rules(calibration: Calibration) -> None:
+    chosen, _ = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    static, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, budget_s=0.0), quiet)
+    assert "curve" not in notes
+    assert drift_of(chosen) <= drift_of(static)
+
+
+def test_the_same_recipe_serves_the_cpu(calibration: Calibration) -> None:
+    fused, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, fused=True), quiet)
+    assert any(tensor.data_type == onnx.TensorProto.UINT8 for tensor in load(fused).graph.initializer)
+    assert notes["curve"]
+    assert drift_of(fused) < 0.2
+
+
+def test_a_graph_with_nms_is_judged_before_it(calibration: Calibration) -> None:
+    plain = add_nms(PLAIN, NmsSpec(max_det=20, top_k=100))
+    quantized, notes = prepare_int8(plain, signature.read(plain), calibration, quiet)
+    assert yolo.run(quantized, yolo.images(1)).shape == (1, 20, 6)
+    assert notes["curve"]
+
+
+def test_half_behind_int8_gives_the_same_detections(calibration: Calibration) -> None:
+    quantized, _ = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    half, _ = prepare_half(quantized)
+    images = yolo.images(1)
+    assert np.abs(yolo.run(quantized, images)[:, 4:] - yolo.run(half, images)[:, 4:]).mean() < 0.01
+
+
+def test_the_second_time_ranges_come_from_the_cache(calibration: Calibration) -> None:
+    sources = [prepare_int8(PLAIN, SIGNATURE, calibration, quiet)[1]["ranges"]["source"] for _ in range(2)]
+    assert sources == ["measured", "cache"]
+
+
+def test_ranges_of_other_weights_are_not_used(calibration: Calibration) -> None:
+    prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    _, notes = prepare_int8(yolo.network(seed=1), SIGNATURE, calibration, quiet)
+    assert notes["ranges"]["source"] == "measured"
+
+
+def test_ranges_of_other_images_are_not_used(calibration: Calibration) -> None:
+    prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    fewer = replace(calibration, images=calibration.images.some(5))
+    assert prepare_int8(PLAIN, SIGNATURE, fewer, quiet)[1]["ranges"]["images"] == 5
+
+
+def test_on_request_ranges_of_earlier_weights_are_used_and_named(calibration: Calibration) -> None:
+    prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    again = replace(calibration, reuse=True)
+    _, notes = prepare_int8(yolo.network(seed=1), SIGNATURE, again, quiet)
+    assert "reused" in notes["ranges"]["source"]
+
+
+def sabotage(folder: Path, tensor: str) -> None:
+    (path,) = folder.glob("*.json")
+    content = json.loads(path.read_text())
+    content["tensors"][tensor][2] *= 0.01
+    path.write_text(json.dumps(content))
+
+
+def test_a_sabotaged_range_ruins_the_static_rules_and_is_seen_by_measurement(calibration: Calibration) -> None:
+    prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    assert calibration.cache is not None
+    sabotage(calibration.cache.folder, "down_silu")
+    static, _ = prepare_int8(PLAIN, SIGNATURE, replace(calibration, budget_s=0.0), quiet)
+    chosen, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    assert "measured" in notes["high"]["/enter"]
+    assert drift_of(chosen) < 0.5 * drift_of(static)
+
+
+def test_the_seventh_image_stops_it_with_its_reason(calibration: Calibration, tmp_path: Path, folder: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in folder.iterdir():
+        (broken / path.name).write_bytes(b"" if path.name == "06.png" else path.read_bytes())
+    images = CalibrationSet.collect(broken)
+    with pytest.raises(CalibrationError, match=r"calibration image 7 of 12: .*06\.png"):
+        prepare_int8(PLAIN, SIGNATURE, replace(calibration, images=images), quiet)
+    assert calibration.cache is not None
+    assert not calibration.cache.folder.exists()
+
+
+def test_it_can_be_cancelled_while_layers_are_chosen(calibration: Calibration) -> None:
+    def stop(step: Progress) -> None:
+        if "trial 3" in step.message:
+            raise BuildCancelled("asked")
+
+    with pytest.raises(BuildCancelled):
+        prepare_int8(PLAIN, SIGNATURE, calibration, stop)

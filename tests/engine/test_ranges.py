@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import yolo
+
+from vajra_edge.engine.ranges import Range, RangeCache, Ranges, key_of, structure_of
+from vajra_edge.errors import CalibrationError, StoreError
+
+RANGES = Ranges(
+    {"a": Range(-1.0, 2.5, 2.0, (0.5, 0.25)), "b": Range(0.0, 1.0, 1.0)}, "percentile", "k" * 64, "s" * 64, 12
+)
+
+
+def test_a_file_reads_back_as_it_was() -> None:
+    assert Ranges.from_json(json.loads(json.dumps(RANGES.to_json()))) == RANGES
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"schema": 0},
+        {"tensors": {"a": [1, 2]}},
+        {"tensors": {"a": [0, float("nan"), 1, []]}},
+        {"tensors": {"a": [0, 1, -1, []]}},
+        {"tensors": None},
+        {"images": "many"},
+    ],
+)
+def test_damaged_files_are_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(CalibrationError, match="range"):
+        Ranges.from_json(RANGES.to_json() | damage)
+
+
+def test_limits_are_no_wider_than_what_int8_holds() -> None:
+    assert RANGES.limits() == {"a": (-1.0, 2.0), "b": (0.0, 1.0)}
+    assert RANGES.means() == {"a": (0.5, 0.25)}
+
+
+def test_the_key_changes_with_weights_images_and_algorithm() -> None:
+    keys = {
+        key_of(yolo.network(seed=seed), images, algorithm)
+        for seed in (0, 1)
+        for images in ("x", "y")
+        for algorithm in ("minmax", "entropy")
+    }
+    assert len(keys) == 8
+    assert key_of(yolo.network(), "x", "minmax") in keys
+
+
+def test_the_structure_is_that_of_retrained_weights_too() -> None:
+    assert structure_of(yolo.network(seed=0)) == structure_of(yolo.network(seed=1))
+    draft = yolo.Draft()
+    draft.node("Relu", "output0", "images")
+    assert structure_of(draft.finish("output0", [3, 64, 64])) != structure_of(yolo.network())
+
+
+def test_only_the_exact_key_is_found(tmp_path) -> None:
+    cache = RangeCache(tmp_path / "ranges")
+    assert cache.get(RANGES.key) is None
+    cache.put(RANGES)
+    assert cache.get(RANGES.key) == RANGES
+    assert cache.get("z" * 64) is None
+
+
+def test_a_file_under_a_wrong_name_is_not_used(tmp_path) -> None:
+    cache = RangeCache(tmp_path)
+    cache.put(RANGES)
+    (tmp_path / f"{RANGES.key}.json").rename(tmp_path / "other.json")
+    assert cache.get("other") is None
+
+
+def test_a_file_cut_short_is_not_used(tmp_path) -> None:
+    cache = RangeCache(tmp_path)
+    cache.put(RANGES)
+    path = tmp_path / f"{RANGES.key}.json"
+    path.write_bytes(path.read_bytes()[:40])
+    assert cache.get(RANGES.key) is None
+
+
+def test_for_reuse_the_newest_of_the_same_network_and_algorithm_is_found(tmp_path) -> None:
+    cache = RangeCache(tmp_path)
+    for at, (key, algorithm) in enumerate((("1" * 64, "percentile"), ("2" * 64, "percentile"), ("3" * 64, "minmax"))):
+        cache.put(Ranges(RANGES.tensors, algorithm, key, RANGES.structure, 1))
+        os.utime(tmp_path / f"{key}.json", (at, at))
+    found = cache.similar(RANGES.structure, "percentile")
+    assert found is not None
+    assert found.key == "2" * 64
+    assert cache.similar("t" * 64, "percentile") is None
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError):
+        RangeCache(tmp_path / "file" / "ranges").put(RANGES)
