@@ -21,7 +21,8 @@ def limits() -> dict[str, tuple[float, float]]:
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, {"images": yolo.images(1)})
+    images = yolo.images(1)  # held: ONNX Runtime 1.23 hands the input itself back as an output
+    found = session.run(None, {"images": images})
     return {name: (float(value.min()), float(value.max())) for name, value in zip(names, found, strict=True)}
 
 

@@ -59,6 +59,7 @@ def test_our_folder_named_systemd_is_not_taken_for_the_library(monkeypatch, tmp_
     (tmp_path / "repo" / "systemd").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path / "repo"))
     monkeypatch.delitem(sys.modules, "systemd", raising=False)
+    monkeypatch.setenv("NOTIFY_SOCKET", environ["NOTIFY_SOCKET"])  # where systemd-python, if installed, looks
     connect(environ).watchdog()
     assert sock.recv(100) == b"WATCHDOG=1"
     sys.modules.pop("systemd", None)

@@ -58,7 +58,7 @@ class _Client:
         self.sock = sock
         self.received = bytearray()
         self.unsent = bytearray()
-        self.asked = self.closing = False
+        self.asked = self.closing = self.put_out = False
         self.until_s = now_s + ASK_WITHIN_S  # by then it must have asked, or, once closing, have read everything
 
 
@@ -114,7 +114,7 @@ class Control:
         line = orjson.dumps(content, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         with self._lock:
             there = self._clients.get(client)
-            if there is None:
+            if there is None or there.put_out:
                 return False
             there.unsent += line
             there.closing = there.closing or last
@@ -122,7 +122,7 @@ class Control:
             slow = len(there.unsent) > MAX_UNSENT_BYTES
             if slow:
                 there.unsent.clear()
-                there.closing = True
+                there.closing = there.put_out = True
         self._wake()
         return not slow
 
