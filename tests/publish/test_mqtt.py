@@ -223,7 +223,8 @@ def test_another_broker_in_the_settings_only_reconnects(
     device.send(10)
     until(lambda: len(new_ear.on("/detections")) >= 10)
     assert ServiceMessage.model_validate_json(until(lambda: new_ear.on("/status"))[0].payload).state == "serving"
-    until(lambda: [ServiceMessage.model_validate_json(x.payload).state for x in old_ear.on("/status")][-1] == "stopped")
+    states = lambda: [ServiceMessage.model_validate_json(x.payload).state for x in old_ear.on("/status")]  # noqa: E731
+    until(lambda: states()[-1:] == ["stopped"])
     numbers = [orjson.loads(item.payload)["seq"] for item in old_ear.on("/detections") + new_ear.on("/detections")]
     assert numbers == list(range(20))
 
