@@ -1,9 +1,10 @@
-"""Frames a second of the frame path, ours and the peer's, on one clip with equal threads, in turns.
+"""Milliseconds a frame of the frame path, ours and the peer's, on one clip with equal threads, in turns of a second.
 
     PYTHONPATH=. .venv/bin/python tests/bench/peer_stream.py PEER_PYTHON WEIGHTS.onnx CLIP [ROUNDS]
 
-Ours is ``vajra-edge bench``: capture, letterbox, inference with NMS, decode, encode, publish to a broker. The peer's is
-``predict(stream=True)``, which publishes nothing. Both use ONNX Runtime on all CPUs. Medians of the rounds are printed.
+Ours is what ``vajra-edge bench`` measures: capture, letterbox, inference with NMS, decode, encode, publish. The
+peer's is ``predict(stream=True)``, which publishes nothing. Both use ONNX Runtime on all CPUs and stay loaded; one
+waits while the other has its turn. Short turns meet a shared machine in the same mood; medians are of their quotients.
 """
 
 from __future__ import annotations
@@ -11,30 +12,49 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from statistics import median
 
-from peer_boxes import ask
+import numpy as np
+
+from vajra_edge.commands import bench
+
+HERE = Path(__file__).resolve().parent
+TURN_S = 1.5
+FRAMES = 12
 
 
-def ours(weights: str, clip: str) -> dict:
-    command = [sys.executable, "-m", "vajra_edge", "bench", "--seconds", "12", "--json"]
-    done = subprocess.run(
-        [*command, "--weights", weights, "--source", clip], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
+def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settings = bench._settings(folder, None, clip, Path(weights), None, stack)
+        ours = stack.enter_context(bench.opened(settings))
+        command = [peer_python, str(HERE / "peer_child.py"), "stream", weights, clip]
+        peer = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        stack.callback(peer.terminate)
 
+        def peers_ms() -> float:
+            peer.stdin.write(f"{FRAMES}\n")
+            peer.stdin.flush()
+            return float(peer.stdout.readline()) / FRAMES * 1e3
 
-def main(peer_python: str, weights: str, clip: str, rounds: str = "3") -> None:
-    mine, theirs = [], []
-    for _ in range(int(rounds)):
-        mine.append(ours(weights, clip))
-        answer = ask(peer_python, "stream", weights, clip)
-        theirs.append(answer["frames"] / answer["seconds"])
-        print(json.dumps({"ours": mine[-1], "peer_frames_per_s": round(theirs[-1], 2)}))
-    rate = median(figures["frames_per_s"] for figures in mine)
-    ratio = median(figures["ratio"] for figures in mine)
-    peer = median(theirs)
-    print(f"ours {rate:.2f} frames/s (ratio {ratio:.3f}), peer {peer:.2f} frames/s: {rate / peer:.2f} times")
+        peers_ms()
+        ours.frames(TURN_S)
+        turns = []
+        for _ in range(int(rounds)):
+            bare_ms = ours.bare(TURN_S / 2)
+            turns.append((bare_ms, float(np.diff(ours.frames(TURN_S)).mean()) * 1e3, peers_ms()))
+        figures = {
+            "ours_ms": round(median(mine for _, mine, _ in turns), 1),
+            "peer_ms": round(median(theirs for _, _, theirs in turns), 1),
+            "bare_ms": round(median(bare for bare, _, _ in turns), 1),
+            "peer_over_ours": round(median(theirs / mine for _, mine, theirs in turns), 3),
+            "ours_over_bare": round(median(mine / bare for bare, mine, _ in turns), 3),
+            "rounds": len(turns),
+        }
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

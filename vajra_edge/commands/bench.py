@@ -10,8 +10,8 @@ from __future__ import annotations
 import queue
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -78,17 +78,24 @@ def _settings(
 
 
 def _measure(settings: Settings, seconds: float) -> dict[str, Any]:
+    with opened(settings) as run:
+        return {**run.measure(seconds), "engine": run.tag.fingerprint[:12], "threads": settings.service.threads}
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Run]:
+    """The parts around the plan of ``settings``, built if it is not there."""
     backend, plan = ready_plan(settings)
     runner = runner_of(backend, plan)
     detector = HostDetector(runner)
     tag = EngineTag(
         plan.fingerprint, plan.manifest.precision.value, str(plan.manifest.target), runner.signature.class_names
     )
-    bench_run = _Run(settings, runner, detector, tag)
+    run = Run(settings, runner, detector, tag)
     try:
-        return {**bench_run.measure(seconds), "engine": plan.fingerprint[:12], "threads": settings.service.threads}
+        yield run
     finally:
-        bench_run.close()
+        run.close()
         detector.close()
 
 
@@ -105,11 +112,11 @@ class _Camera:
         self._grabber.stop(5.0)
 
 
-class _Run:
+class Run:
     """The real parts around one detector: grabbers and a publisher with a broker."""
 
     def __init__(self, settings: Settings, runner: Runner, detector: HostDetector, tag: EngineTag) -> None:
-        self._runner, self._detector, self._tag = runner, detector, tag
+        self._runner, self._detector, self.tag = runner, detector, tag
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
         self._publisher.start()
@@ -132,20 +139,24 @@ class _Run:
         ages_ms: list[float] = []
         until_s = time.monotonic() + seconds
         while len(blocks) < 2 or time.monotonic() < until_s:  # noqa: PLR2004  a median needs a pair
-            before_ms = self._bare(BLOCK_S / 2)
+            before_ms = self.bare(BLOCK_S / 2)
             published, counters = self._pipelined(self._eager, BLOCK_S)
             if len(published) < 3:  # noqa: PLR2004  two gaps
                 raise VajraError(
                     f"only {len(published)} frames in {BLOCK_S} s", remedy="check the clip, or try a smaller network"
                 )
             whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
-            blocks.append(((before_ms + self._bare(BLOCK_S / 2)) / 2, whole_ms, counters))
+            blocks.append(((before_ms + self.bare(BLOCK_S / 2)) / 2, whole_ms, counters))
             paced = _Camera(self._paced, self._inbox.put)
             ages_ms += [seen.age_ms for seen in self._pipelined(paced, BLOCK_S)[0]]
             paced.close()
         return _figures(blocks, ages_ms)
 
-    def _bare(self, seconds: float) -> float:
+    def frames(self, seconds: float) -> list[float]:
+        """When each message of one block as fast as it goes was handed to the publisher, in seconds."""
+        return [seen.at_s for seen in self._pipelined(self._eager, seconds)[0]]
+
+    def bare(self, seconds: float) -> float:
         """Mean milliseconds a call of the engine alone."""
         calls, started_s = 0, time.perf_counter()
         while (took_s := time.perf_counter() - started_s) < seconds:
@@ -162,7 +173,7 @@ class _Run:
             seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - frame.captured_ns) / 1e6))
 
         pipeline: Pipeline[EngineTag] = Pipeline(camera.mailboxes, sink, self._inbox.put, _no_beat)
-        pipeline.swap(self._detector, self._tag)
+        pipeline.swap(self._detector, self.tag)
         pipeline.start()
         time.sleep(seconds)
         pipeline.stop(5.0)
