@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+import yolo
 from engine.trt_simulation import quantized
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vajra_edge.engine import cuda, trt_library
@@ -18,8 +21,9 @@ from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.engine_file import EngineFile, plan_header, read, write
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
-from vajra_edge.errors import BackendUnavailable, BuildCancelled, GraphError, UnsupportedSpec
-from vajra_edge.graph import nms
+from vajra_edge.engine.trt_calibration import measure, observer
+from vajra_edge.errors import BackendUnavailable, BuildCancelled, GraphError, InferenceError, UnsupportedSpec
+from vajra_edge.graph import nms, signature
 from vajra_edge.graph.signature import Layout, Signature
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +32,18 @@ pytestmark = pytest.mark.skipif(
 
 SPEC = EngineSpec(target=Target("gpu"))
 SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (64, 64), False, False, 32, tiny.NAMES)
+
+
+class Noise:
+    """A calibration set of one picture."""
+
+    digest = "d"
+
+    def __len__(self) -> int:
+        return 1
+
+    def inputs(self, input_hw: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+        yield yolo.images(1)
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +122,27 @@ def test_without_a_gpu_a_plan_is_built_and_not_run() -> None:
         backend.load(made.plan, SIGNATURE, SPEC)
     with pytest.raises(UnsupportedSpec, match="sees no DLA core"):
         backend.build(tiny.network(64), SIGNATURE, EngineSpec(Target("dla"), Precision.FP16), lambda _: None)
+
+
+@pytest.mark.skipif(cuda.count() > 0, reason="only without a GPU")
+@pytest.mark.parametrize("with_nms", [False, True])
+def test_without_a_gpu_a_calibration_engine_is_built_and_not_run(with_nms: bool) -> None:
+    graph = yolo.network(batch=None)
+    read = replace(SIGNATURE, batch=2, dynamic_batch=True, stride=8)
+    if with_nms:
+        spec = NmsSpec(max_det=3, top_k=4)
+        graph = nms.add_nms(graph, spec)
+        read = replace(read, output_name="detections", layout=Layout.DETECTIONS, max_det=3, top_k=4)
+    seen: list[Progress] = []
+    with pytest.raises((BackendUnavailable, InferenceError), match="CUDA"):
+        measure(TensorRT(), SPEC, graph, read, Noise(), seen.append)
+    assert {step.stage for step in seen} == {"calibrate"}
+    assert seen[-1].percent == 100
+
+
+@pytest.mark.skipif(cuda.count() > 0, reason="only without a GPU")
+def test_without_a_gpu_onnx_runtime_measures_the_ranges() -> None:
+    graph = yolo.network()
+    ranges = observer(TensorRT(), SPEC)(graph, signature.read(graph), Noise(), "minmax", lambda _: None, 1)
+    assert "on the CPU, not TensorRT: CUDA" in ranges.collector
+    assert ranges.tensors["images"].high > 0

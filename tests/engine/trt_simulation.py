@@ -246,10 +246,16 @@ class Simulation:
     def _create_context(self, engine: Any) -> Any:
         context = object.__new__(self.module.IExecutionContext)
         context._sim_engine, context._sim_shapes, context._sim_addresses = engine, {}, {}
+        for entry in engine._sim_session.get_inputs():
+            if all(isinstance(side, int) for side in entry.shape):
+                self._infer(context, entry.name, tuple(entry.shape))
         return context
 
     def _set_shape(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
         self.calls.append(("input_shape", shape))
+        return self._infer(context, name, shape)
+
+    def _infer(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
         try:
             made = context._sim_engine._sim_session.run(None, {name: np.zeros(shape, np.float32)})
         except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument:

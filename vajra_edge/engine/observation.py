@@ -5,7 +5,9 @@ MinMax takes one pass over the images; percentile and entropy take a second one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from vajra_edge.engine import histogram
 from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.engine.ranges import Range, Ranges, key_of, structure_of
-from vajra_edge.engine.replay import Replay
+from vajra_edge.engine.replay import Outputs, Replay
 from vajra_edge.errors import CalibrationError
 from vajra_edge.graph import probes
 from vajra_edge.graph.signature import Signature
@@ -35,6 +37,10 @@ class Inputs(Protocol):
         ...
 
 
+Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
+"""What ``observe`` is, for whoever else measures."""
+
+
 def observe(
     onnx_bytes: bytes, signature: Signature, images: Inputs, algorithm: str, report: Report, threads: int | None = None
 ) -> Ranges:
@@ -51,33 +57,44 @@ def observe(
     Raises:
         CalibrationError: an image cannot be read, the network fails on it, or a tensor is not finite.
     """
-    tensors = probes.measurable(onnx_bytes)
-    means = probes.channelled(onnx_bytes)
-    found = _extremes(onnx_bytes, signature, _Pass(images, signature, report, "ranges", threads), tensors, means)
-    ranges = Ranges(
-        found, "minmax", key_of(onnx_bytes, images.digest, algorithm), structure_of(onnx_bytes), len(images)
-    )
+    extremes = Extremes(onnx_bytes)
+    replay = Replay(extremes.graph, signature, threads)
+    for image in Pass(images, signature, report, "ranges").batches():
+        extremes.add(replay.run(image))
+    ranges = extremes.ranges(images.digest, algorithm, _collector())
     if algorithm == "minmax":
         return ranges
-    counted = _Pass(images, signature, report, "histograms", threads)
-    return ranges.with_amax(_limits(onnx_bytes, signature, counted, ranges, algorithm), algorithm)
+    counted = Pass(images, signature, report, "histograms")
+    return ranges.with_amax(_limits(onnx_bytes, signature, counted, ranges, algorithm, threads), algorithm)
 
 
-class _Pass:
-    """One run over all images, with progress and an error where fewer come than were promised."""
+@dataclass(frozen=True)
+class Pass:
+    """One run over all images.
 
-    def __init__(self, images: Inputs, signature: Signature, report: Report, what: str, threads: int | None) -> None:
-        self.images = images
-        self.signature = signature
-        self.report = report
-        self.what = what
-        self.threads = threads
+    Attributes:
+        images: the calibration set.
+        signature: of the graph; tells the size.
+        report: takes progress; may raise to stop.
+        what: is measured, for a person.
+    """
 
-    def each(self, act: Callable[[NDArray[np.float32]], None]) -> None:
+    images: Inputs
+    signature: Signature
+    report: Report
+    what: str
+
+    def batches(self, size: int = 1) -> Iterator[NDArray[np.float32]]:
+        """(n, 3, H, W) with n = ``size``, fewer in the last; each is reported once it has been used.
+
+        Raises:
+            CalibrationError: an image cannot be read, or fewer came than were promised.
+        """
         count, done = len(self.images), 0
-        for image in self.images.inputs(self.signature.resolution_hw):
-            act(image)
-            done += 1
+        images = iter(self.images.inputs(self.signature.resolution_hw))
+        while some := list(itertools.islice(images, size)):
+            yield np.concatenate(some)
+            done += len(some)
             self.report(Progress("calibrate", 100 * done / count, f"{self.what}: image {done} of {count}"))
         if done < count:
             raise CalibrationError(
@@ -85,52 +102,93 @@ class _Pass:
             )
 
 
-def _extremes(
-    onnx_bytes: bytes, signature: Signature, run: _Pass, tensors: list[str], means: list[str]
-) -> dict[str, Range]:
-    replay = Replay(probes.extremes(onnx_bytes, tensors, means), signature, run.threads)
-    low, high = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
-    sums: dict[str, NDArray[np.float64]] = {}
+class Extremes:
+    """The smallest and largest values, and channel means, of all tensors of a graph, whoever runs it.
 
-    def act(image: NDArray[np.float32]) -> None:
-        made = replay.run(image)
-        np.minimum(low, made[probes.LOW], out=low)
-        np.maximum(high, made[probes.HIGH], out=high)
-        _require_finite(tensors, made[probes.LOW], made[probes.HIGH])
-        for name in means:
-            row = made[probes.MEAN + name].mean(axis=0, dtype=np.float64)
-            sums[name] = sums.get(name, 0) + row
+    Args:
+        onnx_bytes: the FP32 graph.
 
-    run.each(act)
-    count = len(run.images)
-    return {
-        name: Range(float(low[at]), float(high[at]), float(max(-low[at], high[at], 0)), _mean(sums.get(name), count))
-        for at, name in enumerate(tensors)
-    }
+    Attributes:
+        graph: the graph to run instead, see ``probes.extremes``.
+    """
+
+    def __init__(self, onnx_bytes: bytes) -> None:
+        self._onnx_bytes = onnx_bytes
+        self._tensors = probes.measurable(onnx_bytes)
+        self._means = probes.channelled(onnx_bytes)
+        self.graph = probes.extremes(onnx_bytes, self._tensors, self._means)
+        self._low, self._high = np.full(len(self._tensors), np.inf), np.full(len(self._tensors), -np.inf)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._images = 0
+
+    def add(self, made: Outputs, count: int = 1, size: int = 1) -> None:
+        """Take the outputs of one call.
+
+        Args:
+            made: outputs of ``graph`` by name.
+            count: images in the call that no other call had, before any that only fill its batch.
+            size: images in the call.
+
+        Raises:
+            CalibrationError: a tensor is not finite.
+        """
+        low, high = made[probes.LOW], made[probes.HIGH]
+        self._require_finite(low, high)
+        np.minimum(self._low, low, out=self._low)
+        np.maximum(self._high, high, out=self._high)
+        for name in self._means:
+            rows = made[probes.MEAN + name]
+            mean = rows[: len(rows) * count // size].mean(axis=0, dtype=np.float64)
+            if not np.isfinite(mean).all():  # a GPU's smallest and largest pass over what is no number
+                raise _not_finite(name)
+            self._sums[name] = self._sums.get(name, 0) + count * mean
+        self._images += count
+
+    def ranges(self, set_digest: str, algorithm: str, collector: str) -> Ranges:
+        """What was seen so far, as MinMax ranges.
+
+        Args:
+            set_digest: of the images.
+            algorithm: that the images were run for; part of the key.
+            collector: for the manifest.
+        """
+        found = {
+            name: Range(float(low), float(high), float(max(-low, high, 0)), self._mean(name))
+            for name, low, high in zip(self._tensors, self._low, self._high, strict=True)
+        }
+        key = key_of(self._onnx_bytes, set_digest, algorithm)
+        return Ranges(found, "minmax", key, structure_of(self._onnx_bytes), self._images, collector)
+
+    def _mean(self, name: str) -> tuple[float, ...]:
+        total = self._sums.get(name)
+        return () if total is None else tuple(float(value) for value in total / self._images)
+
+    def _require_finite(self, *rows: NDArray[np.float32]) -> None:
+        for row in rows:
+            if not np.isfinite(row).all():
+                raise _not_finite(self._tensors[int(np.flatnonzero(~np.isfinite(row))[0])])
 
 
-def _mean(total: NDArray[np.float64] | None, count: int) -> tuple[float, ...]:
-    return () if total is None else tuple(float(value) for value in total / count)
+def _not_finite(name: str) -> CalibrationError:
+    return CalibrationError(
+        f"tensor {name} is not finite on a calibration image", remedy="check the weights", tensor=name
+    )
 
 
-def _require_finite(tensors: list[str], *rows: NDArray[np.float32]) -> None:
-    for row in rows:
-        if not np.isfinite(row).all():
-            name = tensors[int(np.flatnonzero(~np.isfinite(row))[0])]
-            raise CalibrationError(
-                f"tensor {name} is not finite on a calibration image", remedy="check the weights", tensor=name
-            )
+def _collector() -> str:
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__} on the CPU"
 
 
-def _limits(onnx_bytes: bytes, signature: Signature, run: _Pass, ranges: Ranges, algorithm: str) -> dict[str, float]:
+def _limits(
+    onnx_bytes: bytes, signature: Signature, run: Pass, ranges: Ranges, algorithm: str, threads: int | None
+) -> dict[str, float]:
     amax = {name: value for name, value in ranges.amax().items() if value > 0}
-    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature, run.threads)
+    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature, threads)
     counts = {name: np.zeros(histogram.BINS, np.int64) for name in amax}
-
-    def act(image: NDArray[np.float32]) -> None:
+    for image in run.batches():
         made = replay.run(image)
         for name in counts:
             counts[name] += made[probes.COUNTS + name]
-
-    run.each(act)
     return {name: histogram.limit(counts[name], most, algorithm) for name, most in amax.items()}

@@ -17,7 +17,7 @@ from vajra_edge.engine import sensitivity
 from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import Drift, drift
-from vajra_edge.engine.observation import observe
+from vajra_edge.engine.observation import Observe, observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.replay import Replay
 from vajra_edge.engine.sensitivity import Choice, Clock
@@ -51,6 +51,7 @@ class Calibration:
         budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
         threads: of the CPU; None: all.
         fused: the graph is for ONNX Runtime's CPU kernels instead of TensorRT, see ``graph.qlinear``.
+        observe: measures the ranges that the cache does not have.
     """
 
     images: CalibrationSet
@@ -60,6 +61,7 @@ class Calibration:
     budget_s: float = BUDGET_S
     threads: int | None = None
     fused: bool = False
+    observe: Observe = observe
 
 
 def prepare_half(onnx_bytes: bytes) -> tuple[bytes, Notes]:
@@ -132,12 +134,12 @@ def ranges_for(
         source = "reused: measured with other weights or images"
     if found is None:
         images, algorithm = calibration.images, calibration.algorithm
-        found = observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
+        found = calibration.observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
         source = "measured"
         if calibration.cache:
             calibration.cache.put(found)
     notes = {"algorithm": found.algorithm, "images": found.images, "key": found.key, "source": source}
-    return found, notes | {"images_from": calibration.images.source}
+    return found, notes | {"collector": found.collector, "images_from": calibration.images.source}
 
 
 def _choose(

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vajra_edge.engine import evidence, onnxrt, verify
+from vajra_edge.engine import evidence, onnxrt, trt_calibration, verify
 from vajra_edge.engine.backend import Backend, Built
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.evidence import Frames
@@ -119,6 +119,7 @@ class _Attempts:
             reuse=wanted.reuse,
             threads=self.request.threads,
             fused=isinstance(self.backend, onnxrt.OnnxRuntime),
+            observe=trt_calibration.observer(self.backend, spec),
         )
         if isinstance(self.backend, TensorRT) and self.backend.wants_ranges(spec):
             ranges, source = ranges_for(self.graph, self.signature, calibration, self.stages.report)

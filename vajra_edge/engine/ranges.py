@@ -1,6 +1,7 @@
 """Ranges: how large each tensor of a graph gets on the calibration images; a value, and its file.
 
-The file is the same whoever measured: ONNX Runtime on a CPU (``engine.observation``) or a TensorRT calibration engine.
+The file is the same whoever measured: ONNX Runtime on a CPU (``engine.observation``) or a TensorRT calibration engine
+(``engine.trt_calibration``).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Ranges:
         key: digest of all that the ranges depend on, see ``key_of``.
         structure: digest of the graph without its weights, see ``structure_of``.
         images: how many images were seen.
+        collector: which library measured, where, and why not another; for the manifest.
     """
 
     tensors: Mapping[str, Range]
@@ -57,6 +59,7 @@ class Ranges:
     key: str
     structure: str
     images: int
+    collector: str = ""
 
     def amax(self) -> dict[str, float]:
         """Largest magnitude that INT8 must hold, by tensor."""
@@ -79,7 +82,7 @@ class Ranges:
         """Plain JSON values, read back by ``from_json``."""
         rows = {name: [entry.low, entry.high, entry.amax, list(entry.mean)] for name, entry in self.tensors.items()}
         head = {"schema": SCHEMA, "algorithm": self.algorithm, "key": self.key, "structure": self.structure}
-        return {**head, "images": self.images, "tensors": rows}
+        return {**head, "images": self.images, "collector": self.collector, "tensors": rows}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Ranges:
@@ -91,7 +94,7 @@ class Ranges:
         try:
             tensors = {str(name): _range(row) for name, row in fields["tensors"].items()}
             algorithm, key, structure = (str(fields[name]) for name in ("algorithm", "key", "structure"))
-            found = cls(tensors, algorithm, key, structure, int(fields["images"]))
+            found = cls(tensors, algorithm, key, structure, int(fields["images"]), str(fields.get("collector", "")))
             schema = int(fields["schema"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CalibrationError(f"not a range file: {error}", remedy="delete it and calibrate again") from error

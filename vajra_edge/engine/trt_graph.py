@@ -44,7 +44,7 @@ def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong
     from vajra_edge.graph.wiring import Wiring, key, load
 
     if spec.target.kind == "dla":
-        onnx_bytes = _fixed(load(onnx_bytes), signature)
+        onnx_bytes = fixed(load(onnx_bytes), signature)
     ranges: dict[str, float] = {}
     if spec.precision is Precision.INT8:
         ranges = _ranges(onnx_bytes, spec, strong=strong)
@@ -84,8 +84,8 @@ def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, f
     return {}
 
 
-def _fixed(model: Any, signature: Signature) -> bytes:
-    """The graph with every open side of its input set to the largest: a DLA takes static shapes only."""
+def fixed(model: Any, signature: Signature) -> bytes:
+    """The graph with every open side of its input set to the largest, as a DLA and a calibration engine take it."""
     for entry in model.graph.input:
         if entry.name == signature.input_name:
             sides = (signature.batch, 3, *signature.resolution_hw)

@@ -55,7 +55,7 @@ class TrtRunner:
         self._held = ExitStack()
         try:
             with cuda.device(gpu):
-                self._deserialise(plan, dla_core)
+                self._runtime, self._engine, self._context = deserialise(library, self._lines, plan, dla_core)
                 self._allocate()
                 self._warm_up()
         except BaseException:
@@ -86,21 +86,6 @@ class TrtRunner:
         self._context = self._engine = self._runtime = None
         self._held.close()
 
-    def _deserialise(self, plan: bytes, dla_core: int | None) -> None:
-        trt = self._library.trt
-        self._runtime = trt.Runtime(logger(self._library, self._lines))
-        if dla_core is not None:
-            self._runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise PlanError(f"{self._library} refuses the plan: {self._lines.reason()}", remedy=REBUILD)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise PlanError(
-                f"{self._library} cannot make an execution context: {self._lines.reason()}",
-                remedy="free memory of the GPU, or lower engine.batch",
-            )
-
     def _allocate(self) -> None:
         """Take every buffer for the largest shape, once; addresses never change after this."""
         trt, engine = self._library.trt, self._engine
@@ -128,22 +113,15 @@ class TrtRunner:
         shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
         if min(shape, default=1) < 0:
             raise PlanError(f"the shape of tensor {name} depends on its values: {shape}", remedy=REBUILD)
-        buffer = self._held.enter_context(cuda.DeviceBuffer(prod(shape) * self._dtype(name).itemsize))
+        buffer = self._held.enter_context(
+            cuda.DeviceBuffer(prod(shape) * dtype_of(self._library, self._engine, name).itemsize)
+        )
         if not self._context.set_tensor_address(name, buffer.address):
             raise PlanError(f"{self._library} refuses a buffer for {name}: {self._lines.reason()}", remedy=REBUILD)
         return buffer.address
 
     def _pinned(self, name: str, shape: tuple[int, ...]) -> cuda.PinnedBuffer:
-        return self._held.enter_context(cuda.PinnedBuffer(shape, self._dtype(name)))
-
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        """A tensor's type: float32 in plans of ours, float16 in upstream's half plans."""
-        trt = self._library.trt
-        found = self._engine.get_tensor_dtype(name)
-        kinds = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16, trt.DataType.INT32: np.int32}
-        if found not in kinds:
-            raise PlanError(f"tensor {name} is of type {found}, not a float", remedy=REBUILD)
-        return np.dtype(kinds[found])
+        return self._held.enter_context(cuda.PinnedBuffer(shape, dtype_of(self._library, self._engine, name)))
 
     def _warm_up(self) -> None:
         zeros = np.zeros((self.signature.batch, 3, *self.signature.resolution_hw), np.float32)
@@ -189,6 +167,42 @@ class TrtRunner:
                 f"the plan's output has shape {self._made}, its signature says {rows[self.signature.layout]} rows",
                 remedy=REBUILD,
             )
+
+
+def deserialise(library: Library, lines: Lines, plan: bytes, dla_core: int | None = None) -> tuple[Any, Any, Any]:
+    """A plan's ``Runtime``, ``ICudaEngine`` and ``IExecutionContext``, to be let go in the opposite order.
+
+    Raises:
+        PlanError: the library refuses the plan, or has no memory for its activations.
+    """
+    trt = library.trt
+    runtime = trt.Runtime(logger(library, lines))
+    if dla_core is not None:
+        runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
+    context = engine.create_execution_context()
+    if context is None:
+        raise PlanError(
+            f"{library} cannot make an execution context: {lines.reason()}",
+            remedy="free memory of the GPU, or lower engine.batch",
+        )
+    return runtime, engine, context
+
+
+def dtype_of(library: Library, engine: Any, name: str) -> np.dtype[Any]:
+    """A tensor's type: float32 in plans of ours, float16 in upstream's half plans.
+
+    Raises:
+        PlanError: it is another.
+    """
+    trt = library.trt
+    found = engine.get_tensor_dtype(name)
+    kinds = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16, trt.DataType.INT32: np.int32}
+    if found not in kinds:
+        raise PlanError(f"tensor {name} is of type {found}, not a float", remedy=REBUILD)
+    return np.dtype(kinds[found])
 
 
 def _require_release(library: Library, plan: bytes) -> None:

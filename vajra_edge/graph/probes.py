@@ -19,6 +19,8 @@ PREFIX = "/probe/"
 LOW, HIGH, MEAN, COUNTS = (f"{PREFIX}{name}" for name in ("low", "high", "mean/", "bins/"))
 """Names of the outputs; the last two are followed by the tensor's name."""
 
+FLOAT = np.dtype(np.float32)
+
 
 def measurable(onnx_bytes: bytes) -> list[str]:
     """Every float32 tensor that the graph computes or is given, in graph order."""
@@ -71,7 +73,8 @@ def histograms(onnx_bytes: bytes, amax: Mapping[str, float], bins: int) -> bytes
         index = probe.node("Min", f"index/{tensor}", probe.to_int64(f"floor/{tensor}", scaled), last)
         row = probe.node("Reshape", f"row/{tensor}", index, flat)
         ones = probe.ones(f"ones/{tensor}", row)
-        probe.output(probe.node("ScatterElements", f"bins/{tensor}", empty, row, ones, axis=0, reduction="add"))
+        counts = probe.node("ScatterElements", f"bins/{tensor}", empty, row, ones, axis=0, reduction="add")
+        probe.output(counts, np.dtype(np.int32))
     return probe.finish()
 
 
@@ -109,10 +112,12 @@ class _Probe:
         shape = self.node("Shape", f"{name}_shape", like)
         return self.node("ConstantOfShape", name, shape, value=numpy_helper.from_array(np.array([1], np.int32)))
 
-    def output(self, name: str) -> None:
-        import onnx
+    def output(self, name: str, kind: np.dtype[Any] = FLOAT) -> None:
+        """Make a tensor an output, with its type, without which TensorRT's parser refuses it."""
+        from onnx import helper
 
-        self.model.graph.output.append(onnx.ValueInfoProto(name=name))
+        typed = helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), None)
+        self.model.graph.output.append(typed)
 
     def finish(self) -> bytes:
         return serialize(self.model)
