@@ -151,3 +151,10 @@ def test_looking_loads_no_heavy_library():
         "sys.exit(bool({'torch', 'onnx', 'onnxruntime', 'tensorrt', 'cv2', 'cuda'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_instruction_sets_of_an_x86_processor_and_of_another(tmp_path):
+    assert device.cpu_flags(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("model name\t: x\nflags\t\t: fpu avx2 avx_vnni\n")
+    assert device.cpu_flags(tmp_path) == {"fpu", "avx2", "avx_vnni"}

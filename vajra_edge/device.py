@@ -148,6 +148,12 @@ def cpu_name(root: Path = Path("/")) -> str:
     return "unknown"
 
 
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Instruction sets of the processor, as the kernel names them on x86; empty elsewhere."""
+    found = re.search(r"^flags\s*:\s*(.*)$", _read(root, "proc/cpuinfo") or "", re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
 def usable_cpus(root: Path = Path("/")) -> int:
     """Processors this process may use at once: its affinity, and its cgroup's quota rounded down; at least 1."""
     quotas = [_quota(text) for text in _cgroup_files(root, "cpu.max")]

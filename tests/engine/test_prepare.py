@@ -13,12 +13,16 @@ import yolo
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import drift
+from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
 from vajra_edge.engine.ranges import RangeCache
-from vajra_edge.engine.spec import NmsSpec
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.errors import BuildCancelled, CalibrationError
 from vajra_edge.graph import signature
 from vajra_edge.graph.nms import add_nms
+from vajra_edge.graph.placement import Placement
+from vajra_edge.graph.qdq import quantize
+from vajra_edge.graph.qlinear import to_qlinear
 from vajra_edge.graph.wiring import Wiring, load
 
 PLAIN = yolo.network()
@@ -147,3 +151,21 @@ def test_it_can_be_cancelled_while_layers_are_chosen(calibration: Calibration) -
 
     with pytest.raises(BuildCancelled):
         prepare_int8(PLAIN, SIGNATURE, calibration, stop)
+
+
+def test_a_cpu_plan_does_not_saturate_where_products_are_large() -> None:
+    draft = yolo.Draft()
+    many = draft.node("Relu", "many", draft.node("Concat", "copies", *["images"] * 8, axis=1))
+    weight = draft.constant("weight", np.ones((16, 24, 1, 1), np.float32))
+    summed = draft.node("Conv", "summed", many, weight, draft.constant("bias", np.zeros(16, np.float32)))
+    draft.conv("output0", draft.node("Relu", "kept", summed), 16, 6)
+    plain = draft.finish("output0", [6, 64, 64])
+    reads = {"many": frozenset({"summed"}), "kept": frozenset({"output0"})}
+    placed = Placement(frozenset({"summed", "output0"}), {}, (), reads, ())
+    limits = {"many": (0.0, 1.0), "summed": (0.0, 24.0), "kept": (0.0, 24.0)}
+    fused = to_qlinear(quantize(plain, placed, {"many": 1.0, "kept": 24.0}), limits)
+    spec, images = EngineSpec(precision=Precision.INT8), np.ones((1, 3, 64, 64), np.float32)
+    backend = OnnxRuntime(threads=1)
+    runner = backend.load(backend.build(fused, SIGNATURE, spec, quiet).plan, SIGNATURE, spec)
+    np.testing.assert_allclose(runner.infer(images), yolo.run(plain, images), rtol=0.05, atol=0.5)
+    runner.close()
