@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,7 +11,7 @@ import yolo
 from vajra_edge.graph.placement import place
 from vajra_edge.graph.probes import measurable
 from vajra_edge.graph.qdq import quantize
-from vajra_edge.graph.qlinear import to_qlinear
+from vajra_edge.graph.qlinear import SILU_FLOOR, to_qlinear
 from vajra_edge.graph.wiring import Wiring, load
 
 PLAIN = yolo.network()
@@ -55,6 +57,26 @@ def test_the_short_side_of_silu_takes_few_levels(limits) -> None:
     assert zero is not None
     assert zero.dtype == np.uint8
     assert 0 < int(zero) < 60
+
+
+def test_what_silu_makes_zero_of_takes_no_levels(limits) -> None:
+    far = limits | {"stem": (-50.0, 12.0)}
+    wiring = Wiring(load(made(far)))
+    scale, zero = (np.asarray(wiring.array(f"stem_{part}")) for part in ("scale", "zero"))
+    assert (0 - int(zero)) * float(scale) == pytest.approx(SILU_FLOOR, abs=float(scale))
+    assert (255 - int(zero)) * float(scale) == pytest.approx(12, abs=float(scale))
+
+
+def test_a_layer_that_something_beside_silu_reads_keeps_its_whole_range() -> None:
+    draft = yolo.Draft()
+    made = draft.block("one", "images", 3, 16, side=3)
+    draft.conv("output0", draft.node("Add", "sum", made, "one"), 16, 16)
+    plain = draft.finish("output0", [16, 64, 64])
+    placed = place(Wiring(load(plain)))
+    placed = replace(placed, layers=frozenset({"one"}), reads={"images": frozenset({"one"})}, shortcuts=())
+    spans = dict.fromkeys(measurable(plain), (-20.0, 3.0))
+    wiring = Wiring(load(to_qlinear(quantize(plain, placed, dict.fromkeys(measurable(plain), 20.0)), spans)))
+    assert int(np.asarray(wiring.array("one_zero"))) == pytest.approx(255 * 20 / 23, abs=1)
 
 
 def test_layers_left_in_fp32_read_what_they_read_before(limits) -> None:

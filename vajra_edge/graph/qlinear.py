@@ -22,6 +22,10 @@ from vajra_edge.graph.wiring import Wiring, drop_unread, key, load
 STEPS = 255
 """Of unsigned 8 bits."""
 
+SILU_FLOOR = -8.0
+"""What is below it before SiLU may be clipped to it: SiLU(-8) is -0.003, and layers reach -50 where nothing is seen.
+Without this most of the 255 steps would be spent where SiLU gives 0, and few where its values differ."""
+
 Limits = Mapping[str, tuple[float, float]]
 
 
@@ -93,6 +97,8 @@ def _behind(wiring: Wiring, node: Any, limits: Limits) -> dict[str, tuple[float,
     product = next((reader for reader in readers if reader.op_type == "Mul"), None)
     if not found or gate is None or product is None or set(product.input) != {made, gate.output[0]}:
         return found
+    if len(readers) == len((gate, product)):
+        found[made] = (max(limits[made][0], SILU_FLOOR), limits[made][1])
     found[gate.output[0]] = (0.0, 1.0)
     ended = product.output[0]
     if ended in limits and not any(_is_float_layer(wiring, reader) for reader in wiring.readers[ended]):
