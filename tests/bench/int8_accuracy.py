@@ -1,9 +1,11 @@
 """Accuracy of every precision beside FP32, as one JSON document.
 
     python tests/bench/int8_accuracy.py [--data ../shared/data] [--only nano,yolox] [--images 0] [--budget-s 300]
+    python tests/bench/int8_accuracy.py --curve       instead: what each measured mixture of layers costs in points
 
-yolox is scored on coco128 in two folds (calibrated on one half, scored on the other, then swapped), the trained nano on
-the labelled frames of vtest.avi, calibrated on frames 0 to 599. Points are 100 times mAP50-95.
+yolox is scored on coco128 in two folds (calibrated on one half, scored on the other, then swapped), and on all of
+coco128 with each photo's boxes from the fold that was not calibrated on it; the trained nano on the labelled frames of
+vtest.avi, calibrated on frames 0 to 599. Points are 100 times mAP50-95.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from typing import Any
 import numpy as np
 
 from vajra_edge.dataset import Dataset, Entry, open_dataset
+from vajra_edge.detections import Detections
+from vajra_edge.engine import prepare
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
 from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.evaluate import coco
 from vajra_edge.geometry.decode import multi_label
 from vajra_edge.geometry.letterbox import Letterbox
-from vajra_edge.graph import signature
+from vajra_edge.graph import placement, signature
+from vajra_edge.graph.macs import macs_by_layer
+from vajra_edge.graph.wiring import Wiring, load
 from vajra_edge.labels import Truth
 
 
@@ -65,8 +71,22 @@ def truth(rows: list[list[float]], size: Any) -> Truth:
     return Truth.of(found)
 
 
-def points(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool = True) -> dict[str, float]:
-    """mAP in points; ``written`` runs Q/DQ as separate operators (TensorRT's arithmetic), else as a plan would run."""
+@dataclass(frozen=True)
+class Scored:
+    """What a graph found on a fold, and how long a call took."""
+
+    truths: list[Truth]
+    found: list[Detections]
+    names: tuple[str, ...]
+    median_ms: float
+
+    def points(self) -> dict[str, float]:
+        scores = coco.score(self.truths, self.found, self.names)
+        return {"map50_95": round(100 * scores.map50_95, 2), "map50": round(100 * scores.map50, 2)}
+
+
+def scored_by(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool = True) -> Scored:
+    """Run a graph; ``written`` runs Q/DQ as separate operators (TensorRT's arithmetic), else as a plan would run."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -88,13 +108,7 @@ def points(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool =
         height, width = picture.image.shape[:2]
         found.append(replace(boxes, xyxy=where.to_image(boxes.xyxy, (width, height))))
         truths.append(picture.truth or Truth.of([]))
-    scores = coco.score(truths, found, known.class_names)
-    return {
-        "map50_95": round(100 * scores.map50_95, 2),
-        "map50": round(100 * scores.map50, 2),
-        "median_ms": round(1e3 * float(np.median(taken_s)), 1),
-        "bytes": len(onnx_bytes),
-    }
+    return Scored(truths, found, known.class_names, round(1e3 * float(np.median(taken_s)), 1))
 
 
 def onnxruntime_defaults(onnx_bytes: bytes, images: CalibrationSet) -> bytes:
@@ -117,18 +131,19 @@ def onnxruntime_defaults(onnx_bytes: bytes, images: CalibrationSet) -> bytes:
         return quantized.read_bytes()
 
 
-def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Scored]]:
+    """The table of one fold, and what it was scored from."""
     onnx_bytes = fold.network.read_bytes()
     known = signature.read(onnx_bytes)
     images = CalibrationSet(fold.name, fold.calibration)
     rows: dict[str, Any] = {}
+    outcomes: dict[str, Scored] = {}
 
     def add(name: str, graph: bytes, *, written: bool, precise: bool = True, **more: Any) -> None:
-        row = points(graph, fold.scored, written=written, precise=precise) | more
-        first = rows.get("fp32", row)
-        row |= {"lost": round(first["map50_95"] - row["map50_95"], 2), "size": round(len(graph) / len(onnx_bytes), 3)}
-        rows[name] = row
-        say(f"{fold.name}: {name}: {row['map50_95']} points, lost {row['lost']}")
+        outcomes[name] = scored_by(graph, fold.scored, written=written, precise=precise)
+        row = outcomes[name].points() | {"median_ms": outcomes[name].median_ms, "bytes": len(graph)} | more
+        rows[name] = row | {"lost": lost(rows.get("fp32", row), row), "size": round(len(graph) / len(onnx_bytes), 3)}
+        say(f"{fold.name}: {name}: {row['map50_95']} points, lost {rows[name]['lost']}")
 
     add("fp32", onnx_bytes, written=True)
     add("fp16", prepare_half(onnx_bytes)[0], written=True)
@@ -142,7 +157,39 @@ def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> dict[st
             add(name, graph, written=not fused, prepared_s=prepared_s, **chosen)
     # ONNX Runtime 1.32 refuses its own graph of yolox with the precise option ("replace the existing tensor").
     add("quantize_static defaults", onnxruntime_defaults(onnx_bytes, images), written=False, precise=False)
-    return {"calibrated_on": len(images), "scored_on": len(fold.scored), "rows": rows}
+    return {"calibrated_on": len(images), "scored_on": len(fold.scored), "rows": rows}, outcomes
+
+
+def lost(before: dict[str, Any], after: dict[str, Any]) -> float:
+    return round(before["map50_95"] - after["map50_95"], 2)
+
+
+def pooled(folds: list[dict[str, Scored]]) -> dict[str, Any]:
+    """All photos at once, each with the boxes of the fold that was not calibrated on it."""
+    rows: dict[str, Any] = {}
+    for name, first in folds[0].items():
+        truths, found = ([each for fold in folds for each in getattr(fold[name], part)] for part in ("truths", "found"))
+        row = replace(first, truths=truths, found=found).points()
+        rows[name] = row | {"lost": lost(rows.get("fp32", row), row)}
+    return {"scored_on": len(truths), "rows": rows}
+
+
+def curve(fold: Fold, budget_s: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Points lost by every mixture that the choice of layers measured, largest INT8 share first."""
+    onnx_bytes = fold.network.read_bytes()
+    known, wiring = signature.read(onnx_bytes), Wiring(load(onnx_bytes))
+    recipe = Calibration(CalibrationSet(fold.name, fold.calibration), budget_s=budget_s)
+    ranges, _ = prepare.ranges_for(onnx_bytes, known, recipe, lambda _: None)
+    macs = macs_by_layer(wiring, known.resolution_hw)
+    choice = prepare._choose(onnx_bytes, known, recipe, ranges, macs, lambda _: None, time.monotonic)
+    before, rows = scored_by(onnx_bytes, fold.scored, written=True).points(), []
+    for point in choice.curve:
+        placed = placement.place(wiring, dict.fromkeys(point.high, "measured"))
+        graph = prepare._quantized(onnx_bytes, placed, ranges, recipe)
+        after = scored_by(graph, fold.scored, written=True).points()
+        rows.append(point.to_json() | {"lost": lost(before, after), "chosen": point is choice.point})
+        say(f"{fold.name}: {rows[-1]}")
+    return rows
 
 
 def main() -> None:
@@ -151,12 +198,19 @@ def main() -> None:
     parser.add_argument("--only", default="yolox,nano")
     parser.add_argument("--images", type=int, default=0, help="score on so many only; 0: all")
     parser.add_argument("--budget-s", type=float, default=300.0)
+    parser.add_argument("--curve", action="store_true")
     chosen = parser.parse_args()
     wanted = chosen.only.split(",")
-    table = {}
+    table: dict[str, Any] = {}
+    outcomes: dict[str, list[dict[str, Scored]]] = {}
     for fold in folds(chosen.data, chosen.images):
-        if fold.name.split()[0] in wanted:
-            table[fold.name] = measured(fold, chosen.budget_s, lambda text: print(text, flush=True))
+        network = fold.name.split()[0]
+        if network in wanted and chosen.curve:
+            table[fold.name] = curve(fold, chosen.budget_s, lambda text: print(text, flush=True))
+        elif network in wanted:
+            table[fold.name], scored = measured(fold, chosen.budget_s, lambda text: print(text, flush=True))
+            outcomes.setdefault(network, []).append(scored)
+    table |= {f"{name} pooled": pooled(several) for name, several in outcomes.items() if len(several) > 1}
     print(json.dumps(table))
 
 
