@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -91,6 +93,29 @@ def test_other_algorithms_stay_within_the_range(algorithm: str) -> None:
     assert ranges.algorithm == algorithm
     for found in ranges.tensors.values():
         assert found.amax <= max(-found.low, found.high) + 1e-6
+
+
+MEASURES = """
+from vajra_edge.demo.packaged import WEIGHTS
+from vajra_edge.engine import child, observation
+from vajra_edge.graph import signature
+import numpy as np
+
+class Pictures:
+    digest = "d"
+    def __len__(self): return 2
+    def inputs(self, input_hw): return (np.full((1, 3, *input_hw), value, np.float32) for value in (0.2, 0.8))
+
+plain = WEIGHTS.read_bytes()
+observation.observe(plain, signature.read(plain), Pictures(), "minmax", lambda step: None, threads=1)
+print(child.peak_rss_bytes())
+"""
+
+
+def test_measuring_a_real_network_holds_a_few_of_its_tensors_at_a_time() -> None:
+    """All of them at once are 800 MB of the demo's network at 640."""
+    printed = subprocess.run([sys.executable, "-c", MEASURES], capture_output=True, check=True, text=True)
+    assert int(printed.stdout) < 450e6
 
 
 @pytest.mark.parametrize("batch", [None, 2])

@@ -58,9 +58,9 @@ def observe(
         CalibrationError: an image cannot be read, the network fails on it, or a tensor is not finite.
     """
     extremes = Extremes(onnx_bytes)
-    replay = Replay(extremes.graph, signature, threads)
-    for image in Pass(images, signature, report, "ranges").batches():
-        extremes.add(replay.run(image))
+    replay = Replay(extremes.graph, signature, threads, lean=True)
+    for batch in Pass(images, signature, report, "ranges").batches(replay.rows):
+        extremes.add(replay.run(batch), len(batch), replay.rows)
     ranges = extremes.ranges(images.digest, algorithm, _collector())
     if algorithm == "minmax":
         return ranges
@@ -184,11 +184,12 @@ def _collector() -> str:
 def _limits(
     onnx_bytes: bytes, signature: Signature, run: Pass, ranges: Ranges, algorithm: str, threads: int | None
 ) -> dict[str, float]:
+    """Of every tensor; the images that only fill the last static batch are counted with it."""
     amax = {name: value for name, value in ranges.amax().items() if value > 0}
-    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature, threads)
+    replay = Replay(probes.histograms(onnx_bytes, amax, histogram.BINS), signature, threads, lean=True)
     counts = {name: np.zeros(histogram.BINS, np.int64) for name in amax}
-    for image in run.batches():
-        made = replay.run(image)
+    for batch in run.batches(replay.rows):
+        made = replay.run(batch)
         for name in counts:
             counts[name] += made[probes.COUNTS + name]
     return {name: histogram.limit(counts[name], most, algorithm) for name, most in amax.items()}

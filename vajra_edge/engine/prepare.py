@@ -5,6 +5,7 @@ Every backend is given its graph by this module, so that one measured recipe ser
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -177,24 +178,32 @@ class _Lab:
         self.trials = 0
 
     def pick(self, candidates: CalibrationSet, input_hw: tuple[int, int]) -> None:
-        """Keep the images with the largest sum of scores, largest first."""
-        found = [(image, self._run(image, frozenset())) for image in candidates.inputs(input_hw)]
-        found.sort(key=lambda pair: -float(pair[1][4:].max(axis=0).sum()))
-        self.images = [image for image, _ in found[: sensitivity.CONFIRM_IMAGES]]
-        self.reference = [made for _, made in found[: sensitivity.CONFIRM_IMAGES]]
+        """Keep the images with the largest sum of scores, largest first; no more of them are ever held."""
+        images, rows = iter(candidates.inputs(input_hw)), self.replay.rows
+        kept: list[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = []
+        while some := list(itertools.islice(images, rows)):
+            made = self._run(some, frozenset())
+            kept += [
+                (float(row[4:].max(axis=0).sum()), image, row.copy()) for image, row in zip(some, made, strict=True)
+            ]
+            kept = sorted(kept, key=lambda entry: -entry[0])[: sensitivity.CONFIRM_IMAGES]
+        self.images = [image for _, image, _ in kept]
+        self.reference = [made for _, _, made in kept]
 
     def trial(self, on: frozenset[str], count: int) -> Drift:
         self.trials += 1
         self.report(Progress("calibrate", None, f"choosing layers: trial {self.trials}"))
-        return drift(self.reference[:count], [self._run(image, on) for image in self.images[:count]])
+        rows, images = self.replay.rows, self.images[:count]
+        found = [one for at in range(0, len(images), rows) for one in self._run(images[at : at + rows], on)]
+        return drift(self.reference[:count], found)
 
-    def _run(self, image: NDArray[np.float32], on: frozenset[str]) -> NDArray[np.float32]:
+    def _run(self, images: list[NDArray[np.float32]], on: frozenset[str]) -> list[NDArray[np.float32]]:
+        """RAW output (4 + classes, anchors) of each of up to ``rows`` images."""
         flags = np.array([unit in on for unit in self.units], bool)
-        made: Any = self.replay.run(image, {switches.INPUT: flags})[self.output]
+        made: Any = self.replay.run(np.concatenate(images), {switches.INPUT: flags})[self.output]
         if not np.isfinite(made).all() and not on:
             raise CalibrationError("the network is not finite on a calibration image", remedy="check the weights")
-        row: NDArray[np.float32] = made[0]
-        return row
+        return list(made[: len(images)])
 
 
 def _choice_notes(choice: Choice, wiring: Wiring) -> Notes:

@@ -120,4 +120,19 @@ class _Probe:
         self.model.graph.output.append(typed)
 
     def finish(self) -> bytes:
+        self._settle()
         return serialize(self.model)
+
+    def _settle(self) -> None:
+        """Move each node right behind the last one that it reads, so that a tensor need not wait for its probe."""
+        nodes = self.model.graph.node
+        place: dict[str, int] = {}
+        order = []
+        for number, node in enumerate(nodes):
+            probes = node.output[0].startswith(PREFIX)
+            at = max((place.get(name, -1) for name in node.input), default=-1) if probes else number
+            place.update(dict.fromkeys(node.output, at))
+            order.append((at, number))
+        settled = [nodes[number] for _, number in sorted(order)]
+        del nodes[:]
+        nodes.extend(settled)
