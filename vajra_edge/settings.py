@@ -103,7 +103,7 @@ class CalibrationSettings(Section):
     cameras: bool = Field(True, description="without data: collect from the device's own cameras")
     max_images: Annotated[int, Field(ge=8, le=10_000)] = Field(512, description="most images kept")
     sample_s: Seconds = Field(20.0, description="time between two camera samples")
-    reuse: bool = Field(False, description="reuse ranges of earlier weights; said in the manifest")
+    reuse: bool = Field(False, description="reuse ranges of earlier weights on the same images; said in the manifest")
 
 
 class DetectSettings(Section):

@@ -14,10 +14,10 @@ from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import drift
 from vajra_edge.engine.onnxrt import OnnxRuntime
-from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
+from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8, ranges_for
 from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
-from vajra_edge.errors import BuildCancelled, CalibrationError
+from vajra_edge.errors import BuildCancelled, CalibrationError, VerifyError
 from vajra_edge.graph import signature
 from vajra_edge.graph.nms import add_nms
 from vajra_edge.graph.placement import Placement
@@ -115,21 +115,26 @@ def test_on_request_ranges_of_earlier_weights_are_used_and_named(calibration: Ca
     assert "reused" in notes["ranges"]["source"]
 
 
-def sabotage(folder: Path, tensor: str) -> None:
-    (path,) = folder.glob("*.json")
-    content = json.loads(path.read_text())
-    content["tensors"][tensor][2] *= 0.01
-    path.write_text(json.dumps(content))
-
-
 def test_a_sabotaged_range_ruins_the_static_rules_and_is_seen_by_measurement(calibration: Calibration) -> None:
-    prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
     assert calibration.cache is not None
-    sabotage(calibration.cache.folder, "down_silu")
+    sound, _ = ranges_for(PLAIN, SIGNATURE, calibration, quiet)
+    amax = {"down_silu": 0.01 * sound.tensors["down_silu"].amax}
+    calibration.cache.put(sound.with_amax(amax, sound.algorithm))
     static, _ = prepare_int8(PLAIN, SIGNATURE, replace(calibration, budget_s=0.0), quiet)
     chosen, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    assert notes["ranges"]["source"] == "cache"
     assert "measured" in notes["high"]["/enter"]
     assert drift_of(chosen) < 0.5 * drift_of(static)
+
+
+def test_int8_that_no_mixture_saves_is_refused_with_its_curve(calibration: Calibration) -> None:
+    assert calibration.cache is not None
+    sound, _ = ranges_for(PLAIN, SIGNATURE, calibration, quiet)
+    ruined = {name: 0.01 * one.amax for name, one in sound.tensors.items()}
+    calibration.cache.put(sound.with_amax(ruined, sound.algorithm))
+    with pytest.raises(VerifyError, match=r"int8 drifts from FP32 by .* with \d+% of the multiply-adds") as raised:
+        prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    assert raised.value.values["notes"]["int8"]["curve"]
 
 
 def test_the_seventh_image_stops_it_with_its_reason(calibration: Calibration, tmp_path: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -14,11 +15,13 @@ import cv2
 import pytest
 import tiny
 
-from vajra_edge.engine import build, onnxrt, sampler, trt_library
+from vajra_edge.engine import build, onnxrt, prepare, prove, sampler, trt_library
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
 from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.observation import observe
 from vajra_edge.engine.prove import RANGES_FOLDER
+from vajra_edge.engine.ranges import Range, Ranges
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.store import EngineStore
@@ -91,47 +94,92 @@ def test_int8_on_a_cpu_is_calibrated_quantized_judged_on_held_out_images_and_run
     assert (runner.infer(tiny.blob(scene.image))[0, :, 4] > 0.25).sum() == len(scene.xyxy)
 
 
-def sabotage(request: BuildRequest, factor: float) -> str:
+def sabotage(request: BuildRequest, factor: float, *, signed: bool = True) -> None:
     """Shrink the range of one layer's input in the range file that the next build finds."""
     path = range_file(request)
     content = json.loads(path.read_bytes())
-    name = next(name for name in content["tensors"] if name.startswith("mean"))
-    low, high, amax, mean = content["tensors"][name]
-    content["tensors"][name] = [low, high, amax * factor, mean]
+    shrink(content["tensors"], factor)
+    if signed:
+        body = {name: value for name, value in content.items() if name != "sha256"}
+        content["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(content))
-    return name
+
+
+def shrink(tensors: dict[str, Any], factor: float) -> None:
+    name = next(name for name in tensors if name.startswith("mean"))
+    low, high, amax, mean = tensors[name]
+    tensors[name] = [low, high, amax * factor, mean]
+
+
+def once_more(request: BuildRequest) -> BuildRequest:
+    """Another plan for which the same ranges hold."""
+    return replace(request, spec=replace(request.spec, optimization_level=2))
+
+
+def test_a_range_file_that_is_not_what_was_written_is_measured_again(wanted: BuildRequest):
+    built(wanted)
+    sabotage(wanted, 0.01, signed=False)
+    manifest = built(once_more(wanted))
+    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    assert (manifest.precision, manifest.notes["rejected"]) == (Precision.INT8, [])
+
+
+def test_a_range_file_with_one_layer_a_hundredth_is_caught_and_measured_again(wanted: BuildRequest):
+    built(wanted)
+    sabotage(wanted, 0.01)
+    manifest = built(once_more(wanted))
+    (rejected,) = manifest.notes["rejected"]
+    assert (rejected["precision"], rejected["notes"]["int8"]["ranges"]["source"]) == ("int8", "cache")
+    assert "int8 drifts from FP32 by" in rejected["reason"]
+    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    assert manifest.precision is Precision.INT8
 
 
 @pytest.fixture
-def sabotaged(wanted: BuildRequest) -> BuildRequest:
-    """Built once, and the range of one layer then made a hundredth."""
-    assert built(wanted).precision is Precision.INT8
-    sabotage(wanted, 0.01)
-    return replace(wanted, force=True)
+def sabotaged(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
+    """Whoever measures, the range of one layer comes out a hundredth of what it is."""
+
+    def falsely(*asked: Any) -> Ranges:
+        found = observe(*asked)
+        plain = {name: (one.low, one.high, one.amax, one.mean) for name, one in found.tensors.items()}
+        shrink(plain, 0.01)
+        return replace(found, tensors={name: Range(*row) for name, row in plain.items()})
+
+    monkeypatch.setattr(prove.trt_calibration, "observer", lambda backend, spec: falsely)
+    return wanted
 
 
-def test_a_range_file_with_one_layer_a_hundredth_is_caught_and_the_ladder_takes_over(sabotaged: BuildRequest):
+def test_a_measurement_that_is_wrong_for_one_layer_is_caught_and_the_ladder_takes_over(sabotaged: BuildRequest):
     manifest = built(sabotaged)
     assert (manifest.wanted.precision, manifest.precision, manifest.lowered) == (Precision.INT8, Precision.FP32, True)
     (rejected,) = manifest.notes["rejected"]
     assert rejected["precision"] == "int8"
+    assert "int8 drifts from FP32 by" in rejected["reason"]
+    assert rejected["notes"]["int8"]["curve"]
+    assert manifest.verify["judged"]
+    assert manifest.verify["recall"] == 1.0
+    assert not list((sabotaged.state_dir / RANGES_FOLDER).iterdir()), "what ruined a plan is not kept"
+
+
+def test_what_the_choice_of_layers_lets_pass_the_gate_catches(sabotaged: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepare, "_require_faithful", lambda point, notes: None)
+    manifest = built(sabotaged)
+    (rejected,) = manifest.notes["rejected"]
     assert "does not agree with its FP32 reference: recall" in rejected["reason"]
     assert rejected["report"]["recall"] < 0.9
     assert rejected["report"]["reference_boxes"] == 8 * FEWEST
-    assert rejected["notes"]["int8"]["ranges"]["source"] == "cache"
-    assert manifest.verify["judged"]
-    assert manifest.verify["recall"] == 1.0
+    assert manifest.precision is Precision.FP32
 
 
 def test_what_was_lowered_is_what_was_wanted_and_is_not_built_again(sabotaged: BuildRequest):
     build.run(sabotaged, quiet)
     stages: list[str] = []
-    again = build.run(replace(sabotaged, force=False), lambda progress: stages.append(progress.stage))
+    again = build.run(sabotaged, lambda progress: stages.append(progress.stage))
     assert (stages, again.manifest.precision) == ([], Precision.FP32)
 
 
 def test_a_precision_that_must_not_give_way_fails(sabotaged: BuildRequest):
-    with pytest.raises(VerifyError, match="does not agree"):
+    with pytest.raises(VerifyError, match="int8 drifts from FP32"):
         build.run(replace(sabotaged, spec=replace(sabotaged.spec, allow_lower_precision=False)), quiet)
 
 
@@ -163,7 +211,8 @@ def test_ranges_are_reused_for_exactly_what_they_were_measured_on(
     wanted: BuildRequest, other: Callable[[BuildRequest], BuildRequest]
 ):
     assert built(wanted).notes["int8"]["ranges"]["source"] == "measured"
-    assert built(replace(wanted, force=True)).notes["int8"]["ranges"]["source"] == "cache"
+    assert built(once_more(wanted)).notes["int8"]["ranges"]["source"] == "cache"
+    assert built(replace(wanted, force=True)).notes["int8"]["ranges"]["source"] == "measured"
     sabotage(wanted, 0.01)
     manifest = built(other(wanted))
     assert manifest.notes["int8"]["ranges"]["source"] == "measured"
@@ -175,6 +224,14 @@ def test_ranges_of_earlier_weights_are_reused_when_asked_for_and_the_manifest_sa
     calibration = wanted.calibration.model_copy(update={"reuse": True})
     manifest = built(other_weights(replace(wanted, calibration=calibration)))
     assert manifest.notes["int8"]["ranges"]["source"].startswith("reused")
+
+
+def test_ranges_of_other_images_are_not_reused_even_when_asked_for(wanted: BuildRequest):
+    built(wanted)
+    asked = other_images(wanted)
+    calibration = asked.calibration.model_copy(update={"reuse": True})
+    manifest = built(replace(asked, calibration=calibration))
+    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted(wanted: BuildRequest, tmp_path: Path):

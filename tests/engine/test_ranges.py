@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import yolo
@@ -10,8 +13,14 @@ from vajra_edge.engine.ranges import Range, RangeCache, Ranges, key_of, structur
 from vajra_edge.errors import CalibrationError, StoreError
 
 RANGES = Ranges(
-    {"a": Range(-1.0, 2.5, 2.0, (0.5, 0.25)), "b": Range(0.0, 1.0, 1.0)}, "percentile", "k" * 64, "s" * 64, 12
+    {"a": Range(-1.0, 2.5, 2.0, (0.5, 0.25)), "b": Range(0.0, 1.0, 1.0)}, "percentile", "k" * 64, "s" * 64, "d" * 64, 12
 )
+
+
+def signed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The digest that such a file would have, had it been written so."""
+    body = {name: value for name, value in fields.items() if name != "sha256"}
+    return body | {"sha256": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
 
 
 def test_a_file_reads_back_as_it_was() -> None:
@@ -31,7 +40,14 @@ def test_a_file_reads_back_as_it_was() -> None:
 )
 def test_damaged_files_are_refused(damage: dict[str, object]) -> None:
     with pytest.raises(CalibrationError, match="range"):
-        Ranges.from_json(RANGES.to_json() | damage)
+        Ranges.from_json(signed(RANGES.to_json() | damage))
+
+
+def test_a_file_with_one_limit_changed_is_refused() -> None:
+    fields = RANGES.to_json()
+    fields["tensors"]["a"][2] *= 0.01
+    with pytest.raises(CalibrationError, match="not what was written"):
+        Ranges.from_json(fields)
 
 
 def test_limits_are_no_wider_than_what_int8_holds() -> None:
@@ -80,15 +96,24 @@ def test_a_file_cut_short_is_not_used(tmp_path) -> None:
     assert cache.get(RANGES.key) is None
 
 
-def test_for_reuse_the_newest_of_the_same_network_and_algorithm_is_found(tmp_path) -> None:
+def test_for_reuse_the_newest_of_the_same_network_images_and_algorithm_is_found(tmp_path) -> None:
     cache = RangeCache(tmp_path)
     for at, (key, algorithm) in enumerate((("1" * 64, "percentile"), ("2" * 64, "percentile"), ("3" * 64, "minmax"))):
-        cache.put(Ranges(RANGES.tensors, algorithm, key, RANGES.structure, 1))
+        cache.put(replace(RANGES, algorithm=algorithm, key=key))
         os.utime(tmp_path / f"{key}.json", (at, at))
-    found = cache.similar(RANGES.structure, "percentile")
+    found = cache.similar(RANGES.structure, RANGES.set_digest, "percentile")
     assert found is not None
     assert found.key == "2" * 64
-    assert cache.similar("t" * 64, "percentile") is None
+    assert cache.similar("t" * 64, RANGES.set_digest, "percentile") is None
+    assert cache.similar(RANGES.structure, "e" * 64, "percentile") is None
+
+
+def test_what_is_dropped_is_measured_again(tmp_path) -> None:
+    cache = RangeCache(tmp_path)
+    cache.put(RANGES)
+    cache.drop(RANGES.key)
+    cache.drop(RANGES.key)
+    assert cache.get(RANGES.key) is None
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path) -> None:

@@ -157,7 +157,7 @@ class Extremes:
             for name, low, high in zip(self._tensors, self._low, self._high, strict=True)
         }
         key = key_of(self._onnx_bytes, set_digest, algorithm)
-        return Ranges(found, "minmax", key, structure_of(self._onnx_bytes), self._images, collector)
+        return Ranges(found, "minmax", key, structure_of(self._onnx_bytes), set_digest, self._images, collector)
 
     def _mean(self, name: str) -> tuple[float, ...]:
         total = self._sums.get(name)

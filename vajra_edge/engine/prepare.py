@@ -21,8 +21,8 @@ from vajra_edge.engine.drift import Drift, drift
 from vajra_edge.engine.observation import Observe, observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.replay import Replay
-from vajra_edge.engine.sensitivity import Choice, Clock
-from vajra_edge.errors import CalibrationError
+from vajra_edge.engine.sensitivity import LIMIT, Choice, Clock, Point
+from vajra_edge.errors import CalibrationError, VerifyError
 from vajra_edge.graph import half, placement, qdq, qlinear, switches
 from vajra_edge.graph.macs import elements, macs_by_layer
 from vajra_edge.graph.placement import Placement
@@ -37,6 +37,9 @@ CANDIDATE_IMAGES = 32
 BUDGET_S = 900.0
 """Time for choosing the mixture, beside the minutes that a TensorRT build takes."""
 
+MEASURED_NOW = "measured"
+"""Source of ranges that neither the cache nor earlier weights gave."""
+
 MEASURED = "costs more agreement a multiply-add than others: measured"
 
 
@@ -48,7 +51,8 @@ class Calibration:
         images: the frozen set.
         algorithm: minmax, percentile or entropy.
         cache: where range files are kept; None keeps none.
-        reuse: ranges of earlier weights of the same network may be used; said in the notes.
+        reuse: ranges of earlier weights of the same network on the same images may be used; said in the notes.
+        fresh: measure even what the cache has.
         budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
         threads: of the CPU; None: all.
         fused: the graph is for ONNX Runtime's CPU kernels instead of TensorRT, see ``graph.qlinear``.
@@ -59,6 +63,7 @@ class Calibration:
     algorithm: str = "minmax"
     cache: RangeCache | None = None
     reuse: bool = False
+    fresh: bool = False
     budget_s: float = BUDGET_S
     threads: int | None = None
     fused: bool = False
@@ -92,6 +97,7 @@ def prepare_int8(
 
     Raises:
         CalibrationError: the images are short or failing, or the network is not finite on one.
+        VerifyError: no mixture worth building is close enough to FP32; ``values["notes"]`` has the curve.
         GraphError: the graph cannot be quantized.
     """
     ranges, source = ranges_for(onnx_bytes, signature, calibration, report)
@@ -103,6 +109,7 @@ def prepare_int8(
         choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report, clock)
         keep = dict.fromkeys(choice.point.high, MEASURED)
         notes |= _choice_notes(choice, wiring)
+        _require_faithful(choice.point, notes)
     placed = placement.place(wiring, keep)
     share = sum(count for key, count in macs.items() if key in placed.layers) / max(sum(macs.values()), 1)
     names = _names(wiring)
@@ -128,19 +135,27 @@ def ranges_for(
         CalibrationError: the images are short or failing.
         StoreError: the cache cannot be written.
     """
-    key = key_of(onnx_bytes, calibration.images.digest, calibration.algorithm)
-    found, source = (calibration.cache.get(key), "cache") if calibration.cache else (None, "")
-    if found is None and calibration.reuse and calibration.cache:
-        found = calibration.cache.similar(structure_of(onnx_bytes), calibration.algorithm)
-        source = "reused: measured with other weights or images"
+    images, algorithm = calibration.images, calibration.algorithm
+    found, source = (None, "") if calibration.fresh else _kept(onnx_bytes, calibration)
     if found is None:
-        images, algorithm = calibration.images, calibration.algorithm
         found = calibration.observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
-        source = "measured"
+        source = MEASURED_NOW
         if calibration.cache:
             calibration.cache.put(found)
     notes = {"algorithm": found.algorithm, "images": found.images, "key": found.key, "source": source}
-    return found, notes | {"collector": found.collector, "images_from": calibration.images.source}
+    return found, notes | {"collector": found.collector, "images_from": images.source}
+
+
+def _kept(onnx_bytes: bytes, calibration: Calibration) -> tuple[Ranges | None, str]:
+    """What the cache has for this build, and how it came by it."""
+    cache, set_digest, algorithm = calibration.cache, calibration.images.digest, calibration.algorithm
+    if cache is None:
+        return None, ""
+    if (found := cache.get(key_of(onnx_bytes, set_digest, algorithm))) is not None:
+        return found, "cache"
+    if calibration.reuse:
+        return cache.similar(structure_of(onnx_bytes), set_digest, algorithm), "reused: measured with other weights"
+    return None, ""
 
 
 def _choose(
@@ -204,6 +219,18 @@ class _Lab:
         if not np.isfinite(made).all() and not on:
             raise CalibrationError("the network is not finite on a calibration image", remedy="check the weights")
         return list(made[: len(images)])
+
+
+def _require_faithful(point: Point, notes: Notes) -> None:
+    """The gate counts boxes and would let pass what costs points; see ``sensitivity.LIMIT``."""
+    if point.drift.within(LIMIT):
+        return
+    raise VerifyError(
+        f"int8 drifts from FP32 by {point.drift.score:.3f} in scores and {point.drift.box:.3f} in boxes with "
+        f"{point.share:.0%} of the multiply-adds in it, over the limits of {LIMIT.score:g} and {LIMIT.box:g}",
+        remedy="choose a higher precision, or calibrate on images of the scene",
+        notes={"int8": notes},
+    )
 
 
 def _choice_notes(choice: Choice, wiring: Wiring) -> Notes:

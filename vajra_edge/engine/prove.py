@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from vajra_edge.engine.backend import Backend, Built
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.holdout import Holdout
-from vajra_edge.engine.prepare import Calibration, Notes, prepare_int8, ranges_for
+from vajra_edge.engine.prepare import MEASURED_NOW, Calibration, Notes, prepare_int8, ranges_for
 from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, Precision
@@ -88,35 +89,62 @@ class _Attempts:
             spec = replace(wanted, precision=rung)
             if rejected and self.backend.check(spec) is not None:
                 continue
-            built = self._build(spec)
             try:
-                return Proved(built, self._verdict(spec, built), tuple(rejected))
+                return self._proved(spec, rejected)
             except VerifyError as error:
-                _LOGGER.warning("the %s plan is not used: %s", rung.value, error)
-                report, notes = error.values.get("report"), dict(built.notes)
-                rejected.append({"precision": rung.value, "reason": str(error), "report": report, "notes": notes})
                 refusal = error
         raise refusal
 
-    def _build(self, spec: EngineSpec) -> Built:
+    def _proved(self, spec: EngineSpec, rejected: list[dict[str, Any]]) -> Proved:
+        """One precision; where its ranges were kept from an earlier build it is tried once more with fresh ones."""
+        try:
+            return self._attempt(spec, rejected, fresh=self.request.force)
+        except VerifyError:
+            if _ranges(rejected[-1]).get("source", MEASURED_NOW) == MEASURED_NOW or not _disagrees(rejected[-1]):
+                raise
+        _LOGGER.warning("measuring the ranges anew")
+        return self._attempt(spec, rejected, fresh=True)
+
+    def _attempt(self, spec: EngineSpec, rejected: list[dict[str, Any]], *, fresh: bool) -> Proved:
+        """Build and verify; what is refused is added to ``rejected``, and its ranges are forgotten."""
+        notes: Notes = {}
+        try:
+            built = self._build(spec, fresh=fresh)
+            notes = dict(built.notes)
+            return Proved(built, self._verdict(spec, built), tuple(rejected))
+        except VerifyError as error:
+            _LOGGER.warning("the %s plan is not used: %s", spec.precision.value, error)
+            report, notes = error.values.get("report"), notes or error.values.get("notes", {})
+            made = {"precision": spec.precision.value, "reason": str(error), "report": report, "notes": notes}
+            rejected.append(made)
+            if (key := _ranges(made).get("key")) and _disagrees(made):
+                self._cache.drop(key)
+            raise
+
+    @property
+    def _cache(self) -> RangeCache:
+        return RangeCache(self.request.state_dir / RANGES_FOLDER)
+
+    def _build(self, spec: EngineSpec, *, fresh: bool) -> Built:
         graph, notes = self.graph, Notes()
         if spec.precision is Precision.INT8:
             if self.images is None:
                 raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
             with self.stages("calibrate", f"calibrating on {len(self.images.fitted)} images"):
-                graph, notes = self._int8(spec, self.images)
+                graph, notes = self._int8(spec, self.images, fresh=fresh)
         with self.stages("build", f"building {spec.precision.value} for {spec.target} with {self.backend.name}"):
             built = self.backend.build(graph, self.signature, spec, self.stages.report)
         return replace(built, notes={**built.notes, "int8": notes}) if notes else built
 
-    def _int8(self, spec: EngineSpec, images: Holdout) -> tuple[bytes, Notes]:
+    def _int8(self, spec: EngineSpec, images: Holdout, *, fresh: bool) -> tuple[bytes, Notes]:
         """The graph in the form of INT8 that the backend takes. FP16 and FP32 are every backend's own affair."""
         wanted = self.request.calibration
         calibration = Calibration(
             images.fitted,
             algorithm=wanted.algorithm,
-            cache=RangeCache(self.request.state_dir / RANGES_FOLDER),
+            cache=self._cache,
             reuse=wanted.reuse,
+            fresh=fresh,
             threads=self.request.threads,
             fused=isinstance(self.backend, onnxrt.OnnxRuntime),
             observe=trt_calibration.observer(self.backend, spec),
@@ -154,3 +182,15 @@ class _Attempts:
         if self.request.frames is None and held_out is not None:
             return evidence.of_dataset(held_out.pictures, f"{held_out.source} (held out of calibration)")
         return evidence.frames_of(self.request.frames, self.request.state_dir)
+
+
+def _ranges(rejected: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the ranges of a refused plan came from; empty unless it is INT8."""
+    found: Mapping[str, Any] = rejected["notes"].get("int8", {}).get("ranges", {})
+    return found
+
+
+def _disagrees(rejected: Mapping[str, Any]) -> bool:
+    """Whether a plan was refused for what it finds; one that could not be judged says nothing of its ranges."""
+    report = rejected["report"]
+    return report is None or bool(report["judged"])

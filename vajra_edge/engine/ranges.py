@@ -17,7 +17,7 @@ from typing import Any
 from vajra_edge import durable
 from vajra_edge.errors import CalibrationError
 
-SCHEMA = 1
+SCHEMA = 2
 """Changes when the meaning of a file or the way it is measured does; older files are then not used."""
 
 PREPROCESSING = "letterbox-114-bilinear-rgb-1"
@@ -50,6 +50,7 @@ class Ranges:
         algorithm: minmax, percentile or entropy.
         key: digest of all that the ranges depend on, see ``key_of``.
         structure: digest of the graph without its weights, see ``structure_of``.
+        set_digest: digest of the images.
         images: how many images were seen.
         collector: which library measured, where, and why not another; for the manifest.
     """
@@ -58,6 +59,7 @@ class Ranges:
     algorithm: str
     key: str
     structure: str
+    set_digest: str
     images: int
     collector: str = ""
 
@@ -79,30 +81,42 @@ class Ranges:
         return replace(self, tensors=tensors, algorithm=algorithm)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, read back by ``from_json``."""
+        """Plain JSON values with a digest over them all, read back by ``from_json``."""
         rows = {name: [entry.low, entry.high, entry.amax, list(entry.mean)] for name, entry in self.tensors.items()}
-        head = {"schema": SCHEMA, "algorithm": self.algorithm, "key": self.key, "structure": self.structure}
-        return {**head, "images": self.images, "collector": self.collector, "tensors": rows}
+        head = {name: getattr(self, name) for name in (*_TEXTS, "images")}
+        body = {"schema": SCHEMA, **head, "tensors": rows}
+        return {**body, _DIGEST: _digest(body)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Ranges:
         """The inverse of ``to_json``.
 
         Raises:
-            CalibrationError: a field is missing, of another type, of another schema, or not a finite number.
+            CalibrationError: a field is missing, of another type, of another schema, not a finite number, or not what
+                was written.
         """
         try:
+            schema, body = int(fields["schema"]), {name: fields[name] for name in fields if name != _DIGEST}
+            if schema != SCHEMA:
+                raise CalibrationError(
+                    f"range file of schema {schema}, this version reads {SCHEMA}", remedy="calibrate again"
+                )
+            if fields[_DIGEST] != _digest(body):
+                raise ValueError("its content is not what was written")
             tensors = {str(name): _range(row) for name, row in fields["tensors"].items()}
-            algorithm, key, structure = (str(fields[name]) for name in ("algorithm", "key", "structure"))
-            found = cls(tensors, algorithm, key, structure, int(fields["images"]), str(fields.get("collector", "")))
-            schema = int(fields["schema"])
+            texts = {name: str(fields[name]) for name in _TEXTS}
+            return cls(tensors, images=int(fields["images"]), **texts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CalibrationError(f"not a range file: {error}", remedy="delete it and calibrate again") from error
-        if schema != SCHEMA:
-            raise CalibrationError(
-                f"range file of schema {schema}, this version reads {SCHEMA}", remedy="calibrate again"
-            )
-        return found
+
+
+_DIGEST = "sha256"
+_TEXTS = ("algorithm", "key", "structure", "set_digest", "collector")
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    """A bit that flips in a limit would ruin one layer, and might pass the gate."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _range(row: Any) -> Range:
@@ -148,12 +162,24 @@ class RangeCache:
         found = self._read(self.folder / f"{key}.json")
         return found if found is not None and found.key == key else None
 
-    def similar(self, structure: str, algorithm: str) -> Ranges | None:
-        """The newest ranges of the same network with other weights or images; for those who asked to reuse."""
+    def similar(self, structure: str, set_digest: str, algorithm: str) -> Ranges | None:
+        """The newest ranges of the same network with other weights, on the same images; for those who asked to reuse."""
         paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         every = (self._read(path) for path in paths)
-        wanted = (structure, algorithm)
-        return next((found for found in every if found and (found.structure, found.algorithm) == wanted), None)
+        wanted = (structure, set_digest, algorithm)
+        return next(
+            (one for one in every if one and (one.structure, one.set_digest, one.algorithm) == wanted),
+            None,
+        )
+
+    def drop(self, key: str) -> None:
+        """Forget what was measured for this key; nothing happens where there is none.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with durable.reported(self.folder, "written"):
+            (self.folder / f"{key}.json").unlink(missing_ok=True)
 
     def put(self, ranges: Ranges) -> None:
         """Write the file in one step.

@@ -38,7 +38,7 @@ class BuildRequest:
         frames: images that the gate compares on; None: calibration images held out, camera samples, or the demo's clip.
         timeout_s: the builder ends a longer build.
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
-        force: build even if the store has the plan.
+        force: build even if the store has the plan, and measure INT8 ranges that are kept anew.
     """
 
     weights_path: Path
