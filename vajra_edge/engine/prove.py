@@ -114,8 +114,8 @@ class _Attempts:
             return Proved(built, self._verdict(spec, built), tuple(rejected))
         except VerifyError as error:
             _LOGGER.warning("the %s plan is not used: %s", spec.precision.value, error)
-            report, notes = error.values.get("report"), notes or error.values.get("notes", {})
-            made = {"precision": spec.precision.value, "reason": str(error), "report": report, "notes": notes}
+            known = {"report": error.values.get("report"), "notes": notes or error.values.get("notes", {})}
+            made = {"precision": spec.precision.value, "reason": str(error), **known}
             rejected.append(made)
             if (key := _ranges(made).get("key")) and _disagrees(made):
                 self._cache.drop(key)

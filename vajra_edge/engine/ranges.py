@@ -96,13 +96,7 @@ class Ranges:
                 was written.
         """
         try:
-            schema, body = int(fields["schema"]), {name: fields[name] for name in fields if name != _DIGEST}
-            if schema != SCHEMA:
-                raise CalibrationError(
-                    f"range file of schema {schema}, this version reads {SCHEMA}", remedy="calibrate again"
-                )
-            if fields[_DIGEST] != _digest(body):
-                raise ValueError("its content is not what was written")
+            _require_ours(fields)
             tensors = {str(name): _range(row) for name, row in fields["tensors"].items()}
             texts = {name: str(fields[name]) for name in _TEXTS}
             return cls(tensors, images=int(fields["images"]), **texts)
@@ -112,6 +106,13 @@ class Ranges:
 
 _DIGEST = "sha256"
 _TEXTS = ("algorithm", "key", "structure", "set_digest", "collector")
+
+
+def _require_ours(fields: Mapping[str, Any]) -> None:
+    if (schema := int(fields["schema"])) != SCHEMA:
+        raise CalibrationError(f"range file of schema {schema}, this version reads {SCHEMA}", remedy="calibrate again")
+    if fields[_DIGEST] != _digest({name: fields[name] for name in fields if name != _DIGEST}):
+        raise ValueError("its content is not what was written")
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -163,7 +164,7 @@ class RangeCache:
         return found if found is not None and found.key == key else None
 
     def similar(self, structure: str, set_digest: str, algorithm: str) -> Ranges | None:
-        """The newest ranges of the same network with other weights, on the same images; for those who asked to reuse."""
+        """The newest ranges of the same network with other weights on the same images; for those who asked to reuse."""
         paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         every = (self._read(path) for path in paths)
         wanted = (structure, set_digest, algorithm)
