@@ -100,6 +100,35 @@ def test_an_absent_graph_library_is_hashed_under_another_label(wanted: BuildRequ
     assert Fingerprint.of(wanted, TENSORRT).digest != whole.digest
 
 
+@pytest.mark.parametrize(
+    ("distribution", "weights", "python", "precision", "counts"),
+    [
+        ("torch", "a.pt", None, Precision.FP16, True),
+        ("torch", "a.onnx", None, Precision.FP16, False),
+        ("torch", "a.pt", Path("/opt/torch/bin/python"), Precision.FP16, False),
+        ("onnxruntime", "a.onnx", None, Precision.INT8, True),
+        ("onnxruntime", "a.onnx", None, Precision.FP16, False),
+    ],
+)
+def test_a_library_counts_where_it_shapes_the_graph(
+    wanted: BuildRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    distribution: str,
+    weights: str,
+    python: Path | None,
+    precision: Precision,
+    counts: bool,
+):
+    spec = replace(wanted.spec, precision=precision)
+    asked = replace(wanted, weights_path=Path(weights), weights_python=python, spec=spec)
+    digests = set()
+    for version in ("1.0", "2.0"):
+        versions = {"onnx": "1", "onnxslim": "1", "torch": "1", "onnxruntime": "1", distribution: version}
+        monkeypatch.setattr(fingerprint.device, "package_version", versions.get)
+        digests.add(Fingerprint.of(asked, TENSORRT).digest)
+    assert (len(digests) == 2) is counts
+
+
 def test_an_upgraded_library_is_explained_in_words(wanted: BuildRequest):
     before = Fingerprint.of(wanted, TENSORRT)
     after = Fingerprint.of(wanted, {**TENSORRT, "library": "TensorRT 10.16.2"})

@@ -11,14 +11,18 @@ from vajra_edge import device
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it when parts are added, removed or mean something else: every stored plan is then built anew."""
 
 PASSES = 2
 """Raise it when our exporter or a graph pass writes another graph for the same request."""
 
 GRAPH_LIBRARIES = ("onnx", "onnxslim")
-"""Distributions whose version shapes the graph."""
+"""Distributions whose version shapes every graph."""
+
+TRACING, MEASURING = "torch", "onnxruntime"
+"""Those that shape the graph of a checkpoint, and the ranges and the choice of layers of INT8. A torch that
+[weights] python names is another environment's and cannot be told from here."""
 
 LIBRARY = "library"
 """Key of ``Backend.identity`` that holds the library's name and version, like ``TensorRT 10.3.0``."""
@@ -58,7 +62,7 @@ class Fingerprint:
             *_wanted(request.spec),
             *_calibration(request),
             ("passes", str(PASSES)),
-            *(_version(name, device.package_version(name)) for name in GRAPH_LIBRARIES),
+            *(_version(name, device.package_version(name)) for name in _libraries(request)),
             *(_version(name, value) for name, value in sorted(identity.items())),
         )
         return cls(_hash(parts), parts)
@@ -131,6 +135,12 @@ def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
         ("calibration images", request.calibration_digest or "not frozen"),
         ("calibration reuse", _yes(calibration.reuse)),
     )
+
+
+def _libraries(request: BuildRequest) -> tuple[str, ...]:
+    traced = request.weights_path.suffix != ".onnx" and request.weights_python is None
+    measured = request.spec.precision is Precision.INT8
+    return (*GRAPH_LIBRARIES, *((TRACING,) if traced else ()), *((MEASURING,) if measured else ()))
 
 
 def _nms(nms: NmsSpec | None) -> str:
