@@ -2,6 +2,7 @@
 
     python tests/bench/int8_accuracy.py [--data ../shared/data] [--only nano,yolox] [--images 0] [--budget-s 300]
     python tests/bench/int8_accuracy.py --curve       instead: what each measured mixture of layers costs in points
+    python tests/bench/int8_accuracy.py --cuda        FP32 and FP16 also in a GPU's arithmetic, by onnxruntime-gpu
 
 yolox is scored on coco128 in two folds (calibrated on one half, scored on the other, then swapped), and on all of
 coco128 with each photo's boxes from the fold that was not calibrated on it; the trained nano on the labelled frames of
@@ -85,7 +86,7 @@ class Scored:
         return {"map50_95": round(100 * scores.map50_95, 2), "map50": round(100 * scores.map50, 2)}
 
 
-def scored_by(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool = True) -> Scored:
+def scored_by(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: bool = True, cuda: bool = False) -> Scored:
     """Run a graph; ``written`` runs Q/DQ as separate operators (TensorRT's arithmetic), else as a plan would run."""
     import onnxruntime
 
@@ -95,7 +96,9 @@ def scored_by(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: boo
         options.add_session_config_entry("session.x64quantprecision", "1")
     if written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    gpu = [("CUDAExecutionProvider", {"use_tf32": "0"})] if cuda else []
+    session = onnxruntime.InferenceSession(onnx_bytes, options, providers=[*gpu, "CPUExecutionProvider"])
+    assert cuda == ("CUDAExecutionProvider" in session.get_providers())
     known = signature.read(onnx_bytes)
     letterbox, found, truths, taken_s = Letterbox(known.resolution_hw), [], [], []
     for picture in scored:
@@ -131,7 +134,9 @@ def onnxruntime_defaults(onnx_bytes: bytes, images: CalibrationSet) -> bytes:
         return quantized.read_bytes()
 
 
-def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Scored]]:
+def measured(
+    fold: Fold, budget_s: float, say: Callable[[str], None], *, cuda: bool = False
+) -> tuple[dict[str, Any], dict[str, Scored]]:
     """The table of one fold, and what it was scored from."""
     onnx_bytes = fold.network.read_bytes()
     known = signature.read(onnx_bytes)
@@ -139,14 +144,17 @@ def measured(fold: Fold, budget_s: float, say: Callable[[str], None]) -> tuple[d
     rows: dict[str, Any] = {}
     outcomes: dict[str, Scored] = {}
 
-    def add(name: str, graph: bytes, *, written: bool, precise: bool = True, **more: Any) -> None:
-        outcomes[name] = scored_by(graph, fold.scored, written=written, precise=precise)
+    def add(name: str, graph: bytes, *, written: bool, precise: bool = True, cuda: bool = False, **more: Any) -> None:
+        outcomes[name] = scored_by(graph, fold.scored, written=written, precise=precise, cuda=cuda)
         row = outcomes[name].points() | {"median_ms": outcomes[name].median_ms, "bytes": len(graph)} | more
         rows[name] = row | {"lost": lost(rows.get("fp32", row), row), "size": round(len(graph) / len(onnx_bytes), 3)}
         say(f"{fold.name}: {name}: {row['map50_95']} points, lost {rows[name]['lost']}")
 
     add("fp32", onnx_bytes, written=True)
     add("fp16", prepare_half(onnx_bytes)[0], written=True)
+    if cuda:
+        add("fp32 on CUDA", onnx_bytes, written=True, cuda=True)
+        add("fp16 on CUDA", prepare_half(onnx_bytes)[0], written=True, cuda=True)
     with tempfile.TemporaryDirectory() as folder:
         recipe = Calibration(images, cache=RangeCache(Path(folder)), budget_s=budget_s)
         for name, fused in (("int8", False), ("int8 for the CPU", True)):
@@ -199,6 +207,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="score on so many only; 0: all")
     parser.add_argument("--budget-s", type=float, default=300.0)
     parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--cuda", action="store_true")
     chosen = parser.parse_args()
     wanted = chosen.only.split(",")
     table: dict[str, Any] = {}
@@ -208,7 +217,9 @@ def main() -> None:
         if network in wanted and chosen.curve:
             table[fold.name] = curve(fold, chosen.budget_s, lambda text: print(text, flush=True))
         elif network in wanted:
-            table[fold.name], scored = measured(fold, chosen.budget_s, lambda text: print(text, flush=True))
+            table[fold.name], scored = measured(
+                fold, chosen.budget_s, lambda text: print(text, flush=True), cuda=chosen.cuda
+            )
             outcomes.setdefault(network, []).append(scored)
     table |= {f"{name} pooled": pooled(several) for name, several in outcomes.items() if len(several) > 1}
     print(json.dumps(table))

@@ -49,7 +49,7 @@ def test_the_one_loud_layer_leaves_int8() -> None:
 
 
 def test_where_the_aim_is_out_of_reach_the_cheap_share_is_taken_within_the_limit() -> None:
-    bench = Bench(even(100, 0.0035))
+    bench = Bench(even(100, 0.0030))
     found = choose(bench.trial, dict.fromkeys(bench.noise, 10), 1000, 1000, bench.clock)
     assert not found.point.drift.within(AIM)
     assert found.point.drift.within(LIMIT)
@@ -57,7 +57,7 @@ def test_where_the_aim_is_out_of_reach_the_cheap_share_is_taken_within_the_limit
 
 
 def test_beyond_the_limit_more_leaves_int8_until_it_holds() -> None:
-    bench = Bench(even(100, 0.0070))
+    bench = Bench(even(100, 0.0060))
     found = choose(bench.trial, dict.fromkeys(bench.noise, 10), 1000, 1000, bench.clock)
     assert found.point.drift.within(LIMIT)
     assert LEAST_PART <= found.point.share < CHEAP_PART
