@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,8 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from vajra_edge.engine import evidence, sampler
+from vajra_edge.engine import build, evidence, sampler
+from vajra_edge.engine.request import BuildRequest, weights_digest
+from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.errors import DatasetError
+from vajra_edge.settings import CalibrationSettings
 
 
 def test_frames_come_from_the_folder_that_is_given(tmp_path: Path):
@@ -62,6 +67,54 @@ def test_the_newest_camera_samples_come_before_the_demos_clip(tmp_path: Path):
 def test_too_few_camera_samples_are_no_evidence(tmp_path: Path):
     camera_samples(tmp_path, evidence.FRAMES - 1)
     assert evidence.frames_of(None, tmp_path).source == "clip.mp4"
+
+
+def damage(folder: Path, *numbers: int) -> None:
+    for number, content in zip(numbers, (b"", b"no picture", b"\xff\xd8\xff\xe0"), strict=False):
+        (folder / f"{number:05}-gate-0123456789abcdef.jpg").write_bytes(content)
+
+
+def test_a_damaged_camera_sample_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    camera_samples(tmp_path, evidence.FRAMES + 3)
+    damage(tmp_path / sampler.FOLDER, 2, 5, 10)
+    frames = evidence.frames_of(None, tmp_path)
+    assert [image.shape[0] // 32 for image in frames.images] == [1, 2, 4, 5, 7, 8, 9, 10]
+    assert [f"{number:05}-gate" in caplog.text for number in (2, 5, 10)] == [True] * 3
+    assert "left out of the comparison" in caplog.text
+
+
+def test_too_few_samples_that_can_be_read_leave_the_demos_clip(tmp_path: Path):
+    camera_samples(tmp_path, evidence.FRAMES)
+    damage(tmp_path / sampler.FOLDER, 7)
+    assert evidence.frames_of(None, tmp_path).source == "clip.mp4"
+
+
+def test_a_sample_that_is_replaced_while_a_build_runs_is_compared_all_the_same(tmp_path: Path):
+    camera_samples(tmp_path, evidence.FRAMES)
+    frames = evidence.frames_of(None, tmp_path)
+    shutil.rmtree(tmp_path / sampler.FOLDER)
+    assert len(list(frames.images)) == evidence.FRAMES
+
+
+def test_with_the_cameras_switched_off_their_samples_count_only_once_they_are_frozen(tmp_path: Path):
+    camera_samples(tmp_path, evidence.FRAMES)
+    assert evidence.frames_of(None, tmp_path, cameras=False).source == "clip.mp4"
+    (tmp_path / sampler.FOLDER / sampler.FROZEN).write_text("[]")
+    assert evidence.frames_of(None, tmp_path, cameras=False).source == "the device's cameras"
+
+
+@pytest.mark.parametrize(("cameras", "source"), [(True, "the device's cameras"), (False, "clip.mp4")])
+def test_a_build_goes_on_without_what_is_damaged_and_asks_no_camera_that_is_switched_off(
+    tmp_path: Path, cameras: bool, source: str
+):
+    camera_samples(tmp_path / "state", evidence.FRAMES + 1)
+    damage(tmp_path / "state" / sampler.FOLDER, 4)
+    weights = tmp_path / "tiny.onnx"
+    weights.write_bytes(tiny.network())
+    calibration = CalibrationSettings(cameras=cameras)
+    request = BuildRequest(weights, weights_digest(weights), "onnxruntime", EngineSpec(), tmp_path / "state", 1 << 30)
+    manifest = build.run(replace(request, calibration=calibration, threads=1), lambda progress: None).manifest
+    assert manifest.verify["source"] == source
 
 
 def test_an_image_behind_an_early_end_is_never_decoded(tmp_path: Path):

@@ -9,11 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import dataset
-from vajra_edge.dataset import Dataset, Entry
+from vajra_edge.dataset import Dataset
 from vajra_edge.engine import sampler
 from vajra_edge.errors import DatasetError
 
@@ -48,20 +49,21 @@ class Frames:
     real: bool
 
 
-def frames_of(folder: Path | None, state_dir: Path | None = None) -> Frames:
+def frames_of(folder: Path | None, state_dir: Path | None = None, *, cameras: bool = True) -> Frames:
     """Frames of ``folder`` (images, a video, a data.yaml), else of the device's cameras, of the demo's clip, or noise.
 
     Args:
         folder: named by whoever asks for the build.
         state_dir: where camera samples are kept, if any are.
+        cameras: their samples may be looked at; those of a set that is frozen always may.
 
     Raises:
         DatasetError: ``folder`` is given and holds no image.
     """
     if folder is not None:
         return _sampled(folder, folder.name)
-    if state_dir is not None and len(recent := _recent(state_dir / sampler.FOLDER)) == FRAMES:
-        return of_dataset(Dataset(state_dir, recent, None, labelled=False), "the device's cameras")
+    if state_dir is not None and len(recent := _recent(state_dir / sampler.FOLDER, cameras=cameras)) == FRAMES:
+        return Frames(recent, "the device's cameras", real=True)
     for item in resources.files("vajra_edge.demo").iterdir():
         if item.name == DEMO_CLIP:
             try:
@@ -81,9 +83,48 @@ def _sampled(folder: Path, source: str) -> Frames:
     return of_dataset(dataset.open_dataset(folder).sample(most=FRAMES), source)
 
 
-def _recent(folder: Path) -> tuple[Entry, ...]:
-    """The newest camera samples; their names begin with their number."""
-    return tuple(Entry(path) for path in sorted(folder.glob("*.jpg"))[-FRAMES:])
+def _recent(folder: Path, *, cameras: bool) -> _Encoded:
+    """The newest camera samples, whose names begin with their number; a damaged one must not stop a build."""
+    kept: list[bytes] = []
+    if not cameras and not (folder / sampler.FROZEN).is_file():
+        return _Encoded(())
+    for path in sorted(folder.glob("*.jpg"), reverse=True):
+        content = _content(path)
+        if _decode(content) is None:
+            _LOGGER.warning("%s is damaged and left out of the comparison; it may be deleted", path)
+        else:
+            kept.append(content)
+        if len(kept) == FRAMES:
+            break
+    return _Encoded(tuple(reversed(kept)))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # such as one that the daemon replaced by a newer one meanwhile
+        return b""
+
+
+def _decode(content: bytes) -> NDArray[np.uint8] | None:
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # nothing in it, or a header that promises more pixels than OpenCV allows
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Camera samples in memory, as JPEG: the daemon goes on replacing the files while a build runs."""
+
+    contents: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (image for content in self.contents if (image := _decode(content)) is not None)
 
 
 @dataclass(frozen=True)

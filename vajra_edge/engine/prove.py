@@ -181,7 +181,8 @@ class _Attempts:
         held_out = self.images.judged if self.images else None
         if self.request.frames is None and held_out is not None:
             return evidence.of_dataset(held_out.pictures, f"{held_out.source} (held out of calibration)")
-        return evidence.frames_of(self.request.frames, self.request.state_dir)
+        cameras = self.request.calibration.cameras
+        return evidence.frames_of(self.request.frames, self.request.state_dir, cameras=cameras)
 
 
 def _ranges(rejected: Mapping[str, Any]) -> Mapping[str, Any]:
