@@ -1,96 +1,96 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vajra_edge.engine.sampler import FROZEN, NoSampler, Sampler, difference_hash, frozen, sampler_of, wanted_set
+from vajra_edge.engine import kept
+from vajra_edge.engine.sampler import FOLDER, FROZEN, Look, Sampler, frozen, wanted_set
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings
 
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 
-def frame(seed: int, camera: str = "door", noise: int = 0) -> Frame:
+
+def frame(seed: int, camera: str = "door", noise: int = 0, minutes: float = 0.0) -> Frame:
     coarse = np.random.default_rng(seed).integers(0, 230, (8, 9, 3), np.uint8)
     image = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
     image += np.random.default_rng(99).integers(0, noise + 1, image.shape, np.uint8)
-    return Frame(image, 0, datetime.now(timezone.utc), seed, camera)
+    return Frame(image, 0, NOON + timedelta(minutes=minutes), seed, camera)
 
 
 @pytest.fixture
 def sampler(tmp_path: Path) -> Sampler:
-    return Sampler(tmp_path / "cameras", every_s=20.0, most=4)
+    return Sampler(tmp_path / "cameras", most=4)
 
 
-def test_the_first_frame_is_kept_at_once(sampler: Sampler) -> None:
-    path = sampler.offer(frame(1), 100.0)
-    assert path is not None
-    assert path.read_bytes()[:2] == b"\xff\xd8"
-
-
-def test_the_next_is_kept_when_it_is_due(sampler: Sampler) -> None:
-    taken = [sampler.offer(frame(seed), now_s) is not None for seed, now_s in ((1, 0), (2, 19.9), (3, 20), (4, 30))]
-    assert taken == [True, False, True, False]
-
-
-def test_cameras_have_their_own_time(sampler: Sampler) -> None:
-    assert sampler.offer(frame(1, "door"), 0.0)
-    assert sampler.offer(frame(2, "gate"), 1.0)
+def test_a_kept_frame_is_a_jpeg_whose_name_describes_it(sampler: Sampler) -> None:
+    assert sampler.offer(frame(1, "gate"), 5) is Look.KEPT
+    (one,) = kept.listed(sampler.folder)
+    assert (one.number, one.camera, one.taken_at, one.boxes) == (0, "gate", NOON, 5)
+    assert (sampler.folder / one.name).read_bytes()[:2] == b"\xff\xd8"
 
 
 def test_a_scene_that_did_not_change_is_not_kept_again(sampler: Sampler) -> None:
-    assert sampler.offer(frame(1), 0.0)
-    assert sampler.offer(frame(1, noise=3), 100.0) is None
-    assert sampler.offer(frame(2), 200.0)
+    assert sampler.offer(frame(1), 5) is Look.KEPT
+    assert sampler.offer(frame(1, noise=20), 5) is Look.ALIKE
+    assert sampler.offer(frame(2), 5) is Look.KEPT
+
+
+@pytest.mark.parametrize("level", [4, 128])
+def test_noise_without_a_scene_is_never_wanted(sampler: Sampler, level: int) -> None:
+    for seed in range(8):
+        noise = np.random.default_rng(seed).normal(level, 20.0, (480, 640, 3)).clip(0, 255).astype(np.uint8)
+        assert sampler.offer(Frame(noise, 0, NOON, seed, "night"), 0) is Look.FLAT
+    assert not sampler.folder.exists()
+
+
+def test_a_restart_knows_what_it_has(sampler: Sampler) -> None:
+    sampler.offer(frame(1, noise=20), 5)
+    again = Sampler(sampler.folder, most=4)
+    assert again.offer(frame(1), 5) is Look.ALIKE
+    assert again.offer(frame(2), 5) is Look.KEPT
+    assert [one.number for one in kept.listed(sampler.folder)] == [0, 1]
+
+
+def test_a_damaged_image_goes_and_is_named(sampler: Sampler, caplog: pytest.LogCaptureFixture) -> None:
+    sampler.offer(frame(1), 5)
+    (one,) = kept.listed(sampler.folder)
+    (sampler.folder / one.name).write_bytes(b"\xff\xd8\xff")
+    again = Sampler(sampler.folder, most=4)
+    assert again.offer(frame(1), 5) is Look.KEPT
+    assert f"{one.name} is damaged and deleted" in caplog.text
 
 
 def test_no_more_than_the_most_are_kept(sampler: Sampler) -> None:
-    kept = [sampler.offer(frame(seed), 100.0 * seed) for seed in range(1, 8)]
-    assert sum(path is not None for path in kept) == 4
-    assert sampler.full
-
-
-def test_a_restart_goes_on_where_it_was(sampler: Sampler) -> None:
-    sampler.offer(frame(1), 0.0)
-    again = Sampler(sampler.folder, every_s=20.0, most=4)
-    assert len(again) == 1
-    assert again.offer(frame(1), 1000.0) is None
-    assert again.offer(frame(2), 2000.0)
+    looks = [sampler.offer(frame(seed), 5) for seed in range(1, 8)]
+    assert looks == [Look.KEPT] * 4 + [Look.FULL] * 3
 
 
 def test_freezing_makes_a_set_that_no_longer_changes(sampler: Sampler) -> None:
     for seed in (1, 2, 3):
-        sampler.offer(frame(seed), 100.0 * seed)
+        sampler.offer(frame(seed), 5)
     images = sampler.freeze()
     assert len(images) == 3
-    assert sampler.offer(frame(9), 9000.0) is None
-    assert Sampler(sampler.folder, every_s=1.0, most=9).offer(frame(9), 9000.0) is None
+    assert sampler.offer(frame(9), 5) is Look.FULL
+    assert Sampler(sampler.folder, most=9).offer(frame(9), 5) is Look.FULL
     again = frozen(sampler.folder)
     assert again is not None
     assert again.digest == images.digest
 
 
 def test_too_few_images_cannot_be_frozen(sampler: Sampler) -> None:
-    sampler.offer(frame(1), 0.0)
+    sampler.offer(frame(1), 5)
     with pytest.raises(CalibrationError, match="fewer than the batch of 8"):
         sampler.freeze(batch=8)
     assert frozen(sampler.folder) is None
 
 
-def test_deleting_starts_anew(sampler: Sampler) -> None:
-    sampler.offer(frame(1), 0.0)
-    sampler.freeze()
-    sampler.delete()
-    assert not sampler.folder.exists()
-    assert sampler.offer(frame(1), 1.0)
-    sampler.delete()
-    sampler.delete()
-
-
 def test_a_damaged_list_says_how_to_go_on(sampler: Sampler) -> None:
-    sampler.offer(frame(1), 0.0)
+    sampler.offer(frame(1), 5)
     (sampler.folder / FROZEN).write_text("{")
     with pytest.raises(CalibrationError, match=r"delete .* to collect anew"):
         frozen(sampler.folder)
@@ -99,27 +99,14 @@ def test_a_damaged_list_says_how_to_go_on(sampler: Sampler) -> None:
 def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
-        Sampler(tmp_path / "file" / "cameras", every_s=1.0, most=4).offer(frame(1), 0.0)
-
-
-def test_switched_off_nothing_is_kept(tmp_path: Path) -> None:
-    off = sampler_of(CalibrationSettings(cameras=False), tmp_path)
-    assert isinstance(off, NoSampler)
-    off.offer(frame(1), 0.0)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_named_data_set_needs_no_cameras(tmp_path: Path) -> None:
-    assert isinstance(sampler_of(CalibrationSettings(data=tmp_path), tmp_path), NoSampler)
-    assert isinstance(sampler_of(CalibrationSettings(), tmp_path), Sampler)
+        Sampler(tmp_path / "file" / "cameras", most=4).offer(frame(1), 5)
 
 
 def test_the_wanted_set_is_the_named_one_or_the_frozen_one(tmp_path: Path) -> None:
-    settings = CalibrationSettings(sample_s=1.0)
+    settings = CalibrationSettings()
     assert wanted_set(settings, tmp_path, 1) is None
-    sampler = sampler_of(settings, tmp_path)
-    assert isinstance(sampler, Sampler)
-    sampler.offer(frame(1), 0.0)
+    sampler = Sampler(tmp_path / FOLDER, most=8)
+    sampler.offer(frame(1), 5)
     assert wanted_set(settings, tmp_path, 1) is None
     images = sampler.freeze()
     found = wanted_set(settings, tmp_path, 1)
@@ -127,11 +114,3 @@ def test_the_wanted_set_is_the_named_one_or_the_frozen_one(tmp_path: Path) -> No
     assert found.digest == images.digest
     named = wanted_set(CalibrationSettings(data=sampler.folder), tmp_path, 1)
     assert named is not None
-    assert wanted_set(CalibrationSettings(cameras=False), tmp_path, 1) is None
-
-
-def test_the_hash_forgives_noise_and_sees_change() -> None:
-    same = difference_hash(frame(1).image) ^ difference_hash(frame(1, noise=3).image)
-    other = difference_hash(frame(1).image) ^ difference_hash(frame(2).image)
-    assert same.bit_count() < 4
-    assert other.bit_count() > 15

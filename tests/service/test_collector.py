@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
@@ -37,8 +38,8 @@ def collector(tmp_path: Path) -> Collector:
 
 
 def feed(collector: Collector, *seeds: int) -> list[object]:
-    """What each frame leads to, ten seconds apart."""
-    return [collector.keep(frame(seed), 10.0 * seed) for seed in seeds]
+    """What each frame leads to."""
+    return [collector.keep(frame(seed), 8) for seed in seeds]
 
 
 def test_a_camera_is_due_at_once_and_then_at_its_interval(collector: Collector):
@@ -103,6 +104,16 @@ def test_nothing_is_kept_where_int8_does_not_ask_the_cameras(collector: Collecto
     assert not (tmp_path / sampler.FOLDER).exists()
     collector.apply(settings())
     assert collector.due("gate", 0.0)
+
+
+def test_a_camera_that_shows_nothing_is_named_until_it_does_again(collector: Collector):
+    dark = Frame(np.full((96, 128, 3), 7, np.uint8), 0, datetime.now(timezone.utc), 0, "yard")
+    collector.keep(dark, 0)
+    feed(collector, 1)
+    assert collector.collected == Collected(1, 8, frozen=False, flat=("yard",))
+    assert "camera yard shows less than 4 grey levels of contrast" in collector.collected.line()
+    collector.keep(frame(2, "yard"), 8)
+    assert collector.collected == Collected(2, 8, frozen=False)
 
 
 def test_the_same_settings_again_change_nothing(collector: Collector):

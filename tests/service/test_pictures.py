@@ -78,7 +78,7 @@ def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: 
     took_s = []
     for _ in range(50):
         before_s = time.perf_counter()
-        pictures.see(frame())
+        pictures.see(frame(), 6)
         took_s.append(time.perf_counter() - before_s)
         time.sleep(0.001)
     assert np.median(took_s) < 0.001
@@ -91,7 +91,7 @@ def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, pos
     snapshots = Snapshots(lambda camera, jpeg: None)
     pictures = pictures_of(tmp_path, posted, snapshots, settings(precision="int8"))
     for seed in range(12):
-        pictures.see(frame(tiny.scene(objects=8, seed=seed).image))
+        pictures.see(frame(tiny.scene(objects=8, seed=seed).image), 8)
         time.sleep(0.05)
     assert posted.get(timeout=10).frozen
     assert pictures.collected == Collected(8, 8, frozen=True)
@@ -102,11 +102,11 @@ def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_pat
     sent = []
     snapshots = Snapshots(lambda camera, jpeg: sent.append(camera))
     pictures = pictures_of(tmp_path, posted, snapshots, settings(0.0001))
-    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)))
+    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), 0)
     failed = posted.get(timeout=10)
     assert failed.name == "publish a snapshot"
     assert failed.reason
     time.sleep(0.01)
-    pictures.see(frame())
+    pictures.see(frame(), 6)
     assert pictures.close(10)
     assert sent == ["gate"]

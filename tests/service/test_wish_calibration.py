@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from vajra_edge.engine.sampler import Sampler
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import CalibrationError, UnsupportedSpec
+from vajra_edge.frames import Frame
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service.events import Have
 from vajra_edge.service.rejections import Rejections
@@ -50,11 +52,9 @@ def settings(tmp_path: Path) -> Make:
 
 
 def collect(state_dir: Path, seeds: range) -> Sampler:
-    images = Sampler(state_dir / sampler.FOLDER, every_s=1.0, most=len(seeds))
-    images.folder.mkdir(parents=True)
+    images = Sampler(state_dir / sampler.FOLDER, most=len(seeds))
     for seed in seeds:
-        name = f"{seed:05d}-gate-{seed:016x}.jpg"
-        cv2.imwrite(str(images.folder / name), tiny.scene(seed=seed).image)
+        images.offer(Frame(tiny.scene(seed=seed).image, 0, datetime.now(timezone.utc), seed, "gate"), 6)
     return images
 
 

@@ -1,14 +1,14 @@
 """Sampler: calibration images from the device's own cameras, for those who have no data set of the scene.
 
-Frames are taken at intervals, near-duplicates left out, until enough are there; then the folder is frozen: from that
-moment it is a ``CalibrationSet`` with a digest, and takes part in the fingerprint. Deleting the folder starts anew.
+Pictures that show something new are kept until there are enough; then the folder is frozen: from that moment it is a
+``CalibrationSet`` with a digest, and takes part in the fingerprint. Deleting the folder starts anew.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
+import logging
+from enum import Enum
 from pathlib import Path
 
 import cv2
@@ -16,85 +16,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import durable
-from vajra_edge.engine import calibration
+from vajra_edge.engine import calibration, kept, thumbnail
 from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.kept import Kept
 from vajra_edge.errors import CalibrationError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings
+
+log = logging.getLogger(__name__)
 
 FOLDER = "calibration/cameras"
 """Below the state directory."""
 
 FROZEN = "frozen.json"
 
-ALIKE_BITS = 6
-"""Two pictures whose difference hashes differ in at most this many of 64 bits show the same scene with nothing new;
-the usual figure for this hash is about 10 for 'the same photo', and a static camera needs a finer eye."""
-
 JPEG_QUALITY = 95
 
-_NAME = re.compile(r"(\d{5})-(.+)-([0-9a-f]{16})\.jpg")
+
+class Look(str, Enum):
+    """What came of a frame."""
+
+    KEPT = "kept"
+    ALIKE = "shows nothing new"
+    FLAT = "shows too little contrast"
+    FULL = "finds the set full"
 
 
 class Sampler:
-    """Collects into one folder; one writer at a time.
+    """Collects into one folder, which is looked at anew each time; one writer at a time.
 
     Args:
         folder: below the state directory; created when the first image is kept.
-        every_s: least time between two images of one camera.
         most: images after which nothing more is taken.
     """
 
-    def __init__(self, folder: Path, *, every_s: float, most: int) -> None:
+    def __init__(self, folder: Path, *, most: int) -> None:
         self.folder = folder
-        self.every_s = every_s
         self.most = most
-        self._due_s: dict[str, float] = {}
-        self._hashes = [int(match[3], 16) for match in map(_NAME.fullmatch, _names(folder)) if match]
-        self._frozen = (folder / FROZEN).is_file()
+        self._thumbnails: dict[str, NDArray[np.float32]] = {}
 
-    def __len__(self) -> int:
-        return len(self._hashes)
-
-    @property
-    def full(self) -> bool:
-        """Enough images are there; ``freeze`` may be called."""
-        return len(self._hashes) >= self.most
-
-    def wants(self, frame: Frame, now_s: float) -> bool:
-        """Whether this frame is due and shows something new. Writes nothing; marks the camera as looked at."""
-        if self._frozen or self.full or now_s < self._due_s.get(frame.camera, now_s):
-            return False
-        self._due_s[frame.camera] = now_s + self.every_s
-        mine = difference_hash(frame.image)
-        return all((mine ^ other).bit_count() > ALIKE_BITS for other in self._hashes)
-
-    def offer(self, frame: Frame, now_s: float) -> Path | None:
-        """Keep the frame if it is wanted; waits for the disk, so not for the thread that infers.
+    def offer(self, frame: Frame, boxes: int) -> Look:
+        """Keep a frame that shows something new; waits for the disk, so not for the thread that infers.
 
         Args:
             frame: of any camera.
-            now_s: monotonic clock.
-
-        Returns:
-            The file, or None where the frame was not kept.
+            boxes: objects that were found in it.
 
         Raises:
             StoreError: the disk refuses.
             CalibrationError: the image cannot be encoded.
         """
-        if not self.wants(frame, now_s):
-            return None
-        mine = difference_hash(frame.image)
-        encoded, content = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not encoded:
-            raise CalibrationError(f"a frame of camera {frame.camera} cannot be encoded", remedy="check its size")
-        path = self.folder / f"{len(self._hashes):05d}-{frame.camera}-{mine:016x}.jpg"
-        with durable.reported(self.folder, "written"):
-            durable.make_folder(self.folder)
-            durable.replace(path, content.tobytes(), self.folder)
-        self._hashes.append(mine)
-        return path
+        there = self._readable()
+        if (self.folder / FROZEN).is_file() or len(there) >= self.most:
+            return Look.FULL
+        mine = thumbnail.thumbnail(frame.image)
+        if thumbnail.contrast(mine) < thumbnail.LEAST_CONTRAST:
+            return Look.FLAT
+        if not thumbnail.shows_new(mine, tuple(self._thumbnails.values())):
+            return Look.ALIKE
+        number = there[-1].number + 1 if there else 0
+        new = Kept(number, frame.camera, frame.taken_at, boxes)
+        self._write(new.name, _encode(frame))
+        self._thumbnails[new.name] = mine
+        return Look.KEPT
 
     def freeze(self, batch: int = 1) -> CalibrationSet:
         """From now on the folder is a calibration set and takes no more images.
@@ -103,41 +87,38 @@ class Sampler:
             CalibrationError: fewer images than ``batch``.
             StoreError: the disk refuses.
         """
-        names = [name for name in _names(self.folder) if _NAME.fullmatch(name)]
+        names = [one.name for one in kept.listed(self.folder)]
         images = calibration.of_files("the device's cameras", tuple(self.folder / name for name in names), batch)
-        with durable.reported(self.folder, "written"):
-            durable.replace(self.folder / FROZEN, json.dumps(names).encode(), self.folder)
-        self._frozen = True
+        self._write(FROZEN, json.dumps(names).encode())
         return images
 
-    def delete(self) -> None:
-        """Forget all images; collecting starts anew.
+    def _readable(self) -> tuple[Kept, ...]:
+        """The pictures that are there. A damaged one goes: it would stop the build that it is meant for."""
+        there = kept.listed(self.folder)
+        known, self._thumbnails = self._thumbnails, {}
+        for one in there:
+            path = self.folder / one.name
+            mine = known.get(one.name)
+            mine = thumbnail.of_file(path) if mine is None else mine
+            if mine is None:
+                log.warning("calibration image %s is damaged and deleted", path)
+                with durable.reported(self.folder, "written"):
+                    path.unlink(missing_ok=True)
+            else:
+                self._thumbnails[one.name] = mine
+        return tuple(one for one in there if one.name in self._thumbnails)
 
-        Raises:
-            StoreError: the disk refuses.
-        """
-        with durable.reported(self.folder, "deleted"):
-            if self.folder.is_dir():
-                (self.folder / FROZEN).unlink(missing_ok=True)
-                shutil.rmtree(self.folder)
-        self._hashes, self._due_s, self._frozen = [], {}, False
+    def _write(self, name: str, content: bytes) -> None:
+        with durable.reported(self.folder, "written"):
+            durable.make_folder(self.folder)
+            durable.replace(self.folder / name, content, self.folder)
 
 
-class NoSampler:
-    """What is used where [calibration] cameras is off, or a data set is named."""
-
-    full = False
-
-    def offer(self, frame: Frame, now_s: float) -> None:
-        """Keeps nothing."""
-        del frame, now_s
-
-
-def sampler_of(settings: CalibrationSettings, state_dir: Path) -> Sampler | NoSampler:
-    """The sampler that the settings ask for."""
-    if not settings.cameras or settings.data is not None:
-        return NoSampler()
-    return Sampler(state_dir / FOLDER, every_s=settings.sample_s, most=settings.max_images)
+def _encode(frame: Frame) -> bytes:
+    encoded, content = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not encoded:
+        raise CalibrationError(f"a frame of camera {frame.camera} cannot be encoded", remedy="check its size")
+    return content.tobytes()
 
 
 def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
@@ -151,7 +132,7 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
         return None
     try:
         names = json.loads(path.read_bytes())
-        paths = tuple(folder / name for name in names if _NAME.fullmatch(name))
+        paths = tuple(folder / name for name in names if Kept.parse(name))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CalibrationError(f"{path} is damaged", remedy=f"delete {folder} to collect anew", path=path) from error
     return calibration.of_files("the device's cameras", paths, batch)
@@ -166,14 +147,3 @@ def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int) -> Ca
     if settings.data is not None:
         return CalibrationSet.collect(settings.data, fraction=settings.fraction, most=settings.max_images, batch=batch)
     return frozen(state_dir / FOLDER, batch) if settings.cameras else None
-
-
-def difference_hash(image: NDArray[np.uint8]) -> int:
-    """64 bits: of a 9 x 8 grey thumbnail, whether each pixel is darker than its right neighbour (dHash, N. Krawetz)."""
-    grey = cv2.cvtColor(cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
-    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return int.from_bytes(bits.tobytes(), "big")
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -92,7 +92,7 @@ def _calibration(parts: Parts) -> str:
     collected = parts.pictures.collected
     if collected is None or collected.frozen:
         return ""
-    return f"collecting {collected.images} of {collected.most} calibration images for int8"
+    return collected.line()
 
 
 def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:

@@ -47,13 +47,18 @@ class Pictures:
         """How far the calibration images got; None where the cameras are not asked for any."""
         return self._collector.collected
 
-    def see(self, frame: Frame) -> None:
-        """Look whether the frame is due for anything. Called by the frame loop; microseconds."""
+    def see(self, frame: Frame, boxes: int) -> None:
+        """Look whether the frame is due for anything. Called by the frame loop; microseconds.
+
+        Args:
+            frame: that was inferred.
+            boxes: objects that were found in it.
+        """
         now_s = time.monotonic()
         if self._snapshots.due(frame.camera, now_s):
             self._do("publish a snapshot", frame, lambda: self._snapshots.send(frame))
         if self._collector.due(frame.camera, now_s):
-            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, now_s))
+            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, boxes))
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits; whether that was done in time."""

@@ -164,7 +164,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
 
     def sink(frame: Frame, found: Detections, tag: EngineTag) -> None:
         publisher.detections(frame, found, tag)
-        pictures.see(frame)
+        pictures.see(frame, len(found))
 
     return Parts(
         inbox=inbox,

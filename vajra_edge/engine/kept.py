@@ -1,0 +1,56 @@
+"""Kept: one camera picture of the calibration folder, described by its file name alone: nothing can disagree."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+_NAME = re.compile(r"(\d{8,})-(.+)-(\d{8}T\d{9})Z-(\d+)\.jpg")
+_TIME = "%Y%m%dT%H%M%S%f"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One picture.
+
+    Attributes:
+        number: counts the pictures that were ever kept here; the order of the set.
+        camera: the camera's id.
+        taken_at: UTC, to the millisecond.
+        boxes: objects that the serving plan found in it, as published.
+    """
+
+    number: int
+    camera: str
+    taken_at: datetime
+    boxes: int
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        moment = f"{self.taken_at.astimezone(timezone.utc):{_TIME}}"[:-3]
+        return f"{self.number:08d}-{self.camera}-{moment}Z-{self.boxes}.jpg"
+
+    @classmethod
+    def parse(cls, name: str) -> Kept | None:
+        """What ``name`` describes; None for any other file's name."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        try:
+            taken_at = datetime.strptime(match[3], _TIME).replace(tzinfo=timezone.utc)
+        except ValueError:
+            return None
+        return cls(int(match[1]), match[2], taken_at, int(match[4]))
+
+
+def listed(folder: Path) -> tuple[Kept, ...]:
+    """The pictures of a folder, in their order; none where there is no folder."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):  # not made yet, or deleted at this moment
+        return ()
+    found = [one for one in map(Kept.parse, names) if one is not None]
+    return tuple(sorted(found, key=lambda one: one.number))
