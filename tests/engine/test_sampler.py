@@ -65,9 +65,22 @@ def test_a_damaged_image_goes_and_is_named(sampler: Sampler, caplog: pytest.LogC
     assert f"{one.name} is damaged and deleted" in caplog.text
 
 
-def test_no_more_than_the_most_are_kept(sampler: Sampler) -> None:
-    looks = [sampler.offer(frame(seed), 5) for seed in range(1, 8)]
-    assert looks == [Look.KEPT] * 4 + [Look.FULL] * 3
+def test_in_a_full_folder_a_scene_with_more_objects_takes_the_place_of_its_neighbour(sampler: Sampler) -> None:
+    looks = [sampler.offer(frame(seed, minutes=seed), boxes) for seed, boxes in enumerate((5, 5, 5, 5))]
+    assert looks == [Look.KEPT] * 4
+    assert sampler.offer(frame(4, minutes=3.5), 5) is Look.SPARE
+    assert sampler.offer(frame(5, minutes=3.5), 9) is Look.KEPT
+    there = kept.listed(sampler.folder)
+    assert [(one.number, one.boxes) for one in there] == [(0, 5), (1, 5), (2, 5), (4, 9)]
+    assert len(list(sampler.folder.iterdir())) == 4
+
+
+def test_a_lower_limit_is_reached_with_the_next_picture(sampler: Sampler) -> None:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    assert Sampler(sampler.folder, most=2).offer(frame(9, minutes=60), 5) is Look.KEPT
+    assert [one.number for one in kept.listed(sampler.folder)][-1] == 4
+    assert len(kept.listed(sampler.folder)) == 2
 
 
 def test_freezing_makes_a_set_that_no_longer_changes(sampler: Sampler) -> None:
@@ -75,8 +88,8 @@ def test_freezing_makes_a_set_that_no_longer_changes(sampler: Sampler) -> None:
         sampler.offer(frame(seed), 5)
     images = sampler.freeze()
     assert len(images) == 3
-    assert sampler.offer(frame(9), 5) is Look.FULL
-    assert Sampler(sampler.folder, most=9).offer(frame(9), 5) is Look.FULL
+    assert sampler.offer(frame(9), 5) is Look.FROZEN
+    assert Sampler(sampler.folder, most=9).offer(frame(9), 5) is Look.FROZEN
     again = frozen(sampler.folder)
     assert again is not None
     assert again.digest == images.digest

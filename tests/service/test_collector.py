@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import shutil
-import time
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
-from vajra_edge.engine import sampler
-from vajra_edge.errors import CalibrationError
+from vajra_edge.engine import kept, sampler
+from vajra_edge.engine.collected import SPREAD, Collected
 from vajra_edge.frames import Frame
-from vajra_edge.service import collector as module
-from vajra_edge.service.collector import Collected, Collector, ImagesChanged
+from vajra_edge.service.collector import Collector, ImagesChanged
 from vajra_edge.settings import Settings, load
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+SPAN_S = SPREAD * 8 * 10.0
+"""Of the settings below: from the first to the last picture."""
 
 
 def settings(precision: str = "int8", batch: int = 1, **calibration: object) -> Settings:
@@ -25,9 +28,8 @@ def settings(precision: str = "int8", batch: int = 1, **calibration: object) -> 
     )
 
 
-def frame(seed: int, camera: str = "gate") -> Frame:
-    image = tiny.scene(objects=8, seed=seed).image
-    return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), seed, camera)
+def frame(seed: int, camera: str = "gate", at_s: float = 0.0) -> Frame:
+    return Frame(tiny.scene(objects=8, seed=seed).image, 0, NOON + timedelta(seconds=at_s), seed, camera)
 
 
 @pytest.fixture
@@ -37,9 +39,16 @@ def collector(tmp_path: Path) -> Collector:
     return made
 
 
-def feed(collector: Collector, *seeds: int) -> list[object]:
-    """What each frame leads to."""
-    return [collector.keep(frame(seed), 8) for seed in seeds]
+def feed(collector: Collector, *seeds: int, boxes: int = 8, every_s: float = SPAN_S / 7) -> list[object]:
+    """What each frame leads to; eight of them, one a seed, are spread as widely as is asked for."""
+    return [collector.keep(frame(seed, at_s=seed * every_s), boxes) for seed in seeds]
+
+
+def figures(collector: Collector) -> tuple[int, int, bool]:
+    """Images, boxes, frozen."""
+    seen = collector.collected
+    assert seen is not None
+    return seen.images, seen.boxes, seen.frozen
 
 
 def test_a_camera_is_due_at_once_and_then_at_its_interval(collector: Collector):
@@ -47,47 +56,57 @@ def test_a_camera_is_due_at_once_and_then_at_its_interval(collector: Collector):
     assert collector.due("yard", 100.2)
 
 
-def test_it_keeps_what_is_new_until_there_are_enough_and_says_so_once(collector: Collector, tmp_path: Path):
-    assert collector.collected == Collected(0, 8, frozen=False)
+def test_it_keeps_what_is_new_until_nothing_is_lacking_and_says_so_once(collector: Collector, tmp_path: Path):
+    assert figures(collector) == (0, 0, False)
     assert feed(collector, *range(7)) == [None] * 7
-    assert collector.collected == Collected(7, 8, frozen=False)
+    assert figures(collector) == (7, 56, False)
     assert feed(collector, 3, 4) == [None, None]
-    assert collector.collected == Collected(7, 8, frozen=False), "what it has seen is nothing new"
+    assert figures(collector) == (7, 56, False), "what it has seen is nothing new"
     assert feed(collector, 7, 8, 9) == [ImagesChanged(frozen=True), None, None]
-    assert collector.collected == Collected(8, 8, frozen=True)
+    assert figures(collector) == (8, 64, True)
     assert len(sampler.frozen(tmp_path / sampler.FOLDER)) == 8
+
+
+def test_a_full_set_of_one_hour_is_not_frozen_but_thinned_until_it_shows_many(collector: Collector, tmp_path: Path):
+    told = feed(collector, *range(40), every_s=10.0)
+    assert told.count(ImagesChanged(frozen=True)) == 1
+    assert told.index(ImagesChanged(frozen=True)) == SPAN_S / 10.0
+    times_s = [(one.taken_at - NOON).total_seconds() for one in kept.listed(tmp_path / sampler.FOLDER)]
+    assert (len(times_s), times_s[0], times_s[-1]) == (8, 0.0, SPAN_S)
+    assert np.diff(times_s).max() <= SPAN_S / 3
+
+
+def test_empty_scenes_are_not_frozen_and_give_way_to_others(collector: Collector):
+    assert set(feed(collector, *range(12), boxes=0)) == {None}
+    assert figures(collector) == (8, 0, False)
+    assert "waits for 30 boxes on those held out for the gate (0 so far)" in collector.collected.line()
+    assert ImagesChanged(frozen=True) in feed(collector, *range(12, 24), boxes=20)
 
 
 def test_a_restart_goes_on_where_it_was(collector: Collector, tmp_path: Path):
     feed(collector, 0, 1, 2)
     again = Collector(tmp_path)
     again.apply(settings())
-    assert again.collected == Collected(3, 8, frozen=False)
+    assert again.collected == collector.collected
     feed(again, 2, 3)
-    assert again.collected == Collected(4, 8, frozen=False)
+    assert figures(again) == (4, 32, False)
+    assert again.collected.since == NOON
+    assert feed(again, *range(4, 8))[-1] == ImagesChanged(frozen=True)
 
 
 def test_deleting_the_images_starts_anew_and_is_told(collector: Collector, tmp_path: Path):
     feed(collector, *range(8))
     shutil.rmtree(tmp_path / sampler.FOLDER)
     assert feed(collector, 0) == [ImagesChanged(frozen=False)]
-    assert collector.collected == Collected(1, 8, frozen=False)
+    assert figures(collector)[0] <= 1
+    feed(collector, 1, 2)
+    assert figures(collector) == (3, 24, False)
 
 
-def test_a_scene_that_shows_nothing_new_is_done_with_fewer(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setattr(module, "ENOUGH", 3)
-    told = feed(collector, *(seed % 3 for seed in range(module.PATIENCE * 8)))
-    assert told[:-1] == [None] * (module.PATIENCE * 8 - 1)
-    assert told[-1] == ImagesChanged(frozen=True)
-    assert len(sampler.frozen(tmp_path / sampler.FOLDER)) == 3
-
-
-def test_fewer_images_than_a_batch_are_never_enough(collector: Collector, tmp_path: Path):
+def test_fewer_images_than_a_batch_are_never_enough_and_this_is_said(collector: Collector, tmp_path: Path):
     collector.apply(settings(batch=16))
-    with pytest.raises(CalibrationError, match="fewer than the batch of 16"):
-        feed(collector, *range(8))
+    assert set(feed(collector, *range(10))) == {None}
+    assert "max_images = 8 to be raised to the batch of 16" in collector.collected.line()
     assert sampler.frozen(tmp_path / sampler.FOLDER) is None
 
 
@@ -107,16 +126,25 @@ def test_nothing_is_kept_where_int8_does_not_ask_the_cameras(collector: Collecto
 
 
 def test_a_camera_that_shows_nothing_is_named_until_it_does_again(collector: Collector):
-    dark = Frame(np.full((96, 128, 3), 7, np.uint8), 0, datetime.now(timezone.utc), 0, "yard")
+    dark = Frame(np.full((96, 128, 3), 7, np.uint8), 0, NOON, 0, "yard")
     collector.keep(dark, 0)
     feed(collector, 1)
-    assert collector.collected == Collected(1, 8, frozen=False, flat=("yard",))
+    assert figures(collector)[0] == 1
     assert "camera yard shows less than 4 grey levels of contrast" in collector.collected.line()
     collector.keep(frame(2, "yard"), 8)
-    assert collector.collected == Collected(2, 8, frozen=False)
+    assert "contrast" not in collector.collected.line()
 
 
 def test_the_same_settings_again_change_nothing(collector: Collector):
     assert collector.due("gate", 0.0)
     collector.apply(settings())
     assert not collector.due("gate", 1.0)
+
+
+def test_the_line_says_what_there_is_and_what_is_awaited():
+    seen = Collected(40, 512, boxes=90, since=NOON, lacking=("64 images", "pictures of 11.4 hours (2.0 so far)"))
+    assert seen.line() == (
+        "collecting 40 of 512 calibration images for int8, 90 boxes since 2026-11-23 12:00 UTC; "
+        "waits for 64 images and pictures of 11.4 hours (2.0 so far)"
+    )
+    assert replace(seen, images=0, since=None, lacking=()).line() == "collecting 0 of 512 calibration images for int8"

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from vajra_edge.frames import Frame
-from vajra_edge.service.collector import Collected, Collector
+from vajra_edge.service.collector import Collector
 from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.settings import Settings, load
@@ -94,7 +94,7 @@ def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, pos
         pictures.see(frame(tiny.scene(objects=8, seed=seed).image), 8)
         time.sleep(0.05)
     assert posted.get(timeout=10).frozen
-    assert pictures.collected == Collected(8, 8, frozen=True)
+    assert (pictures.collected.images, pictures.collected.boxes, pictures.collected.frozen) == (8, 64, True)
     assert pictures.close(10)
 
 

@@ -33,12 +33,16 @@ class Holdout:
     @classmethod
     def of(cls, images: CalibrationSet) -> Holdout:
         """Split a set."""
-        total = len(images)
-        count = min(max(total // ONE_IN, FEWEST), total // 2, MOST)
-        if count == 0:
+        held = held_out(len(images))
+        if not held:
             return cls(images, None)
-        held = {int(index) for index in np.linspace(0, total - 1, count).round()}
-        return cls(_part(images, set(range(total)) - held), _part(images, held))
+        return cls(_part(images, set(range(len(images))) - held), _part(images, held))
+
+
+def held_out(total: int) -> set[int]:
+    """Which of ``total`` images the gate looks at, by their place in the set."""
+    count = min(max(total // ONE_IN, FEWEST), total // 2, MOST)
+    return {int(index) for index in np.linspace(0, total - 1, count).round()} if count else set()
 
 
 def images_of(request: BuildRequest) -> CalibrationSet:

@@ -1,7 +1,8 @@
 """Sampler: calibration images from the device's own cameras, for those who have no data set of the scene.
 
-Pictures that show something new are kept until there are enough; then the folder is frozen: from that moment it is a
-``CalibrationSet`` with a digest, and takes part in the fingerprint. Deleting the folder starts anew.
+Pictures that show something new are kept, and in a full folder take the place of others, until what is there does for
+the gate (``collected``); then the folder is frozen: from that moment it is a ``CalibrationSet`` with a digest and takes
+part in the fingerprint. Deleting the folder starts anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vajra_edge import durable
 from vajra_edge.engine import calibration, kept, thumbnail
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.kept import Kept
+from vajra_edge.engine.thinning import superfluous
 from vajra_edge.errors import CalibrationError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings
@@ -39,7 +41,8 @@ class Look(str, Enum):
     KEPT = "kept"
     ALIKE = "shows nothing new"
     FLAT = "shows too little contrast"
-    FULL = "finds the set full"
+    SPARE = "shows less than the pictures that are there"
+    FROZEN = "finds the set frozen"
 
 
 class Sampler:
@@ -47,7 +50,7 @@ class Sampler:
 
     Args:
         folder: below the state directory; created when the first image is kept.
-        most: images after which nothing more is taken.
+        most: images that are there at one time.
     """
 
     def __init__(self, folder: Path, *, most: int) -> None:
@@ -66,19 +69,23 @@ class Sampler:
             StoreError: the disk refuses.
             CalibrationError: the image cannot be encoded.
         """
-        there = self._readable()
-        if (self.folder / FROZEN).is_file() or len(there) >= self.most:
-            return Look.FULL
+        if (self.folder / FROZEN).is_file():
+            return Look.FROZEN
         mine = thumbnail.thumbnail(frame.image)
         if thumbnail.contrast(mine) < thumbnail.LEAST_CONTRAST:
             return Look.FLAT
+        there = self._readable()
         if not thumbnail.shows_new(mine, tuple(self._thumbnails.values())):
             return Look.ALIKE
         number = there[-1].number + 1 if there else 0
         new = Kept(number, frame.camera, frame.taken_at, boxes)
-        self._write(new.name, _encode(frame))
-        self._thumbnails[new.name] = mine
-        return Look.KEPT
+        leave = superfluous((*there, new), self.most)
+        if new not in leave:
+            self._write(new.name, _encode(frame))
+            self._thumbnails[new.name] = mine
+        for one in leave:
+            self._delete(one.name)
+        return Look.SPARE if new in leave else Look.KEPT
 
     def freeze(self, batch: int = 1) -> CalibrationSet:
         """From now on the folder is a calibration set and takes no more images.
@@ -102,11 +109,14 @@ class Sampler:
             mine = thumbnail.of_file(path) if mine is None else mine
             if mine is None:
                 log.warning("calibration image %s is damaged and deleted", path)
-                with durable.reported(self.folder, "written"):
-                    path.unlink(missing_ok=True)
+                self._delete(one.name)
             else:
                 self._thumbnails[one.name] = mine
         return tuple(one for one in there if one.name in self._thumbnails)
+
+    def _delete(self, name: str) -> None:
+        with durable.reported(self.folder, "written"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _write(self, name: str, content: bytes) -> None:
         with durable.reported(self.folder, "written"):

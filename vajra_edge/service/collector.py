@@ -1,12 +1,13 @@
-"""Collector: keeps frames of the device's own cameras until there are enough of them to calibrate INT8."""
+"""Collector: keeps frames of the device's own cameras until they do for calibrating INT8, and then freezes them."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vajra_edge.engine import kept, sampler
+from vajra_edge.engine import sampler
+from vajra_edge.engine.collected import Collected
 from vajra_edge.engine.sampler import Look, Sampler
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.thumbnail import LEAST_CONTRAST
@@ -15,41 +16,12 @@ from vajra_edge.settings import CalibrationSettings, Settings
 
 log = logging.getLogger(__name__)
 
-ENOUGH = 64
-"""Images that do where no more come: a static camera has few different ones to give."""
-
-PATIENCE = 4
-"""Times ``max_images`` looks, since the start, after which ``ENOUGH`` images do: 11 hours of one camera by default."""
-
 
 @dataclass(frozen=True)
 class ImagesChanged:
     """Event: the calibration images are complete (``frozen``), or were deleted; another plan is wanted now."""
 
     frozen: bool
-
-
-@dataclass(frozen=True)
-class Collected:
-    """How far it got.
-
-    Attributes:
-        images: kept so far.
-        most: after which the set is frozen.
-        frozen: it is; nothing more is kept.
-        flat: cameras whose last picture had too little contrast to be kept.
-    """
-
-    images: int
-    most: int
-    frozen: bool
-    flat: tuple[str, ...] = ()
-
-    def line(self) -> str:
-        """For the status: what is collected, and what keeps it from going on."""
-        said = [f"collecting {self.images} of {self.most} calibration images for int8"]
-        said += [f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self.flat]
-        return "; ".join(said)
 
 
 @dataclass(frozen=True)
@@ -72,8 +44,7 @@ class Collector:
         self._folder = state_dir / sampler.FOLDER
         self._wanted: _Wanted | None = None
         self._due_s: dict[str, float] = {}
-        self._looks = 0
-        self._flat: set[str] = set()
+        self._flat: tuple[str, ...] = ()
         self._seen: Collected | None = None
 
     @property
@@ -89,8 +60,7 @@ class Collector:
         wanted = _Wanted(calibration, settings.engine.batch, images) if asked else None
         if wanted != self._wanted:
             self._due_s = {}
-            self._flat = set()
-            self._looks = 0
+            self._flat = ()
             self._seen = self._look(wanted) if wanted else None
             self._wanted = wanted
 
@@ -103,7 +73,7 @@ class Collector:
         return True
 
     def keep(self, frame: Frame, boxes: int) -> ImagesChanged | None:
-        """Keep a frame that is due if it shows something new, and freeze the set once there are enough.
+        """Keep a frame that is due if it shows something new, and freeze the set once it lacks nothing.
 
         Waits for the disk: called on a desk.
 
@@ -113,32 +83,27 @@ class Collector:
 
         Raises:
             StoreError: the disk refuses.
-            CalibrationError: the image cannot be encoded, or there are fewer than the engine's batch.
+            CalibrationError: the image cannot be encoded.
         """
         wanted, before = self._wanted, self._seen
         if wanted is None:
             return None
-        if not (self._folder / sampler.FROZEN).is_file():
-            self._looks += 1
-            self._note(frame.camera, wanted.images.offer(frame, boxes))
-            if self._suffice(images := len(kept.listed(self._folder)), wanted):
-                log.info("the calibration set is complete: %d images of the cameras", images)
-                wanted.images.freeze(wanted.batch)
-        self._seen = self._look(wanted)
-        changed = before is not None and before.frozen != self._seen.frozen
-        return ImagesChanged(self._seen.frozen) if changed else None
+        self._note(frame.camera, wanted.images.offer(frame, boxes))
+        seen = self._look(wanted)
+        if not seen.frozen and not seen.lacking:
+            wanted.images.freeze(wanted.batch)
+            seen = self._look(wanted)
+            log.info("the calibration set is complete: %d images of the cameras", seen.images)
+        self._seen = seen
+        return ImagesChanged(seen.frozen) if before is not None and before.frozen != seen.frozen else None
 
     def _note(self, camera: str, look: Look) -> None:
         if (look is Look.FLAT) == (camera in self._flat):
             return
-        self._flat ^= {camera}
+        self._flat = tuple(sorted({*self._flat} ^ {camera}))
         seen = "is dark or covered" if look is Look.FLAT else "shows something again"
         log.info("camera %s %s: calibration needs %.0f grey levels of contrast", camera, seen, LEAST_CONTRAST)
 
-    def _suffice(self, images: int, wanted: _Wanted) -> bool:
-        most = wanted.settings.max_images
-        return images >= most or (images >= max(ENOUGH, wanted.batch) and self._looks >= PATIENCE * most)
-
     def _look(self, wanted: _Wanted) -> Collected:
-        images, frozen = len(kept.listed(self._folder)), (self._folder / sampler.FROZEN).is_file()
-        return Collected(images, wanted.settings.max_images, frozen, tuple(sorted(self._flat)))
+        flat = (f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat)
+        return replace(Collected.of(self._folder, wanted.settings, wanted.batch), notes=tuple(flat))

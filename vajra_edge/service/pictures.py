@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from vajra_edge.engine.collected import Collected
 from vajra_edge.frames import Frame
-from vajra_edge.service.collector import Collected, Collector
+from vajra_edge.service.collector import Collector
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.settings import Settings

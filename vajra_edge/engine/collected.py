@@ -1,0 +1,103 @@
+"""Collected: how far the cameras' calibration pictures got, and what they lack before they can be frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from vajra_edge.engine import kept, sampler
+from vajra_edge.engine.holdout import held_out
+from vajra_edge.engine.kept import Kept
+from vajra_edge.engine.verify import LEAST_BOXES
+from vajra_edge.settings import CalibrationSettings
+
+ENOUGH = 64
+"""Images that do, where no more come: a static camera has few different ones to give."""
+
+BOXES = math.ceil(1.5 * LEAST_BOXES)
+"""In the held-out part. The reference, and the weights of another day, will not find the very same boxes."""
+
+SPREAD = 4
+"""Times ``max_images`` * ``sample_s`` between the first and the last picture, however many cameras there are: 11 hours
+by default, so that a set that began by day has seen the night, or the other way round."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What is in the folder.
+
+    Attributes:
+        images: kept so far.
+        most: that are kept at one time.
+        boxes: objects in them, as the serving plan found them.
+        since: UTC of the first one; None while there is none.
+        frozen: they are a set; nothing more is kept.
+        lacking: why they are not frozen yet, in words; empty once they may be, or are.
+        notes: what keeps cameras from giving more, in words; known to the daemon alone.
+    """
+
+    images: int
+    most: int
+    boxes: int = 0
+    since: datetime | None = None
+    frozen: bool = False
+    lacking: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, settings: CalibrationSettings, batch: int) -> Collected:
+        """Look at a folder.
+
+        Args:
+            folder: where the sampler keeps them.
+            settings: how many, and how often.
+            batch: of the engine that is to be calibrated.
+        """
+        there = kept.listed(folder)
+        frozen = (folder / sampler.FROZEN).is_file()
+        return cls(
+            images=len(there),
+            most=settings.max_images,
+            boxes=sum(one.boxes for one in there),
+            since=min((one.taken_at for one in there), default=None),
+            frozen=frozen,
+            lacking=() if frozen else lacking(there, settings, batch),
+        )
+
+    def line(self) -> str:
+        """In one line, for the status."""
+        said = f"collecting {self.images} of {self.most} calibration images for int8"
+        if self.since is not None:
+            said += f", {self.boxes} boxes since {self.since:%Y-%m-%d %H:%M} UTC"
+        waits = (f"waits for {' and '.join(self.lacking)}",) if self.lacking else ()
+        return "; ".join((said, *waits, *self.notes))
+
+
+def lacking(there: Sequence[Kept], settings: CalibrationSettings, batch: int) -> tuple[str, ...]:
+    """What pictures lack before the gate can judge an INT8 plan by them; nothing where they do.
+
+    Args:
+        there: the pictures in their order.
+        settings: how many there may be, and how often.
+        batch: of the engine that is to be calibrated.
+    """
+    if settings.max_images < batch:
+        return (f"[calibration] max_images = {settings.max_images} to be raised to the batch of {batch}",)
+    images = max(min(ENOUGH, settings.max_images), batch)
+    judged = held_out(len(there))
+    boxes = sum(one.boxes for number, one in enumerate(there) if number in judged)
+    hours, hours_there = SPREAD * settings.max_images * settings.sample_s / 3600, _hours(there)
+    wants = {
+        f"{images} images": len(there) < images,
+        f"{BOXES} boxes on those held out for the gate ({boxes} so far)": boxes < BOXES,
+        f"pictures of {hours:.1f} hours ({hours_there:.1f} so far)": hours_there < hours,
+    }
+    return tuple(said for said, missing in wants.items() if missing)
+
+
+def _hours(there: Sequence[Kept]) -> float:
+    times = [one.taken_at for one in there]
+    return (max(times) - min(times)).total_seconds() / 3600 if times else 0.0
