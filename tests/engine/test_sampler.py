@@ -102,11 +102,45 @@ def test_too_few_images_cannot_be_frozen(sampler: Sampler) -> None:
     assert frozen(sampler.folder) is None
 
 
-def test_a_damaged_list_says_how_to_go_on(sampler: Sampler) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "", "7"])
+def test_a_damaged_list_says_how_to_go_on(sampler: Sampler, content: str) -> None:
     sampler.offer(frame(1), 5)
-    (sampler.folder / FROZEN).write_text("{")
-    with pytest.raises(CalibrationError, match=r"delete .* to collect anew"):
+    (sampler.folder / FROZEN).write_text(content)
+    with pytest.raises(CalibrationError, match=r"run 'vajra-edge calibration --delete' to collect anew"):
         frozen(sampler.folder)
+
+
+@pytest.fixture
+def frozen_four(sampler: Sampler) -> list[Path]:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    sampler.freeze()
+    return [sampler.folder / one.name for one in kept.listed(sampler.folder)]
+
+
+def test_what_is_left_of_a_frozen_set_is_used(frozen_four: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    frozen_four[1].unlink()
+    frozen_four[2].write_bytes(frozen_four[2].read_bytes()[:-100])
+    left = frozen(frozen_four[0].parent)
+    assert left is not None
+    assert [entry.path for entry in left.pictures.entries] == [frozen_four[0], frozen_four[3]]
+    assert len(list(left.inputs((64, 64)))) == 2
+    assert "2 of the 4 frozen calibration images are missing or damaged" in caplog.text
+
+
+def test_less_than_half_of_a_frozen_set_is_said_and_not_used(frozen_four: list[Path]) -> None:
+    for path in frozen_four[:3]:
+        path.unlink()
+    with pytest.raises(CalibrationError, match=r"1 of the 4 .* are left; restore them, or run 'vajra-edge calibration"):
+        frozen(frozen_four[0].parent)
+
+
+def test_an_image_that_is_damaged_before_freezing_is_not_listed(sampler: Sampler) -> None:
+    for seed in range(3):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    again = Sampler(sampler.folder, most=4)
+    (sampler.folder / kept.listed(sampler.folder)[0].name).write_bytes(b"")
+    assert len(again.freeze()) == 2
 
 
 def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
@@ -125,5 +159,8 @@ def test_the_wanted_set_is_the_named_one_or_the_frozen_one(tmp_path: Path) -> No
     found = wanted_set(settings, tmp_path, 1)
     assert found is not None
     assert found.digest == images.digest
+    off = wanted_set(CalibrationSettings(cameras=False), tmp_path, 1)
+    assert off is not None
+    assert off.digest == images.digest, "the switch ends collecting, not the use of what was collected"
     named = wanted_set(CalibrationSettings(data=sampler.folder), tmp_path, 1)
     assert named is not None

@@ -103,6 +103,14 @@ def test_deleting_the_images_starts_anew_and_is_told(collector: Collector, tmp_p
     assert figures(collector) == (3, 24, False)
 
 
+def test_one_image_deleted_from_a_frozen_set_is_told_once_and_not_replaced(collector: Collector, tmp_path: Path):
+    feed(collector, *range(8))
+    (tmp_path / sampler.FOLDER / kept.listed(tmp_path / sampler.FOLDER)[3].name).unlink()
+    assert feed(collector, 8, 9) == [ImagesChanged(frozen=True), None]
+    assert figures(collector) == (7, 56, True)
+    assert len(sampler.frozen(tmp_path / sampler.FOLDER)) == 7
+
+
 def test_fewer_images_than_a_batch_are_never_enough_and_this_is_said(collector: Collector, tmp_path: Path):
     collector.apply(settings(batch=16))
     assert set(feed(collector, *range(10))) == {None}

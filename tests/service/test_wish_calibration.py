@@ -103,6 +103,14 @@ def test_images_change_nothing_until_they_are_frozen_and_then_everything(
     assert wishes.work_out(settings()).fingerprint == wish.fingerprint
 
 
+def test_switching_the_cameras_off_leaves_a_frozen_set_and_its_plan(wishes: Wishes, settings: Make, tmp_path: Path):
+    collect(tmp_path / "state", range(8)).freeze()
+    wish = wishes.work_out(settings())
+    off = wishes.work_out(settings(cameras=False))
+    assert off.request.spec.precision is Precision.INT8
+    assert off.fingerprint == wish.fingerprint
+
+
 def test_named_images_are_wanted_at_once_and_other_images_are_another_plan(
     wishes: Wishes, settings: Make, tmp_path: Path
 ):

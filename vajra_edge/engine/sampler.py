@@ -7,6 +7,7 @@ part in the fingerprint. Deleting the folder starts anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from enum import Enum
@@ -33,6 +34,10 @@ FOLDER = "calibration/cameras"
 FROZEN = "frozen.json"
 
 JPEG_QUALITY = 95
+
+SOURCE = "the device's cameras"
+
+ANEW = "run 'vajra-edge calibration --delete' to collect anew"
 
 
 class Look(str, Enum):
@@ -81,6 +86,8 @@ class Sampler:
         new = Kept(number, frame.camera, frame.taken_at, boxes)
         leave = superfluous((*there, new), self.most)
         if new not in leave:
+            with durable.reported(self.folder, "written"):
+                durable.make_folder(self.folder)
             self._write(new.name, _encode(frame))
             self._thumbnails[new.name] = mine
         for one in leave:
@@ -94,9 +101,11 @@ class Sampler:
             CalibrationError: fewer images than ``batch``.
             StoreError: the disk refuses.
         """
-        names = [one.name for one in kept.listed(self.folder)]
-        images = calibration.of_files("the device's cameras", tuple(self.folder / name for name in names), batch)
-        self._write(FROZEN, json.dumps(names).encode())
+        paths = tuple(self.folder / one.name for one in self._readable())
+        images = calibration.of_files(SOURCE, paths, batch)
+        with durable.reported(self.folder, "read"):
+            digests = {path.name: _digest(path) for path in paths}
+        self._write(FROZEN, json.dumps(digests).encode())
         return images
 
     def _readable(self) -> tuple[Kept, ...]:
@@ -120,7 +129,6 @@ class Sampler:
 
     def _write(self, name: str, content: bytes) -> None:
         with durable.reported(self.folder, "written"):
-            durable.make_folder(self.folder)
             durable.replace(self.folder / name, content, self.folder)
 
 
@@ -132,28 +140,48 @@ def _encode(frame: Frame) -> bytes:
 
 
 def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
-    """The images that ``freeze`` listed; None while collecting goes on.
+    """The images that ``freeze`` listed and that are still as they were; None while collecting goes on.
 
     Raises:
-        CalibrationError: the list is damaged, or has fewer images than ``batch``.
+        CalibrationError: the list is damaged, or less than half of the images are left, or fewer than ``batch``.
     """
     path = folder / FROZEN
     if not path.is_file():
         return None
     try:
-        names = json.loads(path.read_bytes())
-        paths = tuple(folder / name for name in names if Kept.parse(name))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CalibrationError(f"{path} is damaged", remedy=f"delete {folder} to collect anew", path=path) from error
-    return calibration.of_files("the device's cameras", paths, batch)
+        digests = {str(name): str(digest) for name, digest in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CalibrationError(f"{path} is damaged", remedy=ANEW, path=path) from error
+    left = tuple(folder / name for name, digest in digests.items() if Kept.parse(name) and _is(folder / name, digest))
+    if len(left) < len(digests):
+        log.warning(
+            "%d of the %d frozen calibration images are missing or damaged", len(digests) - len(left), len(digests)
+        )
+    if len(left) * 2 < len(digests) or not left:
+        said = f"{len(left)} of the {len(digests)} calibration images that were frozen in {folder} are left"
+        raise CalibrationError(said, remedy=f"restore them, or {ANEW}", path=path, images=len(left))
+    return calibration.of_files(SOURCE, left, batch)
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return _digest(path) == digest
+    except OSError:
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int) -> CalibrationSet | None:
-    """The images that the settings name; None where they are still being collected, or nothing is named.
+    """The images that the settings name, or those of the cameras once they are frozen; None where there are neither.
+
+    ``[calibration] cameras`` says whether any are collected; what is frozen stays of use until it is deleted.
 
     Raises:
         CalibrationError: the source cannot be used, or is too small.
     """
     if settings.data is not None:
         return CalibrationSet.collect(settings.data, fraction=settings.fraction, most=settings.max_images, batch=batch)
-    return frozen(state_dir / FOLDER, batch) if settings.cameras else None
+    return frozen(state_dir / FOLDER, batch)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImagesChanged:
-    """Event: the calibration images are complete (``frozen``), or were deleted; another plan is wanted now."""
+    """Event: the calibration images are complete (``frozen``), or some or all were deleted: is another plan wanted?"""
 
     frozen: bool
 
@@ -95,7 +95,7 @@ class Collector:
             seen = self._look(wanted)
             log.info("the calibration set is complete: %d images of the cameras", seen.images)
         self._seen = seen
-        return ImagesChanged(seen.frozen) if before is not None and before.frozen != seen.frozen else None
+        return ImagesChanged(seen.frozen) if before is not None and _set_of(before) != _set_of(seen) else None
 
     def _note(self, camera: str, look: Look) -> None:
         if (look is Look.FLAT) == (camera in self._flat):
@@ -107,3 +107,8 @@ class Collector:
     def _look(self, wanted: _Wanted) -> Collected:
         flat = (f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat)
         return replace(Collected.of(self._folder, wanted.settings, wanted.batch), notes=tuple(flat))
+
+
+def _set_of(seen: Collected) -> tuple[bool, int]:
+    """What a wish depends on: whether there is a set, and how many images are left of it."""
+    return seen.frozen, seen.images if seen.frozen else 0
