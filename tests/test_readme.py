@@ -49,7 +49,7 @@ def test_the_two_commands_are_there():
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "demo", "rebuild", "status", "watch", "doctor", "bench", "export", "val", "predict"]
+    "verb", ["run", "demo", "rebuild", "status", "calibration", "watch", "doctor", "bench", "export", "val", "predict"]
 )
 def test_every_verb_is_explained(verb):
     assert f"vajra-edge {verb}" in README

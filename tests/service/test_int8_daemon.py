@@ -17,6 +17,7 @@ import pytest
 import tiny
 from station import Station, wait_for
 
+from vajra_edge.__main__ import main
 from vajra_edge.engine import sampler
 from vajra_edge.publish.subscription import Subscription
 from vajra_edge.service import plans
@@ -90,6 +91,17 @@ def test_images_may_be_deleted_after_their_work_is_done(quantizable: Station):
     assert status["reason"] == ""
     assert jobs(station) == 1
     assert not (station.state_dir / sampler.FOLDER).exists()
+
+
+def test_images_deleted_under_a_running_daemon_are_collected_anew_while_their_plan_serves(quantizable: Station):
+    station = quantizable.start()
+    old = station.until(lambda status: (status["engine"]["serving"] or {}).get("precision") == "int8")
+    station.write(calibration={"sample_s": 0.4})
+    assert main(["calibration", "--config", str(station.config), "--delete"]) == 0
+    anew = station.until(lambda status: "of 8 calibration images for int8" in status["engine"]["calibration"])
+    assert anew["phase"] == "serving"
+    assert anew["engine"]["serving"]["fingerprint"] == old["engine"]["serving"]["fingerprint"]
+    wait_for(lambda: len(list((station.state_dir / sampler.FOLDER).glob("*.jpg"))) > 1)
 
 
 def test_int8_without_images_and_without_cameras_says_what_to_set(quantizable: Station):

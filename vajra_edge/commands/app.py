@@ -102,6 +102,18 @@ def status(config: Config = DEFAULT_PATH, json_: Json = False) -> None:
 
 
 @app.command()
+def calibration(
+    config: Config = DEFAULT_PATH,
+    delete: Annotated[bool, typer.Option("--delete", help="delete the images; INT8 then collects anew")] = False,
+    json_: Json = False,
+) -> None:
+    """What the cameras gave to calibrate INT8 with: how much, where, since when, and what is still awaited."""
+    from vajra_edge.commands import calibration as verb
+
+    raise typer.Exit(verb.calibration(config, delete=delete, as_json=json_))
+
+
+@app.command()
 def watch(
     config: Config = DEFAULT_PATH,
     json_: Json = False,

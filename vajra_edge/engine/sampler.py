@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
+import uuid
 from enum import Enum
 from pathlib import Path
 
@@ -32,6 +34,8 @@ FOLDER = "calibration/cameras"
 """Below the state directory."""
 
 FROZEN = "frozen.json"
+
+DELETED = ".deleted-"
 
 JPEG_QUALITY = 95
 
@@ -161,6 +165,21 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
         said = f"{len(left)} of the {len(digests)} calibration images that were frozen in {folder} are left"
         raise CalibrationError(said, remedy=f"restore them, or {ANEW}", path=path, images=len(left))
     return calibration.of_files(SOURCE, left, batch)
+
+
+def delete(folder: Path) -> None:
+    """Remove all images and their list: for whoever looks meanwhile, in one step.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    aside = folder.with_name(f"{folder.name}{DELETED}{uuid.uuid4().hex}")
+    with durable.reported(folder, "deleted"):
+        if folder.is_dir():
+            folder.rename(aside)
+            durable.sync_folder(folder.parent)
+        for rest in folder.parent.glob(f"{folder.name}{DELETED}*"):  # one may be left of a deletion that was cut short
+            shutil.rmtree(rest)
 
 
 def _is(path: Path, digest: str) -> bool:
