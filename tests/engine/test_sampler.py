@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vajra_edge.engine import kept
+from vajra_edge.engine import sampler as module
 from vajra_edge.engine.sampler import FOLDER, FROZEN, Look, Sampler, frozen, wanted_set
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.frames import Frame
@@ -147,6 +149,14 @@ def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         Sampler(tmp_path / "file" / "cameras", most=4).offer(frame(1), 5)
+
+
+def test_a_disk_that_is_almost_full_is_left_to_others(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=(200 << 20)))
+    with pytest.raises(StoreError, match="200 MiB are free, and images leave 256 to others; free space on that disk"):
+        sampler.offer(frame(1), 5)
+    monkeypatch.undo()
+    assert sampler.offer(frame(1), 5) is Look.KEPT
 
 
 def test_the_wanted_set_is_the_named_one_or_the_frozen_one(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,6 +145,40 @@ def test_a_camera_that_shows_nothing_is_named_until_it_does_again(collector: Col
     assert "camera yard shows less than 4 grey levels of contrast" in collector.collected.line()
     collector.keep(frame(2, "yard"), 8)
     assert "contrast" not in collector.collected.line()
+
+
+def test_a_full_disk_is_said_once_and_collecting_goes_on_when_there_is_space(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    feed(collector, 0)
+    for free_mib in (100, 90, 80):
+        monkeypatch.setattr(sampler.shutil, "disk_usage", lambda _, free=free_mib: SimpleNamespace(free=free << 20))
+        assert feed(collector, 1, 2) == [None, None]
+    assert figures(collector)[0] == 1
+    assert "100 MiB are free" in collector.collected.line()
+    assert caplog.text.count("no calibration images are kept") == 1
+    monkeypatch.undo()
+    feed(collector, 3)
+    assert figures(collector)[0] == 2
+    assert "free" not in collector.collected.line()
+    assert caplog.text.count("calibration images are kept again") == 1
+
+
+def test_a_write_that_fails_is_said_once_a_reason(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(code: int) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(sampler.durable, "replace", refuse)
+        assert feed(collector, 0, 1, 2) == [None] * 3
+
+    fail(errno.ENOSPC)
+    fail(errno.EROFS)
+    assert caplog.text.count("no calibration images are kept") == 2
+    assert "Read-only file system; mount that disk writable" in collector.collected.line()
 
 
 def test_the_same_settings_again_change_nothing(collector: Collector):

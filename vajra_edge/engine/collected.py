@@ -36,7 +36,7 @@ class Collected:
         since: UTC of the first one; None while there is none.
         frozen: they are a set; nothing more is kept.
         lacking: why they are not frozen yet, in words; empty once they may be, or are.
-        notes: what keeps cameras from giving more, in words; known to the daemon alone.
+        notes: what keeps pictures from being kept, in words; known to the daemon alone.
     """
 
     images: int

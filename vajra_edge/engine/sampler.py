@@ -7,6 +7,7 @@ part in the fingerprint. Deleting the folder starts anew.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ from vajra_edge.engine import calibration, kept, thumbnail
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.kept import Kept
 from vajra_edge.engine.thinning import superfluous
-from vajra_edge.errors import CalibrationError
+from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings
 
@@ -34,6 +35,9 @@ FOLDER = "calibration/cameras"
 """Below the state directory."""
 
 FROZEN = "frozen.json"
+
+LEAST_FREE_BYTES = 256 << 20
+"""Images leave this much of the disk to what matters more: a plan, the journal, the system."""
 
 DELETED = ".deleted-"
 
@@ -75,7 +79,7 @@ class Sampler:
             boxes: objects that were found in it.
 
         Raises:
-            StoreError: the disk refuses.
+            StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``.
             CalibrationError: the image cannot be encoded.
         """
         if (self.folder / FROZEN).is_file():
@@ -92,6 +96,7 @@ class Sampler:
         if new not in leave:
             with durable.reported(self.folder, "written"):
                 durable.make_folder(self.folder)
+            self._require_space()
             self._write(new.name, _encode(frame))
             self._thumbnails[new.name] = mine
         for one in leave:
@@ -126,6 +131,17 @@ class Sampler:
             else:
                 self._thumbnails[one.name] = mine
         return tuple(one for one in there if one.name in self._thumbnails)
+
+    def _require_space(self) -> None:
+        with durable.reported(self.folder, "written"):
+            free_bytes = shutil.disk_usage(self.folder).free
+        if free_bytes < LEAST_FREE_BYTES:
+            raise StoreError(
+                f"{self.folder}: {free_bytes >> 20} MiB are free, and images leave {LEAST_FREE_BYTES >> 20} to others",
+                remedy="free space on that disk",
+                path=self.folder,
+                errno=errno.ENOSPC,
+            )
 
     def _delete(self, name: str) -> None:
         with durable.reported(self.folder, "written"):

@@ -11,6 +11,7 @@ from vajra_edge.engine.collected import Collected
 from vajra_edge.engine.sampler import Look, Sampler
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.thumbnail import LEAST_CONTRAST
+from vajra_edge.errors import StoreError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings, Settings
 
@@ -45,6 +46,7 @@ class Collector:
         self._wanted: _Wanted | None = None
         self._due_s: dict[str, float] = {}
         self._flat: tuple[str, ...] = ()
+        self._refused: StoreError | None = None
         self._seen: Collected | None = None
 
     @property
@@ -60,7 +62,7 @@ class Collector:
         wanted = _Wanted(calibration, settings.engine.batch, images) if asked else None
         if wanted != self._wanted:
             self._due_s = {}
-            self._flat = ()
+            self._flat, self._refused = (), None
             self._seen = self._look(wanted) if wanted else None
             self._wanted = wanted
 
@@ -75,27 +77,40 @@ class Collector:
     def keep(self, frame: Frame, boxes: int) -> ImagesChanged | None:
         """Keep a frame that is due if it shows something new, and freeze the set once it lacks nothing.
 
-        Waits for the disk: called on a desk.
+        Waits for the disk: called on a desk. A disk that refuses is said once, until it takes images again.
 
         Args:
             frame: of any camera.
             boxes: objects that were found in it.
 
         Raises:
-            StoreError: the disk refuses.
             CalibrationError: the image cannot be encoded.
         """
         wanted, before = self._wanted, self._seen
         if wanted is None:
             return None
-        self._note(frame.camera, wanted.images.offer(frame, boxes))
+        try:
+            self._take(wanted, frame, boxes)
+        except StoreError as error:
+            self._refuse(error)
+        seen = self._seen = self._look(wanted)
+        return ImagesChanged(seen.frozen) if before is not None and _set_of(before) != _set_of(seen) else None
+
+    def _take(self, wanted: _Wanted, frame: Frame, boxes: int) -> None:
+        look = wanted.images.offer(frame, boxes)
+        self._note(frame.camera, look)
+        if look is Look.KEPT and self._refused is not None:
+            log.info("calibration images are kept again")
+            self._refused = None
         seen = self._look(wanted)
         if not seen.frozen and not seen.lacking:
             wanted.images.freeze(wanted.batch)
-            seen = self._look(wanted)
             log.info("the calibration set is complete: %d images of the cameras", seen.images)
-        self._seen = seen
-        return ImagesChanged(seen.frozen) if before is not None and _set_of(before) != _set_of(seen) else None
+
+    def _refuse(self, error: StoreError) -> None:
+        if self._refused is None or self._refused.values.get("errno") != error.values.get("errno"):
+            log.warning("no calibration images are kept: %s", error)
+            self._refused = error
 
     def _note(self, camera: str, look: Look) -> None:
         if (look is Look.FLAT) == (camera in self._flat):
@@ -105,8 +120,9 @@ class Collector:
         log.info("camera %s %s: calibration needs %.0f grey levels of contrast", camera, seen, LEAST_CONTRAST)
 
     def _look(self, wanted: _Wanted) -> Collected:
-        flat = (f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat)
-        return replace(Collected.of(self._folder, wanted.settings, wanted.batch), notes=tuple(flat))
+        notes = [f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat]
+        notes += [str(self._refused)] if self._refused else []
+        return replace(Collected.of(self._folder, wanted.settings, wanted.batch), notes=tuple(notes))
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:
