@@ -21,7 +21,7 @@ from vajra_edge.engine.drift import Drift, drift
 from vajra_edge.engine.observation import Observe, observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.replay import Replay
-from vajra_edge.engine.sensitivity import LIMIT, Choice, Clock, Point
+from vajra_edge.engine.sensitivity import WORST, Choice, Clock, Point
 from vajra_edge.errors import CalibrationError, VerifyError
 from vajra_edge.graph import half, placement, qdq, qlinear, switches
 from vajra_edge.graph.macs import elements, macs_by_layer
@@ -222,12 +222,12 @@ class _Lab:
 
 
 def _require_faithful(point: Point, notes: Notes) -> None:
-    """The gate counts boxes and would let pass what costs points; see ``sensitivity.LIMIT``."""
-    if point.drift.within(LIMIT):
+    """The gate counts boxes and would let pass what costs points; see ``sensitivity.WORST``."""
+    if point.drift.within(WORST):
         return
     raise VerifyError(
         f"int8 drifts from FP32 by {point.drift.score:.3f} in scores and {point.drift.box:.3f} in boxes with "
-        f"{point.share:.0%} of the multiply-adds in it, over the limits of {LIMIT.score:g} and {LIMIT.box:g}",
+        f"{point.share:.0%} of the multiply-adds in it, over the limits of {WORST.score:g} and {WORST.box:g}",
         remedy="choose a higher precision, or calibrate on images of the scene",
         notes={"int8": notes},
     )
