@@ -59,17 +59,17 @@ def test_the_memory_of_a_build_is_the_childs_and_each_stage_says_its_peak(builde
     assert grown_bytes < 20 * MB, "the daemon pays nothing"
 
 
-def test_a_calibration_source_that_fails_on_its_seventh_image_fails_the_build_for_good(
-    builder: Builder, posted, tmp_path: Path
-):
+def int8_request(tmp_path: Path, broken: str | None = None) -> BuildRequest:
+    """Of a network that is calibrated in seconds, on 16 pictures."""
     weights, images = tmp_path / "tiny.onnx", tmp_path / "images"
     weights.write_bytes(tiny.network(channels=16))
     images.mkdir()
     for number in range(16):
         cv2.imwrite(str(images / f"{number:02}.png"), tiny.scene(objects=8, seed=number).image)
-    (images / "06.png").write_bytes(b"no picture")
+    if broken is not None:
+        (images / broken).write_bytes(b"no picture")
     calibration = CalibrationSettings(data=images)
-    request = BuildRequest(
+    return BuildRequest(
         weights,
         weights_digest(weights),
         "onnxruntime",
@@ -80,6 +80,27 @@ def test_a_calibration_source_that_fails_on_its_seventh_image_fails_the_build_fo
         calibration_digest=sampler.wanted_set(calibration, tmp_path / "state", 1).digest,
         threads=1,
     )
+
+
+def test_calibration_too_is_paid_by_the_child_and_says_its_peak(builder: Builder, posted, tmp_path: Path):
+    request = int8_request(tmp_path)
+    before_bytes = resident_bytes()
+    builder.start(1, request)
+    end = end_of(posted)
+    grown_bytes = resident_bytes() - before_bytes
+    assert isinstance(end, BuildSucceeded), end
+    stages = EngineStore(request.state_dir, 1 << 30).get(end.fingerprint).manifest.notes["stages"]
+    peaks = {name: stage["peak_rss_bytes"] for name, stage in stages.items()}
+    assert list(peaks) == ["load", "simplify", "calibrate", "build", "verify"]
+    assert list(peaks.values()) == sorted(peaks.values())
+    assert peaks["simplify"] < peaks["calibrate"] <= end.peak_rss_bytes
+    assert grown_bytes < 20 * MB, "the daemon pays nothing"
+
+
+def test_a_calibration_source_that_fails_on_its_seventh_image_fails_the_build_for_good(
+    builder: Builder, posted, tmp_path: Path
+):
+    request = int8_request(tmp_path, broken="06.png")
     builder.start(1, request)
     end = end_of(posted)
     assert isinstance(end, BuildFailed)
