@@ -17,7 +17,7 @@ from vajra_edge.engine.backend import Built, Progress, Report, Runner
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import prepare
 from vajra_edge.engine.trt_library import Library, Typing
-from vajra_edge.engine.trt_log import Lines
+from vajra_edge.engine.trt_log import Lines, listening
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
@@ -95,10 +95,12 @@ class TensorRT:
                 trt_dla.probe(library, spec.target.index, typing)
             report(Progress("build", 0.0, f"reading the graph with {library}, {typing} typing: {typing.reason}"))
             prepared = prepare(onnx_bytes, signature, spec, strong=typing.strong)
-            net = parse(library, Lines(), prepared, typing)
             timings = functools.partial(self._timings, tuple(self.identity(spec).items()))
-            job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report)
-            return trt_build.build(job, limits)
+            lines = Lines()
+            with listening(lines):
+                net = parse(library, lines, prepared, typing)
+                job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report)
+                return trt_build.build(job, limits)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a plan able to run.

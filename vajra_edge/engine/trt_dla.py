@@ -15,7 +15,7 @@ from vajra_edge.engine import cuda
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
-from vajra_edge.engine.trt_log import Lines, logger
+from vajra_edge.engine.trt_log import Lines, listening, logger
 from vajra_edge.engine.trt_memory import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
 from vajra_edge.engine.trt_network import Network, builder, creation_flags, starting
 from vajra_edge.errors import BuildError, UnsupportedSpec
@@ -36,7 +36,7 @@ def require_core(library: Library, core: int) -> None:
     trt = library.trt
     lines = Lines()
     with starting(library, lines):
-        runtime = trt.Runtime(logger(library, lines))  # not a Builder, which takes seconds and hundreds of MB
+        runtime = trt.Runtime(logger(library))  # not a Builder, which takes seconds and hundreds of MB
     cores = int(runtime.num_DLA_cores)
     if core < cores:
         return
@@ -57,24 +57,25 @@ def probe(library: Library, core: int, typing: Typing) -> None:
     """
     trt = library.trt
     lines = Lines()
-    made = builder(library, lines)
-    network = made.create_network(creation_flags(library, typing))
-    kernel = np.zeros((16, 16, 3, 3), np.float16 if typing.strong else np.float32)
-    kind = trt.DataType.HALF if typing.strong else trt.DataType.FLOAT
-    source = network.add_input("x", kind, (1, 16, 32, 32))
-    layer = network.add_convolution_nd(source, 16, (3, 3), trt.Weights(kernel))
-    network.mark_output(layer.get_output(0))
-    config = made.create_builder_config()
-    config.DLA_core = core
-    config.default_device_type = trt.DeviceType.DLA
-    if library.has("BuilderFlag.FP16") and not typing.strong:
-        config.set_flag(trt.BuilderFlag.FP16)
-    if not config.can_run_on_DLA(layer) or made.build_serialized_network(network, config) is None:
-        raise UnsupportedSpec(
-            f"dla:{core} is counted, but a single convolution does not build for it: {lines.reason()}",
-            remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
-            core=core,
-        )
+    with listening(lines):
+        made = builder(library, lines)
+        network = made.create_network(creation_flags(library, typing))
+        kernel = np.zeros((16, 16, 3, 3), np.float16 if typing.strong else np.float32)
+        kind = trt.DataType.HALF if typing.strong else trt.DataType.FLOAT
+        source = network.add_input("x", kind, (1, 16, 32, 32))
+        layer = network.add_convolution_nd(source, 16, (3, 3), trt.Weights(kernel))
+        network.mark_output(layer.get_output(0))
+        config = made.create_builder_config()
+        config.DLA_core = core
+        config.default_device_type = trt.DeviceType.DLA
+        if library.has("BuilderFlag.FP16") and not typing.strong:
+            config.set_flag(trt.BuilderFlag.FP16)
+        if not config.can_run_on_DLA(layer) or made.build_serialized_network(network, config) is None:
+            raise UnsupportedSpec(
+                f"dla:{core} is counted, but a single convolution does not build for it: {lines.reason()}",
+                remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
+                core=core,
+            )
 
 
 def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typing: Typing) -> dla.Placement:
@@ -112,9 +113,9 @@ def inspect(library: Library, plan: bytes, spec: EngineSpec) -> dict[str, int]:
         BuildError: the plan does not load.
     """
     trt = library.trt
-    with cuda.device(0):
-        lines = Lines()
-        runtime = trt.Runtime(logger(library, lines))
+    lines = Lines()
+    with cuda.device(0), listening(lines):
+        runtime = trt.Runtime(logger(library))
         runtime.DLA_core = spec.target.index
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:

@@ -1,10 +1,17 @@
-"""TensorRT's log: errors are kept and become typed exceptions that name the layer; the rest goes to the debug log."""
+"""TensorRT's log: errors are kept and become typed exceptions that name the layer; warnings are kept, the rest is not.
+
+The library has one logger a process: the first that a Builder or Runtime was given, until none of them is left, and it
+keeps no reference. So there is one ``Log`` for each library. It lives as long as the process, and hands on what it is
+told to the ``Lines`` that listen at that time.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from vajra_edge.engine.trt_library import Library
@@ -43,19 +50,68 @@ class Lines:
         return " ".join(self.errors[0].split()) if self.errors else "the library gave no reason"
 
 
-def logger(library: Library, lines: Lines) -> Any:
-    """An ``ILogger`` that fills ``lines``."""
-    trt = library.trt
+class Audience:
+    """Whose lines take what the library says now: the thread that listens, its lines, the newest last.
 
-    class Log(trt.ILogger):  # type: ignore[name-defined, misc]  # a foreign base class without types
+    Read from the library's own threads: the tuple is replaced under the lock and never changed.
+    """
+
+    def __init__(self) -> None:
+        self._open: tuple[tuple[int, Lines], ...] = ()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def joined(self, lines: Lines) -> Iterator[None]:
+        """See ``listening``."""
+        lines.clear()
+        entry = (threading.get_ident(), lines)
+        with self._lock:
+            self._open = (*self._open, entry)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open = tuple(other for other in self._open if other is not entry)
+
+    def present(self) -> Sequence[Lines]:
+        """The lines of the thread that asks; for a thread of the library's own, which has none, all there are."""
+        here, entries = threading.get_ident(), self._open
+        mine = [lines for thread, lines in entries if thread == here]
+        return mine[-1:] or [lines for _, lines in entries]
+
+
+_AUDIENCE = Audience()
+_LOGS: dict[Any, Any] = {}
+_LOGS_LOCK = threading.Lock()
+
+
+def listening(lines: Lines) -> AbstractContextManager[None]:
+    """Let ``lines`` take what the library says in a block, and forget what it said before.
+
+    Two blocks may be open at once: a plan runs while another is loaded. Each then gets the messages of its own thread.
+    """
+    return _AUDIENCE.joined(lines)
+
+
+def logger(library: Library) -> Any:
+    """The ``ILogger`` of a library, always the same one."""
+    with _LOGS_LOCK:
+        if library.trt not in _LOGS:
+            _LOGS[library.trt] = _log(library.trt)
+        return _LOGS[library.trt]
+
+
+def _log(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]  # a foreign base class without types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
-                lines.errors.append(msg)
-            elif severity == trt.ILogger.WARNING:
-                lines.warnings.append(msg)
+            for lines in _AUDIENCE.present():
+                if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
+                    lines.errors.append(msg)
+                elif severity == trt.ILogger.WARNING:
+                    lines.warnings.append(msg)
 
     return Log()
 

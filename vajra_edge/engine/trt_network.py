@@ -12,7 +12,7 @@ from vajra_edge.engine import cuda
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
-from vajra_edge.engine.trt_log import Lines, logger, parse_failure
+from vajra_edge.engine.trt_log import Lines, listening, logger, parse_failure
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.errors import BuildError, GraphError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
@@ -59,7 +59,7 @@ def builder(library: Library, lines: Lines) -> Any:
     """
     trt = library.trt
     with starting(library, lines):
-        return trt.Builder(logger(library, lines))
+        return trt.Builder(logger(library))
 
 
 @contextmanager
@@ -70,7 +70,8 @@ def starting(library: Library, lines: Lines) -> Iterator[None]:
         BuildError: the library returned nothing, which its bindings tell as a TypeError.
     """
     try:
-        yield
+        with listening(lines):
+            yield
     except (TypeError, RuntimeError) as error:
         raise BuildError(
             f"{library} does not start: {lines.reason()}",
@@ -79,7 +80,7 @@ def starting(library: Library, lines: Lines) -> Iterator[None]:
 
 
 def parse(library: Library, lines: Lines, prepared: Prepared, typing: Typing) -> Network:
-    """Read the graph.
+    """Read the graph; ``lines`` listen already.
 
     Raises:
         GraphError: the parser refuses it; the message names the node.
@@ -88,7 +89,7 @@ def parse(library: Library, lines: Lines, prepared: Prepared, typing: Typing) ->
     trt = library.trt
     made = builder(library, lines)
     network = made.create_network(creation_flags(library, typing))
-    parser = trt.OnnxParser(network, logger(library, lines))
+    parser = trt.OnnxParser(network, logger(library))
     if not parser.parse(prepared.onnx_bytes):
         raise parse_failure(library, [parser.get_error(index) for index in range(parser.num_errors)], lines)
     return Network(library, lines, made, network, parser)

@@ -12,7 +12,7 @@ from vajra_edge.engine import cuda
 from vajra_edge.engine.cuda import DeviceBuffer, PinnedBuffer
 from vajra_edge.engine.replay import Outputs
 from vajra_edge.engine.trt_library import Library
-from vajra_edge.engine.trt_log import Lines
+from vajra_edge.engine.trt_log import Lines, listening
 from vajra_edge.engine.trt_runner import REBUILD, deserialise, dtype_of
 from vajra_edge.errors import InferenceError, PlanError
 
@@ -43,7 +43,8 @@ class TrtReplay:
             with cuda.device(gpu):
                 self._runtime, self._engine, self._context = deserialise(library, self._lines, plan)
                 self._stream = self._held.enter_context(cuda.Stream())
-                self._allocate()
+                with listening(self._lines):
+                    self._allocate()
         except BaseException:
             self.close()
             raise
@@ -62,8 +63,9 @@ class TrtReplay:
         here.array[: len(batch)] = batch
         here.array[len(batch) :] = batch[-1]
         self._stream.copy(there.address, here.address, here.nbytes)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise InferenceError(f"TensorRT refused to run: {self._lines.reason()}")
+        with listening(self._lines):
+            if not self._context.execute_async_v3(self._stream.handle):
+                raise InferenceError(f"TensorRT refused to run: {self._lines.reason()}")
         for there, here in self._outputs.values():
             self._stream.copy(here.address, there.address, here.nbytes)
         self._stream.synchronize()

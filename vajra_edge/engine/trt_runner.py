@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vajra_edge.engine import cuda
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.trt_library import Library
-from vajra_edge.engine.trt_log import Lines, logger
+from vajra_edge.engine.trt_log import Lines, listening, logger
 from vajra_edge.errors import InferenceError, PlanError
 from vajra_edge.graph.signature import Layout, Signature
 
@@ -56,7 +56,8 @@ class TrtRunner:
         try:
             with cuda.device(gpu):
                 self._runtime, self._engine, self._context = deserialise(library, self._lines, plan, dla_core)
-                self._allocate()
+                with listening(self._lines):
+                    self._allocate()
                 self._warm_up()
         except BaseException:
             self.close()
@@ -64,6 +65,16 @@ class TrtRunner:
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run (n, 3, H, W) RGB 0..1, n <= ``signature.batch``; see ``engine.backend.Runner``."""
+        with listening(self._lines):  # anew: what an earlier call logged is not this one's reason
+            return self._run(batch)
+
+    def close(self) -> None:
+        """Release the plan, its memory and its stream; a second call does nothing."""
+        # The context goes before the engine, the engine before its runtime: TensorRT's order.
+        self._context = self._engine = self._runtime = None
+        self._held.close()
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         shape = self._shape_for(batch)
         cuda.call("cudaSetDevice", self._gpu)  # the current device is a thread's own
         count = len(batch)
@@ -79,12 +90,6 @@ class TrtRunner:
         self._stream.copy(slot.address, self._addresses[self.signature.output_name], found.nbytes)
         self._stream.synchronize()
         return np.asarray(found, np.float32)
-
-    def close(self) -> None:
-        """Release the plan, its memory and its stream; a second call does nothing."""
-        # The context goes before the engine, the engine before its runtime: TensorRT's order.
-        self._context = self._engine = self._runtime = None
-        self._held.close()
 
     def _allocate(self) -> None:
         """Take every buffer for the largest shape, once; addresses never change after this."""
@@ -175,20 +180,20 @@ def deserialise(library: Library, lines: Lines, plan: bytes, dla_core: int | Non
     Raises:
         PlanError: the library refuses the plan, or has no memory for its activations.
     """
-    trt = library.trt
-    runtime = trt.Runtime(logger(library, lines))
-    if dla_core is not None:
-        runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
-    context = engine.create_execution_context()
-    if context is None:
-        raise PlanError(
-            f"{library} cannot make an execution context: {lines.reason()}",
-            remedy="free memory of the GPU, or lower engine.batch",
-        )
-    return runtime, engine, context
+    with listening(lines):
+        runtime = library.trt.Runtime(logger(library))
+        if dla_core is not None:
+            runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
+        context = engine.create_execution_context()
+        if context is None:
+            raise PlanError(
+                f"{library} cannot make an execution context: {lines.reason()}",
+                remedy="free memory of the GPU, or lower engine.batch",
+            )
+        return runtime, engine, context
 
 
 def dtype_of(library: Library, engine: Any, name: str) -> np.dtype[Any]:

@@ -1,0 +1,105 @@
+"""The library's one logger: whose lines take a message, and that it outlives every object that was given it."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import subprocess
+import sys
+import threading
+import weakref
+
+import pytest
+from engine.trt_simulation import Simulation
+
+from vajra_edge.engine import trt_library
+from vajra_edge.engine.trt_library import Library
+from vajra_edge.engine.trt_log import Lines, listening, logger
+
+
+def library_of(simulation: Simulation) -> Library:
+    return trt_library.of(simulation.module)
+
+
+def say(library: Library, message: str) -> None:
+    logger(library).log(library.trt.ILogger.ERROR, message)
+
+
+def test_every_object_of_a_library_is_given_the_same_logger_for_the_life_of_the_process() -> None:
+    simulation = Simulation("10.3.0")
+    first = weakref.ref(logger(library_of(simulation)))
+    gc.collect()
+    assert first() is logger(library_of(simulation))
+    assert first() is not logger(library_of(Simulation("10.3.0")))
+
+
+def test_lines_hear_what_is_said_while_they_listen_and_forget_it_when_they_listen_again() -> None:
+    library, lines = library_of(Simulation("10.3.0")), Lines()
+    say(library, "before")
+    with listening(lines):
+        say(library, "within")
+        logger(library).log(library.trt.ILogger.WARNING, "slow")
+        logger(library).log(library.trt.ILogger.INFO, "chatter")
+    say(library, "after")
+    assert (list(lines.errors), list(lines.warnings)) == (["within"], ["slow"])
+    with listening(lines):
+        assert lines.reason() == "the library gave no reason"
+
+
+def test_the_innermost_block_of_a_thread_hears() -> None:
+    library, outer, inner = library_of(Simulation("10.3.0")), Lines(), Lines()
+    with listening(outer):
+        with listening(inner):
+            say(library, "inspecting")
+        say(library, "building")
+    assert (list(outer.errors), list(inner.errors)) == (["building"], ["inspecting"])
+
+
+def test_a_plan_that_runs_does_not_hear_one_that_is_loaded_in_another_thread() -> None:
+    library, running, loading = library_of(Simulation("10.3.0")), Lines(), Lines()
+
+    def load() -> None:
+        with listening(loading):
+            say(library, "the plan is refused")
+
+    with listening(running):
+        thread = threading.Thread(target=load)
+        thread.start()
+        thread.join()
+        say(library, "the call is refused")
+    assert (list(running.errors), list(loading.errors)) == (["the call is refused"], ["the plan is refused"])
+
+
+def test_the_library_s_own_threads_are_heard_by_all_who_listen() -> None:
+    library, lines = library_of(Simulation("10.3.0")), Lines()
+    with listening(lines):
+        thread = threading.Thread(target=say, args=(library, "no tactic"))
+        thread.start()
+        thread.join()
+    assert list(lines.errors) == ["no tactic"]
+
+
+SWAP = """
+import gc
+from vajra_edge.engine import trt_library
+from vajra_edge.engine.trt_log import Lines, listening
+from vajra_edge.engine.trt_network import builder
+
+library = trt_library.load()
+before = builder(library, Lines())
+after = builder(library, Lines())
+del before
+gc.collect()
+lines = Lines()
+with listening(lines):
+    library.trt.get_plugin_registry().load_library("/absent.so")
+print(lines.reason())
+"""
+
+
+@pytest.mark.skipif(
+    not any(importlib.util.find_spec(name) for name in trt_library.MODULES), reason="absent here: TensorRT-RTX"
+)
+def test_the_registered_logger_is_alive_after_the_object_that_registered_it_is_gone() -> None:
+    ended = subprocess.run([sys.executable, "-c", SWAP], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, "/absent.so" in ended.stdout) == (0, True), ended.stderr
