@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
@@ -140,6 +142,53 @@ def test_identical_boxes_of_one_class_become_one_and_of_two_classes_two(detect):
     same = (2.0, 2.0, 9.0, 9.0)
     found = filled(detect(raw_of([same] * 500, [0.5] * 500, [0, 1] * 250), 0.7))
     np.testing.assert_array_equal(found, [[*same, 0.5, 0], [*same, 0.5, 1]])
+
+
+class GatherElements(OpRun):
+    """The reference's own takes 32 anchors at most."""
+
+    def _run(self, data: Floats, indices: NDArray[np.int64], axis: int) -> tuple[Floats]:
+        return (np.take_along_axis(data, indices, axis),)
+
+
+def in_half(network: bytes) -> onnx.ModelProto:
+    """Every float of a network as FP16: what weak typing may make of any layer that TensorRT does not pin."""
+    model = onnx.load_from_string(network)
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), tensor.name))
+    for entry in [*model.graph.input, *model.graph.output]:
+        entry.type.tensor_type.elem_type = half
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == single:
+                attribute.i = half
+    del model.graph.value_info[:]
+    return model
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("side", [4.0, 20.0, 300.0, 600.0])
+def test_boxes_of_any_size_suppress_each_other_in_fp16_too(reshaping_network, side, dynamic):
+    anchors = 32 * 640 * 3 // 6
+    network = add_nms(
+        reshaping_network(
+            input_shape=(1, 3, "height", "width") if dynamic else (1, 3, 32, 640),
+            output_shape=(1, 6, "anchors") if dynamic else (1, 6, anchors),
+            metadata={"names": '["person", "car"]', "stride": "32", "img_size": "[32, 640]"},
+        ),
+        NmsSpec(0.7, 10, 16),
+    )
+    near = side / 8  # IoU 0.78
+    far = 8 + side
+    boxes = [(8.0, 8.0, far, far), (8.0, 8 + near, far, far + near), (far, 8.0, far + 1, 9.0)]
+    raw = np.zeros((1, 6, anchors), np.float16)
+    raw[0, :, :ANCHORS] = raw_of(boxes, [0.75, 0.5, 0.25], [0, 0, 0])
+    evaluator = ReferenceEvaluator(in_half(network), new_ops=[GatherElements])
+    found = evaluator.run(None, {"images": raw.reshape(1, 3, 32, 640)})[0]
+    assert [tuple(row[:4]) for row in filled(found[0])] == [boxes[0], boxes[2]]
 
 
 def test_overlap_exactly_at_the_threshold_is_kept(detect):

@@ -16,10 +16,10 @@ from vajra_edge.graph import dla_ranges, half, nms, placement, qdq, qlinear
 from vajra_edge.graph.probes import measurable
 from vajra_edge.graph.wiring import Wiring, load
 
-PASSES = 2
+PASSES = 3
 DIGESTS = {
     "half": "310db44b05b6b136",
-    "nms": "e35bc0ffbe2e0f48",
+    "nms": "c6ea3947c92a7864",
     "qdq": "c66225756a279c79",
     "qlinear": "393787e02257d3fe",
     "dla_ranges": "4f8481260bed3bcc",

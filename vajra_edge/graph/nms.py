@@ -13,11 +13,13 @@ iterates from above alternate around its fixed point). ``PASSES`` is even: a lon
 never loses an object.
 
 Box arithmetic is FP32 whatever the network is; all nodes are named ``/nms/...`` so that precision passes leave them.
+TensorRT's weak typing cannot pin all of it to FP32, a comparison least of all: areas are in units that FP16 holds too.
 The confidence threshold comes afterwards, outside: for greedy NMS a worse box never changes the fate of a better one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,9 @@ SCORE_FLOOR = 0.001
 """Rows at or below it are empty: upstream's lowest useful threshold, that of val."""
 MOST_CANDIDATES = 3840
 """TensorRT's largest K for TopK (its operator documentation)."""
+LONGEST_SIDE = 64
+"""Of the input, at most, in the unit of areas: FP16 ends at 65504, the area of a box four times as long, and keeps all
+its digits down to the area of a pixel in 4096."""
 PREFIX = "/nms/"
 OUTPUT = "detections"
 _OLDEST_OPSET = 13
@@ -70,7 +75,8 @@ def add_nms(onnx_bytes: bytes, spec: NmsSpec) -> bytes:
     raw = next(value for value in network.graph.output if value.name == found.output_name)
     anchors = (shape_of(raw) or (None,))[-1]
     batch = found.batch if not found.dynamic_batch else "batch"
-    _append(network, raw.name, anchors if isinstance(anchors, int) else None, len(found.class_names), spec)
+    unit = _unit(max(found.resolution_hw))
+    _append(network, raw.name, anchors if isinstance(anchors, int) else None, len(found.class_names), unit, spec)
     _set_output(network, (batch, spec.max_det, DETECTION_COLUMNS))
     metadata.put(network, {"nms_iou": spec.iou, "max_det": spec.max_det, "top_k": spec.top_k})
     check(network, "after NMS was added")
@@ -144,14 +150,19 @@ class _Graph:
         return self.node("Cast", name, value, to=onnx.TensorProto.FLOAT)
 
 
-def _append(network: onnx.ModelProto, raw: str, anchors: int | None, classes: int, spec: NmsSpec) -> None:
+def _unit(longest_px: int) -> float:
+    """Of areas, in 1/px: a power of two, so that FP32 rounds as it does in pixels."""
+    return 2.0 ** -max(0, math.ceil(math.log2(longest_px / LONGEST_SIDE)))
+
+
+def _append(network: onnx.ModelProto, raw: str, anchors: int | None, classes: int, unit: float, spec: NmsSpec) -> None:
     graph = _Graph(network)
     candidates = spec.top_k if anchors is None else min(spec.top_k, anchors)
     if anchors is None:  # a small picture may have fewer anchors than TopK takes: empty ones fill up
         raw = graph.node("Pad", "padded", raw, graph.integers("padding", 0, 0, 0, 0, 0, candidates))
     score, box_rows, label = _candidates(graph, raw, candidates, classes)
     corners = _corners(graph, *box_rows)
-    suppresses = _suppression(graph, corners, label, candidates, spec.iou)
+    suppresses = _suppression(graph, _scaled(graph, corners, unit), label, candidates, spec.iou)
     kept_score = graph.node("Mul", "kept_score", score, _greedy(graph, suppresses, candidates))
     rows = graph.node("Concat", "rows", *corners, kept_score, label, axis=1)
     _best_rows(graph, rows, kept_score, min(spec.max_det, candidates), spec.max_det)
@@ -186,6 +197,11 @@ def _corners(graph: _Graph, cx: str, cy: str, w: str, h: str) -> list[str]:
         graph.node("Add", "x2", cx, half_w),
         graph.node("Add", "y2", cy, half_h),
     ]
+
+
+def _scaled(graph: _Graph, corners: list[str], unit: float) -> list[str]:
+    factor = graph.constant("unit", np.array(unit, np.float32))
+    return [graph.node("Mul", corner.removeprefix(PREFIX) + "_scaled", corner, factor) for corner in corners]
 
 
 def _suppression(graph: _Graph, corners: list[str], label: str, candidates: int, iou: float) -> str:
