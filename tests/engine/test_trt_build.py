@@ -16,9 +16,10 @@ from onnx import TensorProto, helper
 from vajra_edge.engine import trt_library, trt_progress
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.engine_file import plan_header
-from vajra_edge.engine.spec import EngineSpec, Precision, Target
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import BackendUnavailable, BuildCancelled, BuildError, GraphError, OutOfMemory, UnsupportedSpec
+from vajra_edge.graph import nms
 from vajra_edge.graph.signature import Layout, Signature
 
 GPU = Target("gpu")
@@ -77,6 +78,20 @@ def test_weak_typing_keeps_the_boxes_in_fp32(monkeypatch: pytest.MonkeyPatch) ->
     pinned = {name.split("__")[0] for name, _, dtype in simulation.set_to("output_type") if dtype == "FLOAT"}
     assert "Add" in pinned
     assert "Conv" not in pinned
+
+
+@pytest.mark.parametrize("version", WEAK)
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+def test_weak_typing_constrains_no_layer_that_network_validation_refuses(
+    monkeypatch: pytest.MonkeyPatch, version: str, precision: Precision
+) -> None:
+    simulation = Simulation(version)
+    install(monkeypatch, simulation)
+    graph = nms.add_nms(network(), NmsSpec(max_det=3, top_k=4))
+    built(quantized(graph) if precision is Precision.INT8 else graph, EngineSpec(target=GPU, precision=precision))
+    pinned = {name for name, _, _ in simulation.set_to("output_type")}
+    assert {"/nms/shared", "/nms/limit", "/nms/score"} <= pinned
+    assert not {"/nms/label", "/nms/overlaps", "/nms/suppresses", "/nms/label_id"} & pinned
 
 
 @pytest.mark.parametrize(

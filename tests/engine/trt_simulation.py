@@ -21,6 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from vajra_edge.engine import cuda, trt_library
 
 MEMORY_ERROR = "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]}."
+LAYERS = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT", "Cast": "CAST"}
+"""Layer type by operator; all others are ELEMENTWISE."""
 VERSION_BYTES = {
     "8.6.1": (8, 6, 1, 6),
     "10.3.0": (10, 3, 0, 26),
@@ -156,6 +158,7 @@ class Simulation:
 
     def _parse(self, parser: Any, onnx_bytes: bytes) -> bool:
         model, network = onnx.load_model_from_string(onnx_bytes), parser._sim_network
+        kinds = self._kinds(model)
         network._sim_onnx = onnx_bytes
         constants = {tensor.name for tensor in model.graph.initializer}
         tensors = {}
@@ -167,14 +170,32 @@ class Simulation:
             if not onnx.defs.has(node.op_type):
                 self._refuse(parser, index, node)
                 return False
-            outputs = [self._tensor(name, ()) for name in node.output]
+            outputs = [self._tensor(name, (), kinds.get(name, "FLOAT")) for name in node.output]
             tensors |= {tensor.name: tensor for tensor in outputs}
             sources = [None if name in constants else tensors[name] for name in node.input if name]
-            kind = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT"}.get(
-                node.op_type, "ELEMENTWISE"
-            )
+            kind = LAYERS.get(node.op_type, "ELEMENTWISE")
             network._sim_layers.append(self._layer("ILayer", node.op_type, node.name, kind, sources, outputs))
         return True
+
+    def _kinds(self, model: onnx.ModelProto) -> dict[str, str]:
+        """Tensor types by name, as this release calls them; 8.6 has no INT64."""
+        values = onnx.shape_inference.infer_shapes(model).graph.value_info
+        names = {value.name: TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in values}
+        known = {kind.name for kind in self.module.DataType}
+        words = {"FLOAT16": "HALF", "INT64": "INT64" if "INT64" in known else "INT32"}
+        return {name: words.get(kind, kind) for name, kind in names.items() if words.get(kind, kind) in known}
+
+    def _invalid(self, layer: Any) -> str | None:
+        """What network validation says of a layer's constraints (NVIDIA/TensorRT#1516, #2761, #3570)."""
+        if getattr(layer, "precision", None) is None:
+            return None
+        floats = {self.module.DataType.FLOAT, self.module.DataType.HALF}
+        sources = {source.dtype for source in layer._sim_inputs if source is not None}
+        if layer.type == self.module.LayerType.CAST and not floats & sources:
+            return f"{layer.name}: cannot use precision Float for layer that converts from booleans or indices"
+        if not floats & {output.dtype for output in layer._sim_outputs}:
+            return f"{layer.name}: cannot use precision Float for layer that computes boolean values or indices"
+        return None
 
     def _refuse(self, parser: Any, index: int, node: Any) -> None:
         error = object.__new__(self.module.ParserError)
@@ -207,6 +228,10 @@ class Simulation:
         self.calls += [(name, getattr(config, name)) for name in names if name in config._listed]
         if network._sim_onnx == b"":  # the probe's single convolution
             return _memory(self.module, b"x") if self.dla_builds else None
+        refused = next(filter(None, map(self._invalid, network._sim_layers)), None)
+        if refused:
+            builder._sim_logger.log(self.module.ILogger.ERROR, refused)
+            return None
         monitor = config.progress_monitor if "progress_monitor" in config._listed else None
         if monitor is not None and not _report(monitor):
             builder._sim_logger.log(self.module.ILogger.ERROR, "Error Code 7: BuildCanceled (Build canceled by user)")

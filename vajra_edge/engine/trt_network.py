@@ -174,13 +174,19 @@ def _allow(net: Network, config: Any, prepared: Prepared, precision: Precision) 
         if precision is Precision.INT8:
             config.set_flag(trt.BuilderFlag.INT8)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        typed = {trt.LayerType.CONSTANT, trt.LayerType.CAST}  # by what they are; TensorRT#3570: some refuse a precision
         for layer, node in net.layers():
-            if node in prepared.float32 and layer.type != trt.LayerType.CONSTANT:
+            if node in prepared.float32 and layer.type not in typed:
                 _pin(trt, layer)
 
 
 def _pin(trt: Any, layer: Any) -> None:
-    """Keep one layer and its outputs FP32; layers of indices and shapes are left alone."""
+    """Keep one layer and its outputs FP32.
+
+    Layers of indices, shapes and truth values are left alone, comparisons of floats too: network validation refuses a
+    precision for a "layer that computes boolean values" (TensorRT#1516). What they compare has to fit into FP16, as
+    ``graph.nms`` sees to.
+    """
     floats = [index for index in range(layer.num_outputs) if layer.get_output(index).dtype == trt.DataType.FLOAT]
     if floats:
         layer.precision = trt.DataType.FLOAT
