@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
+from vajra_edge.engine.trt_dla import loadables
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Layout, Signature
@@ -72,8 +73,29 @@ def test_the_best_region_goes_to_the_core_and_the_rest_to_the_gpu(
     assert card["transitions"] == 2
     assert 0.9 < card["macs_share"] < 1
     assert {"Softmax: approximate on DLA, so that it stays on the GPU"} <= set(card["left_on_gpu"])
-    assert made.notes["dla_inspected"] == {"dla": 1, "layers": 2}
+    assert made.notes["dla_inspected"] == {"dla": 1, "layers": 3}
     assert made.notes["typing"] == ("strong" if version == "11.4.0" else "weak")
+
+
+CHOSEN = frozenset({"/model.0/conv/Conv", "/model.0/act/Mul", "/model.9/cv2/conv/Conv"})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("{ForeignNode[/model.0/conv/Conv.../model.9/cv2/conv/Conv]}", "DLA", 1),
+        ("{ForeignNode[/model.0/conv/Conv]}", "DLA", 1),
+        ("{ForeignNode[PWN(PWN(/model.0/act/Sigmoid), /model.0/act/Mul) + scale.../model.8/m/Add]}", "DLA", 1),
+        ("{ForeignNode[/model.0/conv/Conv.../model.9/cv2/conv/Conv]}", "Myelin", 0),
+        ("{ForeignNode[/model.10/attn/MatMul.../model.22/Concat]}", "kgen", 0),
+        ("{ForeignNode[/model.0/conv/Conv_1.../model.22/Concat]}", "kgen", 0),
+        ("/model.0/conv/Conv", "CaskConvolution", 0),
+    ],
+)
+def test_a_loadable_is_a_region_of_chosen_layers_that_myelin_did_not_make(name: str, kind: str, count: int) -> None:
+    assert (
+        loadables([{"Name": name, "LayerType": kind}, {"Name": "images to nvm", "LayerType": "NoOp"}], CHOSEN) == count
+    )
 
 
 def test_an_open_batch_is_fixed_for_the_core(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,8 +240,9 @@ class Simulation:
             self.memory_failures -= 1
             builder._sim_logger.log(self.module.ILogger.ERROR, MEMORY_ERROR)
             return None
-        on_dla = bool(self.set_to("DLA")) and not self.drops_dla
-        return _memory(self.module, self.plan({"dla": on_dla}, network._sim_onnx))
+        placed = self.set_to("DLA")
+        payload = {"dla": bool(placed) and not self.drops_dla, "region": placed[:1] + placed[-1:]}
+        return _memory(self.module, self.plan(payload, network._sim_onnx))
 
     def _deserialise(self, runtime: Any, plan: bytes) -> Any:
         self.calls.append(("deserialised_for_core", runtime.DLA_core))
@@ -252,7 +253,7 @@ class Simulation:
             return None
         engine = object.__new__(self.module.ICudaEngine)
         mode = self.module.TensorIOMode
-        engine._sim_dla = payload["dla"]
+        engine._sim_layers = _inspected(payload)
         engine._sim_session = onnxruntime.InferenceSession(plan[end:], providers=["CPUExecutionProvider"])
         engine._sim_tensors = {entry.name: mode.INPUT for entry in engine._sim_session.get_inputs()}
         engine._sim_tensors |= {entry.name: mode.OUTPUT for entry in engine._sim_session.get_outputs()}
@@ -264,8 +265,7 @@ class Simulation:
 
     def _create_inspector(self, engine: Any) -> Any:
         inspector = object.__new__(self.module.EngineInspector)
-        layers = [{"Name": "{ForeignNode[a...b]}"}, {"Name": "c"}] if engine._sim_dla else [{"Name": "c"}]
-        inspector._sim_text = json.dumps({"Layers": layers})
+        inspector._sim_text = json.dumps({"Layers": engine._sim_layers})
         return inspector
 
     def _create_context(self, engine: Any) -> Any:
@@ -306,6 +306,16 @@ class Simulation:
 def _view(address: int, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
     count = int(np.prod(shape))
     return np.frombuffer((ctypes.c_float * count).from_address(address), np.float32).reshape(shape)
+
+
+def _inspected(payload: dict[str, Any]) -> list[dict[str, str]]:
+    """A region for the core, or the same one that Myelin fused for the GPU, and what Myelin makes of the rest."""
+    region = "{ForeignNode[" + "...".join(payload.get("region", [])) + "]}"
+    return [
+        {"Name": region, "LayerType": "DLA" if payload["dla"] else "Myelin"},
+        {"Name": "{ForeignNode[decode...boxes]}", "LayerType": "Myelin"},
+        {"Name": "Reformatting CopyNode for Input Tensor 0", "LayerType": "Reformat"},
+    ]
 
 
 def _memory(module: Any, content: bytes) -> Any:

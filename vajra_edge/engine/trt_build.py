@@ -82,8 +82,9 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
         "network_layers": int(net.network.num_layers),
         "shapes": add_profile(net, config, job.signature),
     }
-    if spec.target.kind == "dla":
-        notes["dla"] = trt_dla.place(net, config, job.prepared, spec, job.typing).card()
+    placed = trt_dla.place(net, config, job.prepared, spec, job.typing) if spec.target.kind == "dla" else None
+    if placed is not None:
+        notes["dla"] = placed.placement.card()
     timings = job.timings("tactics")
     lasted = job.timings(f"{spec.precision.value} {job.signature} {notes['network_layers']} {attempts[-1]}")
     timed = trt_timing.use(net.library, config, timings)
@@ -96,8 +97,8 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
         notes["timing_cache"] = trt_timing.keep(timings, trt_timing.measured(config))
     if lasted is not None:
         trt_timing.keep(lasted, str(notes["build_s"]).encode())
-    if spec.target.kind == "dla":
-        notes["dla_inspected"] = trt_dla.inspect(net.library, plan, spec)
+    if placed is not None:
+        notes["dla_inspected"] = trt_dla.inspect(net.library, plan, spec, placed.layers)
     return Built(plan, spec.precision, spec.target, notes)
 
 

@@ -7,11 +7,14 @@ layer. What the core does not get is sent to the GPU by name; nothing falls back
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vajra_edge.engine import cuda
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
@@ -24,6 +27,23 @@ from vajra_edge.graph import dla
 ON_GPU = "set engine.target = gpu:0"
 REFUSED_HERE = "this device's own DLA compiler refuses it"
 NO_RANGE = "a tensor of it has no calibration range"
+
+REGION = re.compile(r"\{ForeignNode\[(.+)\]\}")
+SEPARATOR = re.compile(r"\.\.\.|[\s+,()]+")
+"""Between the names in a region: first...last, and a fused layer's ``a + b`` or ``PWN(a, b)``."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was sent to the core.
+
+    Attributes:
+        placement: the nodes, and why the others were not.
+        layers: names of the library's layers that came from these nodes.
+    """
+
+    placement: dla.Placement
+    layers: frozenset[str]
 
 
 def require_core(library: Library, core: int) -> None:
@@ -78,7 +98,7 @@ def probe(library: Library, core: int, typing: Typing) -> None:
             )
 
 
-def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typing: Typing) -> dla.Placement:
+def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typing: Typing) -> Placed:
     """Send the best region to the core and everything else to the GPU.
 
     Raises:
@@ -97,38 +117,62 @@ def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typin
     if not placement.chosen:
         reasons = ", ".join(sorted(set(placement.left.values()))[:3])
         raise UnsupportedSpec(f"no part of this network can run on {spec.target}: {reasons}", remedy=ON_GPU)
-    for layer, node in _known(net, prepared):
-        if prepared.keys[node] in placement.chosen:
-            config.set_device_type(layer, trt.DeviceType.DLA)
+    chosen = [layer for layer, node in _known(net, prepared) if prepared.keys[node] in placement.chosen]
+    for layer in chosen:
+        config.set_device_type(layer, trt.DeviceType.DLA)
     if library.has("ITensor.reset_dynamic_range"):
         _forget_ranges(net, prepared, placement)
-    return placement
+    return Placed(placement, frozenset(str(layer.name) for layer in chosen))
 
 
-def inspect(library: Library, plan: bytes, spec: EngineSpec) -> dict[str, int]:
+def inspect(library: Library, plan: bytes, spec: EngineSpec, chosen: AbstractSet[str]) -> dict[str, int]:
     """Count the layers of a plan by device, as the library's inspector names them.
+
+    Args:
+        library: that built the plan.
+        plan: with detailed layer information.
+        spec: what was wanted.
+        chosen: names of the layers sent to the core.
 
     Raises:
         UnsupportedSpec: no layer runs on the core, whatever was asked for.
         BuildError: the plan does not load.
     """
-    trt = library.trt
     lines = Lines()
-    with cuda.device(0), listening(lines):
-        runtime = trt.Runtime(logger(library))
-        runtime.DLA_core = spec.target.index
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BuildError(f"the plan just built does not load: {lines.reason()}")
-        text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    names = [str(layer) for layer in json.loads(text).get("Layers", [])]
-    # A loadable shows as one layer, "{ForeignNode[first...last]}".
-    counted = {"dla": sum("ForeignNode" in name for name in names), "layers": len(names)}
-    if names and not counted["dla"]:
+    with listening(lines):
+        layers = _layers(library, plan, spec.target.index, lines)
+    counted = {"dla": loadables(layers, chosen), "layers": len(layers)}
+    if layers and not counted["dla"]:
         raise UnsupportedSpec(
-            f"the builder put nothing on {spec.target}, all on the GPU", remedy=ON_GPU, layers=len(names)
+            f"the builder put nothing on {spec.target}, all on the GPU", remedy=ON_GPU, layers=len(layers)
         )
     return counted
+
+
+def loadables(layers: Sequence[Mapping[str, Any]], chosen: AbstractSet[str]) -> int:
+    """How many layers of a plan run on the core.
+
+    A loadable shows as one layer, ``{ForeignNode[first...last]}``. So does what Myelin fused for the GPU, under its own
+    type; should a release call that type otherwise, the names still tell what was never meant for the core.
+
+    Args:
+        layers: of the plan, with ``Name`` and ``LayerType``.
+        chosen: names of the layers sent to the core.
+    """
+    others = [entry for entry in layers if "myelin" not in str(entry.get("LayerType")).lower()]
+    regions = [REGION.search(str(entry.get("Name"))) for entry in others]
+    return sum(region is not None and not chosen.isdisjoint(SEPARATOR.split(region[1])) for region in regions)
+
+
+def _layers(library: Library, plan: bytes, core: int, lines: Lines) -> list[Mapping[str, Any]]:
+    trt = library.trt
+    runtime = trt.Runtime(logger(library))
+    runtime.DLA_core = core
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BuildError(f"the plan just built does not load: {lines.reason()}")
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return list(json.loads(text).get("Layers", []))
 
 
 def _known(net: Network, prepared: Prepared) -> list[tuple[Any, str]]:
