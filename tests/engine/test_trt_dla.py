@@ -67,7 +67,7 @@ def test_the_best_region_goes_to_the_core_and_the_rest_to_the_gpu(
     assert all(
         size & (size - 1) == 0 for size in simulation.set_to("DLA_LOCAL_DRAM") + simulation.set_to("DLA_GLOBAL_DRAM")
     )
-    assert simulation.set_to("deserialised_for_core") == [1]
+    assert simulation.set_to("deserialised_for_core") == [1, 1]
     card = made.notes["dla"]
     assert isinstance(card, dict)
     assert card["transitions"] == 2
@@ -176,7 +176,18 @@ def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Simulation("10.3.0", dla_cores=0), "sees no DLA core here .*set engine.target = gpu:0"),
         (Simulation("10.3.0", dla_cores=1), "has 1 DLA cores, no dla:1; set engine.target = dla:0"),
-        (Simulation("10.3.0", dla_cores=2, dla_builds=False), "a single convolution does not build for it"),
+        (
+            Simulation("10.3.0", dla_cores=2, dla_builds=False),
+            "is counted but does nothing: a single convolution does not build for it: cannot load libnvdla_compiler",
+        ),
+        (
+            Simulation("11.4.0", dla_cores=2, dla_idle=True),
+            "is counted but does nothing: .*convolution falls back to the GPU; set engine.target = gpu:0, or install",
+        ),
+        (
+            Simulation("10.3.0", dla_cores=2, dla_refuses=frozenset({"Conv"})),
+            "is counted but does nothing: .*convolution is refused",
+        ),
         (
             Simulation("10.3.0", dla_cores=2, dla_refuses=frozenset({"Mul", "Add", "Sigmoid"}), drops_dla=True),
             "put nothing on",

@@ -41,6 +41,7 @@ class Simulation:
         memory_failures: builds that fail for want of memory before one succeeds.
         dla_refuses: operator types that ``can_run_on_DLA`` refuses.
         dla_builds: a build for the DLA succeeds.
+        dla_idle: it does, with all of it on the GPU, even one convolution.
         drops_dla: the builder ignores the placement, as it does silently when a region does not compile.
         calls: what was set, as (name, value), in order.
     """
@@ -50,6 +51,7 @@ class Simulation:
     memory_failures: int = 0
     dla_refuses: frozenset[str] = frozenset()
     dla_builds: bool = True
+    dla_idle: bool = False
     drops_dla: bool = False
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -99,7 +101,7 @@ class Simulation:
             "ParserError.node_operator": lambda error: error._sim_operator,
             "ParserError.desc": lambda _: "No importer registered for this operator",
             "IBuilderConfig.set_memory_pool_limit": lambda _, pool, size: self.calls.append((pool.name, size)),
-            "IBuilderConfig.set_flag": lambda _, flag: self.calls.append(("flag", flag.name)),
+            "IBuilderConfig.set_flag": self._set_flag,
             "IBuilderConfig.clear_flag": lambda _, flag: self.calls.append(("cleared", flag.name)),
             "IBuilderConfig.set_device_type": lambda _, layer, kind: self.calls.append((kind.name, layer.name)),
             "IBuilderConfig.can_run_on_DLA": lambda _, layer: layer._sim_op not in self.dla_refuses,
@@ -217,6 +219,10 @@ class Simulation:
         self.calls.append(("timing_cache", cache._sim_content))
         return not cache._sim_content.startswith(b"damaged")
 
+    def _set_flag(self, config: Any, flag: Any) -> None:
+        self.calls.append(("flag", flag.name))
+        config._sim_flags = {flag.name, *getattr(config, "_sim_flags", ())}
+
     def _build(self, builder: Any, network: Any, config: Any) -> Any:
         names = (
             "builder_optimization_level",
@@ -226,8 +232,8 @@ class Simulation:
             "profiling_verbosity",
         )
         self.calls += [(name, getattr(config, name)) for name in names if name in config._listed]
-        if network._sim_onnx == b"":  # the probe's single convolution
-            return _memory(self.module, b"x") if self.dla_builds else None
+        if network._sim_onnx == b"":
+            return self._build_probe(builder, network, config)
         refused = next(filter(None, map(self._invalid, network._sim_layers)), None)
         if refused:
             builder._sim_logger.log(self.module.ILogger.ERROR, refused)
@@ -244,6 +250,16 @@ class Simulation:
         payload = {"dla": bool(placed) and not self.drops_dla, "region": placed[:1] + placed[-1:]}
         return _memory(self.module, self.plan(payload, network._sim_onnx))
 
+    def _build_probe(self, builder: Any, network: Any, config: Any) -> Any:
+        """One convolution for the core, whose linear inputs and outputs the GPU reformats (NVIDIA/TensorRT#3438)."""
+        falls_back = "GPU_FALLBACK" in getattr(config, "_sim_flags", ())
+        if not falls_back or not self.dla_builds:
+            reason = "cannot load libnvdla_compiler.so" if falls_back else "I/O needs a reformat, GPU fallback is off"
+            builder._sim_logger.log(self.module.ILogger.ERROR, reason)
+            return None
+        payload = {"dla": not self.dla_idle, "region": [layer.name for layer in network._sim_layers]}
+        return _memory(self.module, self.plan(payload, b""))
+
     def _deserialise(self, runtime: Any, plan: bytes) -> Any:
         self.calls.append(("deserialised_for_core", runtime.DLA_core))
         end = 32 + int.from_bytes(plan[28:32], "little")
@@ -254,6 +270,8 @@ class Simulation:
         engine = object.__new__(self.module.ICudaEngine)
         mode = self.module.TensorIOMode
         engine._sim_layers = _inspected(payload)
+        if plan[end:] == b"":
+            return engine
         engine._sim_session = onnxruntime.InferenceSession(plan[end:], providers=["CPUExecutionProvider"])
         engine._sim_tensors = {entry.name: mode.INPUT for entry in engine._sim_session.get_inputs()}
         engine._sim_tensors |= {entry.name: mode.OUTPUT for entry in engine._sim_session.get_outputs()}

@@ -28,6 +28,9 @@ ON_GPU = "set engine.target = gpu:0"
 REFUSED_HERE = "this device's own DLA compiler refuses it"
 NO_RANGE = "a tensor of it has no calibration range"
 
+PROBE = "probe"
+"""Name of the convolution that tries out a core."""
+
 REGION = re.compile(r"\{ForeignNode\[(.+)\]\}")
 SEPARATOR = re.compile(r"\.\.\.|[\s+,()]+")
 """Between the names in a region: first...last, and a fused layer's ``a + b`` or ``PWN(a, b)``."""
@@ -73,29 +76,50 @@ def probe(library: Library, core: int, typing: Typing) -> None:
     """Build one convolution for the core: the compiler may be missing even where the core is counted.
 
     Raises:
-        UnsupportedSpec: the build fails; the message carries the library's reason.
+        UnsupportedSpec: it does not run on the core; the message carries the library's reason.
+        BuildError: the library does not start here, or does not load what it built.
     """
-    trt = library.trt
     lines = Lines()
     with listening(lines):
-        made = builder(library, lines)
-        network = made.create_network(creation_flags(library, typing))
-        kernel = np.zeros((16, 16, 3, 3), np.float16 if typing.strong else np.float32)
-        kind = trt.DataType.HALF if typing.strong else trt.DataType.FLOAT
-        source = network.add_input("x", kind, (1, 16, 32, 32))
-        layer = network.add_convolution_nd(source, 16, (3, 3), trt.Weights(kernel))
-        network.mark_output(layer.get_output(0))
-        config = made.create_builder_config()
-        config.DLA_core = core
-        config.default_device_type = trt.DeviceType.DLA
-        if library.has("BuilderFlag.FP16") and not typing.strong:
-            config.set_flag(trt.BuilderFlag.FP16)
-        if not config.can_run_on_DLA(layer) or made.build_serialized_network(network, config) is None:
-            raise UnsupportedSpec(
-                f"dla:{core} is counted, but a single convolution does not build for it: {lines.reason()}",
-                remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
-                core=core,
-            )
+        reason = _idle(library, core, typing, lines)
+    if reason:
+        raise UnsupportedSpec(
+            f"dla:{core} is counted but does nothing: a single convolution {reason}",
+            remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
+            core=core,
+        )
+
+
+def _idle(library: Library, core: int, typing: Typing, lines: Lines) -> str | None:
+    """Why the core does not run one convolution; None if it does."""
+    trt = library.trt
+    made = builder(library, lines)
+    network = made.create_network(creation_flags(library, typing))
+    kernel = np.ones((16, 16, 3, 3), np.float16 if typing.strong else np.float32)
+    kind = trt.DataType.HALF if typing.strong else trt.DataType.FLOAT
+    source = network.add_input("x", kind, (1, 16, 32, 32))
+    layer = network.add_convolution_nd(source, 16, (3, 3), trt.Weights(kernel))
+    layer.name = PROBE
+    network.mark_output(layer.get_output(0))
+    config = made.create_builder_config()
+    _aim(library, config, core)
+    config.default_device_type = trt.DeviceType.DLA
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if library.has("BuilderFlag.FP16") and not typing.strong:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if not config.can_run_on_DLA(layer):
+        return f"is refused: {lines.reason()}"
+    plan = made.build_serialized_network(network, config)
+    if plan is None:
+        return f"does not build for it: {lines.reason()}"
+    layers = _layers(library, bytes(plan), core, lines)
+    return "falls back to the GPU" if layers and not loadables(layers, {PROBE}) else None
+
+
+def _aim(library: Library, config: Any, core: int) -> None:
+    """Build for a core; the GPU does the rest, at the least the reformats of what enters and leaves (TensorRT#3438)."""
+    config.DLA_core = core
+    config.set_flag(library.trt.BuilderFlag.GPU_FALLBACK)
 
 
 def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typing: Typing) -> Placed:
@@ -105,8 +129,7 @@ def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typin
         UnsupportedSpec: nothing can run on the core.
     """
     library, trt = net.library, net.library.trt
-    config.DLA_core = spec.target.index
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    _aim(library, config, spec.target.index)
     config.default_device_type = trt.DeviceType.GPU
     config.set_memory_pool_limit(trt.MemoryPoolType.DLA_LOCAL_DRAM, DLA_LOCAL_BYTES)
     config.set_memory_pool_limit(trt.MemoryPoolType.DLA_GLOBAL_DRAM, DLA_GLOBAL_BYTES)
