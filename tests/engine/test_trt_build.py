@@ -257,6 +257,19 @@ def test_a_damaged_timing_cache_is_begun_anew(monkeypatch: pytest.MonkeyPatch, t
     assert simulation.set_to("timing_cache") == [b"", b"damaged", b""]
 
 
+def test_a_damaged_timing_cache_is_not_the_reason_of_a_later_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    name = built(network(), EngineSpec(target=GPU), folder=tmp_path).notes["timing_cache"]
+    (tmp_path / str(name)).write_bytes(b"damaged")
+    simulation.memory_failures = 99
+    with pytest.raises(OutOfMemory, match="Could not find any implementation") as raised:
+        built(network(), EngineSpec(target=GPU), folder=tmp_path)
+    assert "timing cache" not in str(raised.value)
+
+
 def test_rtx_without_a_gpu_builds_ahead_and_says_for_what(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("rtx-1.7.1")
     install(monkeypatch, simulation, CudaStandIn(devices=0))

@@ -12,7 +12,7 @@ from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_dla import loadables
-from vajra_edge.errors import UnsupportedSpec
+from vajra_edge.errors import BuildError, UnsupportedSpec
 from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Layout, Signature
 
@@ -96,6 +96,21 @@ def test_a_loadable_is_a_region_of_chosen_layers_that_myelin_did_not_make(name: 
     assert (
         loadables([{"Name": name, "LayerType": kind}, {"Name": "images to nvm", "LayerType": "NoOp"}], CHOSEN) == count
     )
+
+
+def test_a_plan_too_large_to_be_loaded_after_its_build_is_built_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", dla_cores=1, load_errors=["[allocator.cpp] Error Code 1: out of memory"])
+    install(monkeypatch, simulation)
+    made = built(simulation, Precision.FP16)
+    assert len(made.notes["attempts"]) == 2  # type: ignore[arg-type]
+    assert made.notes["dla_inspected"] == {"dla": 1, "layers": 3}
+
+
+def test_a_plan_that_does_not_load_after_its_build_gives_the_library_s_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", dla_cores=1, load_errors=["Serialization assertion failed"])
+    install(monkeypatch, simulation)
+    with pytest.raises(BuildError, match="cannot load the plan just built: Serialization assertion failed"):
+        built(simulation, Precision.FP16)
 
 
 def test_an_open_batch_is_fixed_for_the_core(monkeypatch: pytest.MonkeyPatch) -> None:

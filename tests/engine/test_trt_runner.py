@@ -189,6 +189,26 @@ def test_a_call_the_library_refuses_raises_with_its_reason(monkeypatch: pytest.M
     runner.close()
 
 
+def test_what_an_earlier_call_logged_is_not_the_reason_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    runner = opened(simulation, STATIC)
+    log = runner._runtime._sim_logger.log  # type: ignore[attr-defined]
+    said = ["misaligned address"]
+
+    def refuse(*_: object) -> bool:
+        for message in said:
+            log(simulation.module.ILogger.ERROR, message)
+        return False
+
+    monkeypatch.setattr(simulation.module.IExecutionContext, "execute_async_v3", refuse)
+    for reason in ("misaligned address", "the library gave no reason"):
+        with pytest.raises(InferenceError, match=f"TensorRT refused to run: {reason}"):
+            runner.infer(np.zeros((1, 3, 64, 64), np.float32))
+        said.clear()
+    runner.close()
+
+
 def test_the_dla_core_is_set_before_the_plan_is_deserialised(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("10.3.0", dla_cores=2)
     install(monkeypatch, simulation)

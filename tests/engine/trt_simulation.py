@@ -43,6 +43,7 @@ class Simulation:
         dla_builds: a build for the DLA succeeds.
         dla_idle: it does, with all of it on the GPU, even one convolution.
         drops_dla: the builder ignores the placement, as it does silently when a region does not compile.
+        load_errors: what is logged by each load of a whole plan that fails, before one succeeds.
         calls: what was set, as (name, value), in order.
     """
 
@@ -53,6 +54,7 @@ class Simulation:
     dla_builds: bool = True
     dla_idle: bool = False
     drops_dla: bool = False
+    load_errors: list[str] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ class Simulation:
             "Builder.__init__": lambda builder, logger: setattr(builder, "_sim_logger", logger),
             "Runtime.num_DLA_cores": lambda _: self.dla_cores,
             "Builder.create_network": self._create_network,
+            "Builder.create_builder_config": self._create_config,
             "Builder.build_serialized_network": self._build,
             "INetworkDefinition.add_input": self._add_input,
             "INetworkDefinition.add_convolution_nd": self._add_convolution,
@@ -133,6 +136,11 @@ class Simulation:
         network = object.__new__(self.module.INetworkDefinition)
         network._sim_layers, network._sim_inputs, network._sim_onnx = [], [], b""
         return network
+
+    def _create_config(self, builder: Any) -> Any:
+        config = object.__new__(self.module.IBuilderConfig)
+        config._sim_logger, config._sim_flags = builder._sim_logger, set()
+        return config
 
     def _tensor(self, name: str, shape: tuple[int, ...], kind: str = "FLOAT") -> Any:
         tensor = object.__new__(self.module.ITensor)
@@ -217,11 +225,14 @@ class Simulation:
     def _set_cache(self, config: Any, cache: Any, ignore_mismatch: bool) -> bool:
         config._sim_cache = cache
         self.calls.append(("timing_cache", cache._sim_content))
-        return not cache._sim_content.startswith(b"damaged")
+        damaged = cache._sim_content.startswith(b"damaged")
+        if damaged:
+            config._sim_logger.log(self.module.ILogger.ERROR, "the timing cache is corrupt")
+        return not damaged
 
     def _set_flag(self, config: Any, flag: Any) -> None:
         self.calls.append(("flag", flag.name))
-        config._sim_flags = {flag.name, *getattr(config, "_sim_flags", ())}
+        config._sim_flags.add(flag.name)
 
     def _build(self, builder: Any, network: Any, config: Any) -> Any:
         names = (
@@ -252,7 +263,7 @@ class Simulation:
 
     def _build_probe(self, builder: Any, network: Any, config: Any) -> Any:
         """One convolution for the core, whose linear inputs and outputs the GPU reformats (NVIDIA/TensorRT#3438)."""
-        falls_back = "GPU_FALLBACK" in getattr(config, "_sim_flags", ())
+        falls_back = "GPU_FALLBACK" in config._sim_flags
         if not falls_back or not self.dla_builds:
             reason = "cannot load libnvdla_compiler.so" if falls_back else "I/O needs a reformat, GPU fallback is off"
             builder._sim_logger.log(self.module.ILogger.ERROR, reason)
@@ -264,8 +275,9 @@ class Simulation:
         self.calls.append(("deserialised_for_core", runtime.DLA_core))
         end = 32 + int.from_bytes(plan[28:32], "little")
         payload = json.loads(plan[32:end])
-        if payload.get("refused"):
-            runtime._sim_logger.log(self.module.ILogger.ERROR, payload["refused"])
+        refusal = payload.get("refused") or (self.load_errors.pop(0) if plan[end:] and self.load_errors else None)
+        if refusal:
+            runtime._sim_logger.log(self.module.ILogger.ERROR, refusal)
             return None
         engine = object.__new__(self.module.ICudaEngine)
         mode = self.module.TensorIOMode

@@ -88,6 +88,7 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
     timings = job.timings("tactics")
     lasted = job.timings(f"{spec.precision.value} {job.signature} {notes['network_layers']} {attempts[-1]}")
     timed = trt_timing.use(net.library, config, timings)
+    net.lines.errors.clear()  # a cache that does not fit is logged as one, and is not why a build fails
     began_s = time.monotonic()
     plan = _serialize(net, config, Watch(job.report, trt_timing.expected_s(lasted)))
     notes["build_s"] = round(time.monotonic() - began_s, 2)

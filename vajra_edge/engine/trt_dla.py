@@ -18,10 +18,10 @@ import numpy as np
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
-from vajra_edge.engine.trt_log import Lines, listening, logger
+from vajra_edge.engine.trt_log import Lines, build_failure, listening, logger
 from vajra_edge.engine.trt_memory import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
 from vajra_edge.engine.trt_network import Network, builder, creation_flags, starting
-from vajra_edge.errors import BuildError, UnsupportedSpec
+from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph import dla
 
 ON_GPU = "set engine.target = gpu:0"
@@ -159,7 +159,7 @@ def inspect(library: Library, plan: bytes, spec: EngineSpec, chosen: AbstractSet
 
     Raises:
         UnsupportedSpec: no layer runs on the core, whatever was asked for.
-        BuildError: the plan does not load.
+        BuildError, OutOfMemory: the plan does not load.
     """
     lines = Lines()
     with listening(lines):
@@ -193,7 +193,7 @@ def _layers(library: Library, plan: bytes, core: int, lines: Lines) -> list[Mapp
     runtime.DLA_core = core
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BuildError(f"the plan just built does not load: {lines.reason()}")
+        raise build_failure(lines, "load the plan just built")
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return list(json.loads(text).get("Layers", []))
 

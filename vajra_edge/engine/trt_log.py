@@ -116,8 +116,13 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def build_failure(lines: Lines) -> BuildError:
-    """The exception for a builder that returned nothing."""
+def build_failure(lines: Lines, doing: str = "build this network") -> BuildError:
+    """The exception for a builder that returned nothing.
+
+    Args:
+        lines: what was logged.
+        doing: what was tried, after "cannot".
+    """
     text = "\n".join(lines.errors)
     reason = lines.reason()
     if "BuildCancel" in text:
@@ -127,11 +132,11 @@ def build_failure(lines: Lines) -> BuildError:
     where = f" at layer {layer}" if layer and layer not in reason else ""
     if MEMORY.search(text):
         return OutOfMemory(
-            f"not enough memory to build{where}: {reason}",
+            f"not enough memory to {doing}{where}: {reason}",
             remedy="stop other programs, lower engine.batch or img_size, or reboot and build first",
             layer=layer,
         )
-    return BuildError(f"TensorRT cannot build this network{where}: {reason}", layer=layer)
+    return BuildError(f"TensorRT cannot {doing}{where}: {reason}", layer=layer)
 
 
 def parse_failure(library: Library, errors: Sequence[Any], lines: Lines) -> GraphError:
