@@ -83,6 +83,17 @@ def test_without_bindings_there_are_no_gpus_and_the_reason_says_what_to_install(
     cuda.runtime.cache_clear()
 
 
+def test_bindings_that_find_no_driver_are_no_crash(gpu: CudaStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cuda-python 12.8 says it, at the first call."""
+
+    def first_call() -> None:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    monkeypatch.setattr(gpu, "cudaGetDeviceCount", first_call, raising=False)
+    assert cuda.count() == 0
+    assert cuda.absence(0) == "CUDA's driver does not load: Failed to dlopen libcuda.so.1"
+
+
 @pytest.mark.skipif(not REAL, reason="absent here: cuda-python")
 def test_the_real_bindings_have_every_name_and_answer_without_a_gpu() -> None:
     module = cuda.runtime()

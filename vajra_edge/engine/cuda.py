@@ -74,10 +74,13 @@ def call(name: str, *arguments: Any) -> Any:
 
     Raises:
         InferenceError: the status is not ``cudaSuccess``; ``values`` hold ``call`` and ``code``.
-        BackendUnavailable: cuda-python is absent.
+        BackendUnavailable: cuda-python or the driver is absent.
     """
     module = runtime()
-    status, *values = getattr(module, name)(*arguments)
+    try:
+        status, *values = getattr(module, name)(*arguments)
+    except RuntimeError as error:  # bindings before 12.9 look for the driver's library at the first call
+        raise BackendUnavailable(f"CUDA's driver does not load: {error}", remedy="install NVIDIA's driver") from error
     if status != module.cudaError_t.cudaSuccess:
         code = int(status)
         reason = module.cudaGetErrorString(status)[1].decode()
