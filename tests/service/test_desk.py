@@ -4,7 +4,7 @@ import queue
 import threading
 
 from vajra_edge.errors import StoreError
-from vajra_edge.service.desk import Desk, TaskFailed
+from vajra_edge.service.desk import Desk, TaskFailed, TaskMended
 
 
 def refuse() -> None:
@@ -26,6 +26,18 @@ def test_tasks_are_done_in_order_and_their_events_posted(caplog):
     assert told[3] == "desk"
     assert inbox.empty()
     assert "bug failed" in caplog.text
+
+
+def test_a_task_that_succeeds_after_a_failure_says_so_once_and_for_no_other():
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    desk = Desk(inbox.put)
+    for name, task in (("keep", refuse), ("other", lambda: None), ("keep", lambda: 7), ("keep", lambda: 8)):
+        desk.do(name, task)
+    desk.start()
+    assert desk.close(5.0)
+    told = [inbox.get() for _ in range(4)]
+    assert told == [TaskFailed("keep", "the disk is full; free space"), TaskMended("keep"), 7, 8]
+    assert inbox.empty()
 
 
 def test_a_task_that_hangs_is_left_behind():

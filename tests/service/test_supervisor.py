@@ -389,6 +389,21 @@ def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(reboot
     ears.close()
 
 
+def test_the_failure_of_a_task_is_said_until_the_same_task_succeeds_whatever_else_does(rebooted):
+    rebooted.start()
+    rebooted.serving()
+    desk = rebooted.parts.desk
+    desk.do("mark plan good", lambda: int("full"))
+    desk.do("close plan", lambda: int("hung"))
+    rebooted.until(lambda status: "mark plan good" in status["reason"] and "close plan" in status["reason"])
+    desk.do("mark plan good", lambda: None)
+    rebooted.ask(verb="rebuild")  # what is wanted is worked out, and well
+    status = rebooted.until(lambda status: "mark plan good" not in status["reason"])
+    assert status["reason"].startswith("close plan: ValueError: invalid literal")
+    desk.do("close plan", lambda: None)
+    rebooted.until(lambda status: not status["reason"])
+
+
 def test_requests_over_mqtt_are_answered(rebooted):
     rebooted.settings["mqtt"]["commands"] = True
     rebooted.start()

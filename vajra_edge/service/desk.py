@@ -26,6 +26,13 @@ class TaskFailed:
     reason: str
 
 
+@dataclass(frozen=True)
+class TaskMended:
+    """Event: a task that failed the last time has succeeded, so that its failure is no trouble any more."""
+
+    name: str
+
+
 class Desk:
     """Does tasks one after the other, and posts the event that each returns.
 
@@ -36,6 +43,7 @@ class Desk:
 
     def __init__(self, post: Callable[[object], None], name: str = "desk") -> None:
         self._post = post
+        self._failing: set[str] = set()
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], object | None]] | None] = queue.SimpleQueue()
         # A daemon thread: a library that hangs while it loads must not keep the process from its exit.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -62,9 +70,20 @@ class Desk:
                 event = task()
             except VajraError as error:
                 log.warning("%s: %s", name, error)
-                event = TaskFailed(name, str(error))
+                event = self._failed(name, str(error))
             except Exception as error:  # the top of a thread: a bug in one task is told and must not end the others
                 log.exception("%s failed", name)
-                event = TaskFailed(name, f"{type(error).__name__}: {error}")
+                event = self._failed(name, f"{type(error).__name__}: {error}")
+            else:
+                self._mended(name)
             if event is not None:
                 self._post(event)
+
+    def _failed(self, name: str, reason: str) -> TaskFailed:
+        self._failing.add(name)
+        return TaskFailed(name, reason)
+
+    def _mended(self, name: str) -> None:
+        if name in self._failing:
+            self._failing.discard(name)
+            self._post(TaskMended(name))

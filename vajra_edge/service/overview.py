@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
@@ -27,7 +27,7 @@ class Known:
         building: the build in flight.
         broker: the newest event.
         view: of the settings file.
-        trouble: the newest failure of a task on the desk; empty once one succeeded.
+        trouble: the newest failure of each task on a desk, by task, until the same task succeeds.
         late: loops that are silent for too long.
         started_s: monotonic time of the start.
         started_at: the same in UTC.
@@ -38,7 +38,7 @@ class Known:
     building: BuildView | None = None
     broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
     view: SettingsView = field(default_factory=SettingsView)
-    trouble: str = ""
+    trouble: Mapping[str, str] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     started_s: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
@@ -54,11 +54,12 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
         now_s: monotonic.
     """
     warning = parts.serving.unknown_classes()
+    troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
     published = parts.serving.published()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
-        reason=_joined((s.reason, known.view.error, warning, known.trouble, *known.late)),
+        reason=_joined((s.reason, known.view.error, warning, *troubles, *known.late)),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),

@@ -25,7 +25,7 @@ from vajra_edge.service import reload as reload_
 from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, SocketCaller, Waiting
 from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
-from vajra_edge.service.desk import TaskFailed
+from vajra_edge.service.desk import TaskFailed, TaskMended
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State
 from vajra_edge.service.states import advance
@@ -100,7 +100,8 @@ class Supervisor:
             CameraChanged: parts.cameras.changed,
             BrokerChanged: lambda told: self._know(broker=told),
             ImagesChanged: lambda _: self._work_out(None),
-            TaskFailed: lambda failed: self._know(trouble=f"{failed.name}: {failed.reason}"),
+            TaskFailed: lambda failed: self._know(trouble={**self._known.trouble, failed.name: failed.reason}),
+            TaskMended: self._mended,
         }
 
     def run(self) -> int:
@@ -214,7 +215,7 @@ class Supervisor:
         if asked and asked.dry_run:
             asked.caller.done(wish.outlook(serving, force=asked.force))
             return
-        self._know(wish=wish, trouble="")
+        self._know(wish=wish)
         self._advance(wish.event)
         if self._s.building or self._s.loading:
             why = "; ".join(wish.why) or "it served last"
@@ -285,6 +286,9 @@ class Supervisor:
     def _serving(self) -> PlanView | None:
         ready = self._parts.serving.ready
         return PlanView.of(ready.manifest) if ready else None
+
+    def _mended(self, mended: TaskMended) -> None:
+        self._know(trouble={task: reason for task, reason in self._known.trouble.items() if task != mended.name})
 
     def _know(self, **news: Any) -> None:
         self._known = replace(self._known, **news)
