@@ -6,6 +6,7 @@ replaced by one rename; what fails its check moves to ``quarantine/``. There is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -18,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from vajra_edge import durable
+from vajra_edge.engine import leftovers
 from vajra_edge.engine.lock import build_lock
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.signing import check_plan, make_key, open_signed, read_key, sign
@@ -128,7 +130,7 @@ class EngineStore:
             return tuple(path.name for path in sorted(found, key=_age_key))
 
     def prune(self, keep: Collection[str] = ()) -> tuple[str, ...]:
-        """Delete the oldest plans beyond ``max_bytes``, abandoned staging and old quarantine.
+        """Delete the oldest plans beyond ``max_bytes``, abandoned staging, old quarantine, and old files of builds.
 
         Args:
             keep: fingerprints that stay, like the one being served; current and previous always do.
@@ -151,6 +153,7 @@ class EngineStore:
                     self._delete(name)
                     total_bytes -= sizes[name]
                     gone.append(name)
+            leftovers.prune(self.root, self._manifests(kept))
         return tuple(gone)
 
     def sweep(self, now_s: float) -> None:
@@ -232,6 +235,14 @@ class EngineStore:
             raise PlanError(f"its manifest is that of {manifest.fingerprint.short}")
         check_plan(folder / "plan", manifest)
         return Plan(fingerprint, folder / "plan", manifest)
+
+    def _manifests(self, names: Collection[str | None]) -> tuple[Manifest, ...]:
+        """Of those plans that have one; their content is not read."""
+        key, found = read_key(self._key), []
+        for name in names if key else ():
+            with contextlib.suppress(PlanError, FileNotFoundError):
+                found.append(open_signed(self._engines / str(name) / "manifest.json", key or b""))
+        return tuple(found)
 
     def _set_aside(self, fingerprint: str, reason: str) -> None:
         """Quarantine as part of reading, which must answer even where the disk is read-only."""

@@ -97,7 +97,7 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
     if timings is not None and timed:
         notes["timing_cache"] = trt_timing.keep(timings, trt_timing.measured(config))
     if lasted is not None:
-        trt_timing.keep(lasted, str(notes["build_s"]).encode())
+        notes["timing_expected"] = trt_timing.keep(lasted, str(notes["build_s"]).encode())
     if placed is not None:
         notes["dla_inspected"] = trt_dla.inspect(net.library, plan, spec, placed.layers)
     return Built(plan, spec.precision, spec.target, notes)

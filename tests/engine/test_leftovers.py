@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.engine import leftovers
+from vajra_edge.engine.leftovers import FOLDERS, RANGES, STALE_S, TIMING
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.prove import RANGES_FOLDER
+from vajra_edge.engine.store import EngineStore
+
+Make = Callable[[str], Manifest]
+
+
+def write(path: Path, at_s: float) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"{}")
+    os.utime(path, (at_s, at_s))
+    return path.name
+
+
+def fill(root: Path, folder: leftovers.Folder, count: int) -> list[str]:
+    """Files of a folder, the oldest first."""
+    return [write(root / folder.path / f"{number}{folder.suffix}", 1000.0 + number) for number in range(count)]
+
+
+def left(root: Path, folder: leftovers.Folder) -> set[str]:
+    return {path.name for path in (root / folder.path).iterdir()}
+
+
+def test_the_folders_are_those_that_builds_write_to():
+    assert RANGES.path == RANGES_FOLDER
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.path)
+def test_only_the_newest_few_are_kept(tmp_path: Path, folder: leftovers.Folder):
+    names = fill(tmp_path, folder, folder.kept + 3)
+    assert len(leftovers.prune(tmp_path, (), now_s=2000.0)) == 3
+    assert left(tmp_path, folder) == set(names[3:])
+    assert leftovers.prune(tmp_path, (), now_s=2000.0) == ()
+
+
+def test_what_the_current_and_the_last_good_plan_were_made_with_stays_however_old(tmp_path: Path, manifest_of: Make):
+    store = EngineStore(tmp_path, 1 << 30)
+    ranges, timings = fill(tmp_path, RANGES, RANGES.kept + 4), fill(tmp_path, TIMING, TIMING.kept + 4)
+    refused = {"precision": "int8", "reason": "no", "report": None, "notes": {"int8": {"ranges": {"key": "1"}}}}
+    notes = (
+        {"int8": {"ranges": {"key": "0"}}, "timing_cache": timings[0], "timing_expected": timings[1], "rejected": []},
+        {"rejected": [refused], "timing_cache": "not kept: No space left on device"},
+    )
+    for name, noted in zip("ab", notes, strict=True):
+        plan = store.commit(b"plan", replace(manifest_of(name), notes=noted))
+        store.mark_good(plan.fingerprint)
+    store.prune()
+    assert left(tmp_path, RANGES) == {*ranges[:2], *ranges[-RANGES.kept :]}
+    assert left(tmp_path, TIMING) == {*timings[:2], *timings[-TIMING.kept :]}
+
+
+def test_a_file_that_is_being_written_stays_and_one_that_was_abandoned_goes(tmp_path: Path):
+    write(tmp_path / RANGES.path / "5f3a", 1000.0)
+    assert leftovers.prune(tmp_path, (), now_s=1000.0 + STALE_S - 1) == ()
+    assert len(leftovers.prune(tmp_path, (), now_s=1000.0 + STALE_S + 1)) == 1
+
+
+def test_a_store_whose_current_plan_is_damaged_is_pruned_all_the_same(tmp_path: Path, manifest_of: Make):
+    store = EngineStore(tmp_path, 1 << 30)
+    plan = store.commit(b"plan", manifest_of("a"))
+    store.mark_good(plan.fingerprint)
+    (plan.path.parent / "manifest.json").write_bytes(b"[")
+    fill(tmp_path, TIMING, TIMING.kept + 1)
+    store.prune()
+    assert len(left(tmp_path, TIMING)) == TIMING.kept
+
+
+def test_without_any_build_there_is_nothing_to_prune(tmp_path: Path):
+    assert leftovers.prune(tmp_path, ()) == ()

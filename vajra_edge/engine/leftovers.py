@@ -1,0 +1,85 @@
+"""Leftovers: what builds write beside the store to make the next one shorter; only the newest are worth their space."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vajra_edge.engine.manifest import Manifest
+
+STALE_S = 3600.0
+"""A file is written within seconds; one without its name that is older was abandoned by a kill."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One kind of file.
+
+    Attributes:
+        path: below the state directory.
+        suffix: of the files that count; others are being written, or were abandoned.
+        kept: the newest so many stay, and those that a kept plan was made with.
+    """
+
+    path: str
+    suffix: str
+    kept: int
+
+
+RANGES = Folder("calibration/ranges", ".json", 8)
+"""One for each weights file, set of images and algorithm, up to a MB: who goes back to earlier ones goes back a few."""
+
+TIMING = Folder("timing", ".timing", 16)
+"""A few bytes for each kind of build, some MB for each TensorRT, GPU and power mode: more than one device goes to and
+fro between."""
+
+FOLDERS = (RANGES, TIMING)
+
+
+def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = None) -> tuple[Path, ...]:
+    """Delete the oldest beyond what is kept.
+
+    Args:
+        state_dir: the folders lie below it.
+        plans: those whose files stay however old they are: what serves, and what may serve again.
+        now_s: Unix time; None: now.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    now_s = time.time() if now_s is None else now_s
+    used = {name for plan in plans for name in used_by(plan)}
+    gone = [path for folder in FOLDERS for path in _surplus(state_dir / folder.path, folder, used, now_s)]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return tuple(gone)
+
+
+def used_by(manifest: Manifest) -> Iterator[str]:
+    """Names of the files that a plan's build read or wrote, those of refused precisions too."""
+    notes = [manifest.notes, *(one.get("notes") or {} for one in manifest.notes.get("rejected", ()))]
+    for note in notes:
+        yield from (str(note[name]) for name in ("timing_cache", "timing_expected") if note.get(name))
+        ranges = (note.get("int8") or {}).get("ranges") or {}
+        if "key" in ranges:
+            yield f"{ranges['key']}{RANGES.suffix}"
+
+
+def _surplus(path: Path, folder: Folder, used: Collection[str], now_s: float) -> Iterator[Path]:
+    found = sorted(_dated(path), reverse=True)
+    free = [one for _, one in found if one.suffix == folder.suffix and one.name not in used]
+    yield from free[folder.kept :]
+    yield from (one for at_s, one in found if one.suffix != folder.suffix and now_s - at_s > STALE_S)
+
+
+def _dated(path: Path) -> Iterator[tuple[float, Path]]:
+    """Files with their times; a build that goes on may take one away meanwhile."""
+    for one in path.iterdir() if path.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            yield one.lstat().st_mtime, one
