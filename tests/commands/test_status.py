@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 
 import pytest
+from measured import CARD, INT8_NOTES, REPORT
 from station import Station
 
 from vajra_edge.__main__ import main
+from vajra_edge.commands import status as command
+from vajra_edge.service.figures import dla_of, int8_of
+from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.status import BrokerView, EngineView, Status
 
 
 @pytest.fixture
@@ -22,11 +28,55 @@ def test_it_tells_everything_and_its_exit_code_says_whether_it_serves(station, c
     document = json.loads(capsys.readouterr().out)
     assert document["phase"] == "serving"
     assert document["engine"]["serving"]["precision"] == "fp32"
+    assert document["engine"]["serving"]["verify"]["frames"] > 0
     assert [camera["id"] for camera in document["cameras"]] == ["gate"]
     assert main(["status", "--config", str(station.config)]) == 0
     shown = capsys.readouterr().out
-    for part in ("serving", "camera gate", "fp32", "not connected"):
+    for part in ("serving", "camera gate", "fp32", "not connected", "reference boxes"):
         assert part in shown
+
+
+def test_every_figure_of_the_serving_plan_is_shown(station, monkeypatch, capsys):
+    plan = PlanView(
+        fingerprint="ab" * 32,
+        backend="tensorrt",
+        wanted_precision="int8",
+        precision="int8",
+        target="dla:0",
+        resolution_hw=(640, 640),
+        batch=1,
+        class_names=("person",),
+        weights="net.pt",
+        weights_sha256="cd" * 32,
+        built_at="2026-11-22T10:00:00Z",
+        build_s=61.0,
+        verify=REPORT,
+        int8=int8_of({"int8": INT8_NOTES}),
+        dla=dla_of({"dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}}),
+    )
+    began = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    said = Status("d", "serving", "", began, 1.0, 7, EngineView(serving=plan), broker=BrokerView("b:1883"))
+    monkeypatch.setattr(command, "ask", lambda socket, request: [{"status": said.to_json()}])
+    station.write()
+    assert main(["status", "--config", str(station.config)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "recall 0.968, precision 0.971, mean IoU 0.953, score drift 0.0123, 412 reference boxes, 64 frames",
+        "of the device's cameras (held out of calibration)",
+        "p50 4.90 ms, p99 6.25 ms",
+        "91.2% of multiply-adds, 71 layers, 4 kept higher, score drift 0.0081, box drift 0.0064",
+        "ranges measured: minmax of 448 images of the device's cameras, by TensorRT on the GPU",
+        "83.0% of multiply-adds, 2 transitions, 1 loadables, 40 of 52 nodes",
+        "9 nodes: this device's own DLA compiler refuses it",
+    ):
+        assert part in shown
+    assert main(["status", "--config", str(station.config), "--json"]) == 0
+    serving = json.loads(capsys.readouterr().out)["engine"]["serving"]
+    assert (serving["verify"]["recall"], serving["int8"]["macs_share"], serving["dla"]["transitions"]) == (
+        0.968,
+        0.9123,
+        2,
+    )
 
 
 def test_bad_weights_are_told_and_the_exit_code_is_one(station, capsys):

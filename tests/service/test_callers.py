@@ -8,7 +8,8 @@ from vajra_edge.errors import ControlError
 from vajra_edge.service.callers import HEARTBEAT_S, RebuildAsked, Waiting, outcome
 from vajra_edge.service.events import Job
 from vajra_edge.service.phases import Phase, State, Step
-from vajra_edge.service.status import BuildView, PlanView
+from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.status import BuildView
 
 SERVED = State(Phase.SERVING, wanted="A", serving=Job(0, "A"))
 PLAN = PlanView("A", "onnxruntime", "fp32", "fp32", "cpu", (256, 256), 1, ("car",), "w", "0", "2026-11-22", 1.0, {})

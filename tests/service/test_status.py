@@ -8,14 +8,13 @@ import pytest
 
 from vajra_edge.engine.backend import Progress
 from vajra_edge.publish.messages import encode
+from vajra_edge.service.plan_view import PlanView, latency_ms
 from vajra_edge.service.status import (
     BrokerView,
     BuildView,
     CameraView,
     EngineView,
-    PlanView,
     Status,
-    latency_ms,
 )
 
 PLAN = PlanView(

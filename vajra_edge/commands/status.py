@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,24 @@ from vajra_edge.service.control_client import ask
 from vajra_edge.settings import load
 
 GOOD = {"serving", "streaming", "ended"}
+
+_GATE = {
+    "recall": "recall {:.3f}",
+    "precision": "precision {:.3f}",
+    "mean_iou": "mean IoU {:.3f}",
+    "score_drift": "score drift {:.4f}",
+    "reference_boxes": "{} reference boxes",
+    "frames": "{} frames",
+}
+_LATENCY = {"latency_p50_ms": "p50 {:.2f} ms", "latency_p99_ms": "p99 {:.2f} ms"}
+_INT8 = {
+    "macs_share": "{:.1%} of multiply-adds",
+    "layers": "{} layers",
+    "layers_kept": "{} kept higher",
+    "score_drift": "score drift {:.4f}",
+    "box_drift": "box drift {:.4f}",
+}
+_DLA = {"macs_share": "{:.1%} of multiply-adds", "transitions": "{} transitions", "loadables": "{} loadables"}
 
 
 def status(config: Path, *, as_json: bool) -> int:
@@ -84,8 +102,9 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
         text = f"{serving['fingerprint'][:12]}, {serving['precision']}{wanted} on {serving['target']}, {width}x{height}"
         yield "engine", f"{text}, {serving['backend']}, weights {escape(serving['weights'])}"
+        yield from _figure_rows(serving)
         for refused in serving["rejected"]:
-            yield "gate", f"[yellow]{escape(refused)}[/]"
+            yield "refused", f"[yellow]{escape(refused)}[/]"
     if engine["calibration"]:
         yield "calibration", escape(engine["calibration"])
     building = engine["building"]
@@ -97,6 +116,27 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if engine["last_error"]:
         retry = f"; next try in {engine['retry_in_s']:.0f} s" if engine["retry_in_s"] is not None else ""
         yield "last error", f"[red]{escape(engine['last_error'])}[/]{retry}"
+
+
+def _figure_rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the gate, calibration and placement of the serving plan measured."""
+    if verify := plan["verify"]:
+        source = f" of {verify['source']}" if verify["source"] else ""
+        parts = verify["reason"], _few(_GATE, verify) + source, _few(_LATENCY, verify)
+        yield "gate", escape("; ".join(filter(None, parts)))
+    if int8 := plan["int8"]:
+        ranges = f"ranges {int8['ranges']}: {int8['algorithm']} of {int8['images']} images of {int8['images_from']}"
+        measured = f", by {int8['collector']}" if int8["collector"] else ""
+        yield "int8", escape("; ".join(filter(None, (_few(_INT8, int8), ranges + measured))))
+    if dla := plan["dla"]:
+        yield "dla", f"{_few(_DLA, dla)}, {dla['nodes_on_dla']} of {dla['nodes']} nodes"
+        for reason, nodes in dla["left_on_gpu"].items():
+            yield "on the GPU", f"{nodes} nodes: {escape(reason)}"
+
+
+def _few(words: Mapping[str, str], figures: Mapping[str, Any]) -> str:
+    """Those figures that were measured, in words."""
+    return ", ".join(text.format(figures[name]) for name, text in words.items() if figures.get(name) is not None)
 
 
 def _coloured(state: str) -> str:

@@ -15,6 +15,7 @@ import orjson
 
 from vajra_edge.detections import Detections
 from vajra_edge.frames import Frame
+from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
 
 SCHEMA = 1
 FINGERPRINT_CHARS = 12
@@ -168,6 +169,10 @@ class EngineStatus:
         weights_sha256: their digest.
         class_names: by class id.
         latency_ms: measured by the gate on this device.
+        verify: everything the gate measured.
+        int8: figures of the calibration; None of a plan without INT8.
+        dla: the report card; None of a plan for another target.
+        refused: what the gate refused before this plan.
         built_at: when the plan was built.
         building: fingerprint of the plan being built, or None.
         why: why it is being built, why the last build failed, what INT8 waits for, what the gate refused.
@@ -185,6 +190,10 @@ class EngineStatus:
     weights_sha256: str = ""
     class_names: Sequence[str] = ()
     latency_ms: float | None = None
+    verify: GateFigures | None = None
+    int8: Int8Figures | None = None
+    dla: DlaFigures | None = None
+    refused: Sequence[Refused] = ()
     built_at: datetime | None = None
     building: str | None = None
     why: str = ""

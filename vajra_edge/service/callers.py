@@ -11,7 +11,8 @@ from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.requests import Requested
 from vajra_edge.service.control import Asked, Control
 from vajra_edge.service.phases import Phase, State, Step
-from vajra_edge.service.status import BuildView, PlanView
+from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.status import BuildView
 
 HEARTBEAT_S = 3.0
 """A waiting client hears at least this often; it gives up after 15 s of silence."""

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from vajra_edge.engine.spec import Precision
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State, Step
-from vajra_edge.service.status import BrokerView, BuildView, EngineView, PlanView, SettingsView, Status
+from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.status import BrokerView, BuildView, EngineView, SettingsView, Status
 from vajra_edge.service.wiring import Parts
 from vajra_edge.service.wish import Wish
 from vajra_edge.settings import MqttSettings, Settings

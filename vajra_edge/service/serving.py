@@ -13,9 +13,9 @@ from vajra_edge.frames import Frame
 from vajra_edge.pipeline import Pipeline, PipelineCounters
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service.beats import Beats
+from vajra_edge.service.plan_view import latency_ms
 from vajra_edge.service.plans import Ready
 from vajra_edge.service.probation import Tally, unfit
-from vajra_edge.service.status import latency_ms
 from vajra_edge.settings import Settings
 
 log = logging.getLogger(__name__)

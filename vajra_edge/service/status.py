@@ -14,8 +14,9 @@ from vajra_edge import __version__
 from vajra_edge.capture.grabber import CameraCounters
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
-from vajra_edge.engine.manifest import Manifest
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
+from vajra_edge.service.figures import gate_of
+from vajra_edge.service.plan_view import PlanView
 
 _SPANS = {
     "load": (0.0, 2.0),
@@ -29,57 +30,6 @@ _SPANS = {
 """Share of a build in percent that each stage begins and ends at; a rough guess, for one bar that never goes back."""
 
 _LOST = {"backoff": "lost", "closed": "off"}
-
-
-@dataclass(frozen=True)
-class PlanView:
-    """A stored plan, for people: what was asked, what was achieved, what the gate measured and what it refused."""
-
-    fingerprint: str
-    backend: str
-    wanted_precision: str
-    precision: str
-    target: str
-    resolution_hw: tuple[int, int]
-    batch: int
-    class_names: tuple[str, ...]
-    weights: str
-    weights_sha256: str
-    built_at: str
-    build_s: float
-    verify: Mapping[str, Any]
-    rejected: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> PlanView:
-        """What a manifest tells."""
-        return cls(
-            fingerprint=manifest.fingerprint.digest,
-            backend=manifest.backend,
-            wanted_precision=manifest.wanted.precision.value,
-            precision=manifest.precision.value,
-            target=str(manifest.target),
-            resolution_hw=manifest.signature.resolution_hw,
-            batch=manifest.signature.batch,
-            class_names=manifest.signature.class_names,
-            weights=manifest.weights_name,
-            weights_sha256=dict(manifest.fingerprint.parts).get("weights", ""),
-            built_at=manifest.created_at,
-            build_s=manifest.build_s,
-            verify=dict(manifest.verify),
-            rejected=manifest.rejected,
-        )
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Median time of one batch, as the gate measured it on this device."""
-        return latency_ms(self.verify)
-
-
-def latency_ms(verify: Mapping[str, Any]) -> float | None:
-    """Median time of one call in a gate's report, if the plan was run there."""
-    latency = verify.get("latency_p50_ms")
-    return float(latency) if isinstance(latency, (int, float)) else None
 
 
 @dataclass(frozen=True)
@@ -266,6 +216,10 @@ class Status:
             weights_sha256=serving.weights_sha256,
             class_names=serving.class_names,
             latency_ms=serving.latency_ms,
+            verify=gate_of(serving.verify),
+            int8=serving.int8,
+            dla=serving.dla,
+            refused=serving.refused,
             built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
             building=known.building,
             why=why,

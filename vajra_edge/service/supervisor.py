@@ -28,8 +28,9 @@ from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed, TaskMended
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State
+from vajra_edge.service.plan_view import PlanView
 from vajra_edge.service.states import advance
-from vajra_edge.service.status import BuildView, PlanView, SettingsView, Status
+from vajra_edge.service.status import BuildView, SettingsView, Status
 from vajra_edge.service.watch import FileChanged
 from vajra_edge.service.wiring import Parts
 from vajra_edge.service.wish import Wish

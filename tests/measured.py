@@ -1,0 +1,48 @@
+"""What a build of INT8 on a DLA core measures, as its manifest holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REPORT: dict[str, Any] = {
+    "passed": True,
+    "judged": True,
+    "reason": "agrees with its FP32 reference: 399 of 412 boxes on 64 frames of the device's cameras",
+    "source": "the device's cameras (held out of calibration)",
+    "frames": 64,
+    "reference_boxes": 412,
+    "recall": 0.968,
+    "precision": 0.971,
+    "mean_iou": 0.953,
+    "score_drift": 0.0123,
+    "latency_p50_ms": 4.9,
+    "latency_p99_ms": 6.25,
+    "bounds": {"recall": 0.9},
+}
+INT8_NOTES: dict[str, Any] = {
+    "ranges": {
+        "algorithm": "minmax",
+        "images": 448,
+        "key": "ab" * 32,
+        "source": "measured",
+        "collector": "TensorRT on the GPU",
+        "images_from": "the device's cameras",
+    },
+    "chosen": {"layers_kept": 4, "int8_share": 0.9, "score_drift": 0.0081, "box_drift": 0.0064},
+    "curve": [],
+    "int8_share": 0.9123,
+    "int8_layers": 71,
+    "high": {},
+}
+CARD: dict[str, Any] = {
+    "macs_share": 0.83,
+    "transitions": 2,
+    "nodes_on_dla": 40,
+    "nodes": 52,
+    "regions_possible": 3,
+    "regions": [],
+    "left_on_gpu": {
+        "this device's own DLA compiler refuses it": {"nodes": 9, "first": "/softmax"},
+        "beyond the region": {"nodes": 3, "first": "/conv"},
+    },
+}

@@ -1,0 +1,97 @@
+"""Every figure of a manifest, as the status and the ``engine`` topic carry it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import orjson
+import pytest
+from measured import CARD, INT8_NOTES, REPORT
+
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.spec import EngineSpec, Precision, Target
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.publish.messages import encode
+from vajra_edge.publish.schema import EngineMessage
+from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.status import EngineView, Status
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """INT8 on a DLA core."""
+    spec = EngineSpec(target=Target("dla", 0), precision=Precision.INT8)
+    request = BuildRequest(Path("/net.pt"), "ab" * 32, "tensorrt", spec, Path("/s"), 1)
+    return Manifest(
+        fingerprint=Fingerprint.of(request, {"library": "TensorRT 10.3.0"}),
+        backend="tensorrt",
+        signature=Signature("images", "detections", Layout.DETECTIONS, 1, (640, 640), False, False, 32, ("person",)),
+        wanted=spec,
+        precision=spec.precision,
+        target=spec.target,
+        verify=REPORT,
+        notes={"int8": INT8_NOTES, "dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}, "rejected": []},
+        weights_name="net.pt",
+        build_s=61.0,
+        created_at="2026-11-22T10:00:00+00:00",
+    )
+
+
+def published(manifest: Manifest) -> EngineMessage:
+    view = PlanView.of(manifest)
+    json.dumps(PlanView.of(manifest).verify)
+    now = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    status = Status("gate-7", "serving", "", now, 1.0, 7, EngineView(serving=view))
+    orjson.dumps(status.to_json())
+    return EngineMessage.model_validate_json(encode(status.engine_message()))
+
+
+def test_every_figure_of_the_gate_is_published(manifest: Manifest):
+    gate = published(manifest).verify
+    assert gate
+    assert gate.model_dump() == {name: value for name, value in REPORT.items() if name != "bounds"}
+
+
+def test_the_share_of_int8_its_drift_and_the_origin_of_its_ranges_are_published(manifest: Manifest):
+    int8 = published(manifest).int8
+    assert int8
+    assert (int8.macs_share, int8.layers, int8.layers_kept) == (0.9123, 71, 4)
+    assert (int8.score_drift, int8.box_drift) == (0.0081, 0.0064)
+    assert (int8.ranges, int8.algorithm, int8.images) == ("measured", "minmax", 448)
+    assert (int8.images_from, int8.collector) == ("the device's cameras", "TensorRT on the GPU")
+
+
+def test_the_report_card_of_the_dla_is_published_with_what_fell_back_and_why(manifest: Manifest):
+    dla = published(manifest).dla
+    assert dla
+    assert (dla.macs_share, dla.transitions, dla.nodes_on_dla, dla.nodes, dla.loadables) == (0.83, 2, 40, 52, 1)
+    assert dla.left_on_gpu == {"this device's own DLA compiler refuses it": 9, "beyond the region": 3}
+
+
+def test_ranges_without_a_choice_of_layers_publish_what_there_is(manifest: Manifest):
+    int8 = published(replace(manifest, notes={"int8": {"ranges": INT8_NOTES["ranges"]}})).int8
+    assert int8
+    assert (int8.ranges, int8.macs_share, int8.score_drift) == ("measured", None, None)
+
+
+def test_figures_of_a_refused_precision_are_published_too(manifest: Manifest):
+    failed = {**REPORT, "passed": False, "recall": 0.71}
+    refused = {"precision": "int8", "reason": "recall 0.71", "report": failed, "notes": {"int8": INT8_NOTES}}
+    bare = {"precision": "fp16", "reason": "not finite", "report": None, "notes": {}}
+    message = published(replace(manifest, precision=Precision.FP32, notes={"rejected": [refused, bare]}))
+    assert (message.int8, message.dla) == (None, None)
+    first, second = message.refused
+    assert first.verify
+    assert first.int8
+    assert (first.precision, first.verify.recall, first.int8.macs_share) == ("int8", 0.71, 0.9123)
+    assert (second.precision, second.verify, second.int8) == ("fp16", None, None)
+
+
+def test_a_plan_without_a_gate_and_without_notes_publishes_nothing_of_them(manifest: Manifest):
+    message = published(replace(manifest, verify={}, notes={}))
+    assert (message.verify, message.int8, message.dla, message.refused) == (None, None, None, ())
