@@ -16,6 +16,7 @@ Each error is one line: what is wrong with which value, then the remedy. The val
     │   │   ├── BuildCancelled somebody asked for it
     │   │   └── OutOfMemory    the device's memory did not suffice
     │   ├── PlanError          a stored plan is damaged, foreign or refused by the library
+    │   │   └── ForeignPlan    it is whole, and another library release or device built it
     │   ├── InferenceError     the runner refused or failed
     │   └── VerifyError        the gate: the plan does not agree with its reference
     ├── StoreError             the engine store cannot be read or written
@@ -110,6 +111,10 @@ class OutOfMemory(BuildError):
 
 class PlanError(EngineError):
     """A plan is damaged, foreign, or refused by the library."""
+
+
+class ForeignPlan(PlanError):
+    """A plan is whole, but was built by another library release or for another device than are here now."""
 
 
 class InferenceError(EngineError):

@@ -164,3 +164,16 @@ def test_one_changed_setting_is_explained_under_its_name(wanted: BuildRequest):
     rest = f"max_det {NmsSpec().max_det}, top_k {NmsSpec().top_k}"
     phrase = f"NMS iou 0.7, {rest} -> iou 0.5, {rest}"
     assert before.explain(after) == (phrase, "weights same")
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("weights", ["net.pt", "net.onnx"])
+def test_only_the_machine_decides_whether_a_plan_is_foreign_to_it(
+    wanted: BuildRequest, precision: Precision, weights: str
+):
+    wanted = replace(wanted, weights_path=Path(weights), spec=replace(wanted.spec, precision=precision))
+    built = Fingerprint.of(wanted, {**TENSORRT, "power_mode": "MAXN"})
+    assert built.foreign_to({**TENSORRT, "power_mode": "15W"}) == ()
+    assert built.foreign_to({**TENSORRT, "library": "TensorRT 10.16.2"}) == ("TensorRT 10.3.0 -> 10.16.2",)
+    assert built.foreign_to({**TENSORRT, "driver": ""}) == ("driver gone (540.4.0)", "driver (unreadable) added")
+    assert Fingerprint.from_json(built.to_json()).foreign_to(TENSORRT) == ()

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vajra_edge.engine.backend import Runner
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
-from vajra_edge.errors import InferenceError, PlanError
+from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
 from vajra_edge.graph.signature import Layout, Signature
 
 GPU = EngineSpec(target=Target("gpu"))
@@ -139,7 +139,7 @@ def test_a_plan_of_another_release_is_refused_by_name(monkeypatch: pytest.Monkey
     plan = Simulation("10.3.0").plan({"dla": False}, tiny.network(64))
     for version, named in (("10.16.1", "TensorRT 10.16.1"), ("rtx-1.7.1", "TensorRT-RTX 1.7.1")):
         gpu = install(monkeypatch, Simulation(version))
-        with pytest.raises(PlanError, match=rf"built by TensorRT 10\.3\.0\.26, this device has {named}; rebuild"):
+        with pytest.raises(ForeignPlan, match=rf"built by TensorRT 10\.3\.0\.26, this device has {named}; rebuild"):
             TensorRT().load(plan, STATIC, GPU)
         assert gpu.held == {}
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service import plans as plans_module
 from vajra_edge.service.desk import Desk
@@ -51,6 +52,18 @@ def test_a_plan_that_is_gone_is_to_be_built_anew(loading):
     assert isinstance(failed, LoadFailed)
     assert failed.corrupt
     assert "is not in the store any more" in failed.reason
+
+
+def test_a_plan_of_another_library_release_is_said_to_be_that_and_stays_whole(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr(OnnxRuntime, "identity", lambda self, spec: {"library": "onnxruntime 99.1", "device": "x"})
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=30)
+    assert isinstance(failed, LoadFailed)
+    assert (failed.corrupt, failed.foreign) == (False, True)
+    assert "is not for this machine" in failed.reason
+    assert "-> 99.1" in failed.reason
+    assert plans._store.get(fingerprint)
 
 
 def test_a_library_that_raises_something_unheard_of_is_an_event_too(loading, monkeypatch):

@@ -27,6 +27,7 @@ from vajra_edge.service.events import (
     LoadFailed,
     MarkGood,
     Rebuild,
+    Reconsider,
     Reject,
     Retire,
     Stop,
@@ -58,6 +59,7 @@ class World:
         self.runners: list[Job] = []
         self.serving: Job | None = None
         self.broken = False
+        self.reconsider = False
         self.s = State()
 
     def step(self, event: Event) -> tuple[Action, ...]:
@@ -69,7 +71,7 @@ class World:
             self.check(had)
         return actions
 
-    def perform(self, action: Action) -> None:
+    def perform(self, action: Action) -> None:  # noqa: C901  one case a kind of action
         match action:
             case Build(job):
                 assert not self.builds, "two builds"
@@ -94,6 +96,9 @@ class World:
                 self.good = fingerprint
             case Discard(fingerprint):
                 self.store.discard(fingerprint)
+            case Reconsider(without):
+                assert not self.serving
+                self.reconsider, self.without = True, without
             case Reject(fingerprint):
                 assert self.serving
                 assert self.serving.fingerprint == fingerprint
@@ -125,9 +130,21 @@ class World:
             fallback = Fallback(quick, quick in self.store)
         return Wanted(fingerprint, have, fallback)
 
+    def wish_again(self) -> Wanted | Unknown:
+        """The same wish, if it is known, and something that did not fail yet."""
+        self.reconsider = False
+        offered = next((one for one in (*sorted(self.store), "quick-A") if one not in self.without), None)
+        fallback = Fallback(offered, offered in self.store) if offered else None
+        if self.s.wanted is None:
+            return Unknown("gone", fallback, again=True)
+        have = Have.READY if self.s.wanted in self.store else Have.MISSING
+        return Wanted(self.s.wanted, have, fallback, again=True)
+
     def event(self) -> Event:  # noqa: PLR0911  one return a kind of event
         r, fail = self.rng, self.fail
         self.now_s += r.uniform(0, 30)
+        if self.reconsider and r.random() < 0.7:
+            return self.wish_again()
         if self.s.wanted is None or r.random() < 0.12:
             return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback)
         if r.random() < 0.05:
@@ -151,7 +168,8 @@ class World:
 
     def load_ends(self, job: Job) -> Event:
         if self.rng.random() < self.fail or job.fingerprint not in self.store:
-            return LoadFailed(job, "no", job.fingerprint not in self.store or self.rng.random() < 0.3, self.now_s)
+            corrupt = job.fingerprint not in self.store or self.rng.random() < 0.3
+            return LoadFailed(job, "no", corrupt, self.now_s, foreign=not corrupt and self.rng.random() < 0.3)
         self.runners.append(job)
         return Loaded(job, self.now_s)
 
@@ -285,6 +303,49 @@ def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_at_once_while_the_
     assert s.reason == "sha256 differs"
 
 
+def test_a_stored_plan_of_another_release_is_built_over_and_not_put_aside():
+    s, actions = after(Wanted("B", Have.READY), LoadFailed(Job(0, "B"), "built by 10.3", False, 0.0, foreign=True))
+    assert actions == (Build(Job(1, "B"), force=True),)
+    assert s.reason == "built by 10.3"
+
+
+def test_when_the_fallback_does_not_load_another_one_is_looked_for_and_serves():
+    s, _ = after(Wanted("B", Have.MISSING, Fallback("A")))
+    s, actions = advance(s, LoadFailed(Job(1, "A"), "built by 10.3", False, 0.0, foreign=True))
+    assert actions == (Reconsider(("A",)),)
+    s, actions = advance(s, Wanted("B", Have.MISSING, Fallback("C"), again=True))
+    assert actions == (Load(Job(2, "C")),)
+    s, actions = advance(s, LoadFailed(Job(2, "C"), "no memory", False, 1.0))
+    assert actions == (Reconsider(("A", "C")),)
+    s, actions = advance(s, Wanted("B", Have.MISSING, Fallback("quick", ready=False), again=True))
+    assert actions == (CancelBuild(Job(0, "B")), Build(Job(3, "quick"), quick=True)), "seconds go before minutes"
+    s, actions = advance(s, Built(Job(3, "quick")))
+    assert actions == (Build(Job(4, "B")), Load(Job(5, "quick")))
+
+
+def test_a_fallback_that_did_not_load_is_not_offered_in_a_loop_but_for_the_next_wish():
+    s, _ = after(Wanted("B", Have.MISSING, Fallback("A")), LoadFailed(Job(1, "A"), "no memory", False, 0.0))
+    assert advance(s, Wanted("B", Have.MISSING, Fallback("A"), again=True))[1] == ()
+    _, actions = advance(s, Wanted("C", Have.MISSING, Fallback("A")))
+    assert Load(Job(3, "A")) in actions
+
+
+def test_a_wish_that_failed_for_good_is_not_built_once_more_only_because_its_fallback_failed():
+    s, _ = after(Wanted("B", Have.MISSING, Fallback("A")), BuildFailed(Job(0, "B"), "truncated", True, 0.0))
+    s, _ = advance(s, LoadFailed(Job(1, "A"), "built by 10.3", False, 1.0, foreign=True))
+    s, actions = advance(s, Wanted("B", Have.MISSING, Fallback("quick", ready=False), again=True))
+    assert actions == (Build(Job(2, "quick"), quick=True),)
+    assert s.reason == "truncated"
+
+
+def test_without_a_wish_another_fallback_is_looked_for_too():
+    s, actions = after(Unknown("no weights", Fallback("A")), LoadFailed(Job(0, "A"), "damaged", True, 0.0))
+    assert actions == (Discard("A", "damaged"), Reconsider(("A",)))
+    assert advance(s, Unknown("no weights", Fallback("A"), again=True))[1] == ()
+    assert advance(s, Unknown("no weights", Fallback("C"), again=True))[1] == (Load(Job(1, "C")),)
+    assert advance(s, Unknown("no weights", Fallback("A")))[1] == (Load(Job(1, "A")),)
+
+
 def test_late_news_of_a_cancelled_build_of_the_same_fingerprint_is_not_taken_for_the_new_one():
     s, _ = advance(serving(), Wanted("B", Have.MISSING))
     first = s.building
@@ -308,7 +369,7 @@ def test_nothing_left_to_try_is_blocked_and_says_why():
     s, actions = advance(s, BuildFailed(Job(0, "B"), "weights are truncated", True, 0.0))
     assert actions == ()  # the fallback may still load
     s, actions = advance(s, LoadFailed(Job(1, "A"), "damaged", True, 0.0))
-    assert actions == (Discard("A", "damaged"),)
+    assert actions == (Discard("A", "damaged"), Reconsider(("A",)))
     assert s.phase is Phase.BLOCKED
     assert s.reason == "weights are truncated"
     s, actions = advance(s, Wanted("C", Have.MISSING))

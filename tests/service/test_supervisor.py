@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -12,7 +13,9 @@ from station import Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
-from vajra_edge.errors import ControlError
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.errors import ControlError, ForeignPlan
+from vajra_edge.service import plans
 
 
 def fingerprints(ears: Ears) -> list[str]:
@@ -145,6 +148,28 @@ def test_no_weights_after_a_reboot_let_the_last_good_plan_serve(rebooted):
     rebooted.start()
     status = rebooted.until(lambda status: status["phase"] == "serving")
     assert "No such file" in status["reason"]
+
+
+def test_when_the_last_good_plan_does_not_load_the_one_before_it_serves(rebooted, monkeypatch):
+    store = EngineStore(rebooted.state_dir, 1 << 40)
+    older = store.current()
+    named = replace(older.manifest.fingerprint, digest="f" * 64)
+    newer = store.commit(older.read(), replace(older.manifest, fingerprint=named))
+    store.mark_good(newer.fingerprint)
+    opened = plans._open
+
+    def refuse(store, fingerprint, threads):
+        if fingerprint == newer.fingerprint:
+            raise ForeignPlan("the plan was built by TensorRT 10.3.0, this device has TensorRT 10.16.2")
+        return opened(store, fingerprint, threads)
+
+    monkeypatch.setattr(plans, "_open", refuse)
+    rebooted.weights.unlink()
+    rebooted.start()
+    status = rebooted.until(lambda status: status["phase"] == "serving")
+    assert status["engine"]["serving"]["fingerprint"] == older.fingerprint
+    assert store.get(newer.fingerprint), "it is not damaged"
+    assert jobs(rebooted) == 2
 
 
 def test_a_killed_build_child_costs_nothing_and_rebuild_tries_again_at_once(rebooted):

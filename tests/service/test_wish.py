@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import tiny
@@ -13,7 +14,7 @@ from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import UnsupportedSpec, WeightsError
+from vajra_edge.errors import BackendUnavailable, UnsupportedSpec, WeightsError
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service import wish as wish_module
 from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
@@ -140,9 +141,13 @@ class Accelerator(OnnxRuntime):
     """Stands for TensorRT, which no machine of ours has a GPU for: what matters here is only that its name differs."""
 
     name = "tensorrt"
+    here: ClassVar = {"library": "TensorRT 10.3.0", "gpu": "Orin", "driver": "540.4.0", "power_mode": "MAXN"}
 
     def check(self, spec):
         return None
+
+    def identity(self, spec):
+        return self.here
 
 
 @pytest.fixture
@@ -177,3 +182,65 @@ def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, 
     good = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
     store.mark_good(good)
     assert wishes.work_out(settings()).fallback == Fallback(good)
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        ({"library": "TensorRT 10.16.2"}, "TensorRT 10.3.0 -> 10.16.2"),
+        ({"driver": "580.1"}, "driver 540.4.0 -> 580.1"),
+        ({"gpu": "Thor"}, "gpu Orin -> Thor"),
+        ({"driver": ""}, "driver gone (540.4.0)"),
+    ],
+)
+def test_a_good_plan_of_another_machine_state_is_not_offered_but_a_quick_one(
+    accelerated, wishes, settings, store, monkeypatch, caplog, moved, said
+):
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+    monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, **moved})
+    caplog.set_level("INFO")
+    wish = wishes.work_out(settings())
+    assert wish.have is Have.MISSING
+    assert wish.fallback
+    assert (wish.fallback.fingerprint != good, wish.fallback.ready) == (True, False)
+    assert wish.request_of(wish.fallback.fingerprint).backend == "onnxruntime"
+    assert wishes.unknown("no weights") == Unknown("no weights")
+    assert f"plan {good[:12]} does not serve meanwhile: {said}" in caplog.text
+    assert store.get(good), "it is whole, and stays"
+
+
+def test_another_power_mode_makes_no_plan_unfit_to_serve_meanwhile(accelerated, wishes, settings, store, monkeypatch):
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+    monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, "power_mode": "15W"})
+    wish = wishes.work_out(settings())
+    assert (wish.have, wish.fallback) == (Have.MISSING, Fallback(good))
+
+
+def test_a_good_plan_whose_library_does_not_load_any_more_is_not_offered(
+    accelerated, wishes, settings, store, monkeypatch
+):
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+
+    def gone(name, **options):
+        raise BackendUnavailable("TensorRT is installed but does not load")
+
+    monkeypatch.setattr(wish_module, "select", gone)
+    assert wishes.unknown("TensorRT does not load").fallback is None
+
+
+def test_what_did_not_load_is_not_offered_once_more(accelerated, wishes, settings, store):
+    first = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
+    second = commit(store, wishes.work_out(settings(engine={"max_det": 60})))
+    for plan in (first, second):
+        store.mark_good(plan)
+    failed = [second]
+    assert wishes.work_out(settings(), without=failed).fallback == Fallback(first)
+    assert wishes.unknown("no weights", failed).fallback == Fallback(first)
+    failed.append(first)
+    quick = wishes.work_out(settings(), without=failed).fallback
+    assert quick
+    assert not quick.ready
+    assert wishes.work_out(settings(), without=[*failed, quick.fingerprint]).fallback is None

@@ -24,6 +24,11 @@ TRACING, MEASURING = "torch", "onnxruntime"
 """Those that shape the graph of a checkpoint, and the ranges and the choice of layers of INT8. A torch that
 [weights] python names is another environment's and cannot be told from here."""
 
+TUNING = frozenset({"power_mode"})
+"""Parts of an identity that change which plan is the fastest, not whether one loads and computes right."""
+
+UNREADABLE = " (unreadable)"
+
 LIBRARY = "library"
 """Key of ``Backend.identity`` that holds the library's name and version, like ``TensorRT 10.3.0``."""
 
@@ -77,11 +82,25 @@ class Fingerprint:
 
         ``weights same`` is the last phrase where other parts changed and the weights did not.
         """
-        mine, theirs = dict(self.parts), dict(other.parts)
-        labels = dict.fromkeys((*mine, *theirs))
-        moved = [label for label in labels if mine.get(label) != theirs.get(label)]
-        phrases = [_phrase(label, mine.get(label), theirs.get(label)) for label in moved]
-        return (*phrases, "weights same") if moved and "weights" not in moved else tuple(phrases)
+        moved = _moved(dict(self.parts), dict(other.parts))
+        return (*moved.values(), "weights same") if moved and "weights" not in moved else tuple(moved.values())
+
+    def foreign_to(self, identity: Mapping[str, str]) -> tuple[str, ...]:
+        """Why a plan built for this does not belong on this machine any more, one phrase a part; empty while it does.
+
+        Args:
+            identity: from the backend, now.
+        """
+        built_on = {label: value for label, value in self._identity() if label not in TUNING}
+        here = dict(_version(name, value) for name, value in sorted(identity.items()) if name not in TUNING)
+        return tuple(_moved(built_on, here).values())
+
+    def _identity(self) -> tuple[tuple[str, str], ...]:
+        """The parts that the backend gave: those behind the libraries, see ``of``."""
+        libraries = {*GRAPH_LIBRARIES, TRACING, MEASURING}
+        labels = [label.removesuffix(UNREADABLE) for label, _ in self.parts]
+        last = max((index for index, label in enumerate(labels) if label in libraries), default=-1)
+        return self.parts[last + 1 :]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
@@ -152,7 +171,13 @@ def _yes(value: bool) -> str:
 
 
 def _version(label: str, value: str | None) -> tuple[str, str]:
-    return (label, value) if value else (f"{label} (unreadable)", "")
+    return (label, value) if value else (f"{label}{UNREADABLE}", "")
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """Differences in words, by label."""
+    labels = [label for label in dict.fromkeys((*before, *after)) if before.get(label) != after.get(label)]
+    return {label: _phrase(label, before.get(label), after.get(label)) for label in labels}
 
 
 def _phrase(label: str, before: str | None, after: str | None) -> str:

@@ -13,7 +13,7 @@ from vajra_edge.engine import cuda
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.engine.trt_log import Lines, listening, logger
-from vajra_edge.errors import InferenceError, PlanError
+from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
 from vajra_edge.graph.signature import Layout, Signature
 
 REBUILD = "rebuild the engine on this device"
@@ -34,8 +34,8 @@ class TrtRunner:
         dla_core: the core its DLA layers run on, or None.
 
     Raises:
-        PlanError: another library or release built the plan, the library refuses it, or its tensors are not the
-            signature's.
+        ForeignPlan: another library or release built the plan.
+        PlanError: the library refuses it, or its tensors are not the signature's.
         InferenceError: it loads and does not run.
     """
 
@@ -214,10 +214,11 @@ def _require_release(library: Library, plan: bytes) -> None:
     """TensorRT itself only logs a number that does not match; this names both releases.
 
     Raises:
-        PlanError: another library or release built the plan.
+        ForeignPlan: another library or release built the plan.
+        PlanError: it is no plan.
     """
     header = plan_header(plan)
     if header.library != library.name or not header.same_release(library.version):
-        raise PlanError(
+        raise ForeignPlan(
             f"the plan was built by {header}, this device has {library}", remedy=REBUILD, header=str(header)
         )

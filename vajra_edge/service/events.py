@@ -36,20 +36,30 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Settings and weights ask for this plan. ``reason`` says why it was rejected, where it was."""
+    """Settings and weights ask for this plan.
+
+    Attributes:
+        fingerprint: of the plan.
+        have: what the store has of it.
+        fallback: what may serve meanwhile.
+        reason: why it was rejected, where it was.
+        again: nobody asked anew: what failed for good is not tried once more.
+    """
 
     fingerprint: str
     have: Have
     fallback: Fallback | None = None
     reason: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What is wanted cannot be known (no weights file, say); whatever serves goes on serving."""
+    """What is wanted cannot be known (no weights file, say); whatever serves goes on serving. ``again``: as above."""
 
     reason: str
     fallback: Fallback | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,21 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoadFailed:
-    """A plan did not load; ``corrupt``: it never will, and is to be built anew."""
+    """A plan did not load.
+
+    Attributes:
+        job: the load.
+        reason: in one line.
+        corrupt: the stored plan is damaged; it is to be put aside and built anew.
+        now_s: monotonic.
+        foreign: the plan is whole and of another library release or device; it is to be built anew.
+    """
 
     job: Job
     reason: str
     corrupt: bool
     now_s: float
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +221,13 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Reconsider:
+    """Find something else that may serve: these plans did not load."""
+
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StopAll:
     """Stop cameras, pipeline and publisher within the drain time; then post ``Drained``."""
 
@@ -213,4 +239,6 @@ class Exit:
     code: int
 
 
-Action: TypeAlias = Build | CancelBuild | Load | Swap | Retire | MarkGood | Discard | Strike | Reject | StopAll | Exit
+Action: TypeAlias = (
+    Build | CancelBuild | Load | Swap | Retire | MarkGood | Discard | Strike | Reject | Reconsider | StopAll | Exit
+)

@@ -39,6 +39,7 @@ class State:
         step: what the wanted plan needs next.
         fallback: fingerprint that may serve while the wanted one cannot.
         fallback_step: what the fallback needs next.
+        failed: plans that did not load, or not build, in the place of the wanted one; not offered again.
         serving: the load whose runner takes the frames.
         building: the build in flight; there is never a second.
         loading: the load in flight.
@@ -59,6 +60,7 @@ class State:
     step: Step = Step.IDLE
     fallback: str | None = None
     fallback_step: Step = Step.IDLE
+    failed: tuple[str, ...] = ()
     serving: Job | None = None
     building: Job | None = None
     loading: Job | None = None

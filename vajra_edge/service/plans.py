@@ -14,7 +14,7 @@ from vajra_edge.detect.detector import Detector, HostDetector
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import PlanError, VajraError
+from vajra_edge.errors import ForeignPlan, PlanError, VajraError
 from vajra_edge.frames import Frame
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service import builder
@@ -169,10 +169,11 @@ class Plans:
     def _load(self, job: Job) -> Loaded | LoadFailed:
         try:
             self._ready[job.number] = _open(self._store, job.fingerprint, self._threads)
-        except PlanError as error:
-            return LoadFailed(job, str(error), corrupt=True, now_s=time.monotonic())
         except VajraError as error:
-            return LoadFailed(job, str(error), corrupt=False, now_s=time.monotonic())
+            log.warning("plan %s does not load: %s", job.fingerprint[:12], error)
+            foreign = isinstance(error, ForeignPlan)
+            corrupt = isinstance(error, PlanError) and not foreign
+            return LoadFailed(job, str(error), corrupt, time.monotonic(), foreign)
         except Exception as error:
             log.exception("plan %s does not load", job.fingerprint[:12])
             reason = f"plan {job.fingerprint[:12]} does not load: {type(error).__name__}: {error}"
@@ -184,6 +185,7 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     """A stored plan as a warm detector.
 
     Raises:
+        ForeignPlan: it was built by another library release, or for another device.
         PlanError: it is gone, damaged, or refused by its library.
         EngineError: the library is absent, or the plan fails on its first frames.
     """
@@ -192,6 +194,9 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
         raise PlanError(f"plan {fingerprint[:12]} is not in the store any more", remedy="it is built anew")
     manifest = plan.manifest
     backend = select(manifest.backend, threads=threads).backend
+    if moved := manifest.fingerprint.foreign_to(backend.identity(manifest.wanted)):
+        told = "; ".join(moved)
+        raise ForeignPlan(f"plan {fingerprint[:12]} is not for this machine: {told}", remedy="it is built anew")
     spec = replace(manifest.wanted, precision=manifest.precision, target=manifest.target)
     if (reason := backend.cannot_run(spec)) is not None:
         raise VajraError(f"plan {fingerprint[:12]} cannot run here: {reason}")

@@ -28,6 +28,7 @@ from vajra_edge.service.events import (
     LoadFailed,
     MarkGood,
     Rebuild,
+    Reconsider,
     Reject,
     Retire,
     Stop,
@@ -136,8 +137,11 @@ def _cancel(s: State) -> tuple[Action, ...]:
 
 def _want(s: State, e: Wanted) -> Advanced:
     """A new wish ends what only the old one needed; the same wish again changes nothing that is under way."""
+    if e.fingerprint == s.wanted and e.again:
+        return _offer_again(s, e.fallback)
     if e.fingerprint == s.wanted and s.step is not Step.IDLE:
         return s, ()
+    s = replace(s, failed=())
     served = s.serving is not None and s.serving.fingerprint == e.fingerprint and not s.broken
     step = {Have.READY: Step.LOAD, Have.MISSING: Step.BUILD, Have.REJECTED: Step.IDLE}[e.have]
     step = Step.IDLE if served else step
@@ -153,14 +157,24 @@ def _want(s: State, e: Wanted) -> Advanced:
 
 def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
     """Note what may serve meanwhile."""
-    if fallback is None or fallback.fingerprint == besides:
+    if fallback is None or fallback.fingerprint in (besides, *s.failed):
         return replace(s, fallback=None, fallback_step=Step.IDLE)
     return replace(s, fallback=fallback.fingerprint, fallback_step=Step.LOAD if fallback.ready else Step.BUILD)
 
 
+def _offer_again(s: State, fallback: Fallback | None) -> Advanced:
+    """Another one in the place of what failed; to be built, it goes before a build that takes many minutes."""
+    if s.serving or s.fallback_step is not Step.IDLE:
+        return s, ()
+    s = _offer(s, fallback, besides=s.wanted)
+    if s.fallback_step is not Step.BUILD:
+        return _pursue(s)
+    return _pursue(replace(s, building=None), *_cancel(s))
+
+
 def _unknown(s: State, e: Unknown) -> Advanced:
     """Keep whatever there is; with nothing at all, let the fallback serve."""
-    s = replace(s, reason=e.reason)
+    s = replace(s, reason=e.reason, failed=s.failed if e.again else ())
     if s.serving or s.building or s.loading or s.step is not Step.IDLE:
         return s, ()
     return _pursue(_offer(s, e.fallback))
@@ -181,10 +195,15 @@ def _build_ended(s: State, e: Built | BuildFailed) -> Advanced:
     if isinstance(e, Built):
         return _pursue(replace(s, step=Step.LOAD, forced=False) if wanted else replace(s, fallback_step=Step.LOAD))
     if not wanted:
-        return _pursue(replace(s, fallback_step=Step.IDLE))
+        return _pursue(_without(s, e.job))
     if e.permanent:
         return _pursue(replace(s, step=Step.IDLE, forced=False, reason=e.reason))
     return _pursue(_wait(s, Step.BUILD, e.reason, e.now_s))
+
+
+def _without(s: State, failed: Job) -> State:
+    """The fallback failed."""
+    return replace(s, fallback_step=Step.IDLE, failed=(*s.failed, failed.fingerprint))
 
 
 def _wait(s: State, then: Step, reason: str, now_s: float) -> State:
@@ -211,13 +230,15 @@ def _load_failed(s: State, e: LoadFailed) -> Advanced:
     drop = (Discard(e.job.fingerprint, e.reason),) if e.corrupt else ()
     s = replace(s, loading=None)
     if e.job.fingerprint == s.wanted and not s.going_back:
-        if e.corrupt and s.attempts == 0:
+        s, anew = replace(s, forced=s.forced or e.foreign), e.corrupt or e.foreign
+        if anew and s.attempts == 0:
             return _pursue(replace(s, step=Step.BUILD, attempts=1, reason=e.reason), *drop)
-        return _pursue(_wait(s, Step.BUILD if e.corrupt else Step.LOAD, e.reason, e.now_s), *drop)
-    s = replace(s, fallback_step=Step.IDLE)
+        return _pursue(_wait(s, Step.BUILD if anew else Step.LOAD, e.reason, e.now_s), *drop)
+    s = _without(s, e.job)
     if s.broken:
         return replace(s, phase=Phase.FAILED, building=None, reason=e.reason), (*drop, *_cancel(s), Exit(1))
-    return _pursue(replace(s, going_back=False, prior=None, probation_until_s=None), *drop)
+    s, actions = _pursue(replace(s, going_back=False, prior=None, probation_until_s=None), *drop)
+    return s, actions if s.serving else (*actions, Reconsider(s.failed))
 
 
 def _infer_failed(s: State, failed: Job, reason: str) -> Advanced:

@@ -60,10 +60,11 @@ class ReloadAsked:
 
 @dataclass(frozen=True)
 class Wished:
-    """Event: the desk worked out what is wanted, or why that cannot be known, for whoever asked."""
+    """Event: the desk worked out what is wanted, or why that cannot be known, for whoever asked (``Wanted.again``)."""
 
     wish: Wish | events.Unknown
     asked: RebuildAsked | None = None
+    again: bool = False
 
 
 class Supervisor:
@@ -169,6 +170,8 @@ class Supervisor:
                 self._swap(job)
             case events.Retire(job):
                 plans.retire(job)
+            case events.Reconsider(without):
+                self._work_out(None, again=True, without=without)
             case events.StopAll():
                 self._stop_all(self._known.settings.service.drain_s)
                 self._parts.inbox.put(events.Drained())
@@ -192,23 +195,23 @@ class Supervisor:
             log.warning("%s", changed.reason)
         self._work_out(None)
 
-    def _work_out(self, asked: RebuildAsked | None) -> None:
+    def _work_out(self, asked: RebuildAsked | None, *, again: bool = False, without: tuple[str, ...] = ()) -> None:
         """Let the desk find out what is wanted; for a person who asks, from the file as it is at this moment."""
         settings, digest = self._known.settings, None if asked else self._digest
         wishes = self._parts.wishes
 
         def task() -> Wished:
             try:
-                return Wished(wishes.work_out(settings, digest), asked)
+                return Wished(wishes.work_out(settings, digest, without), asked, again)
             except VajraError as error:
-                return Wished(wishes.unknown(str(error)), asked)
+                return Wished(wishes.unknown(str(error), without), asked, again)
 
         self._parts.desk.do("work out what is wanted", task)
 
     def _wished(self, wished: Wished) -> None:
         wish, asked = wished.wish, wished.asked
         if isinstance(wish, events.Unknown):
-            self._advance(wish)
+            self._advance(replace(wish, again=wished.again))
             if asked:
                 asked.caller.error(wish.reason)
             return
@@ -217,7 +220,7 @@ class Supervisor:
             asked.caller.done(wish.outlook(serving, force=asked.force))
             return
         self._know(wish=wish)
-        self._advance(wish.event)
+        self._advance(replace(wish.event, again=wished.again))
         if self._s.building or self._s.loading:
             why = "; ".join(wish.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine import sampler
@@ -92,12 +93,13 @@ class Wishes:
     def __init__(self, store: EngineStore, rejections: Rejections) -> None:
         self._store, self._rejections = store, rejections
 
-    def work_out(self, settings: Settings, weights_sha256: str | None = None) -> Wish:
+    def work_out(self, settings: Settings, weights_sha256: str | None = None, without: Collection[str] = ()) -> Wish:
         """What ``settings`` ask for.
 
         Args:
             settings: the operator's.
             weights_sha256: digest of the weights file, where it is known already.
+            without: fingerprints of plans that did not load, and are not offered.
 
         Raises:
             VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
@@ -108,17 +110,17 @@ class Wishes:
         request = self._calibrated(BuildRequest.of(settings, digest, choice.backend.name), choice.backend)
         fingerprint = _fingerprint(request, choice.backend)
         have, rejected = self._have(fingerprint.digest)
-        good = self._good(besides=fingerprint.digest)
+        good = self._good({fingerprint.digest, *without})
         quick = None if good is not None else self._quick(settings, request, fingerprint)
-        fallback = Fallback(good.fingerprint) if good else self._offer(quick)
+        fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
         served = self._store.current()
         why = served.manifest.fingerprint.explain(fingerprint) if served else ("no plan served on this device yet",)
         return Wish(request, fingerprint, have, rejected, fallback, quick[0] if quick else None, why, choice.reason)
 
-    def unknown(self, reason: str) -> Unknown:
-        """The event for a wish that cannot be worked out; the last good plan may serve."""
+    def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
+        """The event for a wish that cannot be worked out; the last good plan may serve, if it is not ``without``."""
         try:
-            good = self._good(besides=None)
+            good = self._good(without)
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
@@ -167,11 +169,14 @@ class Wishes:
             return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
         return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
 
-    def _good(self, besides: str | None) -> Plan | None:
-        """The plan that served last and well, or the one before it."""
+    def _good(self, without: Collection[str]) -> Plan | None:
+        """The plan that served last and well, or the one before it, if it is for this machine as it is now."""
         for plan in (self._store.current(), self._store.previous()):
-            if plan and plan.fingerprint != besides and self._have(plan.fingerprint)[0] is Have.READY:
+            if plan is None or plan.fingerprint in without or self._have(plan.fingerprint)[0] is not Have.READY:
+                continue
+            if not (moved := _foreign(plan)):
                 return plan
+            log.info("plan %s does not serve meanwhile: %s", plan.fingerprint[:12], moved)
         return None
 
     def _quick(
@@ -190,8 +195,8 @@ class Wishes:
             return None
         return None if quick.digest == fingerprint.digest else (request, quick)
 
-    def _offer(self, quick: tuple[BuildRequest, Fingerprint] | None) -> Fallback | None:
-        if quick is None:
+    def _offer(self, quick: tuple[BuildRequest, Fingerprint] | None, without: Collection[str]) -> Fallback | None:
+        if quick is None or quick[1].digest in without:
             return None
         have, _ = self._have(quick[1].digest)
         return None if have is Have.REJECTED else Fallback(quick[1].digest, ready=have is Have.READY)
@@ -205,6 +210,15 @@ def _require_pinned(settings: Settings, digest: str) -> None:
             remedy="copy the right file, or correct [weights] sha256",
             path=settings.weights.path,
         )
+
+
+def _foreign(plan: Plan) -> str:
+    """Why a stored plan is none for this machine as it is now: its library would refuse it, or worse."""
+    manifest = plan.manifest
+    try:
+        return "; ".join(manifest.fingerprint.foreign_to(select(manifest.backend).backend.identity(manifest.wanted)))
+    except VajraError as error:
+        return str(error)
 
 
 def _fingerprint(request: BuildRequest, backend: Backend) -> Fingerprint:
