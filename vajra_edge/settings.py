@@ -86,7 +86,8 @@ class EngineSettings(Section):
     typing: Literal["auto", "strong", "weak"] = Field("auto", description="TensorRT network typing")
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
     allow_lower_precision: bool = Field(
-        True, description="a plan that fails its check falls from int8 to fp16 to fp32; false: the build fails"
+        True,
+        description="int8 that fails its check or lacks usable images falls to fp16, fp32; false: the build fails",
     )
     first_boot: Literal["serve", "wait"] = Field(
         "serve", description="serve: an ONNX Runtime plan serves while a slow first build goes on"

@@ -13,6 +13,7 @@ from vajra_edge.engine.backend import Progress
         Progress("build"),
         wire.Done("ab" * 32, 5),
         wire.Failed("no space", permanent=False, peak_rss_bytes=7),
+        wire.Failed("image 3 of 9", permanent=True, peak_rss_bytes=7, images=True),
     ],
     ids=str,
 )
@@ -39,6 +40,7 @@ def test_a_line_arrives_as_it_was_sent(line: wire.Line):
         b'{"event": "progress", "stage": "build", "percent": "half"}',
         b'{"event": "done", "fingerprint": 5, "peak_rss_bytes": 1}',
         b'{"event": "failed", "message": "x", "permanent": "no", "peak_rss_bytes": 1}',
+        b'{"event": "failed", "message": "x", "permanent": true, "peak_rss_bytes": 1, "images": "yes"}',
         b'{"event": ["done"]}',
     ],
     ids=lambda text: text[:60].decode(errors="replace"),

@@ -19,8 +19,9 @@ from station import Station, wait_for
 
 from vajra_edge.__main__ import main
 from vajra_edge.engine import sampler
+from vajra_edge.errors import ControlError
 from vajra_edge.publish.subscription import Subscription
-from vajra_edge.service import plans
+from vajra_edge.service import images, plans
 from vajra_edge.service.builder import Builder
 from vajra_edge.settings import MqttSettings
 
@@ -104,13 +105,75 @@ def test_images_deleted_under_a_running_daemon_are_collected_anew_while_their_pl
     wait_for(lambda: len(list((station.state_dir / sampler.FOLDER).glob("*.jpg"))) > 1)
 
 
-def test_int8_without_images_and_without_cameras_says_what_to_set(quantizable: Station):
+def test_int8_without_images_and_without_cameras_serves_fp32_and_says_what_to_set(quantizable: Station):
     quantizable.settings["calibration"]["cameras"] = False
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert "names no data and cameras = false" in status["reason"]
+    assert status["engine"]["serving"]["precision"] == "fp32"
+    assert status["engine"]["serving"]["wanted_precision"] == "int8"
+    reason = "int8 is not used: precision = int8 needs images"
+    said = ears.until(lambda _, content: content["fingerprint"] and reason in content["why"])
+    assert (said["wanted_precision"], said["precision"]) == ("int8", "fp32")
+    ears.close()
+    station.write(calibration={"cameras": True})
+    assert "collecting" in station.until(lambda status: not status["reason"])["engine"]["calibration"]
+
+
+def test_where_no_other_precision_is_allowed_the_daemon_waits_for_its_images_and_says_so(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "LOOK_S", 0.3)
+    quantizable.settings["calibration"] = {"data": str(tmp_path / "later")}
+    quantizable.settings["engine"] |= {"allow_lower_precision": False, "first_boot": "wait"}
     station = quantizable.start()
     status = station.until(lambda status: status["phase"] == "blocked")
-    assert "names no data and cameras = false" in status["reason"]
-    station.write(calibration={"cameras": True})
-    assert station.until(lambda status: status["engine"]["serving"])["engine"]["calibration"]
+    assert "int8 cannot be calibrated" in status["reason"]
+    assert "set [engine] allow_lower_precision = true" in status["reason"]
+    Path(draw(tmp_path / "copied", 24, 8)).rename(tmp_path / "later")
+    assert station.until(lambda status: status["engine"]["serving"])["engine"]["serving"]["precision"] == "int8"
+
+
+def test_a_damaged_image_leaves_fp32_serving_with_the_reason_until_it_is_mended(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "LOOK_S", 0.3)
+    folder = Path(draw(tmp_path / "images", 24, 8))
+    good = (folder / "07.png").read_bytes()
+    (folder / "07.png").write_bytes(b"no picture")
+    quantizable.settings["calibration"] = {"data": str(folder)}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert status["engine"]["serving"]["precision"] == "fp32"
+    assert "07.png" in status["reason"]
+    said = ears.until(lambda _, content: content["fingerprint"] and "07.png" in content["why"])
+    assert (said["wanted_precision"], said["precision"]) == ("int8", "fp32")
+    assert "int8 is not used: " in said["why"]
+    before = jobs(station)
+    time.sleep(1.5)
+    assert jobs(station) == before, "the same images are not tried again and again"
+    with pytest.raises(ControlError, match=r"07\.png"):
+        station.ask(verb="rebuild")
+    station.until(lambda status: "int8 is not used" in status["reason"] and not status["engine"]["building"])
+    (folder / "07.png").write_bytes(good)
+    last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
+    assert last["reason"] == ""
+    serving = last["engine"]["serving"]["fingerprint"][:12]
+    int8 = ears.until(lambda _, content: content["fingerprint"] == serving)
+    assert int8["int8"]["macs_share"] > 0.5
+    assert int8["verify"]["recall"] > 0.9
+    (folder / "07.png").write_bytes(b"damaged again")
+    before = jobs(station)
+    with pytest.raises(ControlError, match=r"07\.png|changed since"):
+        station.ask(verb="rebuild", force=True)
+    status = station.until(lambda status: not status["engine"]["building"])
+    assert status["engine"]["serving"]["precision"] == "int8"
+    assert status["engine"]["retry_in_s"] is None
+    assert jobs(station) == before + 1
+    ears.close()
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted_and_this_is_published(quantizable: Station, tmp_path: Path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import orjson
@@ -55,6 +56,12 @@ def test_the_line_for_systemctl_says_it_all():
         "serving abababababab (fp16 on gpu:0); building efefefefefef 43% (build, 61 s left); 1 of 2 cameras; "
         "no broker; the weights are truncated; copy them again"
     )
+
+
+def test_what_int8_waits_for_is_said_once_in_the_line():
+    reason = "int8 is not used: the folder is empty"
+    waiting = replace(STATUS, reason=reason, engine=EngineView(calibration=reason))
+    assert waiting.line().count(reason) == 1
 
 
 def test_it_is_plain_json():

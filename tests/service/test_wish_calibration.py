@@ -44,9 +44,9 @@ def settings(tmp_path: Path) -> Make:
     weights = tmp_path / "net.onnx"
     weights.write_bytes(tiny.network())
 
-    def make(precision: str = "int8", **calibration: object) -> Settings:
+    def make(precision: str = "int8", engine: dict[str, object] | None = None, **calibration: object) -> Settings:
         given = {"weights": {"path": str(weights)}, "store": {"state_dir": str(tmp_path / "state")}}
-        return load(None, {**given, "engine": {"precision": precision}, "calibration": calibration})
+        return load(None, {**given, "engine": {"precision": precision, **(engine or {})}, "calibration": calibration})
 
     return make
 
@@ -121,9 +121,115 @@ def test_named_images_are_wanted_at_once_and_other_images_are_another_plan(
     assert wishes.work_out(settings(data=str(folder))).fingerprint != wish.fingerprint
 
 
-def test_named_images_that_are_not_there_are_an_error(wishes: Wishes, settings: Make, tmp_path: Path):
-    with pytest.raises(CalibrationError, match="does not exist"):
-        wishes.work_out(settings(data=str(tmp_path / "nothing")))
+def too_few(settings: Make, folder: Path) -> Settings:
+    return settings(engine={"batch": 9}, data=str(collect(folder, range(8)).folder))
+
+
+def absent(settings: Make, folder: Path) -> Settings:
+    return settings(data=str(folder / "nothing"))
+
+
+def without_pictures(settings: Make, folder: Path) -> Settings:
+    folder.mkdir()
+    (folder / "read.me").write_text("soon")
+    return settings(data=str(folder))
+
+
+def damaged_list(settings: Make, folder: Path) -> Settings:
+    images = collect(folder.parent / "state", range(8))
+    images.freeze()
+    (images.folder / sampler.FROZEN).write_bytes(b"[")
+    return settings()
+
+
+def most_deleted(settings: Make, folder: Path) -> Settings:
+    images = collect(folder.parent / "state", range(8))
+    images.freeze()
+    for path in sorted(images.folder.glob("*.jpg"))[:5]:
+        path.unlink()
+    return settings()
+
+
+def none_named(settings: Make, folder: Path) -> Settings:
+    del folder
+    return settings(cameras=False)
+
+
+UNUSABLE = {
+    too_few: "8 calibration images, fewer than the batch of 9",
+    absent: "does not exist",
+    without_pictures: "calibration images: ",
+    damaged_list: "frozen.json is damaged",
+    most_deleted: "3 of the 8 calibration images",
+    none_named: r"names no data and cameras = false; name some in [calibration] data",
+}
+
+
+@pytest.mark.parametrize("make", UNUSABLE, ids=lambda make: make.__name__)
+def test_images_that_cannot_be_used_leave_the_next_precision_wanted_with_the_reason(
+    wishes: Wishes, settings: Make, tmp_path: Path, make: Callable[[Make, Path], Settings]
+):
+    wish = wishes.work_out(make(settings, tmp_path / "mine"))
+    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.FP32, None)
+    assert wish.calibration.startswith("int8 is not used: ")
+    assert UNUSABLE[make] in wish.calibration
+    assert wish.outlook(None)["calibration"] == wish.calibration
+
+
+def test_unusable_images_leave_fp16_wanted_where_the_backend_has_it(
+    wishes: Wishes, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: None)
+    assert wishes.work_out(absent(settings, tmp_path)).request.spec.precision is Precision.FP16
+
+
+def test_where_no_other_precision_is_allowed_unusable_images_are_an_error_with_both_remedies(
+    wishes: Wishes, settings: Make, tmp_path: Path
+):
+    asked = settings(engine={"allow_lower_precision": False}, data=str(tmp_path / "nothing"))
+    with pytest.raises(CalibrationError, match=r"does not exist.*set \[engine\] allow_lower_precision = true"):
+        wishes.work_out(asked)
+
+
+def test_a_stored_plan_of_earlier_images_is_better_than_another_precision(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path
+):
+    folder = collect(tmp_path / "mine", range(8)).folder
+    plan = commit(store, wishes.work_out(settings(data=str(folder))))
+    shutil.rmtree(folder)
+    wish = wishes.work_out(settings(data=str(folder)))
+    assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
+    assert wish.calibration.startswith("int8 keeps the ranges of earlier images: ")
+
+
+def test_images_that_failed_in_a_build_are_tried_again_when_they_change_or_somebody_insists(
+    wishes: Wishes, settings: Make, tmp_path: Path
+):
+    folder = collect(tmp_path / "mine", range(8)).folder
+    asked = settings(data=str(folder))
+    first = wishes.work_out(asked)
+    wishes.calibrations.distrust(first.fingerprint.digest, "calibration image 3 of 8 cannot be decoded")
+    lowered = wishes.work_out(asked)
+    assert lowered.request.spec.precision is Precision.FP32
+    assert lowered.calibration == "int8 is not used: calibration image 3 of 8 cannot be decoded"
+    assert wishes.work_out(asked, trusting=True).fingerprint == first.fingerprint, "asked what would be"
+    assert wishes.work_out(asked).fingerprint == lowered.fingerprint
+    cv2.imwrite(str(folder / "9.jpg"), tiny.scene(seed=9).image)
+    assert wishes.work_out(asked).request.spec.precision is Precision.INT8
+    (folder / "9.jpg").unlink()
+    assert wishes.work_out(asked).fingerprint == lowered.fingerprint
+    wishes.calibrations.trust()
+    assert wishes.work_out(asked).fingerprint == first.fingerprint
+
+
+def test_images_that_failed_once_are_trusted_where_their_plan_is_there(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path
+):
+    asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
+    wish = wishes.work_out(asked)
+    wishes.calibrations.distrust(wish.fingerprint.digest, "the network disk was away")
+    commit(store, wish)
+    assert wishes.work_out(asked).have is Have.READY
 
 
 def test_a_stored_plan_stays_wanted_when_its_images_are_deleted(
@@ -138,11 +244,6 @@ def test_a_stored_plan_stays_wanted_when_its_images_are_deleted(
         assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
     (tmp_path / "net.onnx").write_bytes(tiny.network(gain=30.0))
     assert wishes.work_out(settings()).request.spec.precision is Precision.FP32, "other weights need images again"
-
-
-def test_no_images_and_no_cameras_to_ask_is_an_error_with_its_remedy(wishes: Wishes, settings: Make):
-    with pytest.raises(CalibrationError, match=r"names no data and cameras = false; name some in \[calibration\] data"):
-        wishes.work_out(settings(cameras=False))
 
 
 def test_nothing_is_collected_for_an_int8_that_cannot_be_built_here(

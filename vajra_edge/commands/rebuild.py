@@ -113,6 +113,10 @@ def _silent(stage: str, percent: float, message: str) -> None:
 
 
 def _words(said: Mapping[str, Any]) -> str:
+    return _outcome(said) + (f"; {said['calibration']}" if said.get("calibration") else "")
+
+
+def _outcome(said: Mapping[str, Any]) -> str:
     short = str(said.get("fingerprint") or "")[:12]
     why = "; ".join(said.get("why") or ()) or "nothing changed"
     if said.get("built"):

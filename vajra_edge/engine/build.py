@@ -34,6 +34,8 @@ from vajra_edge.errors import (
     BackendUnavailable,
     BuildCancelled,
     BuildError,
+    CalibrationError,
+    DatasetError,
     GraphError,
     InferenceError,
     StoreError,
@@ -163,7 +165,8 @@ def _answer(request_json: bytes, report: Report) -> wire.Line:
         child.give_way(request.address_space_bytes)
         plan = run(request, report)
     except VajraError as error:
-        return _failed(str(error), permanent=_permanent(error))
+        images = isinstance(error, CalibrationError | DatasetError)
+        return _failed(str(error), permanent=_permanent(error), images=images)
     except MemoryError:
         return _failed("the build ran out of memory; free memory, or lower [engine] batch or img_size", permanent=False)
     except Exception as error:  # noqa: BLE001  the top of a process: a bug becomes one line, its traceback goes to the journal
@@ -175,8 +178,8 @@ def _answer(request_json: bytes, report: Report) -> wire.Line:
     return wire.Done(plan.fingerprint, child.peak_rss_bytes())
 
 
-def _failed(message: str, *, permanent: bool) -> wire.Failed:
-    return wire.Failed(message, permanent, child.peak_rss_bytes())
+def _failed(message: str, *, permanent: bool, images: bool = False) -> wire.Failed:
+    return wire.Failed(message, permanent, child.peak_rss_bytes(), images)
 
 
 def _permanent(error: VajraError) -> bool:

@@ -20,11 +20,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """There is no plan; ``permanent``: trying again cannot help."""
+    """There is no plan; ``permanent``: trying again cannot help; ``images``: those of the calibration are why."""
 
     message: str
     permanent: bool
     peak_rss_bytes: int
+    images: bool = False
 
 
 Line = Progress | Done | Failed
@@ -57,4 +58,4 @@ def _typed(line: Line) -> bool:
         )
     if isinstance(line, Done):
         return isinstance(line.fingerprint, str) and isinstance(line.peak_rss_bytes, int)
-    return isinstance(line.message, str) and isinstance(line.permanent, bool)
+    return isinstance(line.message, str) and isinstance(line.permanent, bool) and isinstance(line.images, bool)

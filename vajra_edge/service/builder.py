@@ -56,12 +56,13 @@ class BuildSucceeded:
 
 @dataclass(frozen=True)
 class BuildFailed:
-    """The child ended without a plan; ``permanent``: trying again cannot help."""
+    """The child ended without a plan; ``permanent``: trying again cannot help; ``images``: see ``wire.Failed``."""
 
     job_id: int
     message: str
     permanent: bool
     peak_rss_bytes: int
+    images: bool = False
 
 
 BuildEvent: TypeAlias = BuildProgressed | BuildSucceeded | BuildFailed
@@ -226,16 +227,17 @@ class _Job:
             self._peak_rss_bytes = max(self._peak_rss_bytes, answer.peak_rss_bytes)
         if isinstance(answer, wire.Done):
             return BuildSucceeded(self.job_id, answer.fingerprint, self._peak_rss_bytes)
+        images = False
         if self._overdue:
             limit = f"{self._request.timeout_s:g} s"
             message, permanent = f"the build took longer than {limit}; raise [engine] build_timeout_s", True
         elif self.cancelled.is_set():
             message, permanent = "the build was cancelled", False
         elif answer is not None:
-            message, permanent = answer.message, answer.permanent
+            message, permanent, images = answer.message, answer.permanent, answer.images
         else:
             message, permanent = _death(code or 0, self._peak_rss_bytes), False
-        return BuildFailed(self.job_id, message, permanent, self._peak_rss_bytes)
+        return BuildFailed(self.job_id, message, permanent, self._peak_rss_bytes, images)
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

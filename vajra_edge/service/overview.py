@@ -55,12 +55,13 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
         now_s: monotonic.
     """
     warning = parts.serving.unknown_classes()
+    calibration = known.wish.calibration if known.wish else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
     published = parts.serving.published()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
-        reason=_joined((s.reason, known.view.error, warning, *troubles, *known.late)),
+        reason=_joined((s.reason, calibration, known.view.error, warning, *troubles, *known.late)),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
@@ -74,7 +75,8 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
 
 
 def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
-    ready, calibration = parts.serving.ready, _calibration(parts)
+    ready = parts.serving.ready
+    calibration = (known.wish.calibration if known.wish else "") or _calibration(parts)
     serving = PlanView.of(ready.manifest) if ready else None
     if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
         serving = replace(serving, wanted_precision=Precision.INT8.value)

@@ -66,7 +66,8 @@ class EngineView:
         serving: the plan that takes the frames.
         on_probation: it replaced another lately and may still be taken back.
         building: the build in flight.
-        calibration: how many images the cameras gave for INT8; empty while none are asked for.
+        calibration: what INT8 waits for: how many images the cameras gave, or why its images cannot be used; empty
+            while it waits for nothing.
         why: what differs between the plan that served and the wanted one, one phrase a part.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
@@ -176,7 +177,7 @@ class Status:
         if (building := self.engine.building) is not None:
             eta = f", {building.eta_s:.0f} s left" if building.eta_s is not None else ""
             parts.append(f"building {building.fingerprint[:SHORT]} {building.percent:.0f}% ({building.stage}{eta})")
-        if self.engine.calibration:
+        if self.engine.calibration and self.engine.calibration not in self.reason:
             parts.append(self.engine.calibration)
         if self.cameras:
             streaming = sum(camera.state == "streaming" for camera in self.cameras)

@@ -26,14 +26,15 @@ from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, SocketC
 from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed, TaskMended
+from vajra_edge.service.images import ImagesMoved
 from vajra_edge.service.overview import Known, overview
-from vajra_edge.service.phases import State
+from vajra_edge.service.phases import State, Step
 from vajra_edge.service.plan_view import PlanView
 from vajra_edge.service.states import advance
 from vajra_edge.service.status import BuildView, SettingsView, Status
 from vajra_edge.service.watch import FileChanged
 from vajra_edge.service.wiring import Parts
-from vajra_edge.service.wish import Wish
+from vajra_edge.service.wishing import Wished, Wishing
 from vajra_edge.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,15 +59,6 @@ class ReloadAsked:
     look: bool = True
 
 
-@dataclass(frozen=True)
-class Wished:
-    """Event: the desk worked out what is wanted, or why that cannot be known, for whoever asked (``Wanted.again``)."""
-
-    wish: Wish | events.Unknown
-    asked: RebuildAsked | None = None
-    again: bool = False
-
-
 class Supervisor:
     """The daemon's main loop.
 
@@ -84,6 +76,7 @@ class Supervisor:
         self._s = State()
         self._known = Known(settings, view=SettingsView(str(path or "")))
         self._digest: str | None = None
+        self._wishing = Wishing(parts.wishes, parts.images, parts.desk)
         self._waiting = Waiting()
         self._next_tick_s = 0.0
         self._exit_code: int | None = None
@@ -101,7 +94,8 @@ class Supervisor:
             pipeline.Exhausted: lambda _: self._advance(events.Stop()),
             CameraChanged: parts.cameras.changed,
             BrokerChanged: lambda told: self._know(broker=told),
-            ImagesChanged: lambda _: self._work_out(None),
+            ImagesChanged: lambda _: self._work_out(),
+            ImagesMoved: lambda _: self._work_out(),
             TaskFailed: lambda failed: self._know(trouble={**self._known.trouble, failed.name: failed.reason}),
             TaskMended: self._mended,
         }
@@ -143,6 +137,8 @@ class Supervisor:
         if self._parts.cameras.exhausted(self._parts.serving.published()):
             log.info("every camera is a file that has ended")
             self._advance(events.Stop())
+        if self._waits_for_images():
+            self._parts.images.tick(self._known.settings, now_s)
         self._parts.announcements.say(self.status(), now_s)
         self._tell_waiting()
 
@@ -171,7 +167,7 @@ class Supervisor:
             case events.Retire(job):
                 plans.retire(job)
             case events.Reconsider(without):
-                self._work_out(None, again=True, without=without)
+                self._wishing.again(self._known.settings, self._digest, without)
             case events.StopAll():
                 self._stop_all(self._known.settings.service.drain_s)
                 self._parts.inbox.put(events.Drained())
@@ -186,6 +182,12 @@ class Supervisor:
         self._parts.cameras.release()
         log.info("plan %s serves", job.fingerprint[:12])
 
+    def _waits_for_images(self) -> bool:
+        """INT8 is asked for, is not what serves, and nothing is being done about it."""
+        served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
+        lowered = self._known.wish is not None and bool(self._known.wish.calibration)
+        return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
+
     def _file_changed(self, changed: FileChanged) -> None:
         if changed.name == "settings":
             self._reload(ReloadAsked(look=False))
@@ -193,25 +195,17 @@ class Supervisor:
         self._digest = changed.digest
         if changed.digest is None:
             log.warning("%s", changed.reason)
-        self._work_out(None)
+        self._work_out()
 
-    def _work_out(self, asked: RebuildAsked | None, *, again: bool = False, without: tuple[str, ...] = ()) -> None:
-        """Let the desk find out what is wanted; for a person who asks, from the file as it is at this moment."""
-        settings, digest = self._known.settings, None if asked else self._digest
-        wishes = self._parts.wishes
-
-        def task() -> Wished:
-            try:
-                return Wished(wishes.work_out(settings, digest, without), asked, again)
-            except VajraError as error:
-                return Wished(wishes.unknown(str(error), without), asked, again)
-
-        self._parts.desk.do("work out what is wanted", task)
+    def _work_out(self, asked: RebuildAsked | None = None) -> None:
+        self._wishing.work_out(self._known.settings, self._digest, asked)
 
     def _wished(self, wished: Wished) -> None:
         wish, asked = wished.wish, wished.asked
+        if not (asked and asked.dry_run):
+            self._parts.images.used(wished.looked, time.monotonic())
         if isinstance(wish, events.Unknown):
-            self._advance(replace(wish, again=wished.again))
+            self._advance(wished.event)
             if asked:
                 asked.caller.error(wish.reason)
             return
@@ -220,7 +214,7 @@ class Supervisor:
             asked.caller.done(wish.outlook(serving, force=asked.force))
             return
         self._know(wish=wish)
-        self._advance(replace(wish.event, again=wished.again))
+        self._advance(wished.event)
         if self._s.building or self._s.loading:
             why = "; ".join(wish.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)
@@ -260,7 +254,7 @@ class Supervisor:
         else:
             self._know(settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart))
             if self._parts.apply(reloaded):
-                self._work_out(None)
+                self._work_out()
             elif asked.look:
                 self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
         self._know(view=replace(self._known.view, error=error))
@@ -276,8 +270,20 @@ class Supervisor:
 
     def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
         ended = self._parts.plans.ended(event)
+        if isinstance(ended, events.BuildFailed) and isinstance(event, builder.BuildFailed) and event.images:
+            ended = self._without_images(ended)
         if ended is not None:
             self._advance(ended)
+
+    def _without_images(self, ended: events.BuildFailed) -> events.BuildFailed:
+        """Another precision is wanted, where the settings allow one; until that is known the build only waits.
+
+        A forced build failed for good: its plan may be there already, and stays wanted.
+        """
+        if not self._wishing.distrust_images(self._known.wish, ended):
+            return ended
+        self._wishing.again(self._known.settings, self._digest)
+        return replace(ended, permanent=self._s.forced)
 
     def _infer_failed(self, event: pipeline.InferFailed) -> None:
         log.error("inference failed: %s", event.reason)

@@ -7,15 +7,15 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from vajra_edge.engine import sampler
-from vajra_edge.engine.backend import Backend, select
+from vajra_edge.engine.backend import select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import CalibrationError, UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.errors import VajraError, WeightsError
 from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
+from vajra_edge.service.int8 import Calibrations, fingerprint_of
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.settings import Settings
 
@@ -39,6 +39,7 @@ class Wish:
         quick: how to build the fallback, where it is a quick plan.
         why: what differs from the plan that served last, in words; empty where nothing does.
         backend_reason: why this backend was taken.
+        calibration: why INT8's images are not used, and what is wanted instead; empty where nothing is wrong with them.
     """
 
     request: BuildRequest
@@ -49,6 +50,7 @@ class Wish:
     quick: BuildRequest | None
     why: tuple[str, ...]
     backend_reason: str
+    calibration: str = ""
 
     @property
     def event(self) -> Wanted:
@@ -73,6 +75,7 @@ class Wish:
             "rejected": self.rejected,
             "backend": self.request.backend,
             "backend_reason": self.backend_reason,
+            "calibration": self.calibration,
         }
 
     def request_of(self, fingerprint: str) -> BuildRequest | None:
@@ -88,18 +91,30 @@ class Wishes:
     Args:
         store: of this device.
         rejections: of this device.
+
+    Attributes:
+        calibrations: which images INT8 has.
     """
 
     def __init__(self, store: EngineStore, rejections: Rejections) -> None:
         self._store, self._rejections = store, rejections
+        self.calibrations = Calibrations(store)
 
-    def work_out(self, settings: Settings, weights_sha256: str | None = None, without: Collection[str] = ()) -> Wish:
+    def work_out(
+        self,
+        settings: Settings,
+        weights_sha256: str | None = None,
+        without: Collection[str] = (),
+        *,
+        trusting: bool = False,
+    ) -> Wish:
         """What ``settings`` ask for.
 
         Args:
             settings: the operator's.
             weights_sha256: digest of the weights file, where it is known already.
             without: fingerprints of plans that did not load, and are not offered.
+            trusting: take calibration images that failed before.
 
         Raises:
             VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
@@ -107,15 +122,27 @@ class Wishes:
         digest = weights_sha256 or weights_digest(settings.weights.path)
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
-        request = self._calibrated(BuildRequest.of(settings, digest, choice.backend.name), choice.backend)
-        fingerprint = _fingerprint(request, choice.backend)
+        asked = BuildRequest.of(settings, digest, choice.backend.name)
+        calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting)
+        request = calibrated.request
+        fingerprint = fingerprint_of(request, choice.backend)
         have, rejected = self._have(fingerprint.digest)
         good = self._good({fingerprint.digest, *without})
         quick = None if good is not None else self._quick(settings, request, fingerprint)
         fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
         served = self._store.current()
         why = served.manifest.fingerprint.explain(fingerprint) if served else ("no plan served on this device yet",)
-        return Wish(request, fingerprint, have, rejected, fallback, quick[0] if quick else None, why, choice.reason)
+        return Wish(
+            request,
+            fingerprint,
+            have,
+            rejected,
+            fallback,
+            quick[0] if quick else None,
+            why,
+            choice.reason,
+            calibrated.reason,
+        )
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
         """The event for a wish that cannot be worked out; the last good plan may serve, if it is not ``without``."""
@@ -124,40 +151,6 @@ class Wishes:
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
-
-    def _calibrated(self, request: BuildRequest, backend: Backend) -> BuildRequest:
-        """A request for INT8 with its images, or for the next precision while the cameras still collect them.
-
-        Raises:
-            UnsupportedSpec: this machine has no INT8.
-            CalibrationError: the images cannot be used, or none are named and the cameras may not be asked.
-        """
-        if request.spec.precision is not Precision.INT8:
-            return request
-        if (reason := backend.check(request.spec)) is not None:
-            raise UnsupportedSpec(reason)
-        images = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
-        if images is not None:
-            return replace(request, calibration_digest=images.digest)
-        if (earlier := self._calibrated_before(request, backend)) is not None:
-            return earlier
-        if request.calibration.data is None and not request.calibration.cameras:
-            raise CalibrationError(
-                "precision = int8 needs images, and [calibration] names no data and cameras = false",
-                remedy="name some in [calibration] data, let the cameras collect them, or set precision = auto",
-            )
-        specs = (replace(request.spec, precision=precision) for precision in Precision.INT8.fallbacks)
-        return replace(request, spec=next(spec for spec in specs if backend.check(spec) is None))
-
-    def _calibrated_before(self, request: BuildRequest, backend: Backend) -> BuildRequest | None:
-        """The request of a stored plan, if only its images were deleted since: they did their work."""
-        for name in self._store.plans():
-            plan = self._store.get(name)
-            digest = dict(plan.manifest.fingerprint.parts).get("calibration images") if plan else None
-            earlier = replace(request, calibration_digest=digest)
-            if digest and _fingerprint(earlier, backend).digest == name:
-                return earlier
-        return None
 
     def _have(self, fingerprint: str) -> tuple[Have, str]:
         reason = self._rejections.reason(fingerprint)
@@ -189,7 +182,7 @@ class Wishes:
             backend = select("onnxruntime", threads=settings.service.threads).backend
             spec = replace(wanted.spec, target=Target("cpu"), precision=Precision.FP32, workspace_gib=None)
             request = replace(wanted, backend=backend.name, spec=spec, calibration_digest=None)
-            quick = _fingerprint(request, backend)
+            quick = fingerprint_of(request, backend)
         except VajraError as error:
             log.info("no quick plan meanwhile: %s", error)
             return None
@@ -219,14 +212,3 @@ def _foreign(plan: Plan) -> str:
         return "; ".join(manifest.fingerprint.foreign_to(select(manifest.backend).backend.identity(manifest.wanted)))
     except VajraError as error:
         return str(error)
-
-
-def _fingerprint(request: BuildRequest, backend: Backend) -> Fingerprint:
-    """What the plan would be called.
-
-    Raises:
-        UnsupportedSpec: this machine cannot build it.
-    """
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
-    return Fingerprint.of(request, backend.identity(request.spec))

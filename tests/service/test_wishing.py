@@ -1,0 +1,87 @@
+"""Which answers hang on the calibration images, so that these are looked at until they are others."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import cv2
+import pytest
+import tiny
+
+from vajra_edge.engine.store import EngineStore
+from vajra_edge.service.desk import Desk
+from vajra_edge.service.events import BuildFailed, Job, Unknown
+from vajra_edge.service.images import Images
+from vajra_edge.service.rejections import Rejections
+from vajra_edge.service.wish import Wish, Wishes
+from vajra_edge.service.wishing import Wished, Wishing
+from vajra_edge.settings import Settings, load
+
+
+class Asker:
+    """Asks, and waits for the answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.desk = Desk(self.inbox.put)
+        self.desk.start()
+        store = EngineStore(folder / "state", 1 << 40)
+        self.wishes = Wishes(store, Rejections(folder / "state" / "rejected.json"))
+        self.wishing = Wishing(self.wishes, Images(self.desk, folder / "state"), self.desk)
+        (folder / "net.onnx").write_bytes(tiny.network())
+
+    def settings(self, precision: str = "int8", *, lower: bool = True, **calibration: object) -> Settings:
+        known = {"weights": {"path": str(self.folder / "net.onnx")}, "store": {"state_dir": str(self.folder / "state")}}
+        engine = {"precision": precision, "allow_lower_precision": lower}
+        return load(None, {**known, "engine": engine, "calibration": calibration})
+
+    def ask(self, settings: Settings) -> Wished:
+        self.wishing.work_out(settings, None)
+        wished = self.inbox.get(timeout=30)
+        assert isinstance(wished, Wished)
+        return wished
+
+    def images(self) -> str:
+        folder = self.folder / "mine"
+        folder.mkdir()
+        for seed in range(8):
+            cv2.imwrite(str(folder / f"{seed}.png"), tiny.scene(seed=seed).image)
+        return str(folder)
+
+
+@pytest.fixture
+def asker(tmp_path: Path):
+    made = Asker(tmp_path)
+    yield made
+    assert made.desk.close(10.0)
+
+
+def test_int8_hangs_on_its_images_with_them_without_them_and_where_nothing_else_is_allowed(asker: Asker):
+    absent = str(asker.folder / "nothing")
+    assert asker.ask(asker.settings(data=asker.images())).looked
+    assert "does not exist" in str(asker.ask(asker.settings(data=absent)).looked)
+    forbidden = asker.ask(asker.settings(data=absent, lower=False))
+    assert isinstance(forbidden.wish, Unknown)
+    assert forbidden.looked
+
+
+def test_no_other_precision_does_nor_int8_while_the_cameras_collect(asker: Asker):
+    assert asker.ask(asker.settings("fp32")).looked is None
+    assert asker.ask(asker.settings()).looked is None
+
+
+def test_only_the_build_of_the_wished_int8_plan_casts_doubt_on_images(asker: Asker):
+    asked = asker.settings(data=asker.images())
+    wish = asker.ask(asked).wish
+    assert isinstance(wish, Wish)
+    other = BuildFailed(Job(0, "0" * 64), "no", True, 0.0)
+    assert not asker.wishing.distrust_images(wish, other)
+    assert not asker.wishing.distrust_images(None, other)
+    failed = BuildFailed(Job(1, wish.fingerprint.digest), "image 3 is damaged", True, 0.0)
+    assert asker.wishing.distrust_images(wish, failed)
+    lowered = asker.ask(asked).wish
+    assert isinstance(lowered, Wish)
+    assert lowered.calibration == "int8 is not used: image 3 is damaged"
+    assert not asker.wishing.distrust_images(lowered, BuildFailed(Job(2, lowered.fingerprint.digest), "", True, 0.0))

@@ -1,0 +1,92 @@
+"""Wishing: has the desk find out what is wanted, with the images of the moment, for whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vajra_edge.engine.spec import Precision
+from vajra_edge.errors import VajraError
+from vajra_edge.service import events
+from vajra_edge.service.callers import RebuildAsked
+from vajra_edge.service.desk import Desk
+from vajra_edge.service.images import Images
+from vajra_edge.service.wish import Wish, Wishes
+from vajra_edge.settings import Settings
+
+
+@dataclass(frozen=True)
+class Wished:
+    """Event: the desk worked out what is wanted, or why that cannot be known.
+
+    Attributes:
+        wish: what it found.
+        asked: who asked.
+        again: see ``Wanted.again``.
+        looked: what the calibration images looked like before; None where other images would change nothing.
+    """
+
+    wish: Wish | events.Unknown
+    asked: RebuildAsked | None = None
+    again: bool = False
+    looked: str | None = None
+
+    @property
+    def event(self) -> events.Wanted | events.Unknown:
+        """For the machine."""
+        found = self.wish if isinstance(self.wish, events.Unknown) else self.wish.event
+        return replace(found, again=self.again)
+
+
+class Wishing:
+    """Puts the questions. Called by the supervisor alone.
+
+    Args:
+        wishes: answers.
+        images: looked at before each answer.
+        desk: where both happen; posts ``Wished``.
+    """
+
+    def __init__(self, wishes: Wishes, images: Images, desk: Desk) -> None:
+        self._wishes, self._images, self._desk = wishes, images, desk
+
+    def work_out(self, settings: Settings, digest: str | None, asked: RebuildAsked | None = None) -> None:
+        """For a change, or for a person: then from the file as it is, and from images that failed before too."""
+        self._do(lambda: self._answer(settings, None if asked else digest, asked))
+
+    def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = ()) -> None:
+        """Nobody asked anew: these plans did not load, or the images turned out to be useless."""
+        self._do(lambda: replace(self._answer(settings, digest, None, without), again=True))
+
+    def distrust_images(self, wish: Wish | None, ended: events.BuildFailed) -> bool:
+        """A build failed for want of usable images; whether something else may be wanted now."""
+        if wish is None or wish.fingerprint.digest != ended.job.fingerprint:
+            return False
+        spec, calibrations = wish.request.spec, self._wishes.calibrations
+        if spec.precision is not Precision.INT8:
+            return False
+        self._desk.do("note useless images", lambda: calibrations.distrust(ended.job.fingerprint, ended.reason))
+        return spec.allow_lower_precision
+
+    def _do(self, task: Callable[[], Wished]) -> None:
+        self._desk.do("work out what is wanted", task)
+
+    def _answer(
+        self, settings: Settings, digest: str | None, asked: RebuildAsked | None, without: tuple[str, ...] = ()
+    ) -> Wished:
+        looked = self._images.look(settings)
+        if asked and not asked.dry_run:
+            self._wishes.calibrations.trust()
+        wish: Wish | events.Unknown
+        try:
+            wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None)
+        except VajraError as error:
+            wish = self._wishes.unknown(str(error), without)
+        return Wished(wish, asked, looked=looked if _hangs_on_images(wish) else None)
+
+
+def _hangs_on_images(wish: Wish | events.Unknown) -> bool:
+    """Not while the cameras collect: the collector tells when these are complete."""
+    if isinstance(wish, events.Unknown):
+        return True
+    return bool(wish.calibration) or wish.request.spec.precision is Precision.INT8
