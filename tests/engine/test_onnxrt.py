@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny
 from onnx import helper
@@ -220,6 +221,9 @@ def test_a_gpu_is_accepted_if_it_is_there(monkeypatch: pytest.MonkeyPatch, index
     assert (onnxrt.OnnxRuntime().check(EngineSpec(target=Target("gpu", index))) is not None) == refused
 
 
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="only without ONNX Runtime's CUDA provider"
+)
 def test_a_cuda_provider_that_does_not_load_is_never_replaced_by_the_cpu():
     made, found = built(tiny.network())
     with (

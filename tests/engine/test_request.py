@@ -17,7 +17,8 @@ def settings(**engine: object) -> Settings:
     return load(None, {"weights": {"path": "net.onnx"}, "engine": engine, "store": {"state_dir": "state"}})
 
 
-def test_what_the_settings_ask_for_is_in_the_request():
+def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(request.device, "gpus", tuple)
     wanted = load(
         None,
         {
