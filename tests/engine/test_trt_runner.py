@@ -153,6 +153,16 @@ def test_a_plan_the_library_refuses_gives_the_library_s_reason(monkeypatch: pyte
     assert (gpu.held, gpu.streams) == ({}, set())
 
 
+def test_want_of_memory_is_no_fault_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that is called damaged is put away and built anew, for hours."""
+    simulation = Simulation("10.3.0")
+    gpu = install(monkeypatch, simulation)
+    reason = "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(InferenceError, match=r"cannot load the plan: .*out of memory.*free memory of the GPU"):
+        TensorRT().load(simulation.plan({"dla": False, "refused": reason}, b""), STATIC, GPU)
+    assert (gpu.held, gpu.streams) == ({}, set())
+
+
 @pytest.mark.parametrize(
     ("signature", "reason"),
     [

@@ -45,6 +45,10 @@ class Lines:
         self.errors.clear()
         self.warnings.clear()
 
+    def memory(self) -> bool:
+        """Whether an error speaks of want of memory."""
+        return MEMORY.search("\n".join(self.errors)) is not None
+
     def reason(self) -> str:
         """The first error, which is the cause of the others, on one line."""
         return " ".join(self.errors[0].split()) if self.errors else "the library gave no reason"
@@ -130,7 +134,7 @@ def build_failure(lines: Lines, doing: str = "build this network") -> BuildError
     found = LAYER.search(text)
     layer = found[1].rstrip(".:") if found else None
     where = f" at layer {layer}" if layer and layer not in reason else ""
-    if MEMORY.search(text):
+    if lines.memory():
         return OutOfMemory(
             f"not enough memory to {doing}{where}: {reason}",
             remedy="stop other programs, lower engine.batch or img_size, or reboot and build first",

@@ -16,6 +16,7 @@ from vajra_edge.engine.trt_log import Lines, listening, logger
 from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
 from vajra_edge.graph.signature import Layout, Signature
 
+FREE = "free memory of the GPU, or lower engine.batch"
 REBUILD = "rebuild the engine on this device"
 WARM_UP_CALLS = 2
 """The first call loads kernels lazily; the second shows that it is over."""
@@ -178,7 +179,8 @@ def deserialise(library: Library, lines: Lines, plan: bytes, dla_core: int | Non
     """A plan's ``Runtime``, ``ICudaEngine`` and ``IExecutionContext``, to be let go in the opposite order.
 
     Raises:
-        PlanError: the library refuses the plan, or has no memory for its activations.
+        PlanError: the library refuses the plan.
+        InferenceError: there is no memory for it now, which is no fault of the plan's.
     """
     with listening(lines):
         runtime = library.trt.Runtime(logger(library))
@@ -186,13 +188,12 @@ def deserialise(library: Library, lines: Lines, plan: bytes, dla_core: int | Non
             runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            if lines.memory():
+                raise InferenceError(f"{library} cannot load the plan: {lines.reason()}", remedy=FREE)
             raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
         context = engine.create_execution_context()
         if context is None:
-            raise PlanError(
-                f"{library} cannot make an execution context: {lines.reason()}",
-                remedy="free memory of the GPU, or lower engine.batch",
-            )
+            raise InferenceError(f"{library} cannot make an execution context: {lines.reason()}", remedy=FREE)
         return runtime, engine, context
 
 
