@@ -122,6 +122,7 @@ def test_a_child_killed_in_any_stage_fails_for_now_and_the_next_build_succeeds(
     if stage != "store" or isinstance(end, BuildFailed):  # a commit of this size may be faster than the kill
         assert isinstance(end, BuildFailed)
         assert "killed by SIGKILL, most likely for want of memory" in end.message
+        assert end.killed
         assert not end.permanent
     heard.on_progress = lambda event: None
     builder.start(2, wanted)

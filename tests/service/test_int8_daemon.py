@@ -21,7 +21,7 @@ from vajra_edge.__main__ import main
 from vajra_edge.engine import sampler
 from vajra_edge.errors import ControlError
 from vajra_edge.publish.subscription import Subscription
-from vajra_edge.service import images, plans
+from vajra_edge.service import images, plans, states
 from vajra_edge.service.builder import Builder
 from vajra_edge.settings import MqttSettings
 
@@ -174,6 +174,24 @@ def test_a_damaged_image_leaves_fp32_serving_with_the_reason_until_it_is_mended(
     assert status["engine"]["retry_in_s"] is None
     assert jobs(station) == before + 1
     ears.close()
+
+
+def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(states, "RETRY_S", (0.2,))
+    command = [sys.executable, str(Path(__file__).parent / "killed_build.py")]
+    monkeypatch.setattr(plans.builder, "Builder", functools.partial(Builder, command=command))
+    quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    station = quantizable.start()
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert "int8 is not used: the build child was killed by SIGKILL, most likely for want of memory" in status["reason"]
+    serving = status["engine"]["serving"]
+    assert (serving["wanted_precision"], serving["precision"]) == ("int8", "fp32")
+    assert jobs(station) == 4, "two that were killed, one that was not, and a load"
+    time.sleep(1.0)
+    assert jobs(station) == 4
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted_and_this_is_published(quantizable: Station, tmp_path: Path):

@@ -56,13 +56,23 @@ class BuildSucceeded:
 
 @dataclass(frozen=True)
 class BuildFailed:
-    """The child ended without a plan; ``permanent``: trying again cannot help; ``images``: see ``wire.Failed``."""
+    """The child ended without a plan.
+
+    Attributes:
+        job_id: of ``Builder.start``.
+        message: why, in one line.
+        permanent: trying again cannot help.
+        peak_rss_bytes: the child's largest resident memory.
+        images: see ``wire.Failed``.
+        killed: by the kernel for want of memory, or by somebody.
+    """
 
     job_id: int
     message: str
     permanent: bool
     peak_rss_bytes: int
     images: bool = False
+    killed: bool = False
 
 
 BuildEvent: TypeAlias = BuildProgressed | BuildSucceeded | BuildFailed
@@ -227,7 +237,7 @@ class _Job:
             self._peak_rss_bytes = max(self._peak_rss_bytes, answer.peak_rss_bytes)
         if isinstance(answer, wire.Done):
             return BuildSucceeded(self.job_id, answer.fingerprint, self._peak_rss_bytes)
-        images = False
+        images = killed = False
         if self._overdue:
             limit = f"{self._request.timeout_s:g} s"
             message, permanent = f"the build took longer than {limit}; raise [engine] build_timeout_s", True
@@ -237,7 +247,8 @@ class _Job:
             message, permanent, images = answer.message, answer.permanent, answer.images
         else:
             message, permanent = _death(code or 0, self._peak_rss_bytes), False
-        return BuildFailed(self.job_id, message, permanent, self._peak_rss_bytes, images)
+            killed = code == -signal.SIGKILL
+        return BuildFailed(self.job_id, message, permanent, self._peak_rss_bytes, images, killed)
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -270,8 +270,11 @@ class Supervisor:
 
     def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
         ended = self._parts.plans.ended(event)
-        if isinstance(ended, events.BuildFailed) and isinstance(event, builder.BuildFailed) and event.images:
-            ended = self._without_images(ended)
+        if isinstance(ended, events.BuildFailed) and isinstance(event, builder.BuildFailed):
+            if event.images:
+                ended = self._without_images(ended)
+            elif event.killed and self._s.attempts:
+                ended = self._with_less_memory(ended)
         if ended is not None:
             self._advance(ended)
 
@@ -284,6 +287,11 @@ class Supervisor:
             return ended
         self._wishing.again(self._known.settings, self._digest)
         return replace(ended, permanent=self._s.forced)
+
+    def _with_less_memory(self, ended: events.BuildFailed) -> events.BuildFailed:
+        """Killed twice: calibrating takes more memory than there is, where the next precision may be built."""
+        settings = self._known.settings
+        return self._without_images(ended) if settings.engine.allow_lower_precision else ended
 
     def _infer_failed(self, event: pipeline.InferFailed) -> None:
         log.error("inference failed: %s", event.reason)
