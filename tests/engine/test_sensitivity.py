@@ -76,6 +76,14 @@ def test_work_that_never_is_int8_counts_in_the_share() -> None:
     assert found.point.share == 0.5
 
 
+def test_where_no_layer_more_can_leave_the_best_that_was_found_is_kept() -> None:
+    """Two layers, one of them nearly all of the work: nothing lies between the cheap and the least share."""
+    bench = Bench({"large": 0.052, "small": 0.06})
+    found = choose(bench.trial, {"large": 950, "small": 50}, 1000, 1000, bench.clock)
+    assert found.point.high == {"small"}
+    assert found.point.share == 0.95
+
+
 @pytest.mark.parametrize("budget_s", [5.0, 30.0, 80.0, 400.0])
 def test_time_is_kept_to(budget_s: float) -> None:
     bench = Bench(even(200, 0.01) | {"layer150": 0.5})

@@ -123,7 +123,8 @@ def choose(trial: Trial, layers: Mapping[str, int], total_macs: int, budget_s: f
     search = _Search(trial, layers, total_macs, groups, images, until_s - images * image_s, clock)
     point = search.largest(AIM, 1.0, CHEAP_PART)
     if not point.drift.within(AIM) and not point.drift.within(LIMIT):
-        point = search.largest(LIMIT, CHEAP_PART, LEAST_PART)
+        further = search.largest(LIMIT, CHEAP_PART, LEAST_PART)
+        point = min(point, further, key=lambda one: (not one.drift.within(LIMIT), one.drift.total))
     curve = sorted(search.measured.values(), key=lambda found: -found.share)
     return Choice(point, tuple(curve), groups)
 
