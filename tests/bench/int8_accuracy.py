@@ -163,6 +163,8 @@ def measured(
             prepared_s = round(time.monotonic() - started_s, 1)
             chosen = {key: notes[key] for key in ("int8_share", "int8_layers", "chosen", "curve")}
             add(name, graph, written=not fused, prepared_s=prepared_s, **chosen)
+            if not fused:  # what TensorRT is given: all that is not INT8 is FP16
+                add("int8 with fp16", prepare_half(graph)[0], written=True)
     # ONNX Runtime 1.32 refuses its own graph of yolox with the precise option ("replace the existing tensor").
     add("quantize_static defaults", onnxruntime_defaults(onnx_bytes, images), written=False, precise=False)
     return {"calibrated_on": len(images), "scored_on": len(fold.scored), "rows": rows}, outcomes
