@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -214,3 +217,61 @@ def test_coco128_is_read_whole(shared_data):
     assert (len(dataset), dataset.labelled, len(dataset.class_names)) == (128, True, 80)
     truths = [picture.truth for picture in dataset.sample(0.1)]
     assert all(truth is not None for truth in truths)
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], None]:
+    """Let the system answer with an error wherever this path or one below it is asked for."""
+
+    def wrong(path: Path, code: int) -> None:
+        def guarded(answer: Callable[..., object]) -> Callable[..., object]:
+            def asked(of: object, *words: object, **named: object) -> object:
+                if Path(os.fspath(of)).is_relative_to(path):  # type: ignore[call-overload]
+                    raise OSError(code, os.strerror(code), str(of))
+                return answer(of, *words, **named)
+
+            return asked
+
+        monkeypatch.setattr(Path, "stat", guarded(Path.stat))
+        monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+
+    return wrong
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN])
+@pytest.mark.parametrize("name", ["images", "images/val/1.png", "data.yaml"])
+def test_a_place_that_the_system_refuses_is_named_with_the_reason(pictures: Path, refuse, name: str, code: int):
+    write(pictures / "data.yaml", "val: images/val\nnames: [person, car]")
+    refuse(pictures / name, code)
+    with pytest.raises(DatasetError, match=f"{pictures / name}: {os.strerror(code)}.*; .*check"):
+        open_dataset(pictures / name)
+
+
+def test_a_place_named_by_a_data_yaml_that_the_system_refuses_is_told_too(pictures: Path, refuse):
+    yaml = write(pictures / "data.yaml", "val: images/val\nnames: [person, car]")
+    refuse(pictures / "images", errno.ESTALE)
+    with pytest.raises(DatasetError, match=rf"data.yaml: {os.strerror(errno.ESTALE)} \({pictures / 'images'}"):
+        open_dataset(yaml)
+
+
+def test_a_folder_inside_that_may_not_be_read_makes_the_set_no_smaller_unseen(pictures: Path, monkeypatch):
+    (pictures / "images" / "more").mkdir()
+    scandir = os.scandir
+
+    def guarded(folder):
+        if Path(folder).name in {"more", "lost+found"}:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(DatasetError, match=rf"images: Permission denied \({pictures / 'images' / 'more'}\)"):
+        open_dataset(pictures / "images")
+    (pictures / "images" / "more").rename(pictures / "images" / "lost+found")
+    assert len(open_dataset(pictures / "images")) == 3, "which every ext4 disk has for root alone"
+
+
+def test_labels_that_the_system_refuses_are_told(pictures: Path, refuse):
+    dataset = open_dataset(pictures / "images")
+    refuse(pictures / "labels", errno.EIO)
+    with pytest.raises(DatasetError, match=f"{os.strerror(errno.EIO)}"):
+        list(dataset)

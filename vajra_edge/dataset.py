@@ -5,7 +5,9 @@ The paths of a data.yaml are relative to its ``path``, and that is relative to t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +25,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".t
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 MAX_YAML_BYTES = 1 << 20
 MAX_LIST_BYTES = 256 << 20
+
+ROOTS_OWN = "lost+found"
+"""At the top of every ext4 disk; nobody else may read it, and nobody's pictures are in it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,9 @@ class Dataset:
         if entry.truth is not None or not self.labelled:
             return entry.truth
         path = labels.yolo_path(entry.path)
-        if not path.is_file():
-            return Truth.of([])
+        with _reported(path):
+            if not path.is_file():
+                return Truth.of([])
         classes = len(self.class_names) if self.class_names else None
         return labels.read_yolo(path, (image.shape[1], image.shape[0]), classes)
 
@@ -114,11 +120,32 @@ def open_dataset(source: Path, split: str = "val") -> Dataset:
         split: of a data.yaml: train, val or test.
 
     Raises:
-        DatasetError: it does not exist, holds no pictures, or the data.yaml is wrong; says file, key and line.
+        DatasetError: it does not exist, may not be read, holds no pictures, or the data.yaml is wrong; says file, key
+            and line.
     """
-    if source.suffix.lower() in {".yaml", ".yml"}:
-        return _from_yaml(source, split)
-    return _gathered(source, [source], source.parent, None)
+    with _reported(source):
+        if source.suffix.lower() in {".yaml", ".yml"}:
+            return _from_yaml(source, split)
+        return _gathered(source, [source], source.parent, None)
+
+
+@contextmanager
+def _reported(source: Path) -> Iterator[None]:
+    """Turn an OSError of the body into our error.
+
+    To ask what a path is (``is_dir``) raises too: of a pulled disk (EIO), of a dead share (ESTALE, EHOSTDOWN), and of
+    what lies in a folder that may not be entered (EACCES).
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename and str(error.filename) != str(source) else ""
+        raise DatasetError(
+            f"{source}: {error.strerror or error}{where}",
+            remedy="let this user read it (a service's ProtectHome hides /home), and check that disk or share",
+            path=source,
+            errno=error.errno,
+        ) from error
 
 
 def _from_yaml(source: Path, split: str) -> Dataset:
@@ -197,8 +224,7 @@ def _has_label(entry: Entry) -> bool:
 def _of_place(source: Path, place: Path, root: Path) -> list[Entry]:
     suffix = place.suffix.lower()
     if place.is_dir():
-        found = (path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        return [Entry(path) for path in sorted(found)]
+        return [Entry(path) for path in _below(place) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not place.is_file():
         raise DatasetError(f"{source}: {place} does not exist", remedy="paths are relative to the file that names them")
     if suffix == ".txt":
@@ -210,6 +236,20 @@ def _of_place(source: Path, place: Path, root: Path) -> list[Entry]:
     raise DatasetError(
         f"{place}: unknown kind {suffix!r}", remedy="give images, a video, a .txt list or a .json of COCO"
     )
+
+
+def _below(folder: Path) -> list[Path]:
+    """All names below, sorted; one folder that may not be read is an error, or a set would become smaller unseen.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename).name != ROOTS_OWN:
+            raise error
+
+    return sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def _listed(place: Path, root: Path) -> Iterator[Path]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -103,3 +105,14 @@ def test_a_file_that_vanishes_is_named(folder: Path) -> None:
     (folder / "06.png").unlink()
     with pytest.raises(CalibrationError, match=r"06\.png: No such file"):
         _ = images.digest
+
+
+def test_a_disk_that_was_pulled_is_an_error_with_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(
+        CalibrationError, match=r"calibration images: .*pictures: Input/output error; .*check that disk"
+    ):
+        CalibrationSet.collect(folder)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +113,34 @@ def test_a_damaged_list_says_how_to_go_on(sampler: Sampler, content: str) -> Non
     (sampler.folder / FROZEN).write_text(content)
     with pytest.raises(CalibrationError, match=r"run 'vajra-edge calibration --delete' to collect anew"):
         frozen(sampler.folder)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let these files, and no others, not be read for now."""
+
+    def make(*paths: Path, code: int = errno.EIO) -> None:
+        read = Path.read_bytes
+
+        def refuse(path: Path) -> bytes:
+            if path in paths:
+                raise OSError(code, os.strerror(code), str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+
+    return make
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_list_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, unreadable, code: int) -> None:
+    sampler = Sampler(tmp_path / FOLDER, most=4)
+    sampler.offer(frame(1), 5)
+    sampler.freeze()
+    unreadable(sampler.folder / FROZEN, code=code)
+    with pytest.raises(CalibrationError, match=rf"frozen.json: {os.strerror(code)}; give the folder to") as caught:
+        wanted_set(CalibrationSettings(), tmp_path, 1)
+    assert "--delete" not in str(caught.value)
 
 
 @pytest.fixture

@@ -139,5 +139,5 @@ def _file_digest(path: Path) -> str:
             return total.hexdigest()
     except OSError as error:
         raise CalibrationError(
-            f"calibration image {path}: {error.strerror}", remedy="remove or restore it", path=path
+            f"calibration image {path}: {error.strerror or error}", remedy="remove or restore it", path=path
         ) from error

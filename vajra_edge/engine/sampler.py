@@ -163,14 +163,20 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
     """The images that ``freeze`` listed and that are still as they were; None while collecting goes on.
 
     Raises:
-        CalibrationError: the list is damaged, or less than half of the images are left, or fewer than ``batch``.
+        CalibrationError: the list is damaged or cannot be read, or less than half of the images are left, or fewer than
+            ``batch``.
     """
     path = folder / FROZEN
-    if not path.is_file():
-        return None
     try:
-        digests = {str(name): str(digest) for name, digest in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        remedy = "give the folder to the service's user, or check its disk"
+        raise CalibrationError(f"{path}: {error.strerror or error}", remedy=remedy, path=path) from error
+    try:
+        digests = {str(name): str(digest) for name, digest in json.loads(content).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CalibrationError(f"{path} is damaged", remedy=ANEW, path=path) from error
     left = tuple(folder / name for name, digest in digests.items() if Kept.parse(name) and _is(folder / name, digest))
     if len(left) < len(digests):
