@@ -37,10 +37,11 @@ def reported(root: Path, verb: str) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(
-            f"{root} cannot be {verb}: {error.strerror}{where}",
+            f"{root} cannot be {verb}: {error.strerror or error}{where}",
             remedy=_REMEDIES.get(error.errno or 0, "check that disk"),
             path=root,
             errno=error.errno,
+            verb=verb,
         ) from error
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -9,7 +10,6 @@ import tiny
 
 from vajra_edge.__main__ import main
 from vajra_edge.engine import kept, sampler
-from vajra_edge.engine.collected import Collected
 from vajra_edge.engine.sampler import Sampler
 from vajra_edge.frames import Frame
 
@@ -120,10 +120,17 @@ def test_a_damaged_list_is_named_and_deleting_is_the_way_out(place, folder, caps
     assert told(place, capsys)[0] == 0
 
 
-def test_somebody_elses_folder_asks_for_sudo(place, folder, capsys, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EACCES, "Permission denied ({folder}); type sudo before the command"),
+        (errno.EIO, "Input/output error ({folder}); check that disk"),
+    ],
+)
+def test_somebody_elses_folder_asks_for_sudo_and_a_bad_disk_does_not(place, folder, capsys, monkeypatch, code, said):
+    def refuse(path):
+        raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(Collected, "of", refuse)
+    monkeypatch.setattr(type(folder), "iterdir", refuse)
     assert main(["calibration", "--config", str(place.config)]) == 1
-    assert "Permission denied; type sudo before the command" in capsys.readouterr().err
+    assert said.format(folder=folder) in capsys.readouterr().err

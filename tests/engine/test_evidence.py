@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +103,23 @@ def test_with_the_cameras_switched_off_their_samples_count_only_once_they_are_fr
     assert evidence.frames_of(None, tmp_path, cameras=False).source == "clip.mp4"
     (tmp_path / sampler.FOLDER / sampler.FROZEN).write_text("[]")
     assert evidence.frames_of(None, tmp_path, cameras=False).source == "the device's cameras"
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_samples_that_cannot_be_read_leave_the_demos_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cameras: bool
+):
+    camera_samples(tmp_path, evidence.FRAMES)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "glob", refuse)
+        disk.setattr(Path, "is_file", refuse)
+        found = evidence._recent(tmp_path / sampler.FOLDER, cameras=cameras)
+    assert len(found) == 0
+    assert "plans are not compared on the cameras' pictures" in caplog.text
 
 
 @pytest.mark.parametrize(("cameras", "source"), [(True, "the device's cameras"), (False, "clip.mp4")])

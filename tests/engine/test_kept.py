@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from vajra_edge.engine.kept import Kept, listed
+from vajra_edge.errors import StoreError
 
 NOON = datetime(2026, 11, 23, 12, 0, 1, 250_000, tzinfo=timezone.utc)
 
@@ -35,3 +38,13 @@ def test_a_folder_is_listed_in_the_order_of_collecting(tmp_path: Path):
     (tmp_path / "frozen.json").write_bytes(b"")
     assert [one.number for one in listed(tmp_path)] == [3, 99_999_999, 100_000_000]
     assert listed(tmp_path / "none") == ()
+
+
+@pytest.mark.parametrize(("code", "remedy"), [(errno.EACCES, "give the folder to"), (errno.EIO, "check that disk")])
+def test_a_folder_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch, code: int, remedy: str):
+    def refuse(path: Path) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(StoreError, match=f"{tmp_path} cannot be read: {os.strerror(code)}.*; {remedy}"):
+        listed(tmp_path)

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -179,6 +180,50 @@ def test_a_write_that_fails_is_said_once_a_reason(
     fail(errno.EROFS)
     assert caplog.text.count("no calibration images are kept") == 2
     assert "Read-only file system; mount that disk writable" in collector.collected.line()
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Let the folder of images be root's own, or the service's again."""
+    folder, iterdir, stat, locked = tmp_path / sampler.FOLDER, Path.iterdir, Path.stat, [False]
+
+    def guarded(answer: Callable[..., object]) -> Callable[..., object]:
+        def asked(path: Path, **named: object) -> object:
+            if locked[0] and path.is_relative_to(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return answer(path, **named)
+
+        return asked
+
+    monkeypatch.setattr(Path, "iterdir", guarded(iterdir))
+    monkeypatch.setattr(Path, "stat", guarded(stat))
+    return lambda lock: locked.__setitem__(0, lock)
+
+
+def test_a_folder_that_cannot_be_read_at_the_start_is_a_note_until_it_can(
+    collector: Collector, tmp_path: Path, unreadable, caplog: pytest.LogCaptureFixture
+):
+    feed(collector, *range(8))
+    unreadable(True)
+    again = Collector(tmp_path)
+    again.apply(settings())
+    note = "cameras cannot be read: Permission denied"
+    assert note in again.collected.line()
+    assert feed(again, 0, 1) == [None, None]
+    assert note in again.collected.line()
+    assert caplog.text.count("no calibration images are kept") == 1
+    unreadable(False)
+    assert feed(again, 0) == [ImagesChanged(frozen=True)], "the set was there all the time"
+    assert "read" not in again.collected.line()
+
+
+def test_a_folder_that_cannot_be_read_for_a_while_is_no_other_set(collector: Collector, unreadable):
+    feed(collector, *range(8))
+    unreadable(True)
+    assert feed(collector, 9) == [None]
+    assert figures(collector) == (8, 64, True)
+    unreadable(False)
+    assert feed(collector, 9) == [None]
 
 
 def test_the_same_settings_again_change_nothing(collector: Collector):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from vajra_edge import durable
 from vajra_edge.engine import sampler
 from vajra_edge.engine.collected import Collected
 from vajra_edge.engine.spec import Precision
@@ -27,9 +29,12 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
     settings = load(config)
     folder = settings.store.state_dir / sampler.FOLDER
     try:
-        said = _seen(folder, settings)
-    except PermissionError as error:
-        raise StoreError(f"{folder}: {error.strerror}", remedy="type sudo before the command", path=folder) from error
+        with durable.reported(folder, "read"):
+            said = _seen(folder, settings)
+    except StoreError as error:
+        if error.values.get("errno") not in (errno.EACCES, errno.EPERM):
+            raise
+        raise StoreError(error.message, remedy="type sudo before the command", path=folder) from error
     if delete:
         sampler.delete(folder)
     said["deleted"] = delete

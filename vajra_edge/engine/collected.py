@@ -55,9 +55,12 @@ class Collected:
             folder: where the sampler keeps them.
             settings: how many, and how often.
             batch: of the engine that is to be calibrated.
+
+        Raises:
+            StoreError: it is there and cannot be read.
         """
         there = kept.listed(folder)
-        frozen = (folder / sampler.FROZEN).is_file()
+        frozen = sampler.is_frozen(folder)
         return cls(
             images=len(there),
             most=settings.max_images,

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge import dataset
+from vajra_edge import dataset, durable
 from vajra_edge.dataset import Dataset
 from vajra_edge.engine import sampler
-from vajra_edge.errors import DatasetError
+from vajra_edge.errors import DatasetError, StoreError
 
 FRAMES = 8
 """On a street scene some ten objects each; eight inferences of the reference cost a Jetson's CPU about two seconds."""
@@ -84,11 +84,14 @@ def _sampled(folder: Path, source: str) -> Frames:
 
 
 def _recent(folder: Path, *, cameras: bool) -> _Encoded:
-    """The newest camera samples, whose names begin with their number; a damaged one must not stop a build."""
+    """The newest camera samples; a damaged one, or a folder that cannot be read, must not stop a build."""
     kept: list[bytes] = []
-    if not cameras and not (folder / sampler.FROZEN).is_file():
-        return _Encoded(())
-    for path in sorted(folder.glob("*.jpg"), reverse=True):
+    try:
+        paths = _paths(folder) if cameras or sampler.is_frozen(folder) else []
+    except StoreError as error:
+        _LOGGER.warning("plans are not compared on the cameras' pictures: %s", error)
+        paths = []
+    for path in paths:
         content = _content(path)
         if _decode(content) is None:
             _LOGGER.warning("%s is damaged and left out of the comparison; it may be deleted", path)
@@ -97,6 +100,12 @@ def _recent(folder: Path, *, cameras: bool) -> _Encoded:
         if len(kept) == FRAMES:
             break
     return _Encoded(tuple(reversed(kept)))
+
+
+def _paths(folder: Path) -> list[Path]:
+    """From the newest to the oldest: their names begin with their number."""
+    with durable.reported(folder, "read"):
+        return sorted(folder.glob("*.jpg"), reverse=True)
 
 
 def _content(path: Path) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from vajra_edge import durable
+
 _NAME = re.compile(r"(\d{8,})-(.+)-(\d{8}T\d{9})Z-(\d+)\.jpg")
 _TIME = "%Y%m%dT%H%M%S%f"
 
@@ -47,10 +49,15 @@ class Kept:
 
 
 def listed(folder: Path) -> tuple[Kept, ...]:
-    """The pictures of a folder, in their order; none where there is no folder."""
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):  # not made yet, or deleted at this moment
-        return ()
+    """The pictures of a folder, in their order; none where there is no folder.
+
+    Raises:
+        StoreError: the folder is there and cannot be read.
+    """
+    with durable.reported(folder, "read"):
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):  # not made yet, or deleted at this moment
+            return ()
     found = [one for one in map(Kept.parse, names) if one is not None]
     return tuple(sorted(found, key=lambda one: one.number))

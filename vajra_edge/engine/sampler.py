@@ -82,7 +82,7 @@ class Sampler:
             StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``.
             CalibrationError: the image cannot be encoded.
         """
-        if (self.folder / FROZEN).is_file():
+        if is_frozen(self.folder):
             return Look.FROZEN
         mine = thumbnail.thumbnail(frame.image)
         if thumbnail.contrast(mine) < thumbnail.LEAST_CONTRAST:
@@ -157,6 +157,16 @@ def _encode(frame: Frame) -> bytes:
     if not encoded:
         raise CalibrationError(f"a frame of camera {frame.camera} cannot be encoded", remedy="check its size")
     return content.tobytes()
+
+
+def is_frozen(folder: Path) -> bool:
+    """Whether the folder holds a set and takes no more images.
+
+    Raises:
+        StoreError: the folder is there and cannot be read.
+    """
+    with durable.reported(folder, "read"):
+        return (folder / FROZEN).is_file()
 
 
 def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:

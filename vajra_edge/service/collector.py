@@ -55,7 +55,7 @@ class Collector:
         return self._seen if self._wanted else None
 
     def apply(self, settings: Settings) -> None:
-        """Collect for these settings from now on. Called by the supervisor."""
+        """Collect for these settings from now on. Called by the supervisor, so an unreadable folder becomes a note."""
         calibration = settings.calibration
         asked = settings.engine.precision == Precision.INT8.value and calibration.cameras and calibration.data is None
         images = Sampler(self._folder, most=calibration.max_images)
@@ -63,7 +63,7 @@ class Collector:
         if wanted != self._wanted:
             self._due_s = {}
             self._flat, self._refused = (), None
-            self._seen = self._look(wanted) if wanted else None
+            self._seen = self._look(wanted, None) if wanted else None
             self._wanted = wanted
 
     def due(self, camera: str, now_s: float) -> bool:
@@ -77,7 +77,8 @@ class Collector:
     def keep(self, frame: Frame, boxes: int) -> ImagesChanged | None:
         """Keep a frame that is due if it shows something new, and freeze the set once it lacks nothing.
 
-        Waits for the disk: called on a desk. A disk that refuses is said once, until it takes images again.
+        Waits for the disk: called on a desk. A disk that refuses is said once, until it takes images again; a folder
+        that cannot be read counts as it was seen last.
 
         Args:
             frame: of any camera.
@@ -93,16 +94,16 @@ class Collector:
             self._take(wanted, frame, boxes)
         except StoreError as error:
             self._refuse(error)
-        seen = self._seen = self._look(wanted)
+        seen = self._seen = self._look(wanted, before)
         return ImagesChanged(seen.frozen) if before is not None and _set_of(before) != _set_of(seen) else None
 
     def _take(self, wanted: _Wanted, frame: Frame, boxes: int) -> None:
         look = wanted.images.offer(frame, boxes)
         self._note(frame.camera, look)
-        if look is Look.KEPT and self._refused is not None:
+        if self._refused is not None and (look is Look.KEPT or self._refused.values.get("verb") == "read"):
             log.info("calibration images are kept again")
             self._refused = None
-        seen = self._look(wanted)
+        seen = Collected.of(self._folder, wanted.settings, wanted.batch)
         if not seen.frozen and not seen.lacking:
             wanted.images.freeze(wanted.batch)
             log.info("the calibration set is complete: %d images of the cameras", seen.images)
@@ -119,10 +120,15 @@ class Collector:
         seen = "is dark or covered" if look is Look.FLAT else "shows something again"
         log.info("camera %s %s: calibration needs %.0f grey levels of contrast", camera, seen, LEAST_CONTRAST)
 
-    def _look(self, wanted: _Wanted) -> Collected:
+    def _look(self, wanted: _Wanted, before: Collected | None) -> Collected:
+        try:
+            seen = Collected.of(self._folder, wanted.settings, wanted.batch)
+        except StoreError as error:
+            self._refuse(error)
+            seen = before or Collected(0, wanted.settings.max_images)
         notes = [f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat]
         notes += [str(self._refused)] if self._refused else []
-        return replace(Collected.of(self._folder, wanted.settings, wanted.batch), notes=tuple(notes))
+        return replace(seen, notes=tuple(notes))
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:
