@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vajra_edge.engine import kept
+from vajra_edge.engine import calibration, kept
 from vajra_edge.engine import sampler as module
 from vajra_edge.engine.sampler import FOLDER, FROZEN, Look, Sampler, frozen, wanted_set
 from vajra_edge.errors import CalibrationError, StoreError
@@ -158,7 +158,22 @@ def test_what_is_left_of_a_frozen_set_is_used(frozen_four: list[Path], caplog: p
     assert left is not None
     assert [entry.path for entry in left.pictures.entries] == [frozen_four[0], frozen_four[3]]
     assert len(list(left.inputs((64, 64)))) == 2
-    assert "2 of the 4 frozen calibration images are missing or damaged" in caplog.text
+    assert "2 of the 4 frozen calibration images are missing, damaged or unreadable" in caplog.text
+    assert left.source == "the device's cameras, 2 of 4 frozen images"
+
+
+def test_a_lost_a_rotten_and_an_unreadable_image_make_no_other_set(frozen_four: list[Path], unreadable) -> None:
+    whole = frozen(frozen_four[0].parent)
+    assert whole is not None
+    assert whole.digest == calibration.of_files("the same", tuple(frozen_four)).digest
+    found = []
+    unreadable(frozen_four[1])
+    found.append(frozen(frozen_four[0].parent))
+    frozen_four[1].unlink()
+    found.append(frozen(frozen_four[0].parent))
+    frozen_four[3].write_bytes(frozen_four[3].read_bytes()[:-100])
+    found.append(frozen(frozen_four[0].parent))
+    assert [(one.digest, len(one)) for one in found] == [(whole.digest, 3), (whole.digest, 3), (whole.digest, 2)]
 
 
 def test_less_than_half_of_a_frozen_set_is_said_and_not_used(frozen_four: list[Path]) -> None:

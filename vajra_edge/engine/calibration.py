@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,10 +34,13 @@ class CalibrationSet:
     Attributes:
         source: where they come from, for messages and the manifest.
         pictures: the images; read anew at each pass.
+        listed: digest of the list that was frozen, of which ``pictures`` are what is left; None: they are no such set,
+            or a part of one.
     """
 
     source: str
     pictures: Dataset
+    listed: str | None = None
 
     @classmethod
     def collect(cls, source: Path, *, fraction: float = 1.0, most: int | None = None, batch: int = 1) -> CalibrationSet:
@@ -63,18 +66,21 @@ class CalibrationSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the content of every file and the number of every video frame, in order.
+        """Names the set in a fingerprint; see ``digest_of``.
+
+        Of a frozen list it is the list's own, whatever is left: a rotten picture is no reason to build anew for an
+        hour. Parts of a set (``some``, a holdout) have that of their content, which ranges are kept under.
 
         Raises:
             CalibrationError: a file cannot be read.
         """
-        total = hashlib.sha256()
+        if self.listed is not None:
+            return self.listed
         files: dict[Path, str] = {}
         for entry in self.pictures.entries:
             if entry.path not in files:
                 files[entry.path] = _file_digest(entry.path)
-            total.update(f"{files[entry.path]} {entry.frame}\n".encode())
-        return total.hexdigest()
+        return digest_of((files[entry.path], entry.frame) for entry in self.pictures.entries)
 
     def inputs(self, input_hw: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
         """Each image as the network gets it in service: (1, 3, H, W) float32 RGB 0..1 through the same letterbox.
@@ -101,6 +107,14 @@ class CalibrationSet:
         return CalibrationSet(self.source, self.pictures.sample(most=count))
 
 
+def digest_of(contents: Iterable[tuple[str, int | None]]) -> str:
+    """SHA-256 over the digest of every file and the number of every video frame, in order."""
+    total = hashlib.sha256()
+    for digest, frame in contents:
+        total.update(f"{digest} {frame}\n".encode())
+    return total.hexdigest()
+
+
 def checked(images: CalibrationSet, batch: int) -> CalibrationSet:
     """The same set, if it is large enough; warns below ``RECOMMENDED_IMAGES``.
 
@@ -120,14 +134,20 @@ def checked(images: CalibrationSet, batch: int) -> CalibrationSet:
     return images
 
 
-def of_files(source: str, paths: tuple[Path, ...], batch: int = 1) -> CalibrationSet:
+def of_files(source: str, paths: tuple[Path, ...], batch: int = 1, listed: str | None = None) -> CalibrationSet:
     """A set of image files in the given order; what the device's own cameras collected is one.
+
+    Args:
+        source: see ``CalibrationSet``.
+        paths: of the images that are there.
+        batch: of the engine to build.
+        listed: see ``CalibrationSet``.
 
     Raises:
         CalibrationError: fewer than ``batch``.
     """
     entries = tuple(Entry(path) for path in paths)
-    return checked(CalibrationSet(source, Dataset(Path(source), entries, None, labelled=False)), batch)
+    return checked(CalibrationSet(source, Dataset(Path(source), entries, None, labelled=False), listed), batch)
 
 
 def _file_digest(path: Path) -> str:

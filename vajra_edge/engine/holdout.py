@@ -34,9 +34,8 @@ class Holdout:
     def of(cls, images: CalibrationSet) -> Holdout:
         """Split a set."""
         held = held_out(len(images))
-        if not held:
-            return cls(images, None)
-        return cls(_part(images, set(range(len(images))) - held), _part(images, held))
+        fitted = _part(images, set(range(len(images))) - held)
+        return cls(fitted, _part(images, held) if held else None)
 
 
 def held_out(total: int) -> set[int]:
@@ -66,5 +65,6 @@ def images_of(request: BuildRequest) -> CalibrationSet:
 
 
 def _part(images: CalibrationSet, indices: set[int]) -> CalibrationSet:
+    """Known by its content alone: ranges are kept under the digest of the images that they were measured on."""
     entries = tuple(entry for index, entry in enumerate(images.pictures.entries) if index in indices)
     return CalibrationSet(images.source, replace(images.pictures, entries=entries))

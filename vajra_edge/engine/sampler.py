@@ -172,6 +172,8 @@ def is_frozen(folder: Path) -> bool:
 def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
     """The images that ``freeze`` listed and that are still as they were; None while collecting goes on.
 
+    The set is known by its list: while at least half of it is left, what is lost makes no other set of it.
+
     Raises:
         CalibrationError: the list is damaged or cannot be read, or less than half of the images are left, or fewer than
             ``batch``.
@@ -189,14 +191,18 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
     except (ValueError, AttributeError, RecursionError) as error:
         raise CalibrationError(f"{path} is damaged", remedy=ANEW, path=path) from error
     left = tuple(folder / name for name, digest in digests.items() if Kept.parse(name) and _is(folder / name, digest))
-    if len(left) < len(digests):
-        log.warning(
-            "%d of the %d frozen calibration images are missing or damaged", len(digests) - len(left), len(digests)
-        )
     if len(left) * 2 < len(digests) or not left:
         said = f"{len(left)} of the {len(digests)} calibration images that were frozen in {folder} are left"
         raise CalibrationError(said, remedy=f"restore them, or {ANEW}", path=path, images=len(left))
-    return calibration.of_files(SOURCE, left, batch)
+    listed = calibration.digest_of((digest, None) for digest in digests.values())
+    return calibration.of_files(_source(len(left), len(digests)), left, batch, listed)
+
+
+def _source(left: int, listed: int) -> str:
+    if left == listed:
+        return SOURCE
+    log.warning("%d of the %d frozen calibration images are missing, damaged or unreadable", listed - left, listed)
+    return f"{SOURCE}, {left} of {listed} frozen images"
 
 
 def delete(folder: Path) -> None:
