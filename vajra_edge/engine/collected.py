@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from vajra_edge.engine import kept, sampler
@@ -21,8 +22,13 @@ BOXES = math.ceil(1.5 * LEAST_BOXES)
 """In the held-out part. The reference, and the weights of another day, will not find the very same boxes."""
 
 SPREAD = 4
-"""Times ``max_images`` * ``sample_s`` between the first and the last picture, however many cameras there are: 11 hours
-by default, so that a set that began by day has seen the night, or the other way round."""
+"""Times ``max_images`` * ``sample_s`` from the first to the last picture, however many cameras there are: 11 hours by
+default, so that a set that began by day has seen the night, or the other way round."""
+
+GAPS = 4
+"""A gap between two pictures counts for no more than a fourth of that span. A Jetson without an RTC battery begins in
+the past, and when NTP sets its clock, years lie between two pictures: they would freeze those of the first minutes. A
+smaller part could never be enough of the smallest set, of eight, whose gaps thinning leaves uneven."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def lacking(there: Sequence[Kept], settings: CalibrationSettings, batch: int) ->
     images = max(min(ENOUGH, settings.max_images), batch)
     judged = held_out(len(there))
     boxes = sum(one.boxes for number, one in enumerate(there) if number in judged)
-    hours, hours_there = SPREAD * settings.max_images * settings.sample_s / 3600, _hours(there)
+    hours = SPREAD * settings.max_images * settings.sample_s / 3600
+    hours_there = _hours(there, hours / GAPS)
     wants = {
         f"{images} images": len(there) < images,
         f"{BOXES} boxes on those held out for the gate ({boxes} so far)": boxes < BOXES,
@@ -101,6 +108,7 @@ def lacking(there: Sequence[Kept], settings: CalibrationSettings, batch: int) ->
     return tuple(said for said, missing in wants.items() if missing)
 
 
-def _hours(there: Sequence[Kept]) -> float:
-    times = [one.taken_at for one in there]
-    return (max(times) - min(times)).total_seconds() / 3600 if times else 0.0
+def _hours(there: Sequence[Kept], most: float) -> float:
+    """From the first to the last picture; no gap between two counts for more than ``most`` hours."""
+    times = sorted(one.taken_at for one in there)
+    return sum(min((later - earlier).total_seconds() / 3600, most) for earlier, later in pairwise(times))
