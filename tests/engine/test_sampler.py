@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +24,18 @@ def frame(seed: int, camera: str = "door", noise: int = 0, minutes: float = 0.0)
     image = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
     image += np.random.default_rng(99).integers(0, noise + 1, image.shape, np.uint8)
     return Frame(image, 0, NOON + timedelta(minutes=minutes), seed, camera)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, file: Path, code: int = errno.EIO) -> None:
+    """Let the system refuse to read one file."""
+    read = Path.read_bytes
+
+    def guarded(path: Path) -> bytes:
+        if path == file:
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
 
 
 @pytest.fixture
@@ -68,6 +79,33 @@ def test_a_damaged_image_goes_and_is_named(sampler: Sampler, caplog: pytest.LogC
     again = Sampler(sampler.folder, most=4)
     assert again.offer(frame(1), 5) is Look.KEPT
     assert f"{one.name} is damaged and deleted" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_an_image_that_cannot_be_read_for_now_stays(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    for seed in range(3):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    there = kept.listed(sampler.folder)
+    again = Sampler(sampler.folder, most=4)
+    with monkeypatch.context() as disk:
+        refused(disk, sampler.folder / there[1].name, code=code)
+        for ask in (lambda: again.offer(frame(9, minutes=9), 5), again.freeze):
+            with pytest.raises(StoreError, match=f"cannot be read: {os.strerror(code)}"):
+                ask()
+    assert kept.listed(sampler.folder) == there
+    assert "damaged" not in caplog.text
+    assert again.offer(frame(1), 5) is Look.ALIKE
+
+
+def test_an_image_that_its_owner_deletes_at_this_moment_is_no_trouble(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler.offer(frame(1), 5)
+    refused(monkeypatch, sampler.folder / kept.listed(sampler.folder)[0].name, code=errno.ENOENT)
+    assert Sampler(sampler.folder, most=4).offer(frame(2), 5) is Look.KEPT
+    assert "damaged" not in caplog.text
 
 
 def test_in_a_full_folder_a_scene_with_more_objects_takes_the_place_of_its_neighbour(sampler: Sampler) -> None:
@@ -115,29 +153,14 @@ def test_a_damaged_list_says_how_to_go_on(sampler: Sampler, content: str) -> Non
         frozen(sampler.folder)
 
 
-@pytest.fixture
-def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let these files, and no others, not be read for now."""
-
-    def make(*paths: Path, code: int = errno.EIO) -> None:
-        read = Path.read_bytes
-
-        def refuse(path: Path) -> bytes:
-            if path in paths:
-                raise OSError(code, os.strerror(code), str(path))
-            return read(path)
-
-        monkeypatch.setattr(Path, "read_bytes", refuse)
-
-    return make
-
-
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_a_list_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, unreadable, code: int) -> None:
+def test_a_list_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     sampler = Sampler(tmp_path / FOLDER, most=4)
     sampler.offer(frame(1), 5)
     sampler.freeze()
-    unreadable(sampler.folder / FROZEN, code=code)
+    refused(monkeypatch, sampler.folder / FROZEN, code=code)
     with pytest.raises(CalibrationError, match=rf"frozen.json: {os.strerror(code)}; give the folder to") as caught:
         wanted_set(CalibrationSettings(), tmp_path, 1)
     assert "--delete" not in str(caught.value)
@@ -162,12 +185,14 @@ def test_what_is_left_of_a_frozen_set_is_used(frozen_four: list[Path], caplog: p
     assert left.source == "the device's cameras, 2 of 4 frozen images"
 
 
-def test_a_lost_a_rotten_and_an_unreadable_image_make_no_other_set(frozen_four: list[Path], unreadable) -> None:
+def test_a_lost_a_rotten_and_an_unreadable_image_make_no_other_set(
+    frozen_four: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = frozen(frozen_four[0].parent)
     assert whole is not None
     assert whole.digest == calibration.of_files("the same", tuple(frozen_four)).digest
     found = []
-    unreadable(frozen_four[1])
+    refused(monkeypatch, frozen_four[1])
     found.append(frozen(frozen_four[0].parent))
     frozen_four[1].unlink()
     found.append(frozen(frozen_four[0].parent))

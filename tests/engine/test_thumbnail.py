@@ -64,4 +64,8 @@ def test_a_stored_picture_has_the_thumbnail_of_its_frame(tmp_path: Path, shape: 
 def test_a_damaged_file_has_none(tmp_path: Path, content: bytes):
     (tmp_path / "0.jpg").write_bytes(content)
     assert of_file(tmp_path / "0.jpg") is None
-    assert of_file(tmp_path / "1.jpg") is None
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        of_file(tmp_path / "1.jpg")

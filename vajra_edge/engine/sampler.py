@@ -118,19 +118,30 @@ class Sampler:
         return images
 
     def _readable(self) -> tuple[Kept, ...]:
-        """The pictures that are there. A damaged one goes: it would stop the build that it is meant for."""
+        """The pictures that are there.
+
+        Raises:
+            StoreError: one cannot be read for now; it stays, and nothing is judged without it.
+        """
         there = kept.listed(self.folder)
-        known, self._thumbnails = self._thumbnails, {}
-        for one in there:
-            path = self.folder / one.name
-            mine = known.get(one.name)
-            mine = thumbnail.of_file(path) if mine is None else mine
-            if mine is None:
-                log.warning("calibration image %s is damaged and deleted", path)
-                self._delete(one.name)
-            else:
-                self._thumbnails[one.name] = mine
+        names = {one.name for one in there}
+        self._thumbnails = {name: mine for name, mine in self._thumbnails.items() if name in names}
+        for name in names - self._thumbnails.keys():
+            if (mine := self._thumbnail(self.folder / name)) is not None:
+                self._thumbnails[name] = mine
         return tuple(one for one in there if one.name in self._thumbnails)
+
+    def _thumbnail(self, path: Path) -> NDArray[np.float32] | None:
+        """None of a picture that goes, for it is damaged and would stop the build that it is meant for, or is gone."""
+        with durable.reported(self.folder, "read"):
+            try:
+                mine = thumbnail.of_file(path)
+            except FileNotFoundError:  # its owner deletes the pictures at this moment
+                return None
+        if mine is None:
+            log.warning("calibration image %s is damaged and deleted", path)
+            self._delete(path.name)
+        return mine
 
     def _require_space(self) -> None:
         with durable.reported(self.folder, "written"):

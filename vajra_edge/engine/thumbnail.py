@@ -32,10 +32,15 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def of_file(path: Path) -> NDArray[np.float32] | None:
-    """The thumbnail of a stored JPEG, decoded at half its size; None where that is not possible."""
+    """The thumbnail of a stored JPEG, decoded at half its size; None of one that was read and is damaged.
+
+    Raises:
+        OSError: it cannot be read, which says nothing about the picture. ``cv2.imread`` would not tell them apart.
+    """
+    content = np.frombuffer(path.read_bytes(), np.uint8)
     try:
-        grey = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_2)
-    except cv2.error:  # a damaged header that promises more pixels than OpenCV allows
+        grey = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    except cv2.error:  # nothing in it, or a header that promises more pixels than OpenCV allows
         return None
     return None if grey is None else thumbnail(np.asarray(grey, np.uint8))
 
