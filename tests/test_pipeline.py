@@ -65,7 +65,8 @@ class CountingDetector:
         time.sleep(max(0.0, ready_s - time.monotonic()))
         if any(frame.seq == self.fails_at for frame in frames):
             raise InferenceError("engine refused frame")
-        return Batch(frames, tuple(Detections.empty() for _ in frames), 0.1, 1.0, 0.1)
+        found = tuple(Detections.empty() for _ in frames)
+        return Batch(frames, found, tuple(frame.seq for frame in frames), 0.1, 1.0, 0.1)
 
     def close(self):
         pass
@@ -76,11 +77,15 @@ class Run:
         self.feed, self.sunk, self.events, self.beats = Feed(), [], queue.SimpleQueue(), []
         self.pipeline = Pipeline(
             self.feed,
-            lambda frame, found, tag: self.sunk.append((frame.camera, frame.seq, tag)),
+            self.sink,
             self.events.put,
             lambda: self.beats.append(time.monotonic()),
             **options,
         )
+
+    def sink(self, frame, found, tag, certain):
+        assert certain == frame.seq, "each frame with its own count"
+        self.sunk.append((frame.camera, frame.seq, tag))
 
     def until(self, count):
         deadline = time.monotonic() + 5

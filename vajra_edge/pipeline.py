@@ -77,7 +77,7 @@ class Pipeline(Generic[Tag]):
 
     Args:
         frames: where frames come from.
-        sink: takes each frame with what was found in it and the tag of the plan that found it.
+        sink: takes each frame with what was found in it, the tag of the plan that found it, and ``Batch.certain``.
         post: takes ``InferFailed`` and ``Exhausted``; only enqueues.
         beat: called at each turn, and while waiting for frames on purpose.
         gather_s: longest wait for other cameras' frames to fill a batch.
@@ -87,7 +87,7 @@ class Pipeline(Generic[Tag]):
     def __init__(
         self,
         frames: FrameSource,
-        sink: Callable[[Frame, Detections, Tag], None],
+        sink: Callable[[Frame, Detections, Tag, int], None],
         post: Callable[[object], None],
         beat: Callable[[], None],
         gather_s: float = 0.005,
@@ -211,8 +211,8 @@ class Pipeline(Generic[Tag]):
 
     def _publish(self, batch: Batch, tag: Tag) -> None:
         self._submitted_s = time.monotonic()
-        for frame, found in zip(batch.frames[: self._left], batch.found, strict=False):
-            self._sink(frame, found, tag)
+        for frame, found, certain in zip(batch.frames[: self._left], batch.found, batch.certain, strict=False):
+            self._sink(frame, found, tag, certain)
             self._published[frame.camera] += 1
             self._ages_ms.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
         publish_ms = (time.monotonic() - self._submitted_s) * 1e3

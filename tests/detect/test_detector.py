@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from vajra_edge.detect.detector import Filter, HostDetector
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
+from vajra_edge.geometry.decode import best_class
 from vajra_edge.graph.signature import Layout, Signature
 
 SIGNATURE = Signature(
@@ -18,7 +20,7 @@ ROWS = [[16, 16, 48, 48, 0.9, 1], [0, 0, 64, 64, 0.4, 0], [0, 0, 0, 0, 0, 0]]
 
 
 class FixedRunner:
-    """Answers every image with ``ROWS``, and may be held or made to fail."""
+    """Answers every image with its rows, and may be held or made to fail."""
 
     def __init__(self):
         self.signature, self.closed = SIGNATURE, 0
@@ -26,13 +28,14 @@ class FixedRunner:
         self.gate.set()
         self.fails = False
         self.seen = []
+        self.rows = [list(row) for row in ROWS]
 
     def infer(self, batch):
         self.gate.wait(5)
         self.seen.append(batch.copy())
         if self.fails:
             raise InferenceError("refused")
-        return np.array([ROWS] * len(batch), np.float32)
+        return np.array([self.rows] * len(batch), np.float32)
 
     def close(self):
         self.closed += 1
@@ -66,6 +69,33 @@ def test_each_frame_has_its_own_filter(detector):
     batch = detector.collect()
     assert [found.class_id.tolist() for found in batch.found] == [[1], [0]]
     assert [one.camera for one in batch.frames] == ["a", "b"]
+
+
+def test_objects_that_the_gate_would_count_are_counted_whatever_is_published(detector, runner):
+    filters = [Filter(), Filter(0.8), Filter(0.01), Filter(0.25, frozenset()), Filter(0.01, frozenset({0}))]
+    runner.rows[2] = [0, 0, 9, 9, 0.2, 0]
+    found, certain = [], []
+    for one in filters:
+        detector.submit([frame()], [one])
+        batch = detector.collect()
+        found += map(len, batch.found)
+        certain += batch.certain
+    assert found == [2, 1, 3, 0, 2]
+    assert certain == [2] * 5
+
+
+@pytest.mark.parametrize("confidence", [0.3, 0.6])
+def test_counting_changes_nothing_that_is_published_of_a_raw_output(confidence):
+    dice = np.random.default_rng(0)
+    raw = np.concatenate([dice.uniform(10, 50, (4, 200)), dice.uniform(0, 0.9, (2, 200))]).astype(np.float32)
+    runner = FixedRunner()
+    runner.rows, runner.signature = raw.tolist(), replace(SIGNATURE, layout=Layout.RAW, nms_iou=None, max_det=None)
+    detector = HostDetector(runner, max_det=20)
+    found = detector.detect(frame(size=(64, 64)), Filter(confidence))
+    detector.close()
+    alone = best_class(raw, confidence, 0.7, 20)
+    np.testing.assert_array_equal(found.confidence, alone.confidence)
+    np.testing.assert_array_equal(found.class_id, alone.class_id)
 
 
 def test_the_second_batch_is_prepared_while_the_first_is_inferred(detector, runner):

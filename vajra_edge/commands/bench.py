@@ -168,7 +168,7 @@ class Run:
         """Run the frame loop on one camera; when each message was handed to the publisher."""
         seen: list[_Seen] = []
 
-        def sink(frame: Frame, found: Detections, tag: EngineTag) -> None:
+        def sink(frame: Frame, found: Detections, tag: EngineTag, _: int) -> None:
             self._publisher.detections(frame, found, tag)
             seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - frame.captured_ns) / 1e6))
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.detections import Detections
+from vajra_edge.engine.agreement import CONFIDENCE
 from vajra_edge.engine.backend import Runner
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
@@ -52,6 +53,7 @@ class Batch:
     Attributes:
         frames: as submitted.
         found: one ``Detections`` a frame, in pixels of that frame.
+        certain: objects a frame that the gate would count, whatever the filters let through.
         prepare_ms: letterboxing all frames.
         inference_ms: the runner's call alone.
         decode_ms: from network output to detections.
@@ -59,6 +61,7 @@ class Batch:
 
     frames: tuple[Frame, ...]
     found: tuple[Detections, ...]
+    certain: tuple[int, ...]
     prepare_ms: float
     inference_ms: float
     decode_ms: float
@@ -164,11 +167,13 @@ class HostDetector:
         slot = self._slots.popleft()
         output, inference_ms = slot.output.result()
         started = time.perf_counter()
-        found = tuple(
+        decoded = [
             self._decode(rows, frame, one, place)
             for rows, frame, one, place in zip(output, slot.frames, slot.filters, slot.placements, strict=True)
-        )
-        return Batch(slot.frames, found, slot.prepare_ms, inference_ms, (time.perf_counter() - started) * 1e3)
+        ]
+        found, certain = tuple(one for one, _ in decoded), tuple(count for _, count in decoded)
+        decode_ms = (time.perf_counter() - started) * 1e3
+        return Batch(slot.frames, found, certain, slot.prepare_ms, inference_ms, decode_ms)
 
     def detect(self, frame: Frame, filter_: Filter | None = None) -> Detections:
         """One frame, start to end."""
@@ -184,13 +189,21 @@ class HostDetector:
         self._slots.clear()
         self._runner.close()
 
-    def _decode(self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement) -> Detections:
+    def _decode(
+        self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement
+    ) -> tuple[Detections, int]:
+        """What passes the filter, and how many objects the gate would count.
+
+        Decoding weaker ones for the count changes nothing of what passes: no box gives way to a weaker one.
+        """
+        lowest = min(filter_.confidence, CONFIDENCE)
         if self.signature.layout is Layout.DETECTIONS:
-            found = rows_of_detections(output, filter_.confidence)
+            found = rows_of_detections(output, lowest)
         else:
-            found = best_class(output, filter_.confidence, self._nms_iou, self._max_det)
+            found = best_class(output, lowest, self._nms_iou, self._max_det)
+        certain = int((found.confidence >= CONFIDENCE).sum())
         found = filter_.apply(found)
-        return Detections(place.to_image(found.xyxy, frame.resolution_wh), found.confidence, found.class_id)
+        return Detections(place.to_image(found.xyxy, frame.resolution_wh), found.confidence, found.class_id), certain
 
 
 def _timed(

@@ -38,7 +38,7 @@ class Collected:
     Attributes:
         images: kept so far.
         most: that are kept at one time.
-        boxes: objects in them, as the serving plan found them.
+        boxes: objects in them, see ``Kept``.
         since: UTC of the first one; None while there is none.
         frozen: they are a set; nothing more is kept.
         lacking: why they are not frozen yet, in words; empty once they may be, or are.

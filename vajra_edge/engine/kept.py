@@ -21,7 +21,7 @@ class Kept:
         number: counts the pictures that were ever kept here; the order of the set.
         camera: the camera's id.
         taken_at: UTC, to the millisecond.
-        boxes: objects that the serving plan found in it, as published.
+        boxes: objects that the serving plan found in it and that the gate would count, published or not.
     """
 
     number: int

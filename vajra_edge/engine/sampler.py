@@ -76,7 +76,7 @@ class Sampler:
 
         Args:
             frame: of any camera.
-            boxes: objects that were found in it.
+            boxes: objects that the gate would count in it, those of at least ``agreement.CONFIDENCE``.
 
         Raises:
             StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``.

@@ -82,7 +82,7 @@ class Collector:
 
         Args:
             frame: of any camera.
-            boxes: objects that were found in it.
+            boxes: objects that the gate would count in it, see ``detector.Batch.certain``.
 
         Raises:
             CalibrationError: the image cannot be encoded.

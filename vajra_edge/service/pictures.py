@@ -53,7 +53,7 @@ class Pictures:
 
         Args:
             frame: that was inferred.
-            boxes: objects that were found in it.
+            boxes: objects that the gate would count in it, see ``detector.Batch.certain``.
         """
         now_s = time.monotonic()
         if self._snapshots.due(frame.camera, now_s):

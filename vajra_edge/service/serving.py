@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 30.0
 """A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
 
-Sink = Callable[[Frame, Detections, EngineTag], None]
+Sink = Callable[[Frame, Detections, EngineTag, int], None]
 
 
 class Serving:
@@ -126,8 +126,8 @@ class Serving:
         gather_s = self._settings.service.batch_wait_ms / 1e3
         return Pipeline(self._mailboxes, self._publish, self._post, self._beat, gather_s, max_frames=left)
 
-    def _publish(self, frame: Frame, found: Detections, tag: EngineTag) -> None:
-        self._sink(frame, found, tag)
+    def _publish(self, frame: Frame, found: Detections, tag: EngineTag, certain: int) -> None:
+        self._sink(frame, found, tag, certain)
         self._tally.add((time.monotonic_ns() - frame.captured_ns) / 1e6, len(found))
 
 

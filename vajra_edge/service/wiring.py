@@ -164,9 +164,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
 
-    def sink(frame: Frame, found: Detections, tag: EngineTag) -> None:
+    def sink(frame: Frame, found: Detections, tag: EngineTag, certain: int) -> None:
         publisher.detections(frame, found, tag)
-        pictures.see(frame, len(found))
+        pictures.see(frame, certain)
 
     return Parts(
         inbox=inbox,
