@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from vajra_edge.engine import calibration, kept, sampler
+from vajra_edge.engine import calibration, deletion, kept, sampler
 from vajra_edge.engine.holdout import Holdout, images_of
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.sampler import Sampler
@@ -48,7 +48,7 @@ def test_an_image_that_is_lost_after_the_build_was_asked_for_does_not_stop_it(co
 def test_another_set_than_when_the_build_was_asked_for_stops_it(collect, request_):
     paths = collect(range(16))
     asked = replace(request_, calibration_digest=sampler.frozen(paths[0].parent).digest)
-    sampler.delete(paths[0].parent)
+    deletion.delete(paths[0].parent)
     collect(range(20, 36))
     with pytest.raises(CalibrationError, match="changed since the build was asked for"):
         images_of(asked)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from vajra_edge import durable
-from vajra_edge.engine import sampler
+from vajra_edge.engine import deletion, sampler
 from vajra_edge.engine.collected import Collected
 from vajra_edge.engine.spec import Precision
 from vajra_edge.errors import CalibrationError, StoreError
@@ -36,7 +36,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
             raise
         raise StoreError(error.message, remedy="type sudo before the command", path=folder) from error
     if delete:
-        sampler.delete(folder)
+        deletion.delete(folder)
     said["deleted"] = delete
     print(orjson.dumps(said, option=orjson.OPT_UTC_Z).decode() if as_json else _words(said))  # noqa: T201
     return int(bool(said["trouble"]) and not delete)

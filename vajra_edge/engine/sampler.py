@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import shutil
-import uuid
 from enum import Enum
 from pathlib import Path
 
@@ -38,8 +37,6 @@ FROZEN = "frozen.json"
 
 LEAST_FREE_BYTES = 256 << 20
 """Images leave this much of the disk to what matters more: a plan, the journal, the system."""
-
-DELETED = ".deleted-"
 
 JPEG_QUALITY = 95
 
@@ -214,21 +211,6 @@ def _source(left: int, listed: int) -> str:
         return SOURCE
     log.warning("%d of the %d frozen calibration images are missing, damaged or unreadable", listed - left, listed)
     return f"{SOURCE}, {left} of {listed} frozen images"
-
-
-def delete(folder: Path) -> None:
-    """Remove all images and their list: for whoever looks meanwhile, in one step.
-
-    Raises:
-        StoreError: the disk refuses.
-    """
-    aside = folder.with_name(f"{folder.name}{DELETED}{uuid.uuid4().hex}")
-    with durable.reported(folder, "deleted"):
-        if folder.is_dir():
-            folder.rename(aside)
-            durable.sync_folder(folder.parent)
-        for rest in folder.parent.glob(f"{folder.name}{DELETED}*"):  # one may be left of a deletion that was cut short
-            shutil.rmtree(rest)
 
 
 def _is(path: Path, digest: str) -> bool:
