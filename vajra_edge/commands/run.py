@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from vajra_edge.service import events, journal
-from vajra_edge.service.supervisor import ReloadAsked, Supervisor
+from vajra_edge.service.callers import ReloadAsked
+from vajra_edge.service.supervisor import Supervisor
 from vajra_edge.service.wiring import assemble
 from vajra_edge.settings import load
 

@@ -105,6 +105,19 @@ class RebuildAsked:
 
 
 @dataclass(frozen=True)
+class ReloadAsked:
+    """Event: the settings are to be read again.
+
+    Attributes:
+        caller: who waits for the answer.
+        look: look at the weights file too, without settling; False: the settings file alone moved.
+    """
+
+    caller: Caller | None = None
+    look: bool = True
+
+
+@dataclass(frozen=True)
 class _Waiter:
     caller: Caller
     outlook: Mapping[str, object]

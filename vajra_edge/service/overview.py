@@ -25,6 +25,7 @@ class Known:
     Attributes:
         settings: what it runs with.
         wish: the newest one.
+        weights_sha256: of the weights file, as the watch saw it last; None: it could not be read, or was not looked at.
         building: the build in flight.
         broker: the newest event.
         view: of the settings file.
@@ -36,6 +37,7 @@ class Known:
 
     settings: Settings
     wish: Wish | None = None
+    weights_sha256: str | None = None
     building: BuildView | None = None
     broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
     view: SettingsView = field(default_factory=SettingsView)

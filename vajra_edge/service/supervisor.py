@@ -10,7 +10,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from vajra_edge.engine.request import weights_digest
 from vajra_edge.errors import VajraError
 from vajra_edge.publish.mqtt import BrokerChanged
 from vajra_edge.publish.requests import Requested
-from vajra_edge.service import builder, events
+from vajra_edge.service import builder, events, setbacks
 from vajra_edge.service import reload as reload_
-from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, SocketCaller, Waiting
+from vajra_edge.service.callers import Caller, MqttCaller, RebuildAsked, ReloadAsked, SocketCaller, Waiting
 from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed, TaskMended
@@ -46,19 +46,6 @@ LEAVE_S = 2.0
 """Drain time of a process that must go because its library may be spoilt."""
 
 
-@dataclass(frozen=True)
-class ReloadAsked:
-    """Event: the settings are to be read again.
-
-    Attributes:
-        caller: who waits for the answer.
-        look: look at the weights file too, without settling; False: the settings file alone moved.
-    """
-
-    caller: Caller | None = None
-    look: bool = True
-
-
 class Supervisor:
     """The daemon's main loop.
 
@@ -75,7 +62,6 @@ class Supervisor:
         self._parts, self._path, self._overrides = parts, path, overrides
         self._s = State()
         self._known = Known(settings, view=SettingsView(str(path or "")))
-        self._digest: str | None = None
         self._wishing = Wishing(parts.wishes, parts.images, parts.desk)
         self._waiting = Waiting()
         self._next_tick_s = 0.0
@@ -167,7 +153,7 @@ class Supervisor:
             case events.Retire(job):
                 plans.retire(job)
             case events.Reconsider(without):
-                self._wishing.again(self._known.settings, self._digest, without)
+                self._wishing.again(self._known.settings, self._known.weights_sha256, without)
             case events.StopAll():
                 self._stop_all(self._known.settings.service.drain_s)
                 self._parts.inbox.put(events.Drained())
@@ -192,13 +178,13 @@ class Supervisor:
         if changed.name == "settings":
             self._reload(ReloadAsked(look=False))
             return
-        self._digest = changed.digest
+        self._know(weights_sha256=changed.digest)
         if changed.digest is None:
             log.warning("%s", changed.reason)
         self._work_out()
 
     def _work_out(self, asked: RebuildAsked | None = None) -> None:
-        self._wishing.work_out(self._known.settings, self._digest, asked)
+        self._wishing.work_out(self._known.settings, self._known.weights_sha256, asked)
 
     def _wished(self, wished: Wished) -> None:
         wish, asked = wished.wish, wished.asked
@@ -271,27 +257,9 @@ class Supervisor:
     def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
         ended = self._parts.plans.ended(event)
         if isinstance(ended, events.BuildFailed) and isinstance(event, builder.BuildFailed):
-            if event.images:
-                ended = self._without_images(ended)
-            elif event.killed and self._s.attempts:
-                ended = self._with_less_memory(ended)
+            ended = setbacks.weighed(event, ended, self._s, self._known, self._wishing)
         if ended is not None:
             self._advance(ended)
-
-    def _without_images(self, ended: events.BuildFailed) -> events.BuildFailed:
-        """Another precision is wanted, where the settings allow one; until that is known the build only waits.
-
-        A forced build failed for good: its plan may be there already, and stays wanted.
-        """
-        if not self._wishing.distrust_images(self._known.wish, ended):
-            return ended
-        self._wishing.again(self._known.settings, self._digest)
-        return replace(ended, permanent=self._s.forced)
-
-    def _with_less_memory(self, ended: events.BuildFailed) -> events.BuildFailed:
-        """Killed twice: calibrating takes more memory than there is, where the next precision may be built."""
-        settings = self._known.settings
-        return self._without_images(ended) if settings.engine.allow_lower_precision else ended
 
     def _infer_failed(self, event: pipeline.InferFailed) -> None:
         log.error("inference failed: %s", event.reason)

@@ -1,0 +1,36 @@
+"""Setbacks: what the machine hears of a build that failed, and whether something else may be wanted in its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vajra_edge.service import builder, events
+from vajra_edge.service.overview import Known
+from vajra_edge.service.phases import State
+from vajra_edge.service.wishing import Wishing
+
+
+def weighed(
+    failed: builder.BuildFailed, ended: events.BuildFailed, s: State, known: Known, wishing: Wishing
+) -> events.BuildFailed:
+    """Another precision is wanted where the images were to blame and the settings allow one.
+
+    Until that is known the build only waits. A forced build failed for good: its plan may be there already, and stays
+    wanted.
+
+    Args:
+        failed: the child's end.
+        ended: the same for the machine.
+        s: the machine's, before it hears of it.
+        known: by the supervisor.
+        wishing: asked for something else.
+    """
+    if not _blames_images(failed, s, known) or not wishing.distrust_images(known.wish, ended):
+        return ended
+    wishing.again(known.settings, known.weights_sha256)
+    return replace(ended, permanent=s.forced)
+
+
+def _blames_images(failed: builder.BuildFailed, s: State, known: Known) -> bool:
+    """The child says so; or it was killed twice, since calibrating takes more memory than the next precision does."""
+    return failed.images or (failed.killed and s.attempts > 0 and known.settings.engine.allow_lower_precision)
