@@ -95,3 +95,11 @@ def test_figures_of_a_refused_precision_are_published_too(manifest: Manifest):
 def test_a_plan_without_a_gate_and_without_notes_publishes_nothing_of_them(manifest: Manifest):
     message = published(replace(manifest, verify={}, notes={}))
     assert (message.verify, message.int8, message.dla, message.refused) == (None, None, None, ())
+
+
+def test_int8_refused_for_its_drift_publishes_the_share_that_was_chosen(manifest: Manifest):
+    unplaced = {name: INT8_NOTES[name] for name in ("ranges", "chosen", "curve")}
+    refused = {"precision": "int8", "reason": "it moves scores", "report": None, "notes": {"int8": unplaced}}
+    (message,) = published(replace(manifest, precision=Precision.FP32, notes={"rejected": [refused]})).refused
+    assert message.int8
+    assert (message.int8.macs_share, message.int8.layers, message.int8.layers_kept) == (0.9, None, 4)

@@ -26,7 +26,7 @@ def int8_of(notes: Mapping[str, Any]) -> Int8Figures | None:
         return None
     ranges, chosen = noted.get("ranges") or {}, noted.get("chosen") or {}
     return Int8Figures(
-        macs_share=noted.get("int8_share"),
+        macs_share=noted.get("int8_share", chosen.get("int8_share")),  # the second alone where its drift was refused
         layers=noted.get("int8_layers"),
         layers_kept=chosen.get("layers_kept"),
         score_drift=chosen.get("score_drift"),
