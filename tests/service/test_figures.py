@@ -103,3 +103,24 @@ def test_int8_refused_for_its_drift_publishes_the_share_that_was_chosen(manifest
     (message,) = published(replace(manifest, precision=Precision.FP32, notes={"rejected": [refused]})).refused
     assert message.int8
     assert (message.int8.macs_share, message.int8.layers, message.int8.layers_kept) == (0.9, None, 4)
+
+
+FOREIGN_NOTES: dict[str, dict[str, object]] = {
+    "another field": {"rejected": [{"rung": "int8"}], "dla": {"nodes": 4, "left_on_gpu": {"/softmax": {"count": 9}}}},
+    "another shape": {"rejected": ["int8: drift"], "dla": {"nodes": 4, "left_on_gpu": {"/softmax": 9}}, "int8": 0.9},
+    "another kind": {"rejected": {"int8": "drift"}, "dla": {"nodes": 4, "left_on_gpu": []}, "dla_inspected": "none"},
+}
+
+
+@pytest.mark.parametrize("notes", FOREIGN_NOTES.values(), ids=FOREIGN_NOTES)
+def test_notes_of_another_version_publish_what_is_understood_of_them(manifest: Manifest, notes: dict[str, object]):
+    message = published(replace(manifest, notes=notes))
+    assert (message.int8, message.refused) == (None, ())
+    assert message.dla
+    assert (message.dla.nodes, message.dla.left_on_gpu) == (4, {})
+
+
+def test_a_refusal_without_its_reason_is_published_with_what_is_there(manifest: Manifest):
+    view = PlanView.of(replace(manifest, notes={"rejected": [{"precision": "int8"}]}))
+    assert [(one.precision, one.reason, one.verify) for one in view.refused] == [("int8", "", None)]
+    assert view.rejected == ("int8 is not used: ",)

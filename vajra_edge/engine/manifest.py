@@ -87,11 +87,6 @@ class Manifest:
         """The plan runs in another precision or elsewhere than was asked for."""
         return (self.precision, self.target) != (self.wanted.precision, self.wanted.target)
 
-    @property
-    def rejected(self) -> tuple[str, ...]:
-        """What the gate refused before this plan, one phrase a precision; the figures are in the notes."""
-        return tuple(f"{one['precision']} is not used: {one['reason']}" for one in self.notes.get("rejected", ()))
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -12,19 +12,20 @@ from typing import Any
 from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
 
 
-def gate_of(report: Mapping[str, Any] | None) -> GateFigures | None:
+def gate_of(report: object) -> GateFigures | None:
     """Of ``VerifyReport.to_json``; None where no gate was made."""
-    if not report:
+    noted = _mapping(report)
+    if not noted:
         return None
-    return GateFigures(**{one.name: report[one.name] for one in fields(GateFigures) if one.name in report})
+    return GateFigures(**{one.name: noted[one.name] for one in fields(GateFigures) if one.name in noted})
 
 
 def int8_of(notes: Mapping[str, Any]) -> Int8Figures | None:
     """Of a plan's notes; None where it was not calibrated."""
-    noted = notes.get("int8")
+    noted = _mapping(notes.get("int8"))
     if not noted:
         return None
-    ranges, chosen = noted.get("ranges") or {}, noted.get("chosen") or {}
+    ranges, chosen = _mapping(noted.get("ranges")), _mapping(noted.get("chosen"))
     return Int8Figures(
         macs_share=noted.get("int8_share", chosen.get("int8_share")),  # the second alone where its drift was refused
         layers=noted.get("int8_layers"),
@@ -41,22 +42,32 @@ def int8_of(notes: Mapping[str, Any]) -> Int8Figures | None:
 
 def dla_of(notes: Mapping[str, Any]) -> DlaFigures | None:
     """Of a plan's notes; None where it was not built for a DLA core."""
-    card = notes.get("dla")
+    card = _mapping(notes.get("dla"))
     if not card:
         return None
+    left = {reason: _mapping(told).get("nodes") for reason, told in _mapping(card.get("left_on_gpu")).items()}
     return DlaFigures(
         macs_share=card.get("macs_share", 0.0),
         transitions=card.get("transitions", 0),
         nodes_on_dla=card.get("nodes_on_dla", 0),
         nodes=card.get("nodes", 0),
-        left_on_gpu={reason: left["nodes"] for reason, left in card.get("left_on_gpu", {}).items()},
-        loadables=(notes.get("dla_inspected") or {}).get("dla"),
+        left_on_gpu={reason: nodes for reason, nodes in left.items() if nodes is not None},
+        loadables=_mapping(notes.get("dla_inspected")).get("dla"),
     )
 
 
 def refused_of(notes: Mapping[str, Any]) -> tuple[Refused, ...]:
     """What the gate refused before this plan, in order."""
-    return tuple(
-        Refused(one["precision"], one["reason"], gate_of(one.get("report")), int8_of(one.get("notes") or {}))
-        for one in notes.get("rejected", ())
-    )
+    rejected = notes.get("rejected")
+    entries = map(_mapping, rejected if isinstance(rejected, (list, tuple)) else ())
+    return tuple(_refused(entry) for entry in entries if "precision" in entry)
+
+
+def _refused(entry: Mapping[str, Any]) -> Refused:
+    int8 = int8_of(_mapping(entry.get("notes")))
+    return Refused(str(entry["precision"]), str(entry.get("reason", "")), gate_of(entry.get("report")), int8)
+
+
+def _mapping(noted: object) -> Mapping[str, Any]:
+    """What was noted, or nothing where it is absent or of another shape."""
+    return noted if isinstance(noted, Mapping) else {}

@@ -44,6 +44,7 @@ class PlanView:
     @classmethod
     def of(cls, manifest: Manifest) -> PlanView:
         """What a manifest tells."""
+        refused = refused_of(manifest.notes)
         return cls(
             fingerprint=manifest.fingerprint.digest,
             backend=manifest.backend,
@@ -58,10 +59,10 @@ class PlanView:
             built_at=manifest.created_at,
             build_s=manifest.build_s,
             verify=dict(manifest.verify),
-            rejected=manifest.rejected,
+            rejected=tuple(f"{one.precision} is not used: {one.reason}" for one in refused),
             int8=int8_of(manifest.notes),
             dla=dla_of(manifest.notes),
-            refused=refused_of(manifest.notes),
+            refused=refused,
         )
 
     @property
