@@ -175,5 +175,15 @@ def test_only_the_machine_decides_whether_a_plan_is_foreign_to_it(
     built = Fingerprint.of(wanted, {**TENSORRT, "power_mode": "MAXN"})
     assert built.foreign_to({**TENSORRT, "power_mode": "15W"}) == ()
     assert built.foreign_to({**TENSORRT, "library": "TensorRT 10.16.2"}) == ("TensorRT 10.3.0 -> 10.16.2",)
-    assert built.foreign_to({**TENSORRT, "driver": ""}) == ("driver gone (540.4.0)", "driver (unreadable) added")
     assert Fingerprint.from_json(built.to_json()).foreign_to(TENSORRT) == ()
+
+
+def test_what_could_not_be_read_then_or_now_makes_no_plan_foreign(wanted: BuildRequest):
+    here = {**TENSORRT, "l4t": "36.4"}
+    sound, late = Fingerprint.of(wanted, here), Fingerprint.of(wanted, {**here, "driver": ""})
+    assert sound.digest != late.digest
+    for misread in ({**here, "driver": ""}, {name: here[name] for name in here if name != "driver"}):
+        assert sound.foreign_to(misread) == ()
+    assert late.foreign_to(here) == late.foreign_to({**here, "driver": ""}) == ()
+    moved = {**here, "driver": "", "library": "TensorRT 10.16.2"}
+    assert sound.foreign_to(moved) == late.foreign_to(moved) == ("TensorRT 10.3.0 -> 10.16.2",)

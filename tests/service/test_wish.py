@@ -190,7 +190,6 @@ def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, 
         ({"library": "TensorRT 10.16.2"}, "TensorRT 10.3.0 -> 10.16.2"),
         ({"driver": "580.1"}, "driver 540.4.0 -> 580.1"),
         ({"gpu": "Thor"}, "gpu Orin -> Thor"),
-        ({"driver": ""}, "driver gone (540.4.0)"),
     ],
 )
 def test_a_good_plan_of_another_machine_state_is_not_offered_but_a_quick_one(
@@ -208,6 +207,17 @@ def test_a_good_plan_of_another_machine_state_is_not_offered_but_a_quick_one(
     assert wishes.unknown("no weights") == Unknown("no weights")
     assert f"plan {good[:12]} does not serve meanwhile: {said}" in caplog.text
     assert store.get(good), "it is whole, and stays"
+
+
+def test_a_good_plan_serves_meanwhile_on_a_machine_whose_identity_was_misread(
+    accelerated, wishes, settings, store, monkeypatch
+):
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+    monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, "driver": ""})
+    wish = wishes.work_out(settings())
+    assert wish.have is Have.MISSING
+    assert wish.fallback == Fallback(good)
 
 
 def test_another_power_mode_makes_no_plan_unfit_to_serve_meanwhile(accelerated, wishes, settings, store, monkeypatch):

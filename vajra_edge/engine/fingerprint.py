@@ -88,12 +88,14 @@ class Fingerprint:
     def foreign_to(self, identity: Mapping[str, str]) -> tuple[str, ...]:
         """Why a plan built for this does not belong on this machine any more, one phrase a part; empty while it does.
 
+        What could not be read, then or now, says nothing: a driver that is up too late must not cost a good plan.
+
         Args:
             identity: from the backend, now.
         """
-        built_on = {label: value for label, value in self._identity() if label not in TUNING}
-        here = dict(_version(name, value) for name, value in sorted(identity.items()) if name not in TUNING)
-        return tuple(_moved(built_on, here).values())
+        here = {name: value for name, value in identity.items() if value and name not in TUNING}
+        built_on = {label: value for label, value in self._identity() if label in here}
+        return tuple(_moved(built_on, {label: here[label] for label in built_on}).values())
 
     def _identity(self) -> tuple[tuple[str, str], ...]:
         """The parts that the backend gave: those behind the libraries, see ``of``."""
