@@ -10,8 +10,9 @@ import pytest
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service import plans as plans_module
+from vajra_edge.service.builder import BuildSucceeded
 from vajra_edge.service.desk import Desk
-from vajra_edge.service.events import Build, BuildFailed, Job, Loaded, LoadFailed
+from vajra_edge.service.events import Build, BuildFailed, Built, Job, Loaded, LoadFailed
 from vajra_edge.service.plans import Plans
 from vajra_edge.service.rejections import Rejections
 
@@ -91,3 +92,14 @@ def test_a_build_that_nobody_wished_for_fails_for_good(loading):
     failed = inbox.get(timeout=5)
     assert isinstance(failed, BuildFailed)
     assert failed.permanent
+
+
+def test_a_plan_that_was_built_under_another_name_is_not_taken_for_the_one_that_was_wished_for(loading):
+    plans, fingerprint, _ = loading
+    plans._building = Job(4, fingerprint)
+    assert plans.ended(BuildSucceeded(4, fingerprint, 0)) == Built(Job(4, fingerprint))
+    plans._building = Job(5, "0" * 64)
+    failed = plans.ended(BuildSucceeded(5, fingerprint, 0))
+    assert isinstance(failed, BuildFailed)
+    assert not failed.permanent
+    assert f"000000000000 was wished for and {fingerprint[:12]} was built" in failed.reason

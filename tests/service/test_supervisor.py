@@ -13,9 +13,11 @@ from station import Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
+from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import ControlError, ForeignPlan
 from vajra_edge.service import plans
+from vajra_edge.service.wish import Wishes
 
 
 def fingerprints(ears: Ears) -> list[str]:
@@ -170,6 +172,26 @@ def test_when_the_last_good_plan_does_not_load_the_one_before_it_serves(rebooted
     assert status["engine"]["serving"]["fingerprint"] == older.fingerprint
     assert store.get(newer.fingerprint), "it is not damaged"
     assert jobs(rebooted) == 2
+
+
+def test_one_misread_of_the_machine_costs_nothing_but_a_look(rebooted, monkeypatch):
+    identity, work_out = OnnxRuntime.identity, Wishes.work_out
+
+    def misled(self, *args, **kwargs):
+        monkeypatch.setattr(Wishes, "work_out", work_out)
+        with monkeypatch.context() as late:
+            late.setattr(OnnxRuntime, "identity", lambda backend, spec: {**identity(backend, spec), "device": ""})
+            return work_out(self, *args, **kwargs)
+
+    monkeypatch.setattr(Wishes, "work_out", misled)
+    good = (rebooted.state_dir / "current").readlink().name
+    rebooted.start()
+    rebooted.serving()
+    status = rebooted.until(lambda status: status["engine"]["wanted"] == good)
+    assert status["engine"]["serving"]["fingerprint"] == good
+    assert (status["reason"], status["engine"]["retry_in_s"]) == ("", None)
+    time.sleep(1.0)
+    assert jobs(rebooted) == 2, "the good plan's load, and the build that showed the mistake"
 
 
 def test_a_killed_build_child_costs_nothing_and_rebuild_tries_again_at_once(rebooted):

@@ -108,13 +108,16 @@ class Plans:
             self._building = None
 
     def ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> Built | BuildFailed | None:
-        """The machine's event for the child's end; None for news of a build that was cancelled."""
+        """The machine's event for the child's end; None for news of a build that was cancelled.
+
+        A plan under another name than the job's is none that could be loaded for it.
+        """
         job = self._building
         if job is None or event.job_id != job.number:
             return None
         self._building = None
         if isinstance(event, builder.BuildSucceeded):
-            return Built(job)
+            return Built(job) if event.fingerprint == job.fingerprint else _renamed(job, event.fingerprint)
         return BuildFailed(job, event.message, event.permanent, time.monotonic())
 
     def is_current(self, job_id: int) -> bool:
@@ -179,6 +182,14 @@ class Plans:
             reason = f"plan {job.fingerprint[:12]} does not load: {type(error).__name__}: {error}"
             return LoadFailed(job, reason, corrupt=False, now_s=time.monotonic())
         return Loaded(job, time.monotonic())
+
+
+def _renamed(job: Job, built: str) -> BuildFailed:
+    reason = (
+        f"plan {job.fingerprint[:12]} was wished for and {built[:12]} was built: the build read this machine's "
+        "versions or devices differently; what is wanted is worked out again"
+    )
+    return BuildFailed(job, reason, permanent=False, now_s=time.monotonic())
 
 
 def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:

@@ -1,4 +1,4 @@
-"""Setbacks: what the machine hears of a build that failed, and whether something else may be wanted in its place."""
+"""Setbacks: what the machine hears of a build that came to nothing, and whether the wish is worked out again."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from vajra_edge.service.wishing import Wishing
 
 
 def weighed(
-    failed: builder.BuildFailed, ended: events.BuildFailed, s: State, known: Known, wishing: Wishing
+    told: builder.BuildSucceeded | builder.BuildFailed,
+    ended: events.BuildFailed,
+    s: State,
+    known: Known,
+    wishing: Wishing,
 ) -> events.BuildFailed:
-    """Another precision is wanted where the images were to blame and the settings allow one.
-
-    Until that is known the build only waits. A forced build failed for good: its plan may be there already, and stays
-    wanted.
+    """Have something else wanted where that may help; until it is known, the build only waits.
 
     Args:
-        failed: the child's end.
-        ended: the same for the machine.
+        told: the child's end.
+        ended: the same for the machine: there is no plan to load.
         s: the machine's, before it hears of it.
         known: by the supervisor.
         wishing: asked for something else.
     """
-    if not _blames_images(failed, s, known) or not wishing.distrust_images(known.wish, ended):
+    if isinstance(told, builder.BuildSucceeded):  # under another name: one of the two misread this machine
+        wishing.again(known.settings, known.weights_sha256)
+        return ended
+    if not _blames_images(told, s, known) or not wishing.distrust_images(known.wish, ended):
         return ended
     wishing.again(known.settings, known.weights_sha256)
+    # A forced build failed for good: its plan may be there already, and stays wanted.
     return replace(ended, permanent=s.forced)
 
 

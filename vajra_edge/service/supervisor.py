@@ -256,7 +256,7 @@ class Supervisor:
 
     def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
         ended = self._parts.plans.ended(event)
-        if isinstance(ended, events.BuildFailed) and isinstance(event, builder.BuildFailed):
+        if isinstance(ended, events.BuildFailed):
             ended = setbacks.weighed(event, ended, self._s, self._known, self._wishing)
         if ended is not None:
             self._advance(ended)
