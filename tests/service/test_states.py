@@ -97,7 +97,7 @@ class World:
             case Discard(fingerprint):
                 self.store.discard(fingerprint)
             case Reconsider(without):
-                assert not self.serving
+                assert not (self.serving and without), "what serves is enough"
                 self.reconsider, self.without = True, without
             case Reject(fingerprint):
                 assert self.serving
@@ -119,6 +119,7 @@ class World:
         assert s.step is not Step.LOAD or s.loading, "asked to load, nothing loads"
         assert s.step is not Step.BUILD or s.building, "asked to build, nothing builds"
         assert not s.broken or s.loading, "broken, and no way out under way"
+        assert s.wanted is not None or s.ask_at_s is not None, "nobody will ever know what is wanted"
 
     def wish(self) -> Wanted:
         fingerprint = self.rng.choice("ABCD")
@@ -135,8 +136,8 @@ class World:
         self.reconsider = False
         offered = next((one for one in (*sorted(self.store), "quick-A") if one not in self.without), None)
         fallback = Fallback(offered, offered in self.store) if offered else None
-        if self.s.wanted is None:
-            return Unknown("gone", fallback, again=True)
+        if self.s.wanted is None or self.rng.random() < 0.1:
+            return Unknown("gone", fallback, again=True, now_s=self.now_s)
         have = Have.READY if self.s.wanted in self.store else Have.MISSING
         return Wanted(self.s.wanted, have, fallback, again=True)
 
@@ -146,7 +147,7 @@ class World:
         if self.reconsider and r.random() < 0.7:
             return self.wish_again()
         if self.s.wanted is None or r.random() < 0.12:
-            return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback)
+            return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback, now_s=self.now_s)
         if r.random() < 0.05:
             return Rebuild(force=r.random() < 0.5)
         if self.serving and not self.broken and r.random() < fail / 10:
@@ -493,7 +494,47 @@ def test_weights_that_vanish_leave_everything_as_it_is_and_say_why():
     before = serving()
     s, actions = advance(before, Unknown("weights are gone", Fallback("B")))
     assert actions == ()
-    assert s == replace(before, reason="weights are gone")
+    assert s == replace(before, reason="weights are gone", ask_at_s=RETRY_S[0])
+
+
+def test_what_cannot_be_known_is_worked_out_again_after_longer_and_longer_waits():
+    s, _ = after(Unknown("no driver yet", now_s=5.0))
+    now_s = 5.0
+    for wait_s in (*RETRY_S, RETRY_S[-1]):
+        assert s.phase is Phase.BLOCKED
+        assert s.tries_at_s == now_s + wait_s
+        assert advance(s, Tick(now_s + wait_s - 1))[1] == ()
+        now_s += wait_s
+        s, actions = advance(s, Tick(now_s))
+        assert actions == (Reconsider(()),)
+        s, _ = advance(s, Unknown("no driver yet", again=True, now_s=now_s + 0.1))
+    s, actions = advance(s, Wanted("A", Have.READY, again=True))
+    assert actions == (Load(Job(0, "A")),)
+    assert (s.asks, s.tries_at_s, s.reason) == (0, None, "")
+
+
+def test_what_did_not_serve_meanwhile_is_offered_once_more_with_each_new_try():
+    s, _ = after(Unknown("no driver yet", Fallback("A")), LoadFailed(Job(0, "A"), "no driver yet", False, 1.0))
+    s, actions = advance(s, Unknown("no driver yet", Fallback("A"), again=True, now_s=1.1))
+    assert actions == ()
+    s, _ = advance(s, Tick(RETRY_S[0]))
+    _, actions = advance(s, Unknown("no driver yet", Fallback("A"), again=True, now_s=RETRY_S[0]))
+    assert actions == (Load(Job(1, "A")),)
+
+
+def test_a_wish_that_is_known_again_by_itself_takes_up_where_it_was():
+    s, _ = advance(serving(), Unknown("weights are gone"))
+    s, _ = advance(s, Tick(RETRY_S[0]))
+    assert advance(s, Wanted("A", Have.READY, again=True)) == (serving(), ())
+    building, _ = advance(serving(), Wanted("B", Have.MISSING))
+    s, _ = advance(building, Unknown("weights are gone"))
+    assert advance(s, Wanted("B", Have.MISSING, again=True)) == (building, ())
+
+
+def test_somebody_who_asks_anew_begins_with_the_shortest_wait():
+    s, _ = after(Unknown("no weights"), Tick(RETRY_S[0]), Unknown("no weights", again=True))
+    s, _ = advance(s, Unknown("still none", now_s=100.0))
+    assert s.tries_at_s == 100.0 + RETRY_S[0]
 
 
 def test_no_weights_at_boot_let_the_last_good_plan_serve_or_block():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ from station import Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
+from vajra_edge.engine.backend import select
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import ControlError, ForeignPlan
-from vajra_edge.service import plans
+from vajra_edge.errors import BackendUnavailable, ControlError, ForeignPlan
+from vajra_edge.service import plans, states, wish
 from vajra_edge.service.wish import Wishes
 
 
@@ -172,6 +174,45 @@ def test_when_the_last_good_plan_does_not_load_the_one_before_it_serves(rebooted
     assert status["engine"]["serving"]["fingerprint"] == older.fingerprint
     assert store.get(newer.fingerprint), "it is not damaged"
     assert jobs(rebooted) == 2
+
+
+@pytest.fixture
+def late_driver(monkeypatch):
+    """A library that does not load before the event is set."""
+    up, select = threading.Event(), plans.select
+
+    def late(*args, **kwargs):
+        if not up.is_set():
+            raise BackendUnavailable("CUDA's driver does not load", remedy="load its kernel module")
+        return select(*args, **kwargs)
+
+    monkeypatch.setattr(states, "RETRY_S", (0.3,))
+    monkeypatch.setattr(wish, "select", late)
+    monkeypatch.setattr(plans, "select", late)
+    return up
+
+
+def test_a_driver_that_is_up_after_the_daemon_costs_only_that_time(rebooted, late_driver):
+    rebooted.start()
+    status = rebooted.until(lambda status: status["phase"] == "blocked")
+    assert "CUDA's driver does not load" in status["reason"]
+    assert status["engine"]["retry_in_s"] is not None
+    time.sleep(1.0)
+    late_driver.set()
+    status = rebooted.until(lambda status: status["engine"]["wanted"] and status["engine"]["serving"])
+    assert status["engine"]["serving"]["fingerprint"] == status["engine"]["wanted"]
+    assert (status["reason"], status["engine"]["retry_in_s"]) == ("", None)
+
+
+def test_the_last_good_plan_serves_while_what_is_wanted_cannot_be_known(rebooted, late_driver, monkeypatch):
+    monkeypatch.setattr(plans, "select", select)
+    rebooted.start()
+    status = rebooted.until(lambda status: status["phase"] == "serving")
+    assert (status["engine"]["wanted"], "driver does not load" in status["reason"]) == (None, True)
+    late_driver.set()
+    status = rebooted.until(lambda status: status["engine"]["wanted"])
+    assert status["engine"]["serving"]["fingerprint"] == status["engine"]["wanted"]
+    assert jobs(rebooted) == 1
 
 
 def test_one_misread_of_the_machine_costs_nothing_but_a_look(rebooted, monkeypatch):

@@ -228,7 +228,7 @@ def test_another_power_mode_makes_no_plan_unfit_to_serve_meanwhile(accelerated, 
     assert (wish.have, wish.fallback) == (Have.MISSING, Fallback(good))
 
 
-def test_a_good_plan_whose_library_does_not_load_any_more_is_not_offered(
+def test_a_good_plan_whose_library_does_not_load_yet_is_offered_for_its_load_tells(
     accelerated, wishes, settings, store, monkeypatch
 ):
     good = commit(store, wishes.work_out(settings()))
@@ -238,7 +238,8 @@ def test_a_good_plan_whose_library_does_not_load_any_more_is_not_offered(
         raise BackendUnavailable("TensorRT is installed but does not load")
 
     monkeypatch.setattr(wish_module, "select", gone)
-    assert wishes.unknown("TensorRT does not load").fallback is None
+    assert wishes.unknown("TensorRT does not load").fallback == Fallback(good)
+    assert wishes.unknown("TensorRT does not load", [good]).fallback is None
 
 
 def test_what_did_not_load_is_not_offered_once_more(accelerated, wishes, settings, store):

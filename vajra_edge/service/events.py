@@ -55,11 +55,19 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What is wanted cannot be known (no weights file, say); whatever serves goes on serving. ``again``: as above."""
+    """What is wanted cannot be known (no weights file, no driver yet); whatever serves goes on serving.
+
+    Attributes:
+        reason: why, in one line.
+        fallback: what may serve meanwhile.
+        again: nobody asked anew: what failed to serve meanwhile is not offered once more.
+        now_s: monotonic.
+    """
 
     reason: str
     fallback: Fallback | None = None
     again: bool = False
+    now_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -222,7 +230,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class Reconsider:
-    """Find something else that may serve: these plans did not load."""
+    """Work out once more what is wanted and what may serve meanwhile, but for these plans, which did not load."""
 
     without: tuple[str, ...]
 

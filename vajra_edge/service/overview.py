@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from vajra_edge.engine.spec import Precision
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
-from vajra_edge.service.phases import State, Step
+from vajra_edge.service.phases import State
 from vajra_edge.service.plan_view import PlanView
 from vajra_edge.service.status import BrokerView, BuildView, EngineView, SettingsView, Status
 from vajra_edge.service.wiring import Parts
@@ -80,6 +80,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
     ready = parts.serving.ready
     calibration = (known.wish.calibration if known.wish else "") or _calibration(parts)
     serving = PlanView.of(ready.manifest) if ready else None
+    tries_at_s = s.tries_at_s
     if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
         serving = replace(serving, wanted_precision=Precision.INT8.value)
     return EngineView(
@@ -90,7 +91,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         building=known.building,
         why=known.wish.why if known.wish else (),
         last_error=s.reason,
-        retry_in_s=None if s.step is not Step.WAIT or s.retry_at_s is None else round(s.retry_at_s - now_s, 1),
+        retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
     )
 
 

@@ -9,7 +9,7 @@ from vajra_edge.service.events import Job
 
 
 class Phase(str, Enum):
-    """Where the service is. BLOCKED is alive with nothing to serve and nothing to try; FAILED: the process must go."""
+    """Where the service is. BLOCKED is alive, nothing serves, nothing is under way; FAILED: the process must go."""
 
     STARTING = "starting"
     PREPARING = "preparing"
@@ -46,6 +46,8 @@ class State:
         attempts: failures of the wanted plan since it was asked for.
         retry_at_s: when WAIT ends.
         retry_step: what WAIT turns into.
+        asks: how often what is wanted was worked out again since it cannot be known.
+        ask_at_s: when it is the next time; None: it is known.
         prior: the plan that served well before the one on probation.
         probation_until_s: when the serving plan counts as good; None: it does.
         going_back: ``prior`` is being loaded in place of what serves.
@@ -67,6 +69,8 @@ class State:
     attempts: int = 0
     retry_at_s: float | None = None
     retry_step: Step = Step.BUILD
+    asks: int = 0
+    ask_at_s: float | None = None
     prior: str | None = None
     probation_until_s: float | None = None
     going_back: bool = False
@@ -74,3 +78,9 @@ class State:
     forced: bool = False
     reason: str = ""
     jobs: int = 0
+
+    @property
+    def tries_at_s(self) -> float | None:
+        """When the next thing is tried again by itself; None: nothing waits for its time."""
+        waits = (self.retry_at_s if self.step is Step.WAIT else None, self.ask_at_s)
+        return min((at_s for at_s in waits if at_s is not None), default=None)

@@ -137,8 +137,9 @@ def _cancel(s: State) -> tuple[Action, ...]:
 
 def _want(s: State, e: Wanted) -> Advanced:
     """A new wish ends what only the old one needed; the same wish again changes nothing that is under way."""
-    if e.fingerprint == s.wanted and e.again:
+    if e.fingerprint == s.wanted and e.again and s.ask_at_s is None:
         return _offer_again(s, e.fallback)
+    s = _known(s)
     if e.fingerprint == s.wanted and s.step is not Step.IDLE:
         return s, ()
     s = replace(s, failed=())
@@ -153,6 +154,11 @@ def _want(s: State, e: Wanted) -> Advanced:
     cancel = () if building else _cancel(s)
     s = replace(s, building=building, loading=loading, wanted=e.fingerprint, step=step, reason=e.reason)
     return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False), *cancel)
+
+
+def _known(s: State) -> State:
+    """What is wanted need not be worked out again."""
+    return s if s.ask_at_s is None else replace(s, asks=0, ask_at_s=None, reason="")
 
 
 def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
@@ -173,7 +179,9 @@ def _offer_again(s: State, fallback: Fallback | None) -> Advanced:
 
 
 def _unknown(s: State, e: Unknown) -> Advanced:
-    """Keep whatever there is; with nothing at all, let the fallback serve."""
+    """Keep whatever there is; with nothing at all, let the fallback serve. It may be known later."""
+    if s.ask_at_s is None or not e.again:
+        s = replace(s, asks=0, ask_at_s=e.now_s + RETRY_S[0])
     s = replace(s, reason=e.reason, failed=s.failed if e.again else ())
     if s.serving or s.building or s.loading or s.step is not Step.IDLE:
         return s, ()
@@ -207,9 +215,13 @@ def _without(s: State, failed: Job) -> State:
 
 
 def _wait(s: State, then: Step, reason: str, now_s: float) -> State:
-    retry_at_s = now_s + RETRY_S[min(s.attempts, len(RETRY_S) - 1)]
+    retry_at_s = now_s + _wait_s(s.attempts)
     s = replace(s, attempts=s.attempts + 1, retry_at_s=retry_at_s, retry_step=then)
     return replace(s, step=Step.WAIT, reason=reason)
+
+
+def _wait_s(before: int) -> float:
+    return RETRY_S[min(before, len(RETRY_S) - 1)]
 
 
 def _loaded(s: State, job: Job, now_s: float) -> Advanced:
@@ -262,6 +274,9 @@ def _tick(s: State, now_s: float) -> Advanced:
     if s.serving and s.probation_until_s is not None and now_s >= s.probation_until_s and not s.going_back:
         actions = (MarkGood(s.serving.fingerprint),)
         s = replace(s, prior=None, probation_until_s=None)
+    if s.ask_at_s is not None and now_s >= s.ask_at_s:
+        actions = (*actions, Reconsider(()))
+        s = replace(s, asks=s.asks + 1, ask_at_s=now_s + _wait_s(s.asks + 1), failed=())
     if s.step is Step.WAIT and s.retry_at_s is not None and now_s >= s.retry_at_s:
         return _pursue(replace(s, step=s.retry_step, retry_at_s=None), *actions)
     return s, actions

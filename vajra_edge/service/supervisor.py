@@ -187,11 +187,11 @@ class Supervisor:
         self._wishing.work_out(self._known.settings, self._known.weights_sha256, asked)
 
     def _wished(self, wished: Wished) -> None:
-        wish, asked = wished.wish, wished.asked
+        wish, asked, now_s = wished.wish, wished.asked, time.monotonic()
         if not (asked and asked.dry_run):
-            self._parts.images.used(wished.looked, time.monotonic())
+            self._parts.images.used(wished.looked, now_s)
         if isinstance(wish, events.Unknown):
-            self._advance(wished.event)
+            self._advance(wished.event(now_s))
             if asked:
                 asked.caller.error(wish.reason)
             return
@@ -200,7 +200,7 @@ class Supervisor:
             asked.caller.done(wish.outlook(serving, force=asked.force))
             return
         self._know(wish=wish)
-        self._advance(wished.event)
+        self._advance(wished.event(now_s))
         if self._s.building or self._s.loading:
             why = "; ".join(wish.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)

@@ -31,11 +31,11 @@ class Wished:
     again: bool = False
     looked: str | None = None
 
-    @property
-    def event(self) -> events.Wanted | events.Unknown:
+    def event(self, now_s: float) -> events.Wanted | events.Unknown:
         """For the machine."""
-        found = self.wish if isinstance(self.wish, events.Unknown) else self.wish.event
-        return replace(found, again=self.again)
+        if isinstance(self.wish, events.Unknown):
+            return replace(self.wish, again=self.again, now_s=now_s)
+        return replace(self.wish.event, again=self.again)
 
 
 class Wishing:
@@ -55,7 +55,7 @@ class Wishing:
         self._do(lambda: self._answer(settings, None if asked else digest, asked))
 
     def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = ()) -> None:
-        """Nobody asked anew: these plans did not load, or the images turned out to be useless."""
+        """Nobody asked anew: these plans did not load, the images turned out to be useless, or it was not known."""
         self._do(lambda: replace(self._answer(settings, digest, None, without), again=True))
 
     def distrust_images(self, wish: Wish | None, ended: events.BuildFailed) -> bool:
