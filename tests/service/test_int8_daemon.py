@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +24,7 @@ from vajra_edge.__main__ import main
 from vajra_edge.engine import sampler
 from vajra_edge.errors import ControlError
 from vajra_edge.publish.subscription import Subscription
-from vajra_edge.service import images, plans, states
+from vajra_edge.service import images, int8, plans, states
 from vajra_edge.service.builder import Builder
 from vajra_edge.settings import MqttSettings
 
@@ -133,6 +136,32 @@ def test_where_no_other_precision_is_allowed_the_daemon_waits_for_its_images_and
     assert "set [engine] allow_lower_precision = true" in status["reason"]
     Path(draw(tmp_path / "copied", 24, 8)).rename(tmp_path / "later")
     assert station.until(lambda status: status["engine"]["serving"])["engine"]["serving"]["precision"] == "int8"
+
+
+def test_images_that_the_disk_does_not_give_leave_the_last_good_plan_serving_until_it_does(
+    rebooted: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    away = threading.Event()
+    away.set()
+    wanted_set = int8.sampler.wanted_set
+
+    def stale(*args: Any) -> Any:
+        if away.is_set():
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return wanted_set(*args)
+
+    monkeypatch.setattr(states, "RETRY_S", (0.3,))
+    monkeypatch.setattr(int8.sampler, "wanted_set", stale)
+    rebooted.settings["engine"] = {"precision": "int8"}
+    rebooted.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
+    station = rebooted.start()
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert status["engine"]["serving"]["precision"] == "fp32"
+    assert "Stale file handle" in status["reason"]
+    away.clear()
+    last = station.until(lambda status: status["engine"]["serving"]["fingerprint"] == status["engine"]["wanted"])
+    assert last["engine"]["serving"]["wanted_precision"] == "int8"
+    assert last["reason"] == ""
 
 
 def test_a_damaged_image_leaves_fp32_serving_with_the_reason_until_it_is_mended(

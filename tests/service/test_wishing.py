@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -11,7 +13,7 @@ import tiny
 
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service.desk import Desk
-from vajra_edge.service.events import BuildFailed, Job, Unknown
+from vajra_edge.service.events import BuildFailed, Fallback, Job, Unknown
 from vajra_edge.service.images import Images
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.wish import Wish, Wishes
@@ -29,7 +31,8 @@ class Asker:
         self.desk.start()
         store = EngineStore(folder / "state", 1 << 40)
         self.wishes = Wishes(store, Rejections(folder / "state" / "rejected.json"))
-        self.wishing = Wishing(self.wishes, Images(self.desk, folder / "state"), self.desk)
+        self.looks = Images(self.desk, folder / "state")
+        self.wishing = Wishing(self.wishes, self.looks, self.desk)
         (folder / "net.onnx").write_bytes(tiny.network())
 
     def settings(self, precision: str = "int8", *, lower: bool = True, **calibration: object) -> Settings:
@@ -70,6 +73,35 @@ def test_int8_hangs_on_its_images_with_them_without_them_and_where_nothing_else_
 def test_no_other_precision_does_nor_int8_while_the_cameras_collect(asker: Asker):
     assert asker.ask(asker.settings("fp32")).looked is None
     assert asker.ask(asker.settings()).looked is None
+
+
+def denied(*_args: object, **_more: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "/home/op/set")
+
+
+@pytest.mark.parametrize("where", ["images.look", "calibrations.settle"])
+def test_an_error_that_nobody_foresaw_is_an_answer_too_and_the_last_good_plan_may_serve(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    monkeypatch.setattr(asker.wishes, "_good", lambda without: SimpleNamespace(fingerprint="a" * 64))
+    owner = asker.looks if where == "images.look" else asker.wishes.calibrations
+    monkeypatch.setattr(owner, where.partition(".")[2], denied)
+    wished = asker.ask(asker.settings())
+    assert isinstance(wished.wish, Unknown)
+    assert wished.wish.fallback == Fallback("a" * 64)
+    assert "PermissionError" in wished.wish.reason
+    assert "/home/op/set" in wished.wish.reason
+
+
+def test_what_stands_in_the_way_of_the_last_good_plan_too_is_an_answer_all_the_same(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(asker.wishes, "work_out", denied)
+    monkeypatch.setattr(asker.wishes, "_good", denied)
+    wish = asker.ask(asker.settings()).wish
+    assert isinstance(wish, Unknown)
+    assert wish.fallback is None
+    assert wish.reason.count("PermissionError") == 2
 
 
 def test_only_the_build_of_the_wished_int8_plan_casts_doubt_on_images(asker: Asker):

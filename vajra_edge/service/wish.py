@@ -208,12 +208,13 @@ def _require_pinned(settings: Settings, digest: str) -> None:
 def _foreign(plan: Plan) -> str:
     """Why a stored plan is none for this machine as it is now: its library would refuse it, or worse.
 
-    A library that does not load says nothing: the driver may be up by the time the plan is loaded, and that tells.
+    A library or a device that cannot be read says nothing: the driver may be up by the time the plan is loaded, and
+    that tells.
     """
     manifest = plan.manifest
     try:
         here = select(manifest.backend).backend.identity(manifest.wanted)
-    except VajraError as error:
+    except (VajraError, OSError) as error:
         log.info("whether plan %s is for this machine cannot be told: %s", plan.fingerprint[:12], error)
         return ""
     return "; ".join(manifest.fingerprint.foreign_to(here))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,8 @@ from vajra_edge.service.desk import Desk
 from vajra_edge.service.images import Images
 from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,26 @@ class Wishing:
     def _answer(
         self, settings: Settings, digest: str | None, asked: RebuildAsked | None, without: tuple[str, ...] = ()
     ) -> Wished:
-        looked = self._images.look(settings)
-        if asked and not asked.dry_run:
-            self._wishes.calibrations.trust()
         wish: Wish | events.Unknown
+        looked = None
         try:
+            looked = self._images.look(settings)
+            if asked and not asked.dry_run:
+                self._wishes.calibrations.trust()
             wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None)
         except VajraError as error:
-            wish = self._wishes.unknown(str(error), without)
+            wish = self._unknown(str(error), without)
+        except Exception as error:  # the top of a desk task: with no answer nothing serves, and nothing is tried again
+            log.exception("what is wanted cannot be worked out")
+            wish = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
         return Wished(wish, asked, looked=looked if _hangs_on_images(wish) else None)
+
+    def _unknown(self, reason: str, without: tuple[str, ...]) -> events.Unknown:
+        try:
+            return self._wishes.unknown(reason, without)
+        except Exception as error:  # as above: what failed may stand in the way of the last good plan too
+            log.exception("the last good plan cannot be found")
+            return events.Unknown(f"{reason}; {type(error).__name__}: {error}")
 
 
 def _hangs_on_images(wish: Wish | events.Unknown) -> bool:
