@@ -205,6 +205,38 @@ def test_a_damaged_image_leaves_fp32_serving_with_the_reason_until_it_is_mended(
     ears.close()
 
 
+def test_a_folder_that_is_being_written_to_is_used_once_it_stays_as_it_is(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "LOOK_S", 0.5)
+    folder = Path(draw(tmp_path / "images", 24, 8))
+    picture, full = (folder / "00.png").read_bytes(), threading.Event()
+
+    def copy() -> None:
+        for number in range(100, 10_000):
+            if full.wait(0.05):
+                return
+            (folder / f"{number}.png").write_bytes(picture + bytes(str(number), "ascii"))
+
+    copying = threading.Thread(target=copy)
+    quantizable.settings["calibration"] = {"data": str(folder), "max_images": 24}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    copying.start()
+    try:
+        station = quantizable.start()
+        status = station.until(lambda status: status["phase"] == "serving")
+        assert status["engine"]["serving"]["precision"] == "fp32"
+        assert "changed since the build was asked for; they are used once nobody changes them" in status["reason"]
+        time.sleep(4.0)
+        assert jobs(station) == 3, "a build that failed, and FP32's build and load"
+    finally:
+        full.set()
+        copying.join()
+    last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
+    assert last["reason"] == ""
+    assert jobs(station) == 5
+
+
 def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
     quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,6 +21,7 @@ from vajra_edge.errors import CalibrationError, UnsupportedSpec
 from vajra_edge.frames import Frame
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service.events import Have
+from vajra_edge.service.int8 import DOUBTS_KEPT
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.settings import Settings, load
@@ -219,6 +220,31 @@ def test_images_that_failed_in_a_build_are_tried_again_when_they_change_or_someb
     (folder / "9.jpg").unlink()
     assert wishes.work_out(asked).fingerprint == lowered.fingerprint
     wishes.calibrations.trust()
+    assert wishes.work_out(asked).fingerprint == first.fingerprint
+
+
+def test_while_images_are_in_doubt_no_others_are_tried_but_a_plan_that_is_there_may_serve(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path
+):
+    asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
+    lowered = wishes.work_out(asked, doubt="they changed since")
+    assert lowered.request.spec.precision is Precision.FP32
+    assert lowered.calibration == "int8 is not used: they changed since"
+    wish = wishes.work_out(asked)
+    assert wish.request.spec.precision is Precision.INT8
+    commit(store, wish)
+    again = wishes.work_out(asked, doubt="they changed since")
+    assert (again.fingerprint, again.have, again.calibration) == (wish.fingerprint, Have.READY, "")
+
+
+def test_of_ever_new_images_that_fail_only_the_last_ones_are_remembered(wishes: Wishes, settings: Make, tmp_path: Path):
+    asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
+    first = wishes.work_out(asked)
+    wishes.calibrations.distrust(first.fingerprint.digest, "damaged")
+    for number in range(DOUBTS_KEPT - 1):
+        wishes.calibrations.distrust(f"{number:064}", "damaged")
+    assert wishes.work_out(asked).request.spec.precision is Precision.FP32
+    wishes.calibrations.distrust("f" * 64, "damaged")
     assert wishes.work_out(asked).fingerprint == first.fingerprint
 
 

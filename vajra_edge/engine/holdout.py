@@ -59,7 +59,7 @@ def images_of(request: BuildRequest) -> CalibrationSet:
     if images.digest != request.calibration_digest:
         raise CalibrationError(
             f"the calibration images of {images.source} changed since the build was asked for",
-            remedy="run 'vajra-edge rebuild', which takes them as they are now",
+            remedy="they are used once nobody changes them any more; 'vajra-edge rebuild' takes them as they are now",
         )
     return images
 

@@ -15,6 +15,9 @@ from vajra_edge.errors import CalibrationError, UnsupportedSpec
 
 log = logging.getLogger(__name__)
 
+DOUBTS_KEPT = 16
+"""Of plans whose build their images failed; a folder that goes on changing makes another one with each build."""
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -42,19 +45,20 @@ class Calibrations:
 
     def distrust(self, fingerprint: str, reason: str) -> None:
         """This plan's build failed for want of usable images: it is not begun again by itself, until the next start."""
-        self._failed[fingerprint] = reason
+        self._failed = dict([*self._failed.items(), (fingerprint, reason)][-DOUBTS_KEPT:])
 
     def trust(self) -> None:
         """Somebody insists: images that failed are tried again."""
         self._failed.clear()
 
-    def settle(self, request: BuildRequest, backend: Backend, *, trusting: bool = False) -> Calibrated:
+    def settle(self, request: BuildRequest, backend: Backend, *, trusting: bool = False, doubt: str = "") -> Calibrated:
         """What to build for a request.
 
         Args:
             request: what the settings ask for.
             backend: builds it.
             trusting: try images that failed.
+            doubt: why no images are tried now, be they others than those that failed; a plan that is there may serve.
 
         Raises:
             UnsupportedSpec: this machine has no INT8.
@@ -65,11 +69,11 @@ class Calibrations:
         if (reason := backend.check(request.spec)) is not None:
             raise UnsupportedSpec(reason)
         try:
-            return Calibrated(self._calibrated(request, backend, trusting=trusting))
+            return Calibrated(self._calibrated(request, backend, trusting=trusting, doubt=doubt))
         except CalibrationError as error:
             return self._instead(request, backend, error)
 
-    def _calibrated(self, request: BuildRequest, backend: Backend, *, trusting: bool) -> BuildRequest:
+    def _calibrated(self, request: BuildRequest, backend: Backend, *, trusting: bool, doubt: str) -> BuildRequest:
         """The request with its images, or for the next precision while the cameras still collect them."""
         images = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
         if images is None:
@@ -82,8 +86,9 @@ class Calibrations:
             return earlier or _lower(request, backend)
         made = replace(request, calibration_digest=images.digest)
         plan = fingerprint_of(made, backend).digest
-        if not trusting and plan in self._failed and self._store.get(plan) is None:
-            raise CalibrationError(self._failed[plan])
+        doubt = self._failed.get(plan, doubt)
+        if doubt and not trusting and self._store.get(plan) is None:
+            raise CalibrationError(doubt)
         return made
 
     def _instead(self, request: BuildRequest, backend: Backend, error: CalibrationError) -> Calibrated:

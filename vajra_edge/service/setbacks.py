@@ -31,7 +31,7 @@ def weighed(
         return ended
     if not _blames_images(told, s, known) or not wishing.distrust_images(known.wish, ended):
         return ended
-    wishing.again(known.settings, known.weights_sha256)
+    wishing.again(known.settings, known.weights_sha256, doubt=ended.reason)
     # A forced build failed for good: its plan may be there already, and stays wanted.
     return replace(ended, permanent=s.forced)
 

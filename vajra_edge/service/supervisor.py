@@ -188,7 +188,7 @@ class Supervisor:
 
     def _wished(self, wished: Wished) -> None:
         wish, asked, now_s = wished.wish, wished.asked, time.monotonic()
-        if not (asked and asked.dry_run):
+        if not (wished.held or (asked and asked.dry_run)):
             self._parts.images.used(wished.looked, now_s)
         if isinstance(wish, events.Unknown):
             self._advance(wished.event(now_s))

@@ -107,6 +107,7 @@ class Wishes:
         without: Collection[str] = (),
         *,
         trusting: bool = False,
+        doubt: str = "",
     ) -> Wish:
         """What ``settings`` ask for.
 
@@ -115,6 +116,7 @@ class Wishes:
             weights_sha256: digest of the weights file, where it is known already.
             without: fingerprints of plans that did not load, and are not offered.
             trusting: take calibration images that failed before.
+            doubt: see ``Calibrations.settle``.
 
         Raises:
             VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
@@ -123,7 +125,7 @@ class Wishes:
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
         asked = BuildRequest.of(settings, digest, choice.backend.name)
-        calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting)
+        calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
         request = calibrated.request
         fingerprint = fingerprint_of(request, choice.backend)
         have, rejected = self._have(fingerprint.digest)

@@ -27,12 +27,15 @@ class Wished:
         asked: who asked.
         again: see ``Wanted.again``.
         looked: what the calibration images looked like before; None where other images would change nothing.
+        held: images were left out, be they others by now: they are used once they differ from those that failed, and
+            stay so.
     """
 
     wish: Wish | events.Unknown
     asked: RebuildAsked | None = None
     again: bool = False
     looked: str | None = None
+    held: bool = False
 
     def event(self, now_s: float) -> events.Wanted | events.Unknown:
         """For the machine."""
@@ -57,9 +60,13 @@ class Wishing:
         """For a change, or for a person: then from the file as it is, and from images that failed before too."""
         self._do(lambda: self._answer(settings, None if asked else digest, asked))
 
-    def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = ()) -> None:
-        """Nobody asked anew: these plans did not load, the images turned out to be useless, or it was not known."""
-        self._do(lambda: replace(self._answer(settings, digest, None, without), again=True))
+    def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = (), doubt: str = "") -> None:
+        """Nobody asked anew: these plans did not load, it was not known, or the images failed and are in ``doubt``.
+
+        A folder that is being written to is another one at each look: without doubt, every failed build would begin
+        the next one.
+        """
+        self._do(lambda: replace(self._answer(settings, digest, None, without, doubt), again=True, held=bool(doubt)))
 
     def distrust_images(self, wish: Wish | None, ended: events.BuildFailed) -> bool:
         """A build failed for want of usable images; whether something else may be wanted now."""
@@ -75,7 +82,12 @@ class Wishing:
         self._desk.do("work out what is wanted", task)
 
     def _answer(
-        self, settings: Settings, digest: str | None, asked: RebuildAsked | None, without: tuple[str, ...] = ()
+        self,
+        settings: Settings,
+        digest: str | None,
+        asked: RebuildAsked | None,
+        without: tuple[str, ...] = (),
+        doubt: str = "",
     ) -> Wished:
         wish: Wish | events.Unknown
         looked = None
@@ -83,7 +95,7 @@ class Wishing:
             looked = self._images.look(settings)
             if asked and not asked.dry_run:
                 self._wishes.calibrations.trust()
-            wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None)
+            wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
         except VajraError as error:
             wish = self._unknown(str(error), without)
         except Exception as error:  # the top of a desk task: with no answer nothing serves, and nothing is tried again
