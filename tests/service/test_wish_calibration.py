@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +25,7 @@ from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service.events import Have
 from vajra_edge.service.int8 import DOUBTS_KEPT
 from vajra_edge.service.rejections import Rejections
-from vajra_edge.service.wish import Wish, Wishes
+from vajra_edge.service.wish import STRIKES, Wish, Wishes
 from vajra_edge.settings import Settings, load
 
 SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
@@ -201,6 +203,41 @@ def test_a_stored_plan_of_earlier_images_is_better_than_another_precision(
     wish = wishes.work_out(settings(data=str(folder)))
     assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
     assert wish.calibration.startswith("int8 keeps the ranges of earlier images: ")
+
+
+def two_plans(wishes: Wishes, settings: Make, store: EngineStore, folder: Path) -> tuple[Settings, str, str]:
+    """Of other images each, which are gone; what asks for them, the older plan and the newer one."""
+    asked = settings(data=str(folder))
+    plans = []
+    for count in (8, 9):
+        collect(folder, range(count))
+        plans.append(commit(store, wishes.work_out(asked)))
+    shutil.rmtree(folder)
+    newer = store.root / "engines" / plans[1]
+    os.utime(newer, (newer.stat().st_atime, newer.stat().st_mtime + 10))
+    return asked, *plans
+
+
+def test_of_earlier_images_the_plan_that_served_last_and_well_is_kept(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path
+):
+    asked, older, newer = two_plans(wishes, settings, store, tmp_path / "mine")
+    assert wishes.work_out(asked).fingerprint.digest == newer
+    store.mark_good(older)
+    assert wishes.work_out(asked).fingerprint.digest == older
+
+
+@pytest.mark.parametrize("how", ["rejected", "struck"])
+def test_a_plan_of_earlier_images_that_failed_in_service_is_passed_over(
+    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path, how: str
+):
+    asked, older, newer = two_plans(wishes, settings, store, tmp_path / "mine")
+    if how == "rejected":
+        Rejections(tmp_path / "state" / "rejected.json").add(newer, "it finds nothing")
+    for _ in range(STRIKES if how == "struck" else 0):
+        store.strike(newer, time.time())
+    wish = wishes.work_out(asked)
+    assert (wish.fingerprint.digest, wish.have) == (older, Have.READY)
 
 
 def test_images_that_failed_in_a_build_are_tried_again_when_they_change_or_somebody_insists(

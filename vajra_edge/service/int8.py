@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine import sampler
@@ -37,10 +38,11 @@ class Calibrations:
 
     Args:
         store: of this device.
+        rejected: why a plan failed in service; empty if it did not.
     """
 
-    def __init__(self, store: EngineStore) -> None:
-        self._store = store
+    def __init__(self, store: EngineStore, rejected: Callable[[str], str]) -> None:
+        self._store, self._rejected = store, rejected
         self._failed: dict[str, str] = {}
 
     def distrust(self, fingerprint: str, reason: str) -> None:
@@ -102,9 +104,13 @@ class Calibrations:
         return Calibrated(_lower(request, backend), f"int8 is not used: {error}")
 
     def _earlier(self, request: BuildRequest, backend: Backend) -> BuildRequest | None:
-        """The request of a stored plan that differs in its images alone: they did their work."""
-        for name in self._store.plans():
-            plan = self._store.get(name)
+        """The request of a stored plan that differs in its images alone: they did their work.
+
+        The one that served last and well comes first; a newer one may never have served.
+        """
+        current = self._store.current()
+        for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
+            plan = None if self._rejected(name) else self._store.get(name)
             digest = dict(plan.manifest.fingerprint.parts).get("calibration images") if plan else None
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:

@@ -98,7 +98,7 @@ class Wishes:
 
     def __init__(self, store: EngineStore, rejections: Rejections) -> None:
         self._store, self._rejections = store, rejections
-        self.calibrations = Calibrations(store)
+        self.calibrations = Calibrations(store, self._rejected)
 
     def work_out(
         self,
@@ -155,14 +155,18 @@ class Wishes:
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
 
     def _have(self, fingerprint: str) -> tuple[Have, str]:
+        if reason := self._rejected(fingerprint):
+            return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
+        return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
+
+    def _rejected(self, fingerprint: str) -> str:
+        """Why a plan is not tried again by itself; empty where it may be."""
         reason = self._rejections.reason(fingerprint)
         struck = self._store.strikes(fingerprint, time.time(), STRIKES_WITHIN_S)
         if not reason and struck >= STRIKES:
             reason = f"it crashed {struck} times in {STRIKES_WITHIN_S / 60:.0f} minutes"
             self._rejections.add(fingerprint, reason)
-        if reason:
-            return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
-        return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
+        return reason
 
     def _good(self, without: Collection[str]) -> Plan | None:
         """The plan that served last and well, or the one before it, if it is for this machine as it is now."""
