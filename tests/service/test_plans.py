@@ -46,6 +46,14 @@ def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading)
         plans.ready(loaded.job)
 
 
+def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
+    plans, fingerprint, inbox = loading
+    plans.load(Job(3, fingerprint))
+    loaded = inbox.get(timeout=30)
+    plans.close()
+    plans.retire(loaded.job)  # what the machine asks for when it hears of the load
+
+
 def test_a_plan_that_is_gone_is_to_be_built_anew(loading):
     plans, _, inbox = loading
     plans.load(Job(3, "0" * 64))

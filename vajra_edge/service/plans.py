@@ -133,9 +133,9 @@ class Plans:
         return self._ready[job.number]
 
     def retire(self, job: Job) -> None:
-        """Close a detector on the desk: a library may take its time."""
-        ready = self._ready.pop(job.number)
-        self._desk.do("close plan", ready.detector.close)
+        """Close a detector on the desk: a library may take its time. A stop may have closed it already."""
+        if (ready := self._ready.pop(job.number, None)) is not None:
+            self._desk.do("close plan", ready.detector.close)
 
     def remember(self, action: MarkGood | Discard | Strike | Reject, keep: str | None) -> None:
         """Write down how a plan did.
