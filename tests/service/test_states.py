@@ -69,6 +69,7 @@ class World:
             self.perform(action)
         if self.s.phase not in (Phase.FAILED, Phase.STOPPING):
             self.check(had)
+            self.check_offer(event)
         return actions
 
     def perform(self, action: Action) -> None:  # noqa: C901  one case a kind of action
@@ -120,6 +121,13 @@ class World:
         assert s.step is not Step.BUILD or s.building, "asked to build, nothing builds"
         assert not s.broken or s.loading, "broken, and no way out under way"
         assert s.wanted is not None or s.ask_at_s is not None, "nobody will ever know what is wanted"
+
+    def check_offer(self, event: Event) -> None:
+        s = self.s
+        if not isinstance(event, (Wanted, Unknown)) or event.fallback is None or s.serving:
+            return
+        useless = (*s.failed, *((s.wanted,) if isinstance(event, Wanted) or s.step is not Step.IDLE else ()))
+        assert event.fallback.fingerprint in useless or s.fallback_step is not Step.IDLE, "left lying"
 
     def wish(self) -> Wanted:
         fingerprint = self.rng.choice("ABCD")
@@ -494,7 +502,8 @@ def test_weights_that_vanish_leave_everything_as_it_is_and_say_why():
     before = serving()
     s, actions = advance(before, Unknown("weights are gone", Fallback("B")))
     assert actions == ()
-    assert s == replace(before, reason="weights are gone", ask_at_s=RETRY_S[0])
+    assert s == replace(before, unknown="weights are gone", ask_at_s=RETRY_S[0])
+    assert s.why == "weights are gone"
 
 
 def test_what_cannot_be_known_is_worked_out_again_after_longer_and_longer_waits():
@@ -510,7 +519,7 @@ def test_what_cannot_be_known_is_worked_out_again_after_longer_and_longer_waits(
         s, _ = advance(s, Unknown("no driver yet", again=True, now_s=now_s + 0.1))
     s, actions = advance(s, Wanted("A", Have.READY, again=True))
     assert actions == (Load(Job(0, "A")),)
-    assert (s.asks, s.tries_at_s, s.reason) == (0, None, "")
+    assert (s.asks, s.tries_at_s, s.why) == (0, None, "")
 
 
 def test_what_did_not_serve_meanwhile_is_offered_once_more_with_each_new_try():
@@ -540,7 +549,44 @@ def test_somebody_who_asks_anew_begins_with_the_shortest_wait():
 def test_no_weights_at_boot_let_the_last_good_plan_serve_or_block():
     assert after(Unknown("no weights", Fallback("A")))[1] == (Load(Job(0, "A")),)
     s, actions = after(Unknown("no weights"))
-    assert (s.phase, s.reason, actions) == (Phase.BLOCKED, "no weights", ())
+    assert (s.phase, s.why, actions) == (Phase.BLOCKED, "no weights", ())
+
+
+def test_what_a_watch_will_tell_is_not_asked_for_by_the_clock():
+    """A file that is being copied is whole when its watch says so, and not when half a minute is over."""
+    s, _ = after(Unknown("no weights", watched=True))
+    assert s.tries_at_s is None
+    s, actions = advance(s, Wanted("A", Have.READY))
+    assert (s.why, actions) == ("", (Load(Job(0, "A")),))
+
+
+def test_while_the_wanted_plan_waits_what_is_offered_serves_though_the_wish_is_not_known_any_more():
+    s, _ = after(Wanted("A", Have.READY), LoadFailed(Job(0, "A"), "driver died", False, 0.0))
+    s, actions = advance(s, Unknown("driver died", Fallback("B"), again=True))
+    assert actions == (Load(Job(1, "B")),)
+
+
+def test_a_wish_that_is_known_again_brings_its_fallback_and_keeps_the_reason_of_the_wait():
+    s, _ = after(Wanted("A", Have.MISSING), BuildFailed(Job(0, "A"), "killed", False, 0.0), Unknown("no driver"))
+    assert s.why == "no driver"
+    s, actions = advance(s, Wanted("A", Have.MISSING, Fallback("B"), again=True))
+    assert (s.why, actions) == ("killed", (Load(Job(1, "B")),))
+
+
+def test_a_build_that_failed_for_good_is_not_begun_again_because_the_wish_was_unknown_for_a_while():
+    s, _ = after(Wanted("A", Have.MISSING), BuildFailed(Job(0, "A"), "refused", True, 0.0), Unknown("no driver"))
+    s, actions = advance(s, Wanted("A", Have.MISSING, again=True))
+    assert (s.why, actions) == ("refused", ())
+    assert advance(s, Wanted("A", Have.MISSING))[1] == (Build(Job(1, "A")),), "somebody asks anew"
+
+
+def test_a_forced_build_under_another_name_is_not_forced_again_and_the_second_one_is_the_last():
+    s, _ = after(Wanted("A", Have.READY), Loaded(Job(0, "A"), 0.0), Rebuild(force=True))
+    s, _ = advance(s, BuildFailed(Job(1, "A"), "named B", False, 1.0, renamed=True))
+    s, actions = advance(s, Tick(1.0 + RETRY_S[0]))
+    assert actions == (Build(Job(2, "A")),)
+    s, actions = advance(s, BuildFailed(Job(2, "A"), "named B", False, 40.0, renamed=True))
+    assert (s.step, s.why, s.tries_at_s, actions) == (Step.IDLE, "named B", None, ())
 
 
 def test_while_a_plan_serves_no_fallback_is_built_or_loaded():

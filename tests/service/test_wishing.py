@@ -117,3 +117,35 @@ def test_only_the_build_of_the_wished_int8_plan_casts_doubt_on_images(asker: Ask
     assert isinstance(lowered, Wish)
     assert lowered.calibration == "int8 is not used: image 3 is damaged"
     assert not asker.wishing.distrust_images(lowered, BuildFailed(Job(2, lowered.fingerprint.digest), "", True, 0.0))
+
+
+def test_images_that_moved_are_tried_though_their_plan_would_be_the_same(asker: Asker):
+    """What was restored from a backup is what it was, and so is the plan's name."""
+    asked = asker.settings(data=asker.images())
+    wish = asker.ask(asked).wish
+    assert isinstance(wish, Wish)
+    failed = BuildFailed(Job(1, wish.fingerprint.digest), "the disk was away", True, 0.0)
+    assert asker.wishing.distrust_images(wish, failed)
+    lowered = asker.ask(asked).wish
+    assert isinstance(lowered, Wish)
+    assert lowered.calibration
+    asker.wishing.moved(asked, None)
+    wished = asker.inbox.get(timeout=30)
+    assert isinstance(wished, Wished)
+    assert isinstance(wished.wish, Wish)
+    assert wished.wish.fingerprint == wish.fingerprint
+    assert wished.wish.calibration == ""
+
+
+def test_only_what_no_watch_will_tell_is_asked_for_by_the_clock(asker: Asker, monkeypatch: pytest.MonkeyPatch):
+    images = asker.ask(asker.settings(data=str(asker.folder / "nothing"), lower=False)).wish
+    assert isinstance(images, Unknown)
+    assert images.watched
+    (asker.folder / "net.onnx").rename(asker.folder / "away.onnx")
+    weights = asker.ask(asker.settings()).wish
+    assert isinstance(weights, Unknown)
+    assert weights.watched
+    monkeypatch.setattr(asker.wishes, "work_out", denied)
+    driver = asker.ask(asker.settings()).wish
+    assert isinstance(driver, Unknown)
+    assert not driver.watched

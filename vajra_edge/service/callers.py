@@ -199,4 +199,4 @@ def outcome(s: State) -> str | None:
     if s.step is not Step.IDLE or s.going_back:
         return None
     served = s.serving is not None and s.serving.fingerprint == s.wanted
-    return "" if served else s.reason or "there is nothing to build"
+    return "" if served else s.why or "there is nothing to build"

@@ -61,12 +61,14 @@ class Unknown:
         reason: why, in one line.
         fallback: what may serve meanwhile.
         again: nobody asked anew: what failed to serve meanwhile is not offered once more.
+        watched: files are what stands in the way, and whoever watches them tells when they are others.
         now_s: monotonic.
     """
 
     reason: str
     fallback: Fallback | None = None
     again: bool = False
+    watched: bool = False
     now_s: float = 0.0
 
 
@@ -86,12 +88,21 @@ class Built:
 
 @dataclass(frozen=True)
 class BuildFailed:
-    """The build child ended without a plan; ``permanent``: trying again cannot help."""
+    """The build child ended without a plan.
+
+    Attributes:
+        job: of ``Build``.
+        reason: why, in one line.
+        permanent: trying again cannot help.
+        now_s: monotonic.
+        renamed: it made a plan under another name; forced once more, it would make the same one again.
+    """
 
     job: Job
     reason: str
     permanent: bool
     now_s: float
+    renamed: bool = False
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
-        reason=_joined((s.reason, calibration, known.view.error, warning, *troubles, *known.late)),
+        reason=_joined((s.why, calibration, known.view.error, warning, *troubles, *known.late)),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
@@ -90,7 +90,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         on_probation=s.probation_until_s is not None,
         building=known.building,
         why=known.wish.why if known.wish else (),
-        last_error=s.reason,
+        last_error=s.why,
         retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
     )
 

@@ -46,8 +46,9 @@ class State:
         attempts: failures of the wanted plan since it was asked for.
         retry_at_s: when WAIT ends.
         retry_step: what WAIT turns into.
-        asks: how often what is wanted was worked out again since it cannot be known.
-        ask_at_s: when it is the next time; None: it is known.
+        unknown: why what is wanted cannot be known; empty if it is.
+        asks: how often it was worked out again since.
+        ask_at_s: when it is the next time; None: it is known, or a file that is watched has to change first.
         prior: the plan that served well before the one on probation.
         probation_until_s: when the serving plan counts as good; None: it does.
         going_back: ``prior`` is being loaded in place of what serves.
@@ -69,6 +70,7 @@ class State:
     attempts: int = 0
     retry_at_s: float | None = None
     retry_step: Step = Step.BUILD
+    unknown: str = ""
     asks: int = 0
     ask_at_s: float | None = None
     prior: str | None = None
@@ -78,6 +80,11 @@ class State:
     forced: bool = False
     reason: str = ""
     jobs: int = 0
+
+    @property
+    def why(self) -> str:
+        """Why what is wanted does not serve, or is not known, for people; empty if nothing stands in its way."""
+        return self.unknown or self.reason
 
     @property
     def tries_at_s(self) -> float | None:

@@ -187,9 +187,10 @@ class Plans:
 def _renamed(job: Job, built: str) -> BuildFailed:
     reason = (
         f"plan {job.fingerprint[:12]} was wished for and {built[:12]} was built: the build read this machine's "
-        "versions or devices differently; what is wanted is worked out again"
+        "versions or devices differently; what is wanted is worked out again, and where that changes nothing the "
+        "service has to be restarted"
     )
-    return BuildFailed(job, reason, permanent=False, now_s=time.monotonic())
+    return BuildFailed(job, reason, permanent=False, now_s=time.monotonic(), renamed=True)
 
 
 def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:

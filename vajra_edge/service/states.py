@@ -137,11 +137,11 @@ def _cancel(s: State) -> tuple[Action, ...]:
 
 def _want(s: State, e: Wanted) -> Advanced:
     """A new wish ends what only the old one needed; the same wish again changes nothing that is under way."""
-    if e.fingerprint == s.wanted and e.again and s.ask_at_s is None:
+    same, was_known = e.fingerprint == s.wanted, not s.unknown
+    s = replace(s, unknown="", asks=0, ask_at_s=None)
+    given_up = e.again and (was_known or e.have is not Have.READY)  # only a plan that came to be there is new
+    if same and (given_up or s.step is not Step.IDLE):
         return _offer_again(s, e.fallback)
-    s = _known(s)
-    if e.fingerprint == s.wanted and s.step is not Step.IDLE:
-        return s, ()
     s = replace(s, failed=())
     served = s.serving is not None and s.serving.fingerprint == e.fingerprint and not s.broken
     step = {Have.READY: Step.LOAD, Have.MISSING: Step.BUILD, Have.REJECTED: Step.IDLE}[e.have]
@@ -154,11 +154,6 @@ def _want(s: State, e: Wanted) -> Advanced:
     cancel = () if building else _cancel(s)
     s = replace(s, building=building, loading=loading, wanted=e.fingerprint, step=step, reason=e.reason)
     return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False), *cancel)
-
-
-def _known(s: State) -> State:
-    """What is wanted need not be worked out again."""
-    return s if s.ask_at_s is None else replace(s, asks=0, ask_at_s=None, reason="")
 
 
 def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
@@ -180,11 +175,13 @@ def _offer_again(s: State, fallback: Fallback | None) -> Advanced:
 
 def _unknown(s: State, e: Unknown) -> Advanced:
     """Keep whatever there is; with nothing at all, let the fallback serve. It may be known later."""
-    if s.ask_at_s is None or not e.again:
+    if e.watched:
+        s = replace(s, asks=0, ask_at_s=None)
+    elif s.ask_at_s is None or not e.again:
         s = replace(s, asks=0, ask_at_s=e.now_s + RETRY_S[0])
-    s = replace(s, reason=e.reason, failed=s.failed if e.again else ())
+    s = replace(s, unknown=e.reason, failed=s.failed if e.again else ())
     if s.serving or s.building or s.loading or s.step is not Step.IDLE:
-        return s, ()
+        return _offer_again(s, e.fallback)
     return _pursue(_offer(s, e.fallback))
 
 
@@ -204,7 +201,8 @@ def _build_ended(s: State, e: Built | BuildFailed) -> Advanced:
         return _pursue(replace(s, step=Step.LOAD, forced=False) if wanted else replace(s, fallback_step=Step.LOAD))
     if not wanted:
         return _pursue(_without(s, e.job))
-    if e.permanent:
+    again, s = e.renamed and s.attempts > 0, replace(s, forced=s.forced and not e.renamed)
+    if e.permanent or again:
         return _pursue(replace(s, step=Step.IDLE, forced=False, reason=e.reason))
     return _pursue(_wait(s, Step.BUILD, e.reason, e.now_s))
 

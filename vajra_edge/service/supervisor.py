@@ -81,7 +81,7 @@ class Supervisor:
             CameraChanged: parts.cameras.changed,
             BrokerChanged: lambda told: self._know(broker=told),
             ImagesChanged: lambda _: self._work_out(),
-            ImagesMoved: lambda _: self._work_out(),
+            ImagesMoved: lambda _: self._wishing.moved(self._known.settings, self._known.weights_sha256),
             TaskFailed: lambda failed: self._know(trouble={**self._known.trouble, failed.name: failed.reason}),
             TaskMended: self._mended,
         }
@@ -133,8 +133,8 @@ class Supervisor:
         self._s, actions = advance(self._s, event)
         for action in actions:
             self._perform(action)
-        if (before.phase, before.reason) != (self._s.phase, self._s.reason):
-            log.info("%s%s", self._s.phase.value, f": {self._s.reason}" if self._s.reason else "")
+        if (before.phase, before.why) != (self._s.phase, self._s.why):
+            log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
         if self._s.building is None and self._known.building is not None:
             self._know(building=None)
 
@@ -191,7 +191,8 @@ class Supervisor:
         if not (wished.held or (asked and asked.dry_run)):
             self._parts.images.used(wished.looked, now_s)
         if isinstance(wish, events.Unknown):
-            self._advance(wished.event(now_s))
+            if not (asked and asked.dry_run):
+                self._advance(wished.event(now_s))
             if asked:
                 asked.caller.error(wish.reason)
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine.spec import Precision
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import CalibrationError, DatasetError, VajraError, WeightsError
 from vajra_edge.service import events
 from vajra_edge.service.callers import RebuildAsked
 from vajra_edge.service.desk import Desk
@@ -68,6 +68,11 @@ class Wishing:
         """
         self._do(lambda: replace(self._answer(settings, digest, None, without, doubt), again=True, held=bool(doubt)))
 
+    def moved(self, settings: Settings, digest: str | None) -> None:
+        """The images are others than those that failed, and stayed so for two looks: they are tried."""
+        self._desk.do("trust the images", self._wishes.calibrations.trust)
+        self.work_out(settings, digest)
+
     def distrust_images(self, wish: Wish | None, ended: events.BuildFailed) -> bool:
         """A build failed for want of usable images; whether something else may be wanted now."""
         if wish is None or wish.fingerprint.digest != ended.job.fingerprint:
@@ -97,7 +102,8 @@ class Wishing:
                 self._wishes.calibrations.trust()
             wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
         except VajraError as error:
-            wish = self._unknown(str(error), without)
+            watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
+            wish = replace(self._unknown(str(error), without), watched=watched)
         except Exception as error:  # the top of a desk task: with no answer nothing serves, and nothing is tried again
             log.exception("what is wanted cannot be worked out")
             wish = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
