@@ -81,8 +81,8 @@ def test_a_damaged_image_goes_and_is_named(sampler: Sampler, caplog: pytest.LogC
     assert f"{one.name} is damaged and deleted" in caplog.text
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
-def test_an_image_that_cannot_be_read_for_now_stays(
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM])
+def test_an_image_that_we_cannot_read_for_now_stays_and_nothing_is_judged_without_it(
     sampler: Sampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     for seed in range(3):
@@ -97,6 +97,87 @@ def test_an_image_that_cannot_be_read_for_now_stays(
     assert kept.listed(sampler.folder) == there
     assert "damaged" not in caplog.text
     assert again.offer(frame(1), 5) is Look.ALIKE
+
+
+def test_a_bad_sector_costs_its_own_picture_and_not_the_set(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    bad = sampler.folder / kept.listed(sampler.folder)[3].name
+    refused(monkeypatch, bad)
+    again = Sampler(sampler.folder, most=4)
+    assert [again.offer(frame(seed, minutes=seed), 5) for seed in (0, 4)] == [Look.ALIKE, Look.KEPT]
+    assert [one.number for one in kept.listed(sampler.folder)] == [0, 1, 2, 3, 4], "no number is given twice"
+    assert again.unreadable == {bad.name}
+    assert caplog.text.count(f"{bad.name} cannot be read and is left out: {os.strerror(errno.EIO)}") == 1
+    images = again.freeze()
+    assert bad not in [entry.path for entry in images.pictures.entries]
+    assert len(images) == 4
+    found = frozen(sampler.folder)
+    assert found is not None
+    assert (found.digest, len(found)) == (images.digest, 4)
+
+
+def test_a_sector_that_went_bad_after_its_picture_was_seen_is_left_out_of_the_frozen_set(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    bad = sampler.folder / kept.listed(sampler.folder)[1].name
+    refused(monkeypatch, bad)
+    assert len(sampler.freeze()) == 3
+    assert sampler.unreadable == {bad.name}
+    assert bad.exists()
+
+
+def test_a_picture_that_can_be_read_again_is_counted_again(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler.offer(frame(1), 5)
+    again = Sampler(sampler.folder, most=4)
+    with monkeypatch.context() as disk:
+        refused(disk, sampler.folder / kept.listed(sampler.folder)[0].name)
+        assert again.offer(frame(2), 5) is Look.KEPT
+        assert len(again.unreadable) == 1
+    assert again.offer(frame(1), 5) is Look.ALIKE
+    assert again.unreadable == frozenset()
+
+
+def test_a_dark_frame_after_a_restart_finds_what_cannot_be_read(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler.offer(frame(1), 5)
+    refused(monkeypatch, sampler.folder / kept.listed(sampler.folder)[0].name)
+    again = Sampler(sampler.folder, most=4)
+    assert again.offer(Frame(np.full((96, 128, 3), 7, np.uint8), 0, NOON, 0, "yard"), 0) is Look.FLAT
+    assert len(again.unreadable) == 1
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen before", "after a restart"])
+def test_more_than_a_fourth_unreadable_is_the_disk_and_waits(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    there = kept.listed(sampler.folder)
+    for one in there[1:3]:
+        refused(monkeypatch, sampler.folder / one.name)
+    again = sampler if seen else Sampler(sampler.folder, most=4)
+    for ask in (again.freeze, lambda: again.offer(frame(9, minutes=9), 5), again.freeze):
+        with pytest.raises(StoreError, match=f"cannot be read: {os.strerror(errno.EIO)}"):
+            ask()
+    assert kept.listed(sampler.folder) == there
+    assert frozen(sampler.folder) is None
+
+
+def test_pictures_that_are_deleted_during_freezing_make_no_set(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        sampler.offer(frame(seed, minutes=seed), 5)
+    refused(monkeypatch, sampler.folder / kept.listed(sampler.folder)[1].name, code=errno.ENOENT)
+    with pytest.raises(StoreError, match="cannot be read: No such file"):
+        sampler.freeze()
+    assert frozen(sampler.folder) is None
 
 
 def test_an_image_that_its_owner_deletes_at_this_moment_is_no_trouble(

@@ -226,6 +226,30 @@ def test_a_folder_that_cannot_be_read_for_a_while_is_no_other_set(collector: Col
     assert feed(collector, 9) == [None]
 
 
+def test_a_bad_sector_is_said_and_the_set_is_completed_without_its_picture(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    feed(collector, *range(5))
+    folder, read = tmp_path / sampler.FOLDER, Path.read_bytes
+    bad = folder / kept.listed(folder)[1].name
+
+    def guarded(path: Path) -> bytes:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
+    again = Collector(tmp_path)
+    again.apply(settings(batch=8))
+    assert feed(again, 5, 6, 7) == [None] * 3, "seven that can be read are no batch of eight"
+    assert figures(again) == (7, 56, False)
+    assert "; 1 more cannot be read and is left out" in again.collected.line()
+    assert feed(again, 8) == [ImagesChanged(frozen=True)]
+    assert (len(sampler.frozen(folder)), bad.exists()) == (8, True)
+    assert again.collected.notes == ()
+    assert feed(again, 9) == [None]
+
+
 def test_the_same_settings_again_change_nothing(collector: Collector):
     assert collector.due("gate", 0.0)
     collector.apply(settings())

@@ -54,18 +54,21 @@ class Collected:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, settings: CalibrationSettings, batch: int) -> Collected:
+    def of(
+        cls, folder: Path, settings: CalibrationSettings, batch: int, without: frozenset[str] = frozenset()
+    ) -> Collected:
         """Look at a folder.
 
         Args:
             folder: where the sampler keeps them.
             settings: how many, and how often.
             batch: of the engine that is to be calibrated.
+            without: names of pictures that count for nothing, for the sampler cannot read them.
 
         Raises:
             StoreError: it is there and cannot be read.
         """
-        there = kept.listed(folder)
+        there = [one for one in kept.listed(folder) if one.name not in without]
         frozen = sampler.is_frozen(folder)
         return cls(
             images=len(there),

@@ -12,8 +12,10 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +32,8 @@ from vajra_edge.settings import CalibrationSettings
 
 log = logging.getLogger(__name__)
 
+Read = TypeVar("Read")
+
 FOLDER = "calibration/cameras"
 """Below the state directory."""
 
@@ -39,6 +43,13 @@ LEAST_FREE_BYTES = 256 << 20
 """Images leave this much of the disk to what matters more: a plan, the journal, the system."""
 
 JPEG_QUALITY = 95
+
+LEFT_OUT_ONE_IN = 4
+"""Of the pictures, and always one, may be unreadable (a bad sector) and are done without. Where more are, it is the
+disk, and what is read well again tomorrow would be missed in a set frozen today."""
+
+NOT_THE_PICTURES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ENOENT})
+"""Reasons that lie with this process, its user or an owner who deletes: they say nothing about one picture."""
 
 SOURCE = "the device's cameras"
 
@@ -60,12 +71,17 @@ class Sampler:
 
     Args:
         folder: below the state directory; created when the first image is kept.
-        most: images that are there at one time.
+        most: images that are there at one time, beside those that cannot be read.
+
+    Attributes:
+        unreadable: names of the pictures that could not be read when this was tried last. They stay, for they may be
+            read again, and are left out.
     """
 
     def __init__(self, folder: Path, *, most: int) -> None:
         self.folder = folder
         self.most = most
+        self.unreadable: frozenset[str] = frozenset()
         self._thumbnails: dict[str, NDArray[np.float32]] = {}
 
     def offer(self, frame: Frame, boxes: int) -> Look:
@@ -76,18 +92,20 @@ class Sampler:
             boxes: objects that the gate would count in it, those of at least ``agreement.CONFIDENCE``.
 
         Raises:
-            StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``.
+            StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``, or more pictures cannot be read than
+                are done without.
             CalibrationError: the image cannot be encoded.
         """
         if is_frozen(self.folder):
             return Look.FROZEN
+        listed = kept.listed(self.folder)
+        there = self._readable(listed)  # for a dark frame too: who asks what is lacking counts on ``unreadable``
         mine = thumbnail.thumbnail(frame.image)
         if thumbnail.contrast(mine) < thumbnail.LEAST_CONTRAST:
             return Look.FLAT
-        there = self._readable()
         if not thumbnail.shows_new(mine, tuple(self._thumbnails.values())):
             return Look.ALIKE
-        number = there[-1].number + 1 if there else 0
+        number = listed[-1].number + 1 if listed else 0
         new = Kept(number, frame.camera, frame.taken_at, boxes)
         leave = superfluous((*there, new), self.most)
         if new not in leave:
@@ -105,36 +123,61 @@ class Sampler:
 
         Raises:
             CalibrationError: fewer images than ``batch``.
-            StoreError: the disk refuses.
+            StoreError: the disk refuses, or more pictures cannot be read than are done without.
         """
-        paths = tuple(self.folder / one.name for one in self._readable())
-        images = calibration.of_files(SOURCE, paths, batch)
-        with durable.reported(self.folder, "read"):
-            digests = {path.name: _digest(path) for path in paths}
+        listed = kept.listed(self.folder)
+        names = [one.name for one in self._readable(listed)]
+        digests, lost = self._each(names, _digest, _done_without(listed) - len(self.unreadable))
+        self.unreadable |= lost
+        images = calibration.of_files(SOURCE, tuple(self.folder / name for name in digests), batch)
         self._write(FROZEN, json.dumps(digests).encode())
         return images
 
-    def _readable(self) -> tuple[Kept, ...]:
-        """The pictures that are there.
+    def _readable(self, listed: Sequence[Kept]) -> tuple[Kept, ...]:
+        """The pictures of those listed that can be used.
 
         Raises:
-            StoreError: one cannot be read for now; it stays, and nothing is judged without it.
+            StoreError: too many cannot be read for now; they stay, and nothing is judged without them.
         """
-        there = kept.listed(self.folder)
-        names = {one.name for one in there}
+        names = {one.name for one in listed}
         self._thumbnails = {name: mine for name, mine in self._thumbnails.items() if name in names}
-        for name in names - self._thumbnails.keys():
-            if (mine := self._thumbnail(self.folder / name)) is not None:
-                self._thumbnails[name] = mine
-        return tuple(one for one in there if one.name in self._thumbnails)
+        new, self.unreadable = self._each(names - self._thumbnails.keys(), self._thumbnail, _done_without(listed))
+        self._thumbnails |= {name: mine for name, mine in new.items() if mine is not None}
+        return tuple(one for one in listed if one.name in self._thumbnails)
+
+    def _each(
+        self, names: Iterable[str], read: Callable[[Path], Read], most: int
+    ) -> tuple[dict[str, Read], frozenset[str]]:
+        """What ``read`` makes of each picture, and the names of those that cannot be read, ``most`` at most.
+
+        Raises:
+            StoreError: more cannot be read, or one for a reason that is not the picture's.
+        """
+        found: dict[str, Read] = {}
+        lost: set[str] = set()
+        for name in names:
+            with durable.reported(self.folder, "read"):
+                try:
+                    found[name] = read(self.folder / name)
+                except OSError as error:
+                    self._thumbnails.pop(name, None)  # so that the next look reads it again
+                    if error.errno in NOT_THE_PICTURES or len(lost) >= most:
+                        raise
+                    lost.add(name)
+                    self._say_left_out(name, error)
+        return found, frozenset(lost)
+
+    def _say_left_out(self, name: str, error: OSError) -> None:
+        if name not in self.unreadable:
+            reason = error.strerror or error
+            log.warning("calibration image %s cannot be read and is left out: %s", self.folder / name, reason)
 
     def _thumbnail(self, path: Path) -> NDArray[np.float32] | None:
         """None of a picture that goes, for it is damaged and would stop the build that it is meant for, or is gone."""
-        with durable.reported(self.folder, "read"):
-            try:
-                mine = thumbnail.of_file(path)
-            except FileNotFoundError:  # its owner deletes the pictures at this moment
-                return None
+        try:
+            mine = thumbnail.of_file(path)
+        except FileNotFoundError:  # its owner deletes the pictures at this moment
+            return None
         if mine is None:
             log.warning("calibration image %s is damaged and deleted", path)
             self._delete(path.name)
@@ -158,6 +201,10 @@ class Sampler:
     def _write(self, name: str, content: bytes) -> None:
         with durable.reported(self.folder, "written"):
             durable.replace(self.folder / name, content, self.folder)
+
+
+def _done_without(listed: Sequence[Kept]) -> int:
+    return max(1, len(listed) // LEFT_OUT_ONE_IN)
 
 
 def _encode(frame: Frame) -> bytes:

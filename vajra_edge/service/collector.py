@@ -103,7 +103,7 @@ class Collector:
         if self._refused is not None and (look is Look.KEPT or self._refused.values.get("verb") == "read"):
             log.info("calibration images are kept again")
             self._refused = None
-        seen = Collected.of(self._folder, wanted.settings, wanted.batch)
+        seen = self._count(wanted)
         if not seen.frozen and not seen.lacking:
             wanted.images.freeze(wanted.batch)
             log.info("the calibration set is complete: %d images of the cameras", seen.images)
@@ -122,13 +122,18 @@ class Collector:
 
     def _look(self, wanted: _Wanted, before: Collected | None) -> Collected:
         try:
-            seen = Collected.of(self._folder, wanted.settings, wanted.batch)
+            seen = self._count(wanted)
         except StoreError as error:
             self._refuse(error)
             seen = before or Collected(0, wanted.settings.max_images)
         notes = [f"camera {name} shows less than {LEAST_CONTRAST:.0f} grey levels of contrast" for name in self._flat]
+        if (lost := len(wanted.images.unreadable)) and not seen.frozen:
+            notes.append(f"{lost} more cannot be read and {'is' if lost == 1 else 'are'} left out")
         notes += [str(self._refused)] if self._refused else []
         return replace(seen, notes=tuple(notes))
+
+    def _count(self, wanted: _Wanted) -> Collected:
+        return Collected.of(self._folder, wanted.settings, wanted.batch, wanted.images.unreadable)
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:
