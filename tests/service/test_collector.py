@@ -217,6 +217,30 @@ def test_a_folder_that_cannot_be_read_at_the_start_is_a_note_until_it_can(
     assert "read" not in again.collected.line()
 
 
+def test_a_folder_that_can_be_read_again_and_not_be_written_is_said_with_the_new_reason_until_it_can(
+    collector: Collector, unreadable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    feed(collector, 0)
+    unreadable(True)
+    feed(collector, 1)
+    unreadable(False)
+    with monkeypatch.context() as disk:
+        disk.setattr(sampler.durable, "replace", _denied)
+        for seed in (1, 0, 1, 0):
+            feed(collector, seed)
+            assert "cameras cannot be written: Permission denied" in collector.collected.line(), "a known scene too"
+    assert caplog.text.count("no calibration images are kept") == 2
+    assert "kept again" not in caplog.text
+    feed(collector, 1)
+    assert collector.collected.notes == ()
+    assert caplog.text.count("kept again") == 1
+
+
+def _denied(*_: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def test_a_folder_that_cannot_be_read_for_a_while_is_no_other_set(collector: Collector, unreadable):
     feed(collector, *range(8))
     unreadable(True)

@@ -109,7 +109,7 @@ class Collector:
             log.info("the calibration set is complete: %d images of the cameras", seen.images)
 
     def _refuse(self, error: StoreError) -> None:
-        if self._refused is None or self._refused.values.get("errno") != error.values.get("errno"):
+        if self._refused is None or _reason(self._refused) != _reason(error):
             log.warning("no calibration images are kept: %s", error)
             self._refused = error
 
@@ -134,6 +134,11 @@ class Collector:
 
     def _count(self, wanted: _Wanted) -> Collected:
         return Collected.of(self._folder, wanted.settings, wanted.batch, wanted.images.unreadable)
+
+
+def _reason(error: StoreError) -> tuple[object, object]:
+    """What makes a refusal another one: a folder that can be read again may not be written yet, for the same errno."""
+    return error.values.get("errno"), error.values.get("verb")
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:
