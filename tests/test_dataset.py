@@ -270,6 +270,47 @@ def test_a_folder_inside_that_may_not_be_read_makes_the_set_no_smaller_unseen(pi
     assert len(open_dataset(pictures / "images")) == 3, "which every ext4 disk has for root alone"
 
 
+@pytest.fixture
+def locked(monkeypatch):
+    """Let the system refuse to list folders of these names."""
+    scandir = os.scandir
+
+    def lock(code: int, *names: str) -> None:
+        def guarded(folder):
+            if Path(folder).name in names:
+                raise OSError(code, os.strerror(code), str(folder))
+            return scandir(folder)
+
+        monkeypatch.setattr(os, "scandir", guarded)
+
+    return lock
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_private_hidden_folders_at_the_top_of_a_disk_are_passed_over(pictures: Path, locked, code: int):
+    for name in (".Trash-1000", ".Spotlight-V100", ".Trash/1000"):
+        (pictures / "images" / name).mkdir(parents=True)
+    before = open_dataset(pictures / "images").entries
+    locked(code, ".Trash-1000", ".Spotlight-V100", "1000")
+    assert open_dataset(pictures / "images").entries == before
+
+
+def test_a_hidden_folder_that_can_be_read_is_in_the_set_and_one_that_fails_is_told(pictures: Path, locked):
+    (pictures / "images" / "val").rename(pictures / "images" / ".val")
+    assert len(open_dataset(pictures / "images")) == 3
+    locked(errno.EIO, ".val")
+    with pytest.raises(DatasetError, match=rf"images: {os.strerror(errno.EIO)} \("):
+        open_dataset(pictures / "images")
+
+
+@pytest.mark.parametrize("name", [".private", "lost+found"])
+def test_a_private_folder_that_is_itself_the_source_is_told(pictures: Path, locked, name: str):
+    (pictures / "images").rename(pictures / name)
+    locked(errno.EACCES, name)
+    with pytest.raises(DatasetError, match="Permission denied"):
+        open_dataset(pictures / name)
+
+
 def test_labels_that_the_system_refuses_are_told(pictures: Path, refuse):
     dataset = open_dataset(pictures / "images")
     refuse(pictures / "labels", errno.EIO)

@@ -5,6 +5,7 @@ The paths of a data.yaml are relative to its ``path``, and that is relative to t
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -242,14 +243,23 @@ def _below(folder: Path) -> list[Path]:
     """All names below, sorted; one folder that may not be read is an error, or a set would become smaller unseen.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: a folder cannot be read, and it is neither the disk's own nor a private hidden one.
     """
 
     def refuse(error: OSError) -> None:
-        if Path(error.filename).name != ROOTS_OWN:
+        if not _nobodys_pictures(Path(error.filename).relative_to(folder), error.errno):
             raise error
 
     return sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
+def _nobodys_pictures(below: Path, code: int | None) -> bool:
+    """Whether a folder that gave ``code`` belongs to the disk or the desktop, as a trash or a search index does.
+
+    Only what may not be read is passed over: a hidden folder on a disk that fails had been in the set until then.
+    """
+    private = code in {errno.EACCES, errno.EPERM} and any(part.startswith(".") for part in below.parts)
+    return private or below.name == ROOTS_OWN
 
 
 def _listed(place: Path, root: Path) -> Iterator[Path]:
