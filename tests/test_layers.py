@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 LAYERS = (
     {"errors"},
     {"durable", "frames", "detections", "credentials", "device", "labels"},
+    {"data_yaml"},
     {"settings", "dataset"},
     {"weights", "changes"},
     {"graph"},

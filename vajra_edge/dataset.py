@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge import labels
+from vajra_edge import data_yaml, labels
 from vajra_edge.errors import DatasetError
 from vajra_edge.labels import Truth
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-MAX_YAML_BYTES = 1 << 20
 MAX_LIST_BYTES = 256 << 20
 
 ROOTS_OWN = "lost+found"
@@ -126,7 +124,8 @@ def open_dataset(source: Path, split: str = "val") -> Dataset:
     """
     with _reported(source):
         if source.suffix.lower() in {".yaml", ".yml"}:
-            return _from_yaml(source, split)
+            found = data_yaml.read(source, split)
+            return _gathered(source, found.places, found.root, found.class_names)
         return _gathered(source, [source], source.parent, None)
 
 
@@ -147,60 +146,6 @@ def _reported(source: Path) -> Iterator[None]:
             path=source,
             errno=error.errno,
         ) from error
-
-
-def _from_yaml(source: Path, split: str) -> Dataset:
-    content = _read_yaml(source)
-    if split == "val" and "val" not in content and "validation" in content:
-        split = "validation"
-    if not content.get(split):
-        raise DatasetError(f"{source}: no {split!r}", remedy=f"add '{split}: images/{split}'", split=split)
-    places = content[split] if isinstance(content[split], list) else [content[split]]
-    if not all(isinstance(place, str) for place in places):
-        raise DatasetError(f"{source}: {split!r} is {content[split]!r}", remedy="give a path, or a list of paths")
-    root = source.parent / str(content.get("path") or "")
-    return _gathered(source, [_place(root, place) for place in places], root, _class_names(source, content))
-
-
-def _read_yaml(source: Path) -> Mapping[str, Any]:
-    import yaml
-
-    text = labels.read_text(source, MAX_YAML_BYTES)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise DatasetError(f"{source}{line}: {getattr(error, 'problem', None) or error}", remedy="mend it") from error
-    except (RecursionError, ValueError) as error:
-        raise DatasetError(f"{source}: not a data.yaml: {error}", remedy="it needs val and names") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{source}: not a data.yaml", remedy="it needs val and names")
-    return content
-
-
-def _class_names(source: Path, content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Names in the order of class ids; None if the file has none."""
-    names, count = content.get("names"), content.get("nc")
-    if names is None:
-        return None
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise DatasetError(f"{source}: class ids in 'names' are not 0, 1, 2, ...", remedy="number them from 0")
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DatasetError(f"{source}: 'names' is neither a list nor a mapping", remedy="write 'names: [person, car]'")
-    if count is not None and count != len(names):
-        raise DatasetError(f"{source}: nc is {count} but there are {len(names)} names", remedy="make them agree")
-    return tuple(str(name) for name in names)
-
-
-def _place(root: Path, place: str) -> Path:
-    """A path of a data.yaml. Roboflow writes ``../valid/images`` for ``valid/images``; upstream mends that too."""
-    path = root / place
-    if not path.exists() and place.startswith("../") and (root / place[3:]).exists():
-        return root / place[3:]
-    return path
 
 
 def _gathered(source: Path, places: Iterable[Path], root: Path, class_names: tuple[str, ...] | None) -> Dataset:
