@@ -10,7 +10,6 @@ import pytest
 from vajra_edge.engine import leftovers
 from vajra_edge.engine.leftovers import FOLDERS, RANGES, STALE_S, TIMING
 from vajra_edge.engine.manifest import Manifest
-from vajra_edge.engine.prove import RANGES_FOLDER
 from vajra_edge.engine.store import EngineStore
 
 Make = Callable[[str], Manifest]
@@ -30,10 +29,6 @@ def fill(root: Path, folder: leftovers.Folder, count: int) -> list[str]:
 
 def left(root: Path, folder: leftovers.Folder) -> set[str]:
     return {path.name for path in (root / folder.path).iterdir()}
-
-
-def test_the_folders_are_those_that_builds_write_to():
-    assert RANGES.path == RANGES_FOLDER
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.path)

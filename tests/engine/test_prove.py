@@ -15,12 +15,11 @@ import cv2
 import pytest
 import tiny
 
-from vajra_edge.engine import build, onnxrt, prepare, prove, sampler, trt_library
+from vajra_edge.engine import build, leftovers, onnxrt, prepare, prove, sampler, trt_library
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.observation import observe
-from vajra_edge.engine.prove import RANGES_FOLDER
 from vajra_edge.engine.ranges import Range, Ranges
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
@@ -70,7 +69,7 @@ def built(request: BuildRequest) -> Manifest:
 
 
 def range_file(request: BuildRequest) -> Path:
-    (path,) = (request.state_dir / RANGES_FOLDER).glob("*.json")
+    (path,) = (request.state_dir / leftovers.RANGES.path).glob("*.json")
     return path
 
 
@@ -158,7 +157,7 @@ def test_a_measurement_that_is_wrong_for_one_layer_is_caught_and_the_ladder_take
     assert rejected["notes"]["int8"]["curve"]
     assert manifest.verify["judged"]
     assert manifest.verify["recall"] == 1.0
-    assert not list((sabotaged.state_dir / RANGES_FOLDER).iterdir()), "what ruined a plan is not kept"
+    assert not list((sabotaged.state_dir / leftovers.RANGES.path).iterdir()), "what ruined a plan is not kept"
 
 
 def test_what_the_choice_of_layers_lets_pass_the_gate_catches(sabotaged: BuildRequest, monkeypatch: pytest.MonkeyPatch):
@@ -249,7 +248,7 @@ def test_a_source_that_fails_on_its_seventh_image_fails_the_build_and_says_so(wa
         build.run(asking(wanted, folder), quiet)
     assert build._permanent(raised.value)
     assert EngineStore(wanted.state_dir, 1).plans() == ()
-    assert not (wanted.state_dir / RANGES_FOLDER).exists()
+    assert not (wanted.state_dir / leftovers.RANGES.path).exists()
 
 
 def test_an_image_of_the_gate_that_cannot_be_read_fails_the_build_too(wanted: BuildRequest, tmp_path: Path):

@@ -18,12 +18,11 @@ from engine.trt_simulation import Simulation, install
 from numpy.typing import NDArray
 from onnx import helper
 
-from vajra_edge.engine import build, sampler
+from vajra_edge.engine import build, leftovers, sampler
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.observation import Extremes, observe
 from vajra_edge.engine.onnxrt import OnnxRuntime
-from vajra_edge.engine.prove import RANGES_FOLDER
 from vajra_edge.engine.ranges import RangeCache, Ranges
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
@@ -269,7 +268,7 @@ def test_int8_for_a_dla_before_11_gets_ranges_in_the_place_of_q_dq(
     assert manifest.notes["dla"]["nodes_on_dla"] > 0
     assert manifest.verify["judged"]
     assert b"QuantizeLinear" not in plan.read()
-    (file,) = (request.state_dir / RANGES_FOLDER).glob("*.json")
+    (file,) = (request.state_dir / leftovers.RANGES.path).glob("*.json")
     amax = RangeCache(file.parent).get(file.stem).amax()
     assert all(low == -high for _, low, high in simulation.set_to("range"))
     set_to = {name: high for name, _, high in simulation.set_to("range")}
@@ -312,5 +311,5 @@ def test_an_image_that_fails_fails_the_build_and_leaves_nothing(
     digest = sampler.wanted_set(calibration, wanted.state_dir, 1).digest
     with pytest.raises(CalibrationError, match=r"calibration image 6 of 20: .*06.png: not an image"):
         built(replace(wanted, calibration=calibration, calibration_digest=digest))
-    assert not (wanted.state_dir / RANGES_FOLDER).exists()
+    assert not (wanted.state_dir / leftovers.RANGES.path).exists()
     assert gpu.held == {}

@@ -19,7 +19,7 @@ import traceback
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from vajra_edge.engine import child, wire
+from vajra_edge.engine import child, leftovers, wire
 from vajra_edge.engine.backend import Backend, Progress, Report, select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.holdout import images_of
@@ -61,7 +61,9 @@ def run(request: BuildRequest, report: Report) -> Plan:
         VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
     """
     started_s = time.monotonic()
-    backend = select(request.backend, threads=request.threads, timing_dir=request.state_dir / "timing").backend
+    backend = select(
+        request.backend, threads=request.threads, timing_dir=request.state_dir / leftovers.TIMING.path
+    ).backend
     if (reason := backend.check(request.spec)) is not None:
         raise UnsupportedSpec(reason)
     fingerprint = Fingerprint.of(request, backend.identity(request.spec))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vajra_edge.engine import evidence, onnxrt, trt_calibration, verify
+from vajra_edge.engine import evidence, leftovers, onnxrt, trt_calibration, verify
 from vajra_edge.engine.backend import Backend, Built
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.evidence import Frames
@@ -22,9 +22,6 @@ from vajra_edge.engine.verify import VerifyReport
 from vajra_edge.errors import CalibrationError, VerifyError
 from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Signature
-
-RANGES_FOLDER = "calibration/ranges"
-"""Below the state directory."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,7 +120,7 @@ class _Attempts:
 
     @property
     def _cache(self) -> RangeCache:
-        return RangeCache(self.request.state_dir / RANGES_FOLDER)
+        return RangeCache(self.request.state_dir / leftovers.RANGES.path)
 
     def _build(self, spec: EngineSpec, *, fresh: bool) -> Built:
         graph, notes = self.graph, Notes()
