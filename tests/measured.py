@@ -1,8 +1,10 @@
-"""What a build of INT8 on a DLA core measures, as its manifest holds it."""
+"""What a build of INT8 on a DLA core measures, as its manifest holds it, and a plan that serves."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from vajra_edge.service.plan_view import PlanView
 
 REPORT: dict[str, Any] = {
     "passed": True,
@@ -46,3 +48,18 @@ CARD: dict[str, Any] = {
         "beyond the region": {"nodes": 3, "first": "/conv"},
     },
 }
+PLAN = PlanView(
+    fingerprint="ab" * 32,
+    backend="tensorrt",
+    wanted_precision="int8",
+    precision="fp16",
+    target="gpu:0",
+    resolution_hw=(640, 640),
+    batch=1,
+    class_names=("person",),
+    weights="net.pt",
+    weights_sha256="cd" * 32,
+    built_at="2026-11-22T10:00:00Z",
+    build_s=61.0,
+    verify={"latency_p50_ms": 4.9, "recall": 0.99},
+)

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
-from measured import CARD, INT8_NOTES, REPORT
+from measured import CARD, INT8_NOTES, PLAN, REPORT
 from station import Station
 
 from vajra_edge.__main__ import main
 from vajra_edge.commands import status as command
 from vajra_edge.service.figures import dla_of, int8_of
-from vajra_edge.service.plan_view import PlanView
 from vajra_edge.service.status import BrokerView, EngineView, Status
 
 
@@ -37,19 +37,10 @@ def test_it_tells_everything_and_its_exit_code_says_whether_it_serves(station, c
 
 
 def test_every_figure_of_the_serving_plan_is_shown(station, monkeypatch, capsys):
-    plan = PlanView(
-        fingerprint="ab" * 32,
-        backend="tensorrt",
-        wanted_precision="int8",
+    plan = replace(
+        PLAN,
         precision="int8",
         target="dla:0",
-        resolution_hw=(640, 640),
-        batch=1,
-        class_names=("person",),
-        weights="net.pt",
-        weights_sha256="cd" * 32,
-        built_at="2026-11-22T10:00:00Z",
-        build_s=61.0,
         verify=REPORT,
         int8=int8_of({"int8": INT8_NOTES}),
         dla=dla_of({"dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}}),

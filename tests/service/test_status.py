@@ -6,10 +6,11 @@ from datetime import datetime, timezone
 
 import orjson
 import pytest
+from measured import PLAN
 
 from vajra_edge.engine.backend import Progress
 from vajra_edge.publish.messages import encode
-from vajra_edge.service.plan_view import PlanView, latency_ms
+from vajra_edge.service.plan_view import latency_ms
 from vajra_edge.service.status import (
     BrokerView,
     BuildView,
@@ -18,21 +19,6 @@ from vajra_edge.service.status import (
     Status,
 )
 
-PLAN = PlanView(
-    fingerprint="ab" * 32,
-    backend="tensorrt",
-    wanted_precision="int8",
-    precision="fp16",
-    target="gpu:0",
-    resolution_hw=(640, 640),
-    batch=1,
-    class_names=("person",),
-    weights="net.pt",
-    weights_sha256="cd" * 32,
-    built_at="2026-11-22T10:00:00Z",
-    build_s=61.0,
-    verify={"latency_p50_ms": 4.9, "recall": 0.99},
-)
 STATUS = Status(
     device="gate-7",
     phase="serving",
