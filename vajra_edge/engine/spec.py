@@ -48,6 +48,10 @@ class Target:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
 
+QUANTIZATIONS = ("auto", "qdq", "calibrator")
+"""Routes to INT8: Q/DQ nodes that we place, TensorRT's own calibrator (up to 10.x), or whichever measured better."""
+
+
 @dataclass(frozen=True)
 class NmsSpec:
     """In-graph non-maximum suppression; baked in, hence part of the fingerprint.
@@ -79,6 +83,7 @@ class EngineSpec:
         workspace_gib: builder scratch memory in GiB; None: from the memory that is free.
         typing: TensorRT network typing: auto, strong or weak.
         optimization_level: TensorRT builder effort, 0 to 5.
+        quantization: route to INT8, one of ``QUANTIZATIONS``.
         allow_lower_precision: the gate may fall to a higher-fidelity precision instead of failing.
     """
 
@@ -93,6 +98,7 @@ class EngineSpec:
     workspace_gib: float | None = None
     typing: str = "auto"
     optimization_level: int = 3
+    quantization: str = "auto"
     allow_lower_precision: bool = True
 
     def to_json(self) -> dict[str, Any]:
