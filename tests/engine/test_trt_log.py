@@ -14,7 +14,8 @@ from engine.trt_simulation import Simulation
 
 from vajra_edge.engine import trt_library
 from vajra_edge.engine.trt_library import Library
-from vajra_edge.engine.trt_log import Lines, listening, logger
+from vajra_edge.engine.trt_log import Lines, build_failure, listening, logger
+from vajra_edge.errors import BuildError, OutOfMemory
 
 
 def library_of(simulation: Simulation) -> Library:
@@ -103,3 +104,82 @@ print(lines.reason())
 def test_the_registered_logger_is_alive_after_the_object_that_registered_it_is_gone() -> None:
     ended = subprocess.run([sys.executable, "-c", SWAP], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, "/absent.so" in ended.stdout) == (0, True), ended.stderr
+
+
+QUANTIZED_SUM = (
+    "[optimizer.cpp::filterQDQFormats::5027] Error Code 2: Internal Error (Assertion !n->candidateRequirements.empty() "
+    "failed. model.0.sppf_attn.attn.0.attn.proj.conv.weight_int8 + /model.0/sppf_attn/attn/attn.0/attn/proj/conv/Conv "
+    "+ /model.0/sppf_attn/attn/attn.0/Add[CONVOLUTION]: All of the candidates were removed, which points to the node "
+    "being incorrectly marked as an int8 node.)"
+)
+NO_TACTIC = (
+    "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not find any implementation for node "
+    "/model.0/neck4/block.0/conv/Conv + PWN(/model.0/neck4/block.0/act/Sigmoid, /model.0/neck4/block.0/act/Mul).)"
+)
+REDUCTIONS = (
+    "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not find any implementation for node "
+    "{ForeignNode[/probe/low/images.../probe/low]}.)"
+)
+NO_FORMAT = (
+    "[optimizer.cpp::getFormatRequirements::3299] Error Code 2: Internal Error (Assertion "
+    "!n->candidateRequirements.empty() failed. No supported formats for constant_0 + convtranspose_7, please check the "
+    "TensorRT operator doc (https://docs.nvidia.com/deeplearning/tensorrt/operators/docs/index.html) for supported "
+    "formats.)"
+)
+PASSED_OVER = "Error Code: 9: Skipping tactic 0x0000000000000009 due to exception Assertion x failed. "
+LITTLE_MEMORY = "Tactic Device request: 4607MB Available: 1024MB. Device memory is insufficient to use tactic."
+
+
+def said(*errors: str, warnings: tuple[str, ...] = ()) -> Lines:
+    """Recorded of TensorRT 10.6 on an H100, but for the warning, which is a Jetson's (TensorRT#3355)."""
+    lines = Lines()
+    lines.errors.extend(errors)
+    lines.warnings.extend(warnings)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("error", "layers"),
+    [
+        (
+            QUANTIZED_SUM,
+            (
+                "model.0.sppf_attn.attn.0.attn.proj.conv.weight_int8",
+                "/model.0/sppf_attn/attn/attn.0/attn/proj/conv/Conv",
+                "/model.0/sppf_attn/attn/attn.0/Add",
+            ),
+        ),
+        (
+            NO_TACTIC,
+            (
+                "/model.0/neck4/block.0/conv/Conv",
+                "/model.0/neck4/block.0/act/Sigmoid",
+                "/model.0/neck4/block.0/act/Mul",
+            ),
+        ),
+        (REDUCTIONS, ("/probe/low/images", "/probe/low")),
+        (NO_FORMAT, ("constant_0", "convtranspose_7")),
+    ],
+    ids=["quantized sum", "no tactic", "myelin region", "no format"],
+)
+def test_a_region_without_implementation_is_a_refusal_that_names_its_layers(
+    error: str, layers: tuple[str, ...]
+) -> None:
+    failure = build_failure(said(error))
+    assert type(failure) is BuildError
+    assert failure.values["layers"] == layers
+    assert "memory" not in str(failure)
+
+
+def test_no_implementation_is_want_of_memory_where_tactics_were_passed_over_for_it() -> None:
+    assert isinstance(build_failure(said(NO_TACTIC, warnings=(LITTLE_MEMORY,))), OutOfMemory)
+
+
+def test_a_tactic_that_was_passed_over_is_not_the_reason() -> None:
+    failure = build_failure(said(PASSED_OVER, PASSED_OVER, NO_TACTIC))
+    assert "Skipping" not in str(failure)
+    assert "/model.0/neck4/block.0/conv/Conv" in str(failure)
+
+
+def test_memory_warnings_of_a_build_that_failed_for_another_reason_are_not_its_reason() -> None:
+    assert type(build_failure(said(QUANTIZED_SUM, warnings=(LITTLE_MEMORY,)))) is BuildError

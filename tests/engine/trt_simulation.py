@@ -20,7 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.engine import cuda, trt_library
 
-MEMORY_ERROR = "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]}."
+MEMORY_ERROR = (
+    "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]} "
+    "due to insufficient memory on requested size of 4831838208 detected for tactic 0x0000000000000000."
+)
 LAYERS = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT", "Cast": "CAST"}
 """Layer type by operator; all others are ELEMENTWISE."""
 VERSION_BYTES = {

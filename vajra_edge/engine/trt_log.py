@@ -22,14 +22,30 @@ KEPT = 100
 
 MEMORY = re.compile(
     r"out ?of ?memory|insufficient memory|memory is insufficient|cudaErrorMemoryAllocation|bad_alloc"
-    r"|requested amount of GPU memory|could not find any implementation",
+    r"|requested amount of GPU memory",
     re.IGNORECASE,
 )
-"""What a build without enough memory logs; 'could not find any implementation' mostly is one (TensorRT#3355, #4258)."""
+"""What a build without enough memory logs, in an error or in a warning that a tactic is passed over for it."""
+
+NO_IMPLEMENTATION = re.compile(r"could not find any implementation for node (.+)", re.IGNORECASE | re.DOTALL)
+"""Every tactic of a region failed. A want of memory only where other lines speak of one (TensorRT#3355, #4258)."""
+
+REGION = re.compile(
+    r"implementation for node (?P<tactics>.+?)\.?\)?$"
+    r"|candidateRequirements\.empty\(\) failed\. (?P<formats>.+?)\[[A-Z_]+\]: All of the candidates"
+    r"|No supported formats for (?P<supported>.+?), please check",
+    re.DOTALL,
+)
+"""Where the builder names a fused region: ``a + PWN(b, c)``, ``{ForeignNode[a...b]}``, ``weight + conv + add``."""
+
+NODE = re.compile(r"[\w/][\w/:.-]*")
+WRAPPERS = frozenset({"PWN", "ForeignNode"})
+
+SKIPPED = re.compile(r"Skipping tactic", re.IGNORECASE)
+"""An error by its severity; the builder goes on with the next tactic, so that it is not why a build failed."""
 
 LAYER = re.compile(
-    r"(?:implementation for node|node number \d+|[Ll]ayer|[Nn]ode(?: name)?:?)\s+"
-    r"[({]?(?:ForeignNode)?\[?([\w/][\w/:-]+(?:\.[\w/:-]+)*)"
+    r"(?:node number \d+|[Ll]ayer|[Nn]ode(?: name)?:?)\s+[({]?(?:ForeignNode)?\[?([\w/][\w/:-]+(?:\.[\w/:-]+)*)"
 )
 
 
@@ -46,12 +62,28 @@ class Lines:
         self.warnings.clear()
 
     def memory(self) -> bool:
-        """Whether an error speaks of want of memory."""
-        return MEMORY.search("\n".join(self.errors)) is not None
+        """Whether an error speaks of want of memory, or a warning where no tactic was left in the end."""
+        text = "\n".join(self.errors)
+        if MEMORY.search(text):
+            return True
+        return NO_IMPLEMENTATION.search(text) is not None and MEMORY.search("\n".join(self.warnings)) is not None
 
     def reason(self) -> str:
-        """The first error, which is the cause of the others, on one line."""
-        return " ".join(self.errors[0].split()) if self.errors else "the library gave no reason"
+        """The first error that ended something, which is the cause of the others, on one line."""
+        causes = [error for error in self.errors if not SKIPPED.search(error)] or list(self.errors)
+        return " ".join(causes[0].split()) if causes else "the library gave no reason"
+
+    def layers(self) -> tuple[str, ...]:
+        """The layers that the errors name, those of a fused region one by one; constants are among them."""
+        found: list[str] = []
+        for error in self.errors:
+            match = REGION.search(" ".join(error.split()))
+            if match is not None:
+                region = next(part for part in match.groups() if part)
+                found += [name.rstrip(".") for name in NODE.findall(region.replace("...", " "))]
+            elif (single := LAYER.search(error)) is not None:
+                found.append(single[1].rstrip(".:"))
+        return tuple(name for name in dict.fromkeys(found) if name and name not in WRAPPERS)
 
 
 class Audience:
@@ -127,20 +159,18 @@ def build_failure(lines: Lines, doing: str = "build this network") -> BuildError
         lines: what was logged.
         doing: what was tried, after "cannot".
     """
-    text = "\n".join(lines.errors)
-    reason = lines.reason()
-    if "BuildCancel" in text:
+    reason, layers = lines.reason(), lines.layers()
+    if "BuildCancel" in "\n".join(lines.errors):
         return BuildCancelled("the build was cancelled")
-    found = LAYER.search(text)
-    layer = found[1].rstrip(".:") if found else None
-    where = f" at layer {layer}" if layer and layer not in reason else ""
+    where = f" at layer {layers[0]}" if layers and layers[0] not in reason else ""
+    named: dict[str, Any] = {"layer": layers[0] if layers else None, "layers": layers}
     if lines.memory():
         return OutOfMemory(
             f"not enough memory to {doing}{where}: {reason}",
             remedy="stop other programs, lower engine.batch or img_size, or reboot and build first",
-            layer=layer,
+            **named,
         )
-    return BuildError(f"TensorRT cannot {doing}{where}: {reason}", layer=layer)
+    return BuildError(f"TensorRT cannot {doing}{where}: {reason}", **named)
 
 
 def parse_failure(library: Library, errors: Sequence[Any], lines: Lines) -> GraphError:
