@@ -219,6 +219,12 @@ def test_nms_inside_is_told_by_val_and_fixes_iou_and_max_det(weights):
         ({"fraction": 0.0}, "fraction 0.0"),
         ({"workspace": -1.0}, "workspace -1.0"),
         ({"batch": 0}, "batch 0"),
+        ({"quantization": "kl"}, "quantization 'kl' is not known; use one of auto, qdq, calibrator"),
+        ({"quantization": "qdq"}, "quantization=qdq is a route to INT8; pass int8=True too"),
+        (
+            {"img_size": 256, "int8": True, "quantization": "calibrator"},
+            "only TensorRT has a calibrator of its own; set quantization=qdq, or format=engine",
+        ),
     ],
 )
 def test_what_export_cannot_do_is_said_in_the_words_of_its_arguments(weights, arguments, words):

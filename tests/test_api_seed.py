@@ -120,9 +120,11 @@ def test_each_command_of_the_document_runs(number, seed, place, tensorrt, capsys
 
 def test_the_table_of_arguments_is_the_signature_of_export(seed):
     defaults = {name: default.strip("`") for name, _, default in ROW.findall(seed)}
-    mine = {name: p.default for name, p in inspect.signature(Vajra.export).parameters.items() if name != "self"}
-    assert {name: repr(value) for name, value in mine.items()} == defaults
-    assert list(mine) == list(defaults)
+    mine = [p for name, p in inspect.signature(Vajra.export).parameters.items() if name != "self"]
+    theirs = [p for p in mine if p.kind is not p.KEYWORD_ONLY]
+    assert {p.name: repr(p.default) for p in theirs} == defaults
+    assert [p.name for p in theirs] == list(defaults)
+    assert {p.name for p in mine if p not in theirs} == {"quantization"}, "what the document does not have"
 
 
 @pytest.fixture

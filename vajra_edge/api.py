@@ -63,6 +63,8 @@ class Vajra:
         data: str | Path | None = DEFAULT_DATA,
         fraction: float = 1.0,
         device: Device = None,
+        *,
+        quantization: str = "auto",
     ) -> str:
         """Build an engine, or write the ONNX graph, beside the weights, and compare it with the FP32 network.
 
@@ -79,6 +81,8 @@ class Vajra:
             data: data.yaml whose val images calibrate INT8; an image folder or a video does too.
             fraction: share of them that is used, spread evenly.
             device: where it runs: 0 or another GPU, ``dla:0``, ``dla:1``; for ONNX also ``cpu``.
+            quantization: route to INT8: ``qdq`` nodes, TensorRT's own ``calibrator`` (up to 10.x), or ``auto``,
+                whichever measures better.
 
         Returns:
             The file: ``<stem>.engine`` or ``<stem>.onnx``; ``<stem>.fp16.onnx`` and ``<stem>.int8.onnx`` by precision.
@@ -89,7 +93,8 @@ class Vajra:
         return str(
             self.exported(
                 ExportArguments(
-                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device)
+                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device),
+                    quantization=quantization,
                 )
             ).path
         )

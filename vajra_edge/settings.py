@@ -84,6 +84,10 @@ class EngineSettings(Section):
         None, description="builder scratch memory; unset: from the memory that is free"
     )
     typing: Literal["auto", "strong", "weak"] = Field("auto", description="TensorRT network typing")
+    quantization: Literal["auto", "qdq", "calibrator"] = Field(
+        "auto",
+        description="route to INT8: Q/DQ nodes, TensorRT's own calibrator (up to 10.x), or whichever measures better",
+    )
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
     allow_lower_precision: bool = Field(
         True,

@@ -65,6 +65,15 @@ def test_the_plan_is_an_optimised_graph_that_any_cpu_of_this_kind_can_open():
     assert made.notes["nodes"]
 
 
+def test_tensorrts_calibrator_is_refused_for_int8_with_what_to_set():
+    asked = EngineSpec(precision=Precision.INT8, quantization="calibrator")
+    assert str(onnxrt.OnnxRuntime().check(asked)).endswith("; set [engine] quantization = qdq, or backend = tensorrt")
+    assert onnxrt.OnnxRuntime().check(replace(asked, quantization="qdq")) is None
+    assert onnxrt.OnnxRuntime().check(replace(asked, precision=Precision.FP32)) is None, (
+        "a quick plan of TensorRT's wish"
+    )
+
+
 def test_an_output_outlives_any_number_of_later_calls():
     running = runner(tiny.network())
     first = running.infer(tiny.blob(tiny.scene(seed=1).image))

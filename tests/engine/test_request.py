@@ -43,6 +43,11 @@ def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyP
     assert (made.class_names, made.stride, made.threads, made.timeout_s) == (("a", "b"), 32, 3, 60.0)
 
 
+def test_the_route_to_int8_is_handed_on():
+    asked = settings(precision="int8", quantization="calibrator")
+    assert BuildRequest.of(asked, "0" * 64, "tensorrt").spec.quantization == "calibrator"
+
+
 @pytest.mark.parametrize("size", [None, 320, (256, 320)])
 def test_an_input_size_is_a_side_or_a_pair_or_that_of_the_weights(size: object):
     expected = {None: None, 320: (320, 320), (256, 320): (256, 320)}[size]

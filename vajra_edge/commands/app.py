@@ -194,6 +194,9 @@ def export(
     ] = "coco8.yaml",
     fraction: Annotated[float, typer.Option("--fraction", help="share of data that is used, above 0 up to 1")] = 1.0,
     device: Device = None,
+    quantization: Annotated[
+        str, typer.Option("--quantization", help="route to int8: qdq, calibrator (TensorRT up to 10.x) or auto")
+    ] = "auto",
     json_: Json = False,
 ) -> None:
     """Build a TensorRT engine, or write ONNX, beside the weights; options may be typed as key=value."""
@@ -202,7 +205,7 @@ def export(
 
     size = words.sides(img_size)
     numbers = (workspace, nms, batch, data, fraction, device)
-    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers)
+    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers, quantization=quantization)
     raise typer.Exit(verb.export(Path(model), arguments, as_json=json_))
 
 

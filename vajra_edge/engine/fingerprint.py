@@ -147,7 +147,7 @@ def _wanted(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
 
 
 def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
-    """Algorithm and images, for INT8 only; a set still being collected changes nothing until it is frozen."""
+    """Route, algorithm and images, for INT8 only; a set still being collected changes nothing until it is frozen."""
     if request.spec.precision is not Precision.INT8:
         return ()
     calibration = request.calibration
@@ -155,6 +155,7 @@ def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
         ("calibration", calibration.algorithm),
         ("calibration images", request.calibration_digest or "not frozen"),
         ("calibration reuse", _yes(calibration.reuse)),
+        ("quantization", request.spec.quantization),
     )
 
 

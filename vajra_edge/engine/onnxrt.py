@@ -57,6 +57,8 @@ class OnnxRuntime:
         """Why ONNX Runtime cannot build or run ``spec`` here; None if it can."""
         if spec.target.kind == "dla":
             return f"ONNX Runtime cannot use {spec.target}; set [engine] backend = tensorrt, or target = cpu"
+        if (reason := calibrator_missing(spec)) is not None:
+            return reason
         on_gpu = spec.target.kind == "gpu"
         if not on_gpu and spec.precision is Precision.FP16:
             # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
@@ -126,6 +128,13 @@ class OnnxRuntime:
         import onnxruntime
 
         return _runner(plan, signature, spec.target, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
+
+
+def calibrator_missing(spec: EngineSpec) -> str | None:
+    """Why the asked route to INT8 is TensorRT's alone; None if it is not, or INT8 is not asked for."""
+    if spec.precision is Precision.INT8 and spec.quantization == "calibrator":
+        return "only TensorRT has a calibrator of its own; set [engine] quantization = qdq, or backend = tensorrt"
+    return None
 
 
 def reference(onnx_bytes: bytes, signature: Signature, *, threads: int | None = None) -> OnnxRunner:

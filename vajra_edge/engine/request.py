@@ -155,6 +155,7 @@ def _spec(engine: EngineSettings, backend: str) -> EngineSpec:
         workspace_gib=engine.workspace_gib,
         typing=engine.typing,
         optimization_level=engine.optimization_level,
+        quantization=engine.quantization,
         allow_lower_precision=engine.allow_lower_precision,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from vajra_edge.engine.spec import Precision, Target
+from vajra_edge.engine.spec import QUANTIZATIONS, Precision, Target
 from vajra_edge.errors import VajraError
 
 ImageSize: TypeAlias = "int | tuple[int, int]"
@@ -53,6 +53,7 @@ class ExportArguments:
     data: str | Path | None = DEFAULT_DATA
     fraction: float = 1.0
     device: Device = None
+    quantization: str = "auto"
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -61,9 +62,17 @@ class ExportArguments:
             raise VajraError(f"fraction {self.fraction} is not a share", remedy="use a number above 0 and up to 1")
         if self.workspace is not None and not self.workspace > 0:
             raise VajraError(f"workspace {self.workspace} is not a size in GiB", remedy="use a positive number or None")
+        self._check_quantization()
         batch_of(self.batch)
         sides_of(self.img_size)
         target_of(self.device)
+
+    def _check_quantization(self) -> None:
+        known = ", ".join(QUANTIZATIONS)
+        if self.quantization not in QUANTIZATIONS:
+            raise VajraError(f"quantization {self.quantization!r} is not known", remedy=f"use one of {known}")
+        if self.quantization != "auto" and not self.int8:
+            raise VajraError(f"quantization={self.quantization} is a route to INT8", remedy="pass int8=True too")
 
     @property
     def precision(self) -> Precision:

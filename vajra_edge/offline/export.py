@@ -142,6 +142,7 @@ def _request(weights: Path, arguments: ExportArguments, target: Target, backend:
         dynamic=arguments.dynamic,
         simplify=arguments.simplify,
         workspace_gib=arguments.workspace,
+        quantization=arguments.quantization,
         **_shape(weights, arguments),
     )
     _require_dla(spec)
