@@ -33,6 +33,7 @@ def test_every_field_of_the_spec_changes_the_digest(wanted: BuildRequest):
         "resolution_hw": (320, 640),
         "batch": 2,
         "dynamic": True,
+        "largest_hw": (1280, 1280),
         "nms": NmsSpec(iou=0.5),
         "simplify": False,
         "opset": 17,

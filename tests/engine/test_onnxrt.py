@@ -135,7 +135,9 @@ def test_smaller_sizes_run_where_the_network_allows_them():
     running = runner(dynamic_sizes())
     assert running.infer(np.zeros((1, 3, 64, 96), np.float32)).shape == (1, 6, 64 * 96)
     assert running.infer(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 6, 32 * 64)
-    for shape in ((1, 3, 48, 96), (1, 3, 96, 96)):
+    running.signature = replace(running.signature, largest_hw=(128, 96))
+    assert running.infer(np.zeros((1, 3, 128, 96), np.float32)).shape == (1, 6, 128 * 96)
+    for shape in ((1, 3, 48, 96), (1, 3, 160, 96)):
         with pytest.raises(InferenceError):
             running.infer(np.zeros(shape, np.float32))
 

@@ -20,6 +20,7 @@ from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import BackendUnavailable, BuildCancelled, BuildError, GraphError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph import nms
+from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
 
 GPU = Target("gpu")
@@ -55,6 +56,14 @@ def test_a_plan_is_built_by_every_release_in_every_precision(
     assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and precision is not Precision.FP32)
     assert simulation.set_to("cleared") == ["TF32"]
     assert made.notes["shapes"] == {"min": [1, 3, 64, 64], "opt": [4, 3, 64, 64], "max": [4, 3, 64, 64]}
+
+
+def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Simulation("10.3.0"))
+    spec = EngineSpec(target=GPU, nms=None, batch=4, dynamic=True, largest_hw=(512, 320))
+    graph, signature = assemble(tiny.network(batch=None, open_size=True), spec)
+    made = TensorRT().build(graph, signature, spec, lambda _: None)
+    assert made.notes["shapes"] == {"min": [1, 3, 32, 32], "opt": [4, 3, 256, 256], "max": [4, 3, 512, 320]}
 
 
 @pytest.mark.parametrize(

@@ -129,13 +129,12 @@ def _hash(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def _wanted(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
-    size = spec.resolution_hw
     return (
         ("precision", spec.precision.value),
         ("target", str(spec.target)),
-        ("input size", f"{size[0]}x{size[1]}" if size else "of the weights"),
+        ("input size", _size(spec.resolution_hw) if spec.resolution_hw else "of the weights"),
         ("batch", str(spec.batch)),
-        ("dynamic sizes", _yes(spec.dynamic)),
+        ("dynamic sizes", f"up to {_size(spec.largest_hw)}" if spec.largest_hw else _yes(spec.dynamic)),
         ("NMS", _nms(spec.nms)),
         ("simplify", _yes(spec.simplify)),
         ("opset", str(spec.opset or "of the backend")),
@@ -167,6 +166,10 @@ def _libraries(request: BuildRequest) -> tuple[str, ...]:
 
 def _nms(nms: NmsSpec | None) -> str:
     return "none" if nms is None else f"iou {nms.iou:g}, max_det {nms.max_det}, top_k {nms.top_k}"
+
+
+def _size(hw: tuple[int, int]) -> str:
+    return f"{hw[0]}x{hw[1]}"
 
 
 def _yes(value: bool) -> str:

@@ -188,10 +188,11 @@ class OnnxRunner:
         Raises:
             InferenceError: too many or none, or another shape or type than the signature's.
         """
-        height, width = self.signature.resolution_hw
+        dynamic = self.signature.dynamic_size
+        height, width = self.signature.most_hw if dynamic else self.signature.resolution_hw
         rank, channels = 4, 3
         right = batch.dtype == np.float32 and batch.ndim == rank and batch.shape[1] == channels
-        if right and self.signature.dynamic_size:
+        if right and dynamic:
             stride = self.signature.stride
             right = all(
                 0 < side <= most and side % stride == 0

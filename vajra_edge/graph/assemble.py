@@ -33,12 +33,12 @@ def assemble(
     _require_size(found, spec)
     graph = _annotated(onnx_bytes, found)
     if spec.nms is not None and found.layout is Layout.RAW:
-        graph = nms.add_nms(graph, spec.nms)
+        graph = nms.add_nms(graph, spec.nms, spec.largest_hw or found.resolution_hw)
     if spec.simplify:
         graph = simplify(graph)
     made = signature.read(graph, resolution_hw=found.resolution_hw)
     _require_nms(made, spec)
-    return graph, replace(made, batch=spec.batch)
+    return graph, replace(made, batch=spec.batch, largest_hw=spec.largest_hw if made.dynamic_size else None)
 
 
 def _annotated(onnx_bytes: bytes, found: Signature) -> bytes:
