@@ -62,6 +62,16 @@ def test_auto_means_fp16_on_tensorrts_gpu_and_fp32_on_a_cpu(monkeypatch: pytest.
     assert (on_cpu.target, on_cpu.precision) == (Target("cpu"), Precision.FP32)
 
 
+@pytest.mark.parametrize("target", ["gpu:0", "dla:0"])
+def test_tensorrts_plans_leave_nms_to_the_host_so_that_its_figures_ask_for_no_other_plan(target: str):
+    asked = [settings(target=target), settings(target=target, nms_iou=0.5, max_det=9, nms_top_k=30)]
+    first, second = (BuildRequest.of(one, "0" * 64, "tensorrt") for one in asked)
+    assert first.spec.nms is None
+    assert first == second
+    inside = [BuildRequest.of(settings(nms_iou=iou), "0" * 64, "onnxruntime").spec.nms for iou in (0.7, 0.5)]
+    assert inside == [NmsSpec(), NmsSpec(iou=0.5)]
+
+
 def test_a_dla_core_means_fp16_unless_the_operator_decides():
     automatic = BuildRequest.of(settings(target="dla:1"), "0" * 64, "tensorrt").spec
     decided = BuildRequest.of(settings(target="dla:1", precision="int8"), "0" * 64, "tensorrt").spec

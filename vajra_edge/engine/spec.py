@@ -54,11 +54,11 @@ QUANTIZATIONS = ("auto", "qdq", "calibrator")
 
 @dataclass(frozen=True)
 class NmsSpec:
-    """In-graph non-maximum suppression; baked in, hence part of the fingerprint.
+    """Non-maximum suppression; in the graph it is baked in, hence part of the fingerprint.
 
     Attributes:
         iou: boxes of one class that overlap more than this are one object.
-        max_det: rows of the output.
+        max_det: most boxes of an image; in the graph the rows of the output.
         top_k: candidates by best class score that enter it.
     """
 

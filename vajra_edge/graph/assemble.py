@@ -68,8 +68,14 @@ def _require_size(found: Signature, spec: EngineSpec) -> None:
 def _require_nms(made: Signature, spec: EngineSpec) -> None:
     wanted = (spec.nms.iou, spec.nms.max_det, spec.nms.top_k) if spec.nms else (None, None, None)
     inside = (made.nms_iou, made.max_det, made.top_k)
-    if inside != wanted:
+    if inside == wanted:
+        return
+    without = "give a file exported without nms"
+    if spec.nms is None:
         raise GraphError(
-            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
-            remedy="give a file exported without nms, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, and it is to stay outside", remedy=without
         )
+    raise GraphError(
+        f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
+        remedy=f"{without}, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+    )
