@@ -19,6 +19,7 @@ from vajra_edge.engine.spec import Precision
 from vajra_edge.errors import VajraError
 from vajra_edge.evaluate.validate import BEST_CLASS_NOTE
 from vajra_edge.offline import loaded
+from vajra_edge.offline.arguments import ExportArguments
 from vajra_edge.offline.portable import precision_of
 
 
@@ -205,6 +206,41 @@ def test_nms_inside_is_told_by_val_and_fixes_iou_and_max_det(weights):
     assert network.val(weights.parent / "data.yaml").notes == (BEST_CLASS_NOTE,)
 
 
+@pytest.fixture
+def open_size(tmp_path):
+    return desk(tmp_path / "files", batch=None, open_size=True)
+
+
+@pytest.mark.parametrize("nms", [False, True])
+def test_a_dynamic_export_takes_sizes_up_to_twice_its_own_in_batches_up_to_its_own(open_size, nms):
+    path = Vajra(open_size).export(format="onnx", img_size=SIDE_PX, dynamic=True, batch=3, nms=nms)
+    network = Vajra(path)
+    for side_px, asked, batch in ((SIDE_PX, None, 1), (2 * SIDE_PX, 2 * SIDE_PX, 3), (SIDE_PX // 2, SIDE_PX // 2, 2)):
+        scenes = [tiny.scene(side_px, seed=seed) for seed in range(4)]
+        results = network.predict([scene.image for scene in scenes], img_size=asked, batch=batch)
+        for found, scene in zip(results, scenes, strict=True):
+            order, expected = np.lexsort(found.xyxy.T[:2]), np.lexsort(scene.xyxy.T[:2])
+            np.testing.assert_allclose(found.xyxy[order], scene.xyxy[expected], atol=0.01)
+            np.testing.assert_array_equal(found.class_id[order], scene.class_id[expected])
+    assert network.val(open_size.parent / "data.yaml", img_size=(SIDE_PX, 2 * SIDE_PX)).scores.images == IMAGES
+    with pytest.raises(VajraError, match=r"takes up to img_size=512,512, img_size=544,544 .* max_img_size=544,544"):
+        network.predict(open_size.parent / "images", img_size=544)
+
+
+def test_the_largest_size_of_a_dynamic_export_is_ones_own_to_choose(open_size):
+    path = Vajra(open_size).export(format="onnx", img_size=(128, 256), dynamic=True, max_img_size=320)
+    fields = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert (fields["img_size"], fields["max_img_size"]) == ("[128, 256]", "[320, 320]")
+    assert len(Vajra(path).predict(open_size.parent / "images", img_size=320)) == IMAGES
+    with pytest.raises(VajraError, match="takes up to img_size=320,320"):
+        Vajra(path).predict(open_size.parent / "images", img_size=352)
+
+
+def test_the_side_of_a_dynamic_export_is_capped_and_a_fixed_one_has_no_largest():
+    assert ExportArguments(img_size=5000, dynamic=True).largest_hw((5024, 320), 32) == (8192, 640)
+    assert ExportArguments(img_size=640).largest_hw((640, 640), 32) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -219,6 +255,15 @@ def test_nms_inside_is_told_by_val_and_fixes_iou_and_max_det(weights):
         ({"fraction": 0.0}, "fraction 0.0"),
         ({"workspace": -1.0}, "workspace -1.0"),
         ({"batch": 0}, "batch 0"),
+        ({"max_img_size": 512}, "max_img_size is for dynamic sizes; pass dynamic=True"),
+        ({"max_img_size": 320, "dynamic": True}, "max_img_size 320 is smaller than img_size 640"),
+        ({"max_img_size": 9000, "dynamic": True}, "max_img_size 9000 is not a size"),
+        ({"quantization": "kl"}, "quantization 'kl' is not known; use one of auto, qdq, calibrator"),
+        ({"quantization": "qdq"}, "quantization=qdq is a route to INT8; pass int8=True too"),
+        (
+            {"img_size": 256, "int8": True, "quantization": "calibrator"},
+            "only TensorRT has a calibrator of its own; set quantization=qdq, or format=engine",
+        ),
     ],
 )
 def test_what_export_cannot_do_is_said_in_the_words_of_its_arguments(weights, arguments, words):
@@ -245,6 +290,11 @@ def test_what_predict_cannot_do_is_said_in_the_words_of_its_arguments(weights, a
         Vajra(weights).predict(weights.parent / "images", **arguments)
     assert words in str(caught.value)
     assert "[engine]" not in str(caught.value)
+
+
+def test_a_fixed_size_has_no_larger_one(open_batch):
+    with pytest.raises(VajraError, match="fixed to img_size=256,256: max_img_size does not apply; leave max_img_size"):
+        Vajra(open_batch).export(format="onnx", img_size=256, dynamic=True, max_img_size=512)
 
 
 def test_a_size_beside_the_stride_is_rounded_up_and_said(weights, caplog):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import tiny
 from desk import SIDE_PX, desk
 
 from vajra_edge import Vajra
@@ -23,6 +24,8 @@ from vajra_edge.__main__ import main
 from vajra_edge.api import Vajra as Interface
 from vajra_edge.engine import engine_file, prove
 from vajra_edge.errors import VajraError
+from vajra_edge.offline import foreign
+from vajra_edge.offline.arguments import ExportArguments
 
 WEIGHTS = "vajra-v1-nano-det.pt"
 ENGINE = "vajra-v1-nano-det.engine"
@@ -96,6 +99,7 @@ def test_each_python_block_of_the_document_runs(number, seed, place, tensorrt):
     assert header["args"]["int8" if "int8=True" in code else "half"]
     assert header["batch"] == (8 if "batch=8" in code else 1)
     assert header["args"]["dynamic"] == ("dynamic=True" in code)
+    assert header.get("max_img_size") == ([1280, 1280] if "dynamic=True" in code else None)
     assert told["result"][0].path.endswith("img.jpg")
 
 
@@ -120,9 +124,12 @@ def test_each_command_of_the_document_runs(number, seed, place, tensorrt, capsys
 
 def test_the_table_of_arguments_is_the_signature_of_export(seed):
     defaults = {name: default.strip("`") for name, _, default in ROW.findall(seed)}
-    mine = {name: p.default for name, p in inspect.signature(Vajra.export).parameters.items() if name != "self"}
-    assert {name: repr(value) for name, value in mine.items()} == defaults
-    assert list(mine) == list(defaults)
+    mine = [p for name, p in inspect.signature(Vajra.export).parameters.items() if name != "self"]
+    theirs = [p for p in mine if p.kind is not p.KEYWORD_ONLY]
+    assert {p.name: repr(p.default) for p in theirs} == defaults
+    assert [p.name for p in theirs] == list(defaults)
+    ours = {p.name for p in mine if p not in theirs}
+    assert ours == {"quantization", "max_img_size"}
 
 
 @pytest.fixture
@@ -167,10 +174,18 @@ def observe_int8(weights, tensorrt_too):
 
 
 def observe_dynamic(weights, tensorrt_too):
-    del tensorrt_too
     path = Vajra(weights).export(format="onnx", img_size=SIDE_PX, dynamic=True, batch=4)
     assert shapes(path)[0][0] == "batch"
     assert len(Vajra(path).predict("images", batch=3)) == len(Vajra(path).predict("images"))
+    if tensorrt_too:
+        Path("open.onnx").write_bytes(tiny.network(SIDE_PX, batch=None, open_size=True))
+        arguments = ExportArguments(img_size=SIDE_PX, dynamic=True, batch=2, workspace=4)
+        made = Vajra("open.onnx").exported(arguments)
+        assert made.notes["shapes"]["opt"] == [2, 3, SIDE_PX, SIDE_PX]
+        assert made.notes["shapes"]["max"] == [2, 3, 2 * SIDE_PX, 2 * SIDE_PX], "whatever the workspace"
+        header = engine_file.read(made.path).metadata
+        assert (header["img_size"], header["max_img_size"]) == ([SIDE_PX] * 2, [2 * SIDE_PX] * 2)
+        assert foreign.read(made.path).signature.most_hw == (2 * SIDE_PX, 2 * SIDE_PX)
 
 
 def observe_simplify(weights, tensorrt_too):
@@ -189,7 +204,7 @@ def observe_workspace(weights, tensorrt_too):
         assert Vajra(weights).export(img_size=SIDE_PX, workspace=0.5)
         with pytest.raises(VajraError, match="workspace") as caught:
             Vajra(weights).export(img_size=SIDE_PX, workspace=1e6)
-        assert "UNSUPPORTED_STATE" not in str(caught.value)
+        assert "UNSUPPORTED_STATE" in str(caught.value), "the document's word for it"
         assert "engine.workspace" not in str(caught.value)
 
 

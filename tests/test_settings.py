@@ -31,7 +31,7 @@ def different(field, value):
         "engine.optimization_level": 4, "engine.workspace_gib": 1.5, "cameras.freeze_s": 3.0, "device_id": "other",
         "cameras.confidence": 0.5, "cameras.classes": ("cat",), "cameras.snapshot_every_s": 9.0, "service.threads": 1,
         "detect.classes": ("cat",), "cameras.width_px": 640, "cameras.height_px": 480, "mqtt.port": 1884,
-        "mqtt.username": "me", "cameras.source": "/dev/video1",
+        "mqtt.username": "me", "cameras.source": "/dev/video1", "engine.quantization": "qdq",
     }  # fmt: skip
     if field in special:
         return special[field]

@@ -65,6 +65,7 @@ def network(
     channels: int = 3,
     metadata: bool = True,
     nan: bool = False,
+    open_size: bool = False,
 ) -> bytes:
     """The network as serialized ONNX, opset 17, output ``output0`` (N, 6, anchors).
 
@@ -75,6 +76,7 @@ def network(
         channels: of the averaging convolutions; from 16 on INT8 is worth their while.
         metadata: write names, stride and size as upstream does.
         nan: divide the scores by zero.
+        open_size: take any multiple of 32 as height and width.
     """
     cells = side_px // STRIDE
     nodes, constants, last = [], [], "images"
@@ -85,11 +87,12 @@ def network(
         )
         last = f"mean{level}"
     constants += _head(cells, gain, channels)
+    placing = _counted() if open_size else [helper.make_node("Add", ["zeros", "boxes"], ["boxes4"])]
     nodes += [
         helper.make_node("Conv", [last, "colour", "threshold"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["scores4"]),
         helper.make_node("Conv", [last, "nothing"], ["zeros"]),
-        helper.make_node("Add", ["zeros", "boxes"], ["boxes4"]),
+        *placing,
         helper.make_node("Concat", ["boxes4", "scores4"], ["all4"], axis=1),
         helper.make_node("Reshape", ["all4", "shape"], ["flat" if nan else "output0"]),
     ]
@@ -99,12 +102,15 @@ def network(
             helper.make_node("Mul", ["flat", "none"], ["zero"]),
             helper.make_node("Div", ["zero", "zero"], ["output0"]),
         ]
-    shape = [batch or "batch", 3, side_px, side_px]
+    if open_size:
+        constants = [one for one in constants if one.name != "boxes"] + _counting()
+    shape = [batch or "batch", 3, *(("height", "width") if open_size else (side_px, side_px))]
+    anchors = "anchors" if open_size else cells * cells
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [batch or "batch", 6, cells * cells])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [batch or "batch", 6, anchors])],
         constants,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -114,6 +120,30 @@ def network(
         helper.set_model_props(made, {key: str(value) for key, value in fields.items()})
     onnx.checker.check_model(made)
     return made.SerializeToString()
+
+
+def _counted() -> list[onnx.NodeProto]:
+    """Centres of as many cells as there are, counted along both axes."""
+    return [
+        helper.make_node("Add", ["zeros", "one"], ["ones"]),
+        helper.make_node("CumSum", ["ones", "across"], ["columns"]),
+        helper.make_node("CumSum", ["ones", "down"], ["rows"]),
+        helper.make_node("Mul", ["columns", "column_px"], ["x"]),
+        helper.make_node("Mul", ["rows", "row_px"], ["y"]),
+        helper.make_node("Add", ["x", "y"], ["ends"]),
+        helper.make_node("Add", ["ends", "sizes"], ["boxes4"]),
+    ]
+
+
+def _counting() -> list[TensorProto]:
+    rows = {
+        "column_px": [STRIDE, 0, 0, 0],
+        "row_px": [0, STRIDE, 0, 0],
+        "sizes": [-STRIDE / 2, -STRIDE / 2, BOX_PX, BOX_PX],
+    }
+    made = [numpy_helper.from_array(np.array(row, np.float32).reshape(1, 4, 1, 1), name) for name, row in rows.items()]
+    axes = [numpy_helper.from_array(np.array(axis), name) for name, axis in (("across", 3), ("down", 2))]
+    return [*made, *axes, numpy_helper.from_array(np.float32(1.0), "one")]
 
 
 def _average(channels: int, inputs: int) -> NDArray[np.float32]:

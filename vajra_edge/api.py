@@ -63,6 +63,9 @@ class Vajra:
         data: str | Path | None = DEFAULT_DATA,
         fraction: float = 1.0,
         device: Device = None,
+        *,
+        quantization: str = "auto",
+        max_img_size: ImageSize | None = None,
     ) -> str:
         """Build an engine, or write the ONNX graph, beside the weights, and compare it with the FP32 network.
 
@@ -71,7 +74,7 @@ class Vajra:
             img_size: input side, or (height, width), in pixels; rounded up to the stride.
             half: FP16; boxes and NMS stay FP32.
             int8: INT8, calibrated on ``data``; layers that cost too much agreement stay higher.
-            dynamic: take smaller images and batches too.
+            dynamic: take other sizes too, up to ``max_img_size``, and smaller batches; ``img_size`` is the fastest.
             simplify: run onnxslim over the graph.
             workspace: most scratch memory of the builder in GiB; None: from what is free.
             nms: put non-maximum suppression into the network (iou 0.7, 300 boxes).
@@ -79,6 +82,11 @@ class Vajra:
             data: data.yaml whose val images calibrate INT8; an image folder or a video does too.
             fraction: share of them that is used, spread evenly.
             device: where it runs: 0 or another GPU, ``dla:0``, ``dla:1``; for ONNX also ``cpu``.
+            quantization: route to INT8: ``qdq`` nodes, TensorRT's own ``calibrator`` (up to 10.x), or ``auto``,
+                whichever measures better.
+            max_img_size: largest side, or (height, width), of a dynamic export; None: twice ``img_size``, at most 8192.
+                ``workspace`` has no say in it, as it has upstream, where the example of the document (640, workspace=4)
+                ends at 2560.
 
         Returns:
             The file: ``<stem>.engine`` or ``<stem>.onnx``; ``<stem>.fp16.onnx`` and ``<stem>.int8.onnx`` by precision.
@@ -89,7 +97,9 @@ class Vajra:
         return str(
             self.exported(
                 ExportArguments(
-                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device)
+                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device),
+                    quantization=quantization,
+                    max_img_size=max_img_size,
                 )
             ).path
         )
@@ -114,7 +124,7 @@ class Vajra:
         Args:
             data: a data.yaml or COCO json.
             device: where to run; None: the best there is.
-            img_size: None: what it was made for.
+            img_size: None: what it was made for; a dynamic export takes any up to its ``max_img_size``.
             half: run FP32 weights in FP16.
             batch: images in one call; None: what it was made for.
             conf: lowest confidence that counts.
@@ -152,7 +162,7 @@ class Vajra:
             iou: boxes of one class that overlap more are one object; None: 0.7, or what is baked in.
             classes: ids or names to tell; None: all.
             max_det: most boxes an image; None: 300, or what is baked in.
-            img_size: None: what it was made for.
+            img_size: None: what it was made for; a dynamic export takes any up to its ``max_img_size``.
             half: run FP32 weights in FP16.
             batch: images that go through the engine together; None: as many as it takes.
             device: where to run; None: the best there is.

@@ -11,12 +11,17 @@ from vajra_edge.settings import CalibrationSettings, CameraSettings, EngineSetti
 
 
 class Action(str, Enum):
-    """What a changed field asks of the running daemon."""
+    """What a changed field asks of the running daemon.
+
+    APPLY_OR_REBUILD is for what some plans have baked in and others leave to their host: it is applied in place, and
+    what is wanted is worked out again, which is another plan only where it is baked in.
+    """
 
     REBUILD = "rebuild"
     REOPEN = "reopen"
     RECONNECT = "reconnect"
     APPLY = "apply"
+    APPLY_OR_REBUILD = "apply or rebuild"
     RESTART = "restart"
 
 
@@ -28,6 +33,7 @@ ACTIONS: Mapping[str, Action] = {
     "weights.stride": Action.REBUILD,
     "weights.python": Action.REBUILD,
     **{f"engine.{name}": Action.REBUILD for name in EngineSettings.model_fields},
+    **{f"engine.{name}": Action.APPLY_OR_REBUILD for name in ("nms_iou", "max_det", "nms_top_k")},
     **{f"calibration.{name}": Action.REBUILD for name in CalibrationSettings.model_fields},
     "detect.confidence": Action.APPLY,
     "detect.classes": Action.APPLY,

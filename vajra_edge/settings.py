@@ -71,7 +71,10 @@ class EngineSettings(Section):
         None, description="input side, or [height, width], in pixels; unset: what the weights were made for"
     )
     batch: Annotated[int, Field(ge=1, le=64)] = Field(1, description="largest number of frames inferred together")
-    dynamic: bool = Field(False, description="accept smaller input sizes and batches without padding")
+    dynamic: bool = Field(
+        False,
+        description="accept smaller sizes and batches without padding; img_size is the largest, for memory's sake",
+    )
     simplify: bool = Field(True, description="run onnxslim over the graph; ONNX Runtime folds fp32 graphs by itself")
     nms_iou: Ratio = Field(0.7, description="boxes of one class that overlap more than this are one object")
     max_det: Annotated[int, Field(ge=1, le=1000)] = Field(300, description="most detections in one frame")
@@ -84,6 +87,10 @@ class EngineSettings(Section):
         None, description="builder scratch memory; unset: from the memory that is free"
     )
     typing: Literal["auto", "strong", "weak"] = Field("auto", description="TensorRT network typing")
+    quantization: Literal["auto", "qdq", "calibrator"] = Field(
+        "auto",
+        description="route to INT8: Q/DQ nodes, TensorRT's own calibrator (up to 10.x), or whichever measures better",
+    )
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
     allow_lower_precision: bool = Field(
         True,

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from vajra_edge.__main__ import main
+from vajra_edge.commands import bench
+from vajra_edge.engine.spec import NmsSpec
+from vajra_edge.settings import load
 
 
 def test_the_figures_of_a_tiny_network(place, capsys):
@@ -17,6 +20,12 @@ def test_the_figures_of_a_tiny_network(place, capsys):
     assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p99"]
     assert figures["blocks"] == len(figures["ratios"]) >= 2
     assert figures["threads"] == 1
+
+
+def test_nms_outside_the_engine_is_as_the_settings_say(place):
+    settings = load(place.config, {"engine": {"nms_iou": 0.5, "max_det": 9}})
+    with bench.opened(settings) as run:
+        assert run._detector._nms == NmsSpec(iou=0.5, max_det=9)
 
 
 def test_the_table_for_a_person(place, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vajra_edge.detect.detector import Filter, HostDetector
+from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
 from vajra_edge.geometry.decode import best_class
@@ -90,12 +91,31 @@ def test_counting_changes_nothing_that_is_published_of_a_raw_output(confidence):
     raw = np.concatenate([dice.uniform(10, 50, (4, 200)), dice.uniform(0, 0.9, (2, 200))]).astype(np.float32)
     runner = FixedRunner()
     runner.rows, runner.signature = raw.tolist(), replace(SIGNATURE, layout=Layout.RAW, nms_iou=None, max_det=None)
-    detector = HostDetector(runner, max_det=20)
+    detector = HostDetector(runner, NmsSpec(max_det=20))
     found = detector.detect(frame(size=(64, 64)), Filter(confidence))
     detector.close()
     alone = best_class(raw, confidence, 0.7, 20)
     np.testing.assert_array_equal(found.confidence, alone.confidence)
     np.testing.assert_array_equal(found.class_id, alone.class_id)
+
+
+def test_nms_of_a_raw_output_changes_between_two_frames():
+    runner = FixedRunner()
+    anchors = [(20, 20, 20, 20, 0.9, 0), (22, 20, 20, 20, 0.8, 0), (50, 50, 9, 9, 0.7, 0)]
+    runner.rows = np.array(anchors, np.float32).T.tolist()
+    runner.signature = replace(SIGNATURE, layout=Layout.RAW, nms_iou=None, max_det=None)
+    detector = HostDetector(runner, NmsSpec(iou=0.9))
+    counts = [len(detector.detect(frame(size=(64, 64))))]
+    for nms in (NmsSpec(iou=0.5), NmsSpec(iou=0.5, max_det=1), NmsSpec(iou=0.9, top_k=2), NmsSpec(iou=0.9)):
+        detector.set_nms(nms)
+        counts.append(len(detector.detect(frame(size=(64, 64)))))
+    detector.close()
+    assert counts == [3, 2, 1, 2, 3]
+
+
+def test_nms_that_is_baked_in_stays(detector):
+    detector.set_nms(NmsSpec(max_det=1))
+    assert len(detector.detect(frame())) == 2
 
 
 def test_the_second_batch_is_prepared_while_the_first_is_inferred(detector, runner):

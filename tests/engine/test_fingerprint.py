@@ -33,6 +33,7 @@ def test_every_field_of_the_spec_changes_the_digest(wanted: BuildRequest):
         "resolution_hw": (320, 640),
         "batch": 2,
         "dynamic": True,
+        "largest_hw": (1280, 1280),
         "nms": NmsSpec(iou=0.5),
         "simplify": False,
         "opset": 17,
@@ -41,7 +42,8 @@ def test_every_field_of_the_spec_changes_the_digest(wanted: BuildRequest):
         "optimization_level": 1,
         "allow_lower_precision": False,
     }
-    assert set(other) == {field.name for field in fields(EngineSpec)}, "a new field must be decided on here"
+    for_int8 = {"quantization"}
+    assert {*other, *for_int8} == {field.name for field in fields(EngineSpec)}, "a new field must be decided on here"
     digests = {
         Fingerprint.of(replace(wanted, spec=replace(wanted.spec, **{name: value})), TENSORRT).digest
         for name, value in other.items()
@@ -76,6 +78,13 @@ def test_calibration_counts_for_int8_alone(wanted: BuildRequest):
     prints = [Fingerprint.of(each, TENSORRT) for each in (int8, replace(int8, calibration=entropy), frozen)]
     assert len({each.digest for each in prints}) == 3
     assert prints[0].explain(prints[2]) == ("calibration images not frozen -> cdcdcdcdcdcd", "weights same")
+
+
+def test_the_route_to_int8_counts_for_int8_alone(wanted: BuildRequest):
+    for precision, counts in ((Precision.INT8, True), (Precision.FP16, False), (Precision.FP32, False)):
+        specs = [replace(wanted.spec, precision=precision, quantization=route) for route in ("auto", "qdq")]
+        digests = {Fingerprint.of(replace(wanted, spec=spec), TENSORRT).digest for spec in specs}
+        assert (len(digests) == 2) is counts
 
 
 def test_texts_that_would_run_together_differ(wanted: BuildRequest):

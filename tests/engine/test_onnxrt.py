@@ -65,6 +65,15 @@ def test_the_plan_is_an_optimised_graph_that_any_cpu_of_this_kind_can_open():
     assert made.notes["nodes"]
 
 
+def test_tensorrts_calibrator_is_refused_for_int8_with_what_to_set():
+    asked = EngineSpec(precision=Precision.INT8, quantization="calibrator")
+    assert str(onnxrt.OnnxRuntime().check(asked)).endswith("; set [engine] quantization = qdq, or backend = tensorrt")
+    assert onnxrt.OnnxRuntime().check(replace(asked, quantization="qdq")) is None
+    assert onnxrt.OnnxRuntime().check(replace(asked, precision=Precision.FP32)) is None, (
+        "a quick plan of TensorRT's wish"
+    )
+
+
 def test_an_output_outlives_any_number_of_later_calls():
     running = runner(tiny.network())
     first = running.infer(tiny.blob(tiny.scene(seed=1).image))
@@ -126,7 +135,9 @@ def test_smaller_sizes_run_where_the_network_allows_them():
     running = runner(dynamic_sizes())
     assert running.infer(np.zeros((1, 3, 64, 96), np.float32)).shape == (1, 6, 64 * 96)
     assert running.infer(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 6, 32 * 64)
-    for shape in ((1, 3, 48, 96), (1, 3, 96, 96)):
+    running.signature = replace(running.signature, largest_hw=(128, 96))
+    assert running.infer(np.zeros((1, 3, 128, 96), np.float32)).shape == (1, 6, 128 * 96)
+    for shape in ((1, 3, 48, 96), (1, 3, 160, 96)):
         with pytest.raises(InferenceError):
             running.infer(np.zeros(shape, np.float32))
 

@@ -43,6 +43,11 @@ def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyP
     assert (made.class_names, made.stride, made.threads, made.timeout_s) == (("a", "b"), 32, 3, 60.0)
 
 
+def test_the_route_to_int8_is_handed_on():
+    asked = settings(precision="int8", quantization="calibrator")
+    assert BuildRequest.of(asked, "0" * 64, "tensorrt").spec.quantization == "calibrator"
+
+
 @pytest.mark.parametrize("size", [None, 320, (256, 320)])
 def test_an_input_size_is_a_side_or_a_pair_or_that_of_the_weights(size: object):
     expected = {None: None, 320: (320, 320), (256, 320): (256, 320)}[size]
@@ -55,6 +60,16 @@ def test_auto_means_fp16_on_tensorrts_gpu_and_fp32_on_a_cpu(monkeypatch: pytest.
     on_cpu = BuildRequest.of(settings(), "0" * 64, "onnxruntime").spec
     assert (on_gpu.target, on_gpu.precision) == (Target("gpu", 0), Precision.FP16)
     assert (on_cpu.target, on_cpu.precision) == (Target("cpu"), Precision.FP32)
+
+
+@pytest.mark.parametrize("target", ["gpu:0", "dla:0"])
+def test_tensorrts_plans_leave_nms_to_the_host_so_that_its_figures_ask_for_no_other_plan(target: str):
+    asked = [settings(target=target), settings(target=target, nms_iou=0.5, max_det=9, nms_top_k=30)]
+    first, second = (BuildRequest.of(one, "0" * 64, "tensorrt") for one in asked)
+    assert first.spec.nms is None
+    assert first == second
+    inside = [BuildRequest.of(settings(nms_iou=iou), "0" * 64, "onnxruntime").spec.nms for iou in (0.7, 0.5)]
+    assert inside == [NmsSpec(), NmsSpec(iou=0.5)]
 
 
 def test_a_dla_core_means_fp16_unless_the_operator_decides():

@@ -13,13 +13,15 @@ from engine.trt_listing import LISTINGS
 from engine.trt_simulation import Simulation, install, quantized, weights_are_half
 from onnx import TensorProto, helper
 
-from vajra_edge.engine import trt_library, trt_progress
+from vajra_edge.engine import trt_library, trt_memory, trt_progress
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
+from vajra_edge.engine.trt_memory import Memory
 from vajra_edge.errors import BackendUnavailable, BuildCancelled, BuildError, GraphError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph import nms
+from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
 
 GPU = Target("gpu")
@@ -55,6 +57,14 @@ def test_a_plan_is_built_by_every_release_in_every_precision(
     assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and precision is not Precision.FP32)
     assert simulation.set_to("cleared") == ["TF32"]
     assert made.notes["shapes"] == {"min": [1, 3, 64, 64], "opt": [4, 3, 64, 64], "max": [4, 3, 64, 64]}
+
+
+def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Simulation("10.3.0"))
+    spec = EngineSpec(target=GPU, nms=None, batch=4, dynamic=True, largest_hw=(512, 320))
+    graph, signature = assemble(tiny.network(batch=None, open_size=True), spec)
+    made = TensorRT().build(graph, signature, spec, lambda _: None)
+    assert made.notes["shapes"] == {"min": [1, 3, 32, 32], "opt": [4, 3, 256, 256], "max": [4, 3, 512, 320]}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +148,20 @@ def test_a_workspace_larger_than_the_device_never_reaches_the_library(monkeypatc
     with pytest.raises(UnsupportedSpec, match=r"workspace of 4\.50 GiB is more than this device's 4\.00 GiB"):
         built(network(), EngineSpec(target=GPU, workspace_gib=4.5))
     assert simulation.set_to("WORKSPACE") == []
+
+
+def test_a_workspace_that_is_not_free_is_lowered_reported_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", memory_failures=1)
+    install(monkeypatch, simulation)
+    monkeypatch.setattr(trt_memory, "look", lambda gpu: Memory(8 << 30, 3 << 30))
+    seen: list[Progress] = []
+    made = built(network(), EngineSpec(target=GPU, workspace_gib=6.0), seen)
+    said = "workspace 6.0 GiB lowered to 3.0 GiB, which is free"
+    assert simulation.set_to("WORKSPACE") == [3072 * MIB, 1536 * MIB]
+    assert said in [step.message for step in seen]
+    first, *rungs = made.notes["attempts"]  # type: ignore[misc]
+    assert first == said
+    assert [rung.split(",")[0] for rung in rungs] == ["workspace 3072 MiB", "workspace 1536 MiB"]
 
 
 @pytest.mark.parametrize(("version", "tactics"), [("10.3.0", []), ("10.13.3", [None, None, None, 8])])

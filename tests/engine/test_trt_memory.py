@@ -25,12 +25,19 @@ def test_without_a_setting_memory_is_taken_from_what_is_free(
 
 
 def test_a_workspace_is_compared_with_the_device() -> None:
-    memory = Memory(8 * GIB, 4 * GIB)
-    assert trt_memory.limits(memory, 8.0, 3).workspace_bytes == 8 * GIB
-    with pytest.raises(
-        UnsupportedSpec, match=r"8\.01 GiB is more than this device's 8\.00 GiB; lower engine.workspace_gib"
-    ):
+    memory = Memory(8 * GIB, 8 * GIB)
+    assert trt_memory.limits(memory, 8.0, 3) == Limits(8 * GIB, 3 * GIB, 3)
+    said = r"8\.01 GiB is more than this device's 8\.00 GiB \(TensorRT's UNSUPPORTED_STATE\); lower engine"
+    with pytest.raises(UnsupportedSpec, match=said):
         trt_memory.limits(memory, 8.01, 3)
+
+
+def test_a_workspace_that_is_not_free_is_lowered_to_what_is_and_said() -> None:
+    found = trt_memory.limits(Memory(8 * GIB, int(3.125 * GIB)), 6.0, 3)
+    assert found.workspace_bytes == int(3.125 * GIB)
+    assert found.lowered == "workspace 6.0 GiB lowered to 3.1 GiB, which is free"
+    rungs = list(trt_memory.ladder(found))
+    assert max(rung.workspace_bytes for rung in rungs) == found.workspace_bytes
 
 
 @given(st.integers(1, 64 * GIB), st.integers(0, 5))

@@ -109,6 +109,23 @@ def test_smaller_images_run_where_sizes_are_dynamic(monkeypatch: pytest.MonkeyPa
     runner.close()
 
 
+def test_sizes_up_to_the_largest_run_and_the_plan_is_warm_at_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0")
+    gpu = install(monkeypatch, simulation)
+    runner = opened(simulation, replace(SIGNATURE, dynamic_size=True, largest_hw=(96, 128)), pooled())
+    assert simulation.set_to("input_shape") == [(4, 3, 96, 128), (4, 3, 64, 64)]
+    held = dict(gpu.held)
+    images = np.random.default_rng(0).random((4, 3, 96, 128), np.float32)
+    expected = images.reshape(4, 3, 3, 32, 4, 32).mean((3, 5)).reshape(4, 3, 12)
+    np.testing.assert_allclose(runner.infer(images), np.concatenate([expected, expected], 1), rtol=1e-5)
+    assert runner.infer(np.zeros((1, 3, 32, 128), np.float32)).shape == (1, 6, 4)
+    assert gpu.held == held, "memory is taken once"
+    with pytest.raises(InferenceError, match="128x128 pixels, the engine takes 96x128 or less by 32"):
+        runner.infer(np.zeros((1, 3, 128, 128), np.float32))
+    runner.close()
+    assert gpu.held == {}
+
+
 @pytest.mark.parametrize(
     ("shape", "dynamic", "reason"),
     [

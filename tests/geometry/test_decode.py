@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from vajra_edge.detections import Detections
+from vajra_edge.geometry import boxes
 from vajra_edge.geometry.decode import best_class, multi_label, rows_of_detections
 from vajra_edge.geometry.letterbox import Placement
 
@@ -16,6 +21,34 @@ def test_best_class_takes_one_class_an_anchor_and_suppresses_within_it():
     assert found.class_id.tolist() == [0, 1]
     np.testing.assert_allclose(found.confidence, [0.9, 0.7])
     np.testing.assert_allclose(found.xyxy[0], [40, 40, 60, 60])
+
+
+def plain(output, confidence, iou_above, max_det):
+    """``best_class`` as it is written in upstream: every anchor's class first, then the threshold."""
+    best, class_id = output[4:].max(axis=0), output[4:].argmax(axis=0).astype(np.int32)
+    kept = best > confidence
+    xyxy = boxes.cxcywh_to_xyxy(output[:4, kept].T)
+    rows = boxes.nms(xyxy, best[kept], class_id[kept], iou_above, max_det)
+    return Detections(xyxy[rows], best[kept][rows], class_id[kept][rows])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(0, 60), st.sampled_from([0.0, 0.25, 0.5, 0.99]))
+def test_choosing_classes_of_survivors_alone_changes_nothing(seed, classes, anchors, confidence):
+    dice = np.random.default_rng(seed)
+    scores = dice.integers(0, 9, (classes, anchors)) / 8  # ties, and scores at the threshold
+    output = np.concatenate([dice.uniform(10, 50, (4, anchors)), scores]).astype(np.float32)
+    for found in (best_class(output, confidence, 0.5, 20), best_class(output, confidence, 0.5, 20, anchors or 1)):
+        expected = plain(output, confidence, 0.5, 20)
+        np.testing.assert_array_equal(found.xyxy, expected.xyxy)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+        np.testing.assert_array_equal(found.class_id, expected.class_id)
+
+
+def test_only_the_best_candidates_enter_nms():
+    apart = [(100 * k, 50, 20, 20, score, 0.1) for k, score in enumerate((0.5, 0.9, 0.7, 0.8))]
+    assert best_class(raw(*apart), 0.25, 0.5, 300, 2).confidence.tolist() == pytest.approx([0.9, 0.8])
+    rival = (101, 50, 20, 20, 0.85, 0.1)  # it takes a candidate's place and then gives way
+    assert best_class(raw(*apart, rival), 0.25, 0.5, 300, 2).confidence.tolist() == pytest.approx([0.9])
 
 
 def test_multi_label_keeps_both_classes_of_one_anchor():

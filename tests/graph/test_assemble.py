@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -49,6 +51,21 @@ def test_a_dynamic_batch_takes_what_is_asked_for():
     assert (made.batch, made.dynamic_batch) == (3, True)
     blobs = np.concatenate([tiny.blob(tiny.scene(seed=seed).image) for seed in range(3)])
     assert onnxrt.reference(graph, made).infer(blobs).shape == (3, 20, 6)
+
+
+def unit_of(graph: bytes) -> float:
+    tensors = onnx.load_from_string(graph).graph.initializer
+    return next(float(onnx.numpy_helper.to_array(one)) for one in tensors if one.name == "/nms/unit")
+
+
+def test_nms_counts_areas_in_a_unit_for_the_largest_size_that_may_come():
+    network = tiny.network(batch=None, open_size=True)
+    asked = EngineSpec(nms=SMALL, resolution_hw=(128, 128), dynamic=True, simplify=False)
+    graph, made = assemble(network, asked)
+    large, larger = assemble(network, replace(asked, largest_hw=(512, 512)))
+    assert (made.most_hw, larger.most_hw) == ((128, 128), (512, 512))
+    assert unit_of(graph) == 4 * unit_of(large)
+    assert assemble(tiny.network(), EngineSpec(nms=SMALL, largest_hw=(512, 512)))[1].largest_hw is None, "it is fixed"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import onnx
 import pytest
+import tiny
 from onnx import TensorProto, helper
 
 from vajra_edge.engine.spec import NmsSpec
@@ -15,6 +17,16 @@ from vajra_edge.graph.nms import add_nms
 from vajra_edge.graph.signature import Layout, Signature, read
 
 NAMES = {"names": '["person", "car"]'}
+
+
+def test_a_manifest_from_before_the_largest_size_still_loads():
+    now = read(tiny.network())
+    plain = now.to_json()
+    assert plain.pop("largest_hw") is None
+    assert Signature.from_json(plain) == now
+    assert (now.most_hw, replace(now, largest_hw=(512, 320)).most_hw) == ((256, 256), (512, 320))
+    wide = replace(now, dynamic_size=True, largest_hw=(512, 320))
+    assert Signature.from_json(json.loads(json.dumps(wide.to_json()))) == wide
 
 
 def test_a_static_raw_network_is_recognised(reshaping_network):

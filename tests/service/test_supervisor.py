@@ -14,6 +14,7 @@ from station import Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
+from vajra_edge.engine import request
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
@@ -302,6 +303,40 @@ def test_thresholds_and_class_filters_apply_without_a_rebuild(rebooted):
     rebooted.write()
     ears.until(lambda _, content: len(content["detections"]) > 3)
     assert jobs(rebooted) == 1
+    ears.close()
+
+
+def most_detections(content):
+    return len(content["detections"])
+
+
+def test_nms_outside_the_engine_changes_in_place(station, monkeypatch):
+    spec_of = request._spec
+    monkeypatch.setattr(request, "_spec", lambda *asked: replace(spec_of(*asked), nms=None))  # as TensorRT's
+    ears = station.listen("camera/gate/detections")
+    station.write(engine={"max_det": 4})
+    station.start()
+    old = station.serving()
+    assert ears.until(lambda _, content: content["detections"])["detections"]
+    assert most_detections(ears.detections(4)) == 4, "as the settings said at the start"
+    station.write(engine={"max_det": 2, "nms_iou": 0.5})
+    ears.until(lambda _, content: most_detections(content) == 2)
+    station.write(engine={"nms_top_k": 1})
+    ears.until(lambda _, content: most_detections(content) == 1)
+    (outlook,) = station.ask(verb="rebuild", dry_run=True)
+    assert (outlook["needed"], outlook["why"]) == (False, [])
+    assert station.serving() == old
+    assert jobs(station) == 2, "the first build and its load"
+    ears.close()
+
+
+def test_nms_inside_the_engine_is_built_anew(rebooted):
+    ears = rebooted.listen("camera/gate/detections")
+    rebooted.start()
+    old = rebooted.serving()
+    rebooted.write(engine={"max_det": 2})
+    told = ears.until(lambda _, content: content["engine"]["fingerprint"] != old[:12])
+    assert most_detections(told) == 2
     ears.close()
 
 

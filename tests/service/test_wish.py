@@ -179,9 +179,16 @@ def test_first_boot_wait_offers_no_quick_plan(accelerated, wishes, settings):
 
 
 def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, store):
-    good = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
+    good = commit(store, wishes.work_out(settings(engine={"simplify": False})))
     store.mark_good(good)
     assert wishes.work_out(settings()).fallback == Fallback(good)
+
+
+def test_other_figures_of_nms_want_the_plan_that_serves_where_nms_is_outside_it(accelerated, wishes, settings, store):
+    good = commit(store, wishes.work_out(settings()))
+    store.mark_good(good)
+    wish = wishes.work_out(settings(engine={"nms_iou": 0.5, "max_det": 50, "nms_top_k": 90}))
+    assert (wish.fingerprint.digest, wish.have, wish.why) == (good, Have.READY, ())
 
 
 @pytest.mark.parametrize(
@@ -243,8 +250,8 @@ def test_a_good_plan_whose_library_does_not_load_yet_is_offered_for_its_load_tel
 
 
 def test_what_did_not_load_is_not_offered_once_more(accelerated, wishes, settings, store):
-    first = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
-    second = commit(store, wishes.work_out(settings(engine={"max_det": 60})))
+    first = commit(store, wishes.work_out(settings(engine={"optimization_level": 1})))
+    second = commit(store, wishes.work_out(settings(engine={"optimization_level": 2})))
     for plan in (first, second):
         store.mark_good(plan)
     failed = [second]

@@ -180,7 +180,7 @@ def export(
         bool, typer.Option("--int8/--no-int8", help="8-bit integers, calibrated on the val images of data")
     ] = False,
     dynamic: Annotated[
-        bool, typer.Option("--dynamic/--no-dynamic", help="take smaller images and batches too")
+        bool, typer.Option("--dynamic/--no-dynamic", help="take other sizes, and smaller batches, too")
     ] = False,
     simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="run onnxslim over the graph")] = True,
     workspace: Annotated[
@@ -194,6 +194,12 @@ def export(
     ] = "coco8.yaml",
     fraction: Annotated[float, typer.Option("--fraction", help="share of data that is used, above 0 up to 1")] = 1.0,
     device: Device = None,
+    quantization: Annotated[
+        str, typer.Option("--quantization", help="route to int8: qdq, calibrator (TensorRT up to 10.x) or auto")
+    ] = "auto",
+    max_img_size: Annotated[
+        str | None, typer.Option("--max_img_size", help="largest size of a dynamic export; unset: twice img_size")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Build a TensorRT engine, or write ONNX, beside the weights; options may be typed as key=value."""
@@ -202,7 +208,8 @@ def export(
 
     size = words.sides(img_size)
     numbers = (workspace, nms, batch, data, fraction, device)
-    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers)
+    most = None if max_img_size is None else words.sides(max_img_size, "max_img_size")
+    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers, quantization, most)
     raise typer.Exit(verb.export(Path(model), arguments, as_json=json_))
 
 

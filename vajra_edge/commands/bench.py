@@ -28,6 +28,7 @@ from vajra_edge.demo.packaged import broker_settings, overrides
 from vajra_edge.detect.detector import HostDetector
 from vajra_edge.detections import Detections
 from vajra_edge.engine.backend import Runner
+from vajra_edge.engine.request import nms_of
 from vajra_edge.errors import VajraError
 from vajra_edge.frames import Frame
 from vajra_edge.pipeline import Pipeline, PipelineCounters
@@ -87,7 +88,7 @@ def opened(settings: Settings) -> Iterator[Run]:
     """The parts around the plan of ``settings``, built if it is not there."""
     backend, plan = ready_plan(settings)
     runner = runner_of(backend, plan)
-    detector = HostDetector(runner)
+    detector = HostDetector(runner, nms_of(settings.engine))
     tag = EngineTag(
         plan.fingerprint, plan.manifest.precision.value, str(plan.manifest.target), runner.signature.class_names
     )

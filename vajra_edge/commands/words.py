@@ -87,16 +87,16 @@ def plain(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
     return made
 
 
-def sides(text: str) -> int | tuple[int, int]:
-    """``640``, or ``320,256`` as height and width.
+def sides(text: str, name: str = "img_size") -> int | tuple[int, int]:
+    """``640``, or ``320,256`` as height and width, given under ``name``.
 
     Raises:
         UsageError: neither.
     """
     parts = items(text)
     if len(parts) not in {1, 2} or not all(part.isdigit() for part in parts):
-        remedy = "write img_size=640, or img_size=320,256 (height,width)"
-        raise UsageError(f"img_size={text} is not a size", remedy=remedy)
+        remedy = f"write {name}=640, or {name}=320,256 (height,width)"
+        raise UsageError(f"{name}={text} is not a size", remedy=remedy)
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 

@@ -129,13 +129,12 @@ def _hash(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def _wanted(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
-    size = spec.resolution_hw
     return (
         ("precision", spec.precision.value),
         ("target", str(spec.target)),
-        ("input size", f"{size[0]}x{size[1]}" if size else "of the weights"),
+        ("input size", _size(spec.resolution_hw) if spec.resolution_hw else "of the weights"),
         ("batch", str(spec.batch)),
-        ("dynamic sizes", _yes(spec.dynamic)),
+        ("dynamic sizes", f"up to {_size(spec.largest_hw)}" if spec.largest_hw else _yes(spec.dynamic)),
         ("NMS", _nms(spec.nms)),
         ("simplify", _yes(spec.simplify)),
         ("opset", str(spec.opset or "of the backend")),
@@ -147,7 +146,7 @@ def _wanted(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
 
 
 def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
-    """Algorithm and images, for INT8 only; a set still being collected changes nothing until it is frozen."""
+    """Route, algorithm and images, for INT8 only; a set still being collected changes nothing until it is frozen."""
     if request.spec.precision is not Precision.INT8:
         return ()
     calibration = request.calibration
@@ -155,6 +154,7 @@ def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
         ("calibration", calibration.algorithm),
         ("calibration images", request.calibration_digest or "not frozen"),
         ("calibration reuse", _yes(calibration.reuse)),
+        ("quantization", request.spec.quantization),
     )
 
 
@@ -166,6 +166,10 @@ def _libraries(request: BuildRequest) -> tuple[str, ...]:
 
 def _nms(nms: NmsSpec | None) -> str:
     return "none" if nms is None else f"iou {nms.iou:g}, max_det {nms.max_det}, top_k {nms.top_k}"
+
+
+def _size(hw: tuple[int, int]) -> str:
+    return f"{hw[0]}x{hw[1]}"
 
 
 def _yes(value: bool) -> str:

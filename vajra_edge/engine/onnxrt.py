@@ -57,6 +57,8 @@ class OnnxRuntime:
         """Why ONNX Runtime cannot build or run ``spec`` here; None if it can."""
         if spec.target.kind == "dla":
             return f"ONNX Runtime cannot use {spec.target}; set [engine] backend = tensorrt, or target = cpu"
+        if (reason := calibrator_missing(spec)) is not None:
+            return reason
         on_gpu = spec.target.kind == "gpu"
         if not on_gpu and spec.precision is Precision.FP16:
             # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
@@ -128,6 +130,13 @@ class OnnxRuntime:
         return _runner(plan, signature, spec.target, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
 
 
+def calibrator_missing(spec: EngineSpec) -> str | None:
+    """Why the asked route to INT8 is TensorRT's alone; None if it is not, or INT8 is not asked for."""
+    if spec.precision is Precision.INT8 and spec.quantization == "calibrator":
+        return "only TensorRT has a calibrator of its own; set [engine] quantization = qdq, or backend = tensorrt"
+    return None
+
+
 def reference(onnx_bytes: bytes, signature: Signature, *, threads: int | None = None) -> OnnxRunner:
     """What the gate compares with: the graph as it was exported, node by node on the CPU, nothing fused.
 
@@ -179,10 +188,11 @@ class OnnxRunner:
         Raises:
             InferenceError: too many or none, or another shape or type than the signature's.
         """
-        height, width = self.signature.resolution_hw
+        dynamic = self.signature.dynamic_size
+        height, width = self.signature.most_hw if dynamic else self.signature.resolution_hw
         rank, channels = 4, 3
         right = batch.dtype == np.float32 and batch.ndim == rank and batch.shape[1] == channels
-        if right and self.signature.dynamic_size:
+        if right and dynamic:
             stride = self.signature.stride
             right = all(
                 0 < side <= most and side % stride == 0

@@ -115,6 +115,11 @@ class BuildRequest:
             ) from error
 
 
+def nms_of(engine: EngineSettings) -> NmsSpec:
+    """What the settings ask of NMS, wherever it runs."""
+    return NmsSpec(engine.nms_iou, engine.max_det, engine.nms_top_k)
+
+
 def weights_digest(path: Path) -> str:
     """SHA-256 of the weights file as lower-case hex, read in pieces.
 
@@ -149,12 +154,13 @@ def _spec(engine: EngineSettings, backend: str) -> EngineSpec:
         resolution_hw=(size, size) if isinstance(size, int) else size,
         batch=engine.batch,
         dynamic=engine.dynamic,
-        nms=NmsSpec(engine.nms_iou, engine.max_det, engine.nms_top_k),
+        nms=nms_of(engine) if backend == "onnxruntime" else None,  # see HostDetector
         simplify=engine.simplify,
         opset=engine.opset,
         workspace_gib=engine.workspace_gib,
         typing=engine.typing,
         optimization_level=engine.optimization_level,
+        quantization=engine.quantization,
         allow_lower_precision=engine.allow_lower_precision,
     )
 

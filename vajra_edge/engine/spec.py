@@ -54,11 +54,11 @@ QUANTIZATIONS = ("auto", "qdq", "calibrator")
 
 @dataclass(frozen=True)
 class NmsSpec:
-    """In-graph non-maximum suppression; baked in, hence part of the fingerprint.
+    """Non-maximum suppression; in the graph it is baked in, hence part of the fingerprint.
 
     Attributes:
         iou: boxes of one class that overlap more than this are one object.
-        max_det: rows of the output.
+        max_det: most boxes of an image; in the graph the rows of the output.
         top_k: candidates by best class score that enter it.
     """
 
@@ -76,7 +76,7 @@ class EngineSpec:
         precision: what is asked for; the manifest says what was achieved.
         resolution_hw: input height and width in pixels, multiples of the stride; None: what the weights were made for.
         batch: the largest number of images in one call.
-        dynamic: batch and size may be smaller at run time.
+        dynamic: batch and size may be others at run time.
         nms: in-graph NMS, or None for the upstream ``output0`` layout.
         simplify: run onnxslim.
         opset: ONNX opset of our own export; None: the backend's choice.
@@ -85,6 +85,7 @@ class EngineSpec:
         optimization_level: TensorRT builder effort, 0 to 5.
         quantization: route to INT8, one of ``QUANTIZATIONS``.
         allow_lower_precision: the gate may fall to a higher-fidelity precision instead of failing.
+        largest_hw: most pixels of dynamic sizes; None: ``resolution_hw``, which stays the optimum.
     """
 
     target: Target = Target("cpu")
@@ -100,6 +101,7 @@ class EngineSpec:
     optimization_level: int = 3
     quantization: str = "auto"
     allow_lower_precision: bool = True
+    largest_hw: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``; kept in requests and manifests."""
@@ -112,11 +114,12 @@ class EngineSpec:
         Raises:
             KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing, unknown or of another type.
         """
-        size, nms = fields["resolution_hw"], fields["nms"]
+        size, largest, nms = fields["resolution_hw"], fields.get("largest_hw"), fields["nms"]
         known = {
             "target": Target.parse(fields["target"]),
             "precision": Precision(fields["precision"]),
             "resolution_hw": None if size is None else (int(size[0]), int(size[1])),
+            "largest_hw": None if largest is None else (int(largest[0]), int(largest[1])),
             "nms": None if nms is None else NmsSpec(**nms),
         }
         return cls(**{**fields, **known})

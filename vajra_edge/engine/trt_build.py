@@ -55,7 +55,9 @@ def build(job: Job, first: Limits) -> Built:
         UnsupportedSpec: this device cannot do it.
         BuildError, BuildCancelled, OutOfMemory: the builder failed; OutOfMemory only after the last rung.
     """
-    attempts: list[str] = []
+    attempts = [first.lowered] if first.lowered else []
+    if first.lowered:
+        job.report(Progress("build", None, first.lowered))
     failures: list[OutOfMemory] = []
     for limits in trt_memory.ladder(first):
         attempts.append(str(limits))

@@ -39,12 +39,14 @@ class Limits:
         tactic_bytes: memory that trying out one tactic may take.
         optimization_level: builder effort, 0 to 5.
         max_tactics: tactics tried for a layer, or None for all.
+        lowered: what was asked for and is not free, in words; empty where everything is granted.
     """
 
     workspace_bytes: int
     tactic_bytes: int
     optimization_level: int
     max_tactics: int | None = None
+    lowered: str = ""
 
     def __str__(self) -> str:
         tactics = "all tactics" if self.max_tactics is None else f"{self.max_tactics} tactics a layer"
@@ -78,11 +80,12 @@ def look(gpu: int) -> Memory:
 
 
 def limits(memory: Memory, workspace_gib: float | None, optimization_level: int) -> Limits:
-    """The first attempt's limits.
+    """The first attempt's limits; a workspace that the device has and is not free now is lowered to what is.
 
     Raises:
         UnsupportedSpec: the workspace is larger than the device; TensorRT itself would only say UNSUPPORTED_STATE.
     """
+    lowered = ""
     tactic = _share(memory.free_bytes, TACTIC_SHARE, TACTIC_LEAST, TACTIC_MOST)
     if workspace_gib is None:
         workspace = _share(memory.free_bytes, AUTO_WORKSPACE_SHARE, AUTO_WORKSPACE_LEAST, AUTO_WORKSPACE_MOST)
@@ -90,12 +93,17 @@ def limits(memory: Memory, workspace_gib: float | None, optimization_level: int)
         workspace = int(workspace_gib * GIB)
     if workspace > memory.total_bytes:
         raise UnsupportedSpec(
-            f"a workspace of {workspace / GIB:.2f} GiB is more than this device's {memory.total_bytes / GIB:.2f} GiB",
+            f"a workspace of {workspace / GIB:.2f} GiB is more than this device's {memory.total_bytes / GIB:.2f} GiB "
+            "(TensorRT's UNSUPPORTED_STATE)",
             remedy="lower engine.workspace_gib, or leave it unset",
             workspace_bytes=workspace,
             total_bytes=memory.total_bytes,
         )
-    return Limits(workspace, tactic, optimization_level)
+    if workspace_gib is not None and workspace > memory.free_bytes:
+        free_gib = memory.free_bytes / GIB
+        lowered = f"workspace {workspace_gib:.1f} GiB lowered to {free_gib:.1f} GiB, which is free"
+        workspace = memory.free_bytes
+    return Limits(workspace, tactic, optimization_level, lowered=lowered)
 
 
 def ladder(first: Limits) -> Iterator[Limits]:

@@ -134,7 +134,7 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
 
 
 def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str, object]:
-    """Say which shapes a dynamic network must take: from one image and one stride up, best at the requested size.
+    """Say which shapes a dynamic network must take: from one image and one stride up to the largest, best as requested.
 
     Returns:
         The shapes (N, 3, H, W) by ``min``, ``opt`` and ``max``; empty for a static network.
@@ -147,9 +147,10 @@ def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str,
     fixed = tuple(int(side) for side in tensor.shape)
     if -1 not in fixed:
         return {}
-    most = (signature.batch, 3, *signature.resolution_hw)
     least = (1, 3, signature.stride, signature.stride)
-    shapes = {"min": _fill(fixed, least), "opt": _fill(fixed, most), "max": _fill(fixed, most)}
+    best = (signature.batch, 3, *signature.resolution_hw)
+    most = (signature.batch, 3, *signature.most_hw)
+    shapes = {"min": _fill(fixed, least), "opt": _fill(fixed, best), "max": _fill(fixed, most)}
     profile = net.builder.create_optimization_profile()
     profile.set_shape(signature.input_name, shapes["min"], shapes["opt"], shapes["max"])
     if config.add_optimization_profile(profile) < 0:

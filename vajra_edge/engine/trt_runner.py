@@ -103,9 +103,10 @@ class TrtRunner:
                 f"{self.signature.input_name} and {self.signature.output_name}",
                 remedy=REBUILD,
             )
-        most = (self.signature.batch, 3, *self.signature.resolution_hw)
         # A plan may be more fixed than its graph: builds for a DLA are.
         self._open = [int(side) == -1 for side in engine.get_tensor_shape(self.signature.input_name)]
+        self._most_hw = self.signature.most_hw if self._open[2] else self.signature.resolution_hw
+        most = (self.signature.batch, 3, *self._most_hw)
         self._set_shape(most)
         self._require_layout()
         self._stream = self._held.enter_context(cuda.Stream())
@@ -148,11 +149,10 @@ class TrtRunner:
                 remedy="send fewer at once, or raise engine.batch and rebuild",
                 count=count,
             )
-        most_h, most_w = signature.resolution_hw
-        smaller = (
-            height <= most_h and width <= most_w and not height % signature.stride and not width % signature.stride
-        )
-        if (height, width) != (most_h, most_w) and not (self._open[2] and smaller and height and width):
+        most_h, most_w = self._most_hw
+        fits = 0 < height <= most_h and 0 < width <= most_w
+        whole = not height % signature.stride and not width % signature.stride
+        if (height, width) != signature.resolution_hw and not (self._open[2] and fits and whole):
             allowed = f"{most_h}x{most_w}" + (f" or less by {signature.stride}" if self._open[2] else "")
             raise InferenceError(f"images of {height}x{width} pixels, the engine takes {allowed}", shape=batch.shape)
         return (count if self._open[0] else signature.batch, 3, height, width)

@@ -24,7 +24,9 @@ def rows_of_detections(output: NDArray[np.float32], confidence: float) -> Detect
     return Detections(kept[:, :4].copy(), kept[:, 4].copy(), kept[:, 5].astype(np.int32))
 
 
-def best_class(output: NDArray[np.float32], confidence: float, iou_above: float, max_det: int) -> Detections:
+def best_class(
+    output: NDArray[np.float32], confidence: float, iou_above: float, max_det: int, top_k: int | None = None
+) -> Detections:
     """One image of a RAW output, the best class an anchor, as upstream's predict does.
 
     Args:
@@ -32,9 +34,12 @@ def best_class(output: NDArray[np.float32], confidence: float, iou_above: float,
         confidence: anchors whose best score is not above it go (upstream's comparison).
         iou_above: see ``boxes.nms``.
         max_det: most rows kept.
+        top_k: anchors by best score that enter NMS; None: all.
     """
-    best = output[4:].max(axis=0)
+    best = output[4:].max(axis=0)  # the one pass over every score: half of the 0.4 ms for 80 classes and 8400 anchors
     anchors = np.flatnonzero(best > confidence)
+    if top_k is not None and len(anchors) > top_k:
+        anchors = anchors[np.argsort(-best[anchors], kind="stable")[:top_k]]
     class_id = output[4:, anchors].argmax(axis=0).astype(np.int32)
     return _suppress(output, anchors, best[anchors], class_id, iou_above, max_det)
 

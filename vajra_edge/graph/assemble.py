@@ -33,12 +33,12 @@ def assemble(
     _require_size(found, spec)
     graph = _annotated(onnx_bytes, found)
     if spec.nms is not None and found.layout is Layout.RAW:
-        graph = nms.add_nms(graph, spec.nms)
+        graph = nms.add_nms(graph, spec.nms, spec.largest_hw or found.resolution_hw)
     if spec.simplify:
         graph = simplify(graph)
     made = signature.read(graph, resolution_hw=found.resolution_hw)
     _require_nms(made, spec)
-    return graph, replace(made, batch=spec.batch)
+    return graph, replace(made, batch=spec.batch, largest_hw=spec.largest_hw if made.dynamic_size else None)
 
 
 def _annotated(onnx_bytes: bytes, found: Signature) -> bytes:
@@ -68,8 +68,14 @@ def _require_size(found: Signature, spec: EngineSpec) -> None:
 def _require_nms(made: Signature, spec: EngineSpec) -> None:
     wanted = (spec.nms.iou, spec.nms.max_det, spec.nms.top_k) if spec.nms else (None, None, None)
     inside = (made.nms_iou, made.max_det, made.top_k)
-    if inside != wanted:
+    if inside == wanted:
+        return
+    without = "give a file exported without nms"
+    if spec.nms is None:
         raise GraphError(
-            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
-            remedy="give a file exported without nms, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, and it is to stay outside", remedy=without
         )
+    raise GraphError(
+        f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
+        remedy=f"{without}, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+    )

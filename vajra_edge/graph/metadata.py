@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
@@ -22,6 +22,10 @@ MAX_DEPTH = 4
 """Lists in a mapping is the deepest that any known exporter writes."""
 MAX_CLASSES = 10_000
 MAX_NAME_LENGTH = 256
+SIZES = ("img_size", "imgsz")
+"""Keys of the input size, upstream's and the one that its tools know from before; the first that is there counts."""
+LARGEST = ("max_img_size",)
+"""Key of the largest input size of a network with open sizes."""
 
 
 def fields_of(proto: onnx.ModelProto) -> dict[str, str]:
@@ -84,13 +88,13 @@ def class_names_of(fields: Mapping[str, str]) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-def resolution_hw_of(fields: Mapping[str, str]) -> tuple[int, int] | None:
-    """Height and width in pixels from ``img_size`` or ``imgsz``, one side or [height, width]. None if absent.
+def resolution_hw_of(fields: Mapping[str, str], keys: Sequence[str] = SIZES) -> tuple[int, int] | None:
+    """Height and width in pixels from the first of ``keys`` that is there, one side or [height, width]; else None.
 
     Raises:
         GraphError: neither one nor two positive integers.
     """
-    key = next((key for key in ("img_size", "imgsz") if key in fields), None)
+    key = next((key for key in keys if key in fields), None)
     if key is None:
         return None
     value = parse(key, fields[key])

@@ -52,13 +52,14 @@ _OLDEST_OPSET = 13
 _REDUCE_AXES_AS_INPUT = 18
 
 
-def add_nms(onnx_bytes: bytes, spec: NmsSpec) -> bytes:
+def add_nms(onnx_bytes: bytes, spec: NmsSpec, largest_hw: tuple[int, int] | None = None) -> bytes:
     """Replace the RAW output of a network by DETECTIONS.
 
     Args:
         onnx_bytes: a network whose output is (N, 4 + classes, anchors); N and anchors may be dynamic. Its metadata
             must hold the class names and the stride.
         spec: overlap, rows and candidates; written into the metadata, where ``signature.read`` finds them.
+        largest_hw: largest input in pixels that a network with open sizes will be given; None: what it says itself.
 
     Returns:
         The network with one output, ``detections`` (N, max_det, 6) float32: x1, y1, x2, y2 in input pixels, score,
@@ -75,7 +76,7 @@ def add_nms(onnx_bytes: bytes, spec: NmsSpec) -> bytes:
     raw = next(value for value in network.graph.output if value.name == found.output_name)
     anchors = (shape_of(raw) or (None,))[-1]
     batch = found.batch if not found.dynamic_batch else "batch"
-    unit = _unit(max(found.resolution_hw))
+    unit = _unit(max(largest_hw or found.most_hw))
     _append(network, raw.name, anchors if isinstance(anchors, int) else None, len(found.class_names), unit, spec)
     _set_output(network, (batch, spec.max_det, DETECTION_COLUMNS))
     metadata.put(network, {"nms_iou": spec.iou, "max_det": spec.max_det, "top_k": spec.top_k})

@@ -39,14 +39,15 @@ class Signature:
         output_name: the tensor that holds the result.
         layout: how the result is laid out.
         batch: largest N.
-        resolution_hw: H and W in pixels; the largest and the optimum when sizes are dynamic.
+        resolution_hw: H and W in pixels; the optimum when sizes are dynamic.
         dynamic_batch: N may be anything from 1 to ``batch``; otherwise N is exactly ``batch`` and runners pad.
-        dynamic_size: H and W may be smaller multiples of the stride.
+        dynamic_size: H and W may be other multiples of the stride, up to ``most_hw``.
         stride: largest stride of the network in pixels.
         class_names: one name a class, in the order of class ids.
         nms_iou: what is baked into a DETECTIONS graph, else None.
         max_det: likewise, rows of the output.
         top_k: likewise, candidates that enter NMS.
+        largest_hw: largest H and W of a network with dynamic sizes; None: ``resolution_hw``.
     """
 
     input_name: str
@@ -61,6 +62,12 @@ class Signature:
     nms_iou: float | None = None
     max_det: int | None = None
     top_k: int | None = None
+    largest_hw: tuple[int, int] | None = None
+
+    @property
+    def most_hw(self) -> tuple[int, int]:
+        """Largest height and width that may be asked of it, in pixels."""
+        return self.largest_hw or self.resolution_hw
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
@@ -74,7 +81,13 @@ class Signature:
             KeyError, TypeError, ValueError: a field is missing or of another type.
         """
         height, width = fields["resolution_hw"]
-        known = {**fields, "layout": Layout(fields["layout"]), "resolution_hw": (int(height), int(width))}
+        largest = fields.get("largest_hw")  # absent in older manifests
+        known = {
+            **fields,
+            "layout": Layout(fields["layout"]),
+            "resolution_hw": (int(height), int(width)),
+            "largest_hw": None if largest is None else (int(largest[0]), int(largest[1])),
+        }
         return cls(**{**known, "class_names": tuple(str(name) for name in fields["class_names"])})
 
 
@@ -111,12 +124,14 @@ def read(
         raise GraphError("the network's metadata has no stride", remedy="set [weights] stride, for VajraV1 32")
     size = _resolution_hw(image, fields, resolution_hw, known_stride)
     batch = _dimensions(image)[0]
+    dynamic_size = not all(isinstance(side, int) for side in _dimensions(image)[2:])
     return Signature(
         input_name=image.name,
         batch=batch if isinstance(batch, int) else metadata.positive_int_of(fields, "batch") or 1,
         resolution_hw=size,
         dynamic_batch=not isinstance(batch, int),
-        dynamic_size=not all(isinstance(side, int) for side in _dimensions(image)[2:]),
+        dynamic_size=dynamic_size,
+        largest_hw=metadata.resolution_hw_of(fields, metadata.LARGEST) if dynamic_size else None,
         stride=known_stride,
         class_names=tuple(names),
         **_output(network, fields, len(names)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from vajra_edge.engine.spec import Precision, Target
+from vajra_edge.engine.spec import QUANTIZATIONS, Precision, Target
 from vajra_edge.errors import VajraError
 
 ImageSize: TypeAlias = "int | tuple[int, int]"
@@ -29,6 +29,9 @@ CHECKPOINT_STRIDE_PX = 32
 
 CHECKPOINTS = (".pt", ".pth")
 SMALLEST_PX, LARGEST_PX = 32, 8192
+TIMES_LARGER = 2
+"""A dynamic export takes sides up to so many times the requested one. Upstream multiplies by ``workspace`` where that
+is more: its own example (640, workspace=4) ends at 2560, memory and build time for sizes that nobody named."""
 _DEVICE = re.compile(r"(?:(?:gpu|cuda):)?(\d+)|(cpu|dla:[01])")
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ class ExportArguments:
     data: str | Path | None = DEFAULT_DATA
     fraction: float = 1.0
     device: Device = None
+    quantization: str = "auto"
+    max_img_size: ImageSize | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -64,6 +69,41 @@ class ExportArguments:
         batch_of(self.batch)
         sides_of(self.img_size)
         target_of(self.device)
+        self._check_quantization()
+        self._check_largest()
+
+    def _check_quantization(self) -> None:
+        known = ", ".join(QUANTIZATIONS)
+        if self.quantization not in QUANTIZATIONS:
+            raise VajraError(f"quantization {self.quantization!r} is not known", remedy=f"use one of {known}")
+        if self.quantization != "auto" and not self.int8:
+            raise VajraError(f"quantization={self.quantization} is a route to INT8", remedy="pass int8=True too")
+
+    def _check_largest(self) -> None:
+        if self.max_img_size is None:
+            return
+        most, size = sides_of(self.max_img_size, "max_img_size"), sides_of(self.img_size)
+        if not self.dynamic:
+            raise VajraError("max_img_size is for dynamic sizes", remedy="pass dynamic=True, or leave max_img_size out")
+        if any(limit < side for limit, side in zip(most, size, strict=True)):
+            raise VajraError(
+                f"max_img_size {self.max_img_size!r} is smaller than img_size {self.img_size!r}",
+                remedy="make it as large or larger, or leave it out",
+            )
+
+    def largest_hw(self, size: tuple[int, int], stride: int) -> tuple[int, int] | None:
+        """Largest height and width that a dynamic export takes, in pixels; None where sizes are fixed.
+
+        Args:
+            size: height and width that are optimal.
+            stride: of the network, in pixels.
+        """
+        if not self.dynamic:
+            return None
+        if self.max_img_size is not None:
+            return resolution_hw(self.max_img_size, stride, "max_img_size")
+        height, width = (max(side, min(TIMES_LARGER * side, LARGEST_PX // stride * stride)) for side in size)
+        return height, width
 
     @property
     def precision(self) -> Precision:
@@ -109,8 +149,8 @@ def share_of(name: str, value: float) -> float:
     return float(value)
 
 
-def sides_of(img_size: ImageSize) -> tuple[int, int]:
-    """Height and width in pixels, as asked for.
+def sides_of(img_size: ImageSize, name: str = "img_size") -> tuple[int, int]:
+    """Height and width in pixels, as asked for under ``name``.
 
     Raises:
         VajraError: neither one side nor two, or one that no network takes.
@@ -121,23 +161,23 @@ def sides_of(img_size: ImageSize) -> tuple[int, int]:
         isinstance(side, int) and not isinstance(side, bool) and SMALLEST_PX <= side <= LARGEST_PX for side in sides
     ):
         raise VajraError(
-            f"img_size {img_size!r} is not a size",
+            f"{name} {img_size!r} is not a size",
             remedy=f"use one side, or height and width, of {SMALLEST_PX} to {LARGEST_PX} pixels",
         )
     return sides[0], sides[1]
 
 
-def resolution_hw(img_size: ImageSize, stride: int) -> tuple[int, int]:
+def resolution_hw(img_size: ImageSize, stride: int, name: str = "img_size") -> tuple[int, int]:
     """Height and width that the network can take: rounded up to its stride, which is said.
 
     Raises:
         VajraError: see ``sides_of``.
     """
-    height, width = sides_of(img_size)
+    height, width = sides_of(img_size, name)
     rounded = (-(-height // stride) * stride, -(-width // stride) * stride)
     if rounded != (height, width):
         _LOGGER.warning(
-            "img_size %dx%d (height x width) is not a multiple of the stride %d; %dx%d is used",
-            *(height, width, stride, *rounded),
+            "%s %dx%d (height x width) is not a multiple of the stride %d; %dx%d is used",
+            *(name, height, width, stride, *rounded),
         )
     return rounded

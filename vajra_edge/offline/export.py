@@ -142,6 +142,7 @@ def _request(weights: Path, arguments: ExportArguments, target: Target, backend:
         dynamic=arguments.dynamic,
         simplify=arguments.simplify,
         workspace_gib=arguments.workspace,
+        quantization=arguments.quantization,
         **_shape(weights, arguments),
     )
     _require_dla(spec)
@@ -156,7 +157,8 @@ def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
     """
     nms = NmsSpec() if arguments.nms else None
     if weights.suffix in CHECKPOINTS:
-        return {"resolution_hw": resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX), "nms": nms}
+        size = resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX)
+        return {"resolution_hw": size, "nms": nms, "largest_hw": arguments.largest_hw(size, CHECKPOINT_STRIDE_PX)}
     found = read_signature(weights.read_bytes(), arguments.img_size)
     size = resolution_hw(arguments.img_size, found.stride)
     if not found.dynamic_size and found.resolution_hw != size:
@@ -165,9 +167,15 @@ def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
         raise _fixed(weights, "batch", found.batch, arguments.batch)
     if arguments.dynamic and not (found.dynamic_batch or found.dynamic_size):
         raise _fixed(weights, "dynamic", False, True)
+    if arguments.max_img_size is not None and not found.dynamic_size:
+        raise GraphError(
+            f"{weights.name} is fixed to img_size={size[0]},{size[1]}: max_img_size does not apply",
+            remedy="leave max_img_size out, or export from the .pt file",
+        )
     if found.layout is Layout.DETECTIONS:
         nms = NmsSpec(found.nms_iou or 0.0, found.max_det or 0, found.top_k or 0)
-    return {"resolution_hw": size, "nms": nms}
+    largest = arguments.largest_hw(size, found.stride) if found.dynamic_size else None
+    return {"resolution_hw": size, "nms": nms, "largest_hw": largest}
 
 
 def read_signature(onnx_bytes: bytes, img_size: int | tuple[int, int] | None) -> Signature:
@@ -214,13 +222,20 @@ def _written(
     if arguments.format == "onnx":
         path = _onnx_path(weights, built.precision)
         network = proto.parse(built.plan)
-        metadata.put(network, {"args": str(arguments_kept), "precision": built.precision.value})
+        about = {"args": str(arguments_kept), "precision": built.precision.value, "batch": made.batch, **_sizes(made)}
+        metadata.put(network, about)
         with durable.reported(path.parent, "written"):
             durable.replace(path, proto.serialize(network), path.parent, mode=0o644)
         return path
     path = weights.with_suffix(".engine")
     engine_file.write(path, EngineFile(_header(request, proved, made, built_for, arguments_kept), built.plan))
     return path
+
+
+def _sizes(made: Signature) -> dict[str, list[int]]:
+    """The input size in the words of metadata, and the largest where sizes are dynamic."""
+    optimum = {key: list(made.resolution_hw) for key in metadata.SIZES}
+    return {**optimum, **{key: list(made.largest_hw) for key in metadata.LARGEST if made.largest_hw}}
 
 
 def _onnx_path(weights: Path, precision: Precision) -> Path:
@@ -242,8 +257,7 @@ def _header(
         "task": "detect",
         "stride": made.stride,
         "batch": made.batch,
-        "img_size": list(made.resolution_hw),
-        "imgsz": list(made.resolution_hw),
+        **_sizes(made),
         "names": dict(enumerate(made.class_names)),
         "args": dict(arguments_kept),
         "vajra_edge": {

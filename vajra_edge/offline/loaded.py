@@ -182,19 +182,20 @@ def _as_built(name: str, found: Signature, precision: Precision | None, argument
 
 
 def _sized(name: str, found: Signature, img_size: ImageSize | None) -> Signature:
-    """The signature with the size that was asked for.
+    """The signature with the size that was asked for, which is all that its runner makes room for.
 
     Raises:
         GraphError: it is fixed to another, or cannot be as large.
     """
     size = found.resolution_hw if img_size is None else resolution_hw(img_size, found.stride)
-    smaller = all(side <= most for side, most in zip(size, found.resolution_hw, strict=True))
-    if size == found.resolution_hw or (found.dynamic_size and smaller):
-        return replace(found, resolution_hw=size)
-    has, asked = (",".join(map(str, sides)) for sides in (found.resolution_hw, size))
+    fits = all(side <= most for side, most in zip(size, found.most_hw, strict=True))
+    if fits and (found.dynamic_size or size == found.resolution_hw):
+        return replace(found, resolution_hw=size, largest_hw=None)
+    has, asked = (",".join(map(str, sides)) for sides in (found.most_hw, size))
+    limit, argument = ("takes up to", "max_img_size") if found.dynamic_size else ("has", "img_size")
     raise GraphError(
-        f"{name} has img_size={has}, img_size={asked} is asked for",
-        remedy=f"leave img_size out, or export it with img_size={asked}",
+        f"{name} {limit} img_size={has}, img_size={asked} is asked for",
+        remedy=f"leave img_size out, or export it with {argument}={asked}",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vajra_edge.engine.backend import Built, Report, Runner
-from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.graph.signature import Signature
@@ -32,7 +32,7 @@ class OnnxFile:
 
     def check(self, spec: EngineSpec) -> str | None:
         """Why ONNX Runtime cannot run ``spec`` here; its precision is in the graph and hinders nothing."""
-        return self._runtime.check(replace(spec, precision=Precision.FP32))
+        return calibrator_missing(spec) or self._runtime.check(replace(spec, precision=Precision.FP32))
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """ONNX Runtime runs every graph that is made here."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from vajra_edge.detect.detector import SLOTS, Batch, Filter, HostDetector
 from vajra_edge.engine.backend import Runner
+from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.offline.progress import counting
 from vajra_edge.offline.saving import Saver
 from vajra_edge.offline.shots import Feed, Shot, groups, total_of
@@ -16,7 +17,7 @@ from vajra_edge.offline.thresholds import Thresholds
 from vajra_edge.results import Results
 
 _UNCAPPED = 1 << 20
-"""Boxes that NMS may keep before the class filter; the cap comes after it, as upstream has it."""
+"""Boxes that enter NMS and that it may keep before the class filter; the cap comes after it, as upstream has it."""
 
 
 def predict(
@@ -38,7 +39,7 @@ def predict(
     names = dict(enumerate(runner.signature.class_names))
     filter_ = Filter(keep.conf, keep.class_ids)
     with ExitStack() as stack:
-        detector = stack.enter_context(closing(HostDetector(runner, keep.iou, _UNCAPPED)))
+        detector = stack.enter_context(closing(HostDetector(runner, NmsSpec(keep.iou, _UNCAPPED, _UNCAPPED))))
         if saver is not None:
             stack.enter_context(closing(saver))
         advance = stack.enter_context(counting(shown, "predict", total_of(parts)))

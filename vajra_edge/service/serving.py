@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.detect.detector import Filter
 from vajra_edge.detections import Detections
+from vajra_edge.engine.request import nms_of
 from vajra_edge.frames import Frame
 from vajra_edge.pipeline import Pipeline, PipelineCounters
 from vajra_edge.publish.messages import EngineTag
@@ -34,7 +35,7 @@ class Serving:
         sink: where detections go.
         post: takes ``pipeline.InferFailed`` and ``pipeline.Exhausted``; only enqueues.
         beats: watches the loop.
-        settings: thresholds and filters.
+        settings: thresholds, filters and NMS.
         max_frames: end after this many detection messages; None: never.
     """
 
@@ -75,12 +76,15 @@ class Serving:
             self._pipeline = self._make_pipeline()
             self._pipeline.start()
             self._broken = False
+        ready.detector.set_nms(nms_of(self._settings.engine))
         names = ready.manifest.signature.class_names
         self._pipeline.swap(ready.detector, ready.tag, filters_of(self._settings, names))
 
     def apply(self, settings: Settings) -> None:
-        """Use these thresholds and filters from the next frame on."""
+        """Use these thresholds and filters, and this NMS where it is not baked in, from the next frame on."""
         self._settings = settings
+        if self._ready:
+            self._ready.detector.set_nms(nms_of(settings.engine))
         names = self._ready.manifest.signature.class_names if self._ready else ()
         self._pipeline.apply(filters_of(settings, names), settings.service.batch_wait_ms / 1e3)
 

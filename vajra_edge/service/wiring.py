@@ -118,7 +118,7 @@ class Parts:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
             self.announcements.move(topics)
-        if Action.APPLY in changes.actions or changes.added:
+        if changes.actions & {Action.APPLY, Action.APPLY_OR_REBUILD} or changes.added:
             self.serving.apply(new)
             self.watch.pace(new.service.settle_s, new.service.poll_s)
             self.store.max_bytes = new.store.max_bytes
@@ -126,7 +126,7 @@ class Parts:
         if "weights.path" in changes.fields:
             self.watch.follow("weights", new.weights.path, weights_digest)
             return False
-        return Action.REBUILD in changes.actions
+        return bool(changes.actions & {Action.REBUILD, Action.APPLY_OR_REBUILD})
 
     def stop(self, drain_s: float) -> None:
         """Stop everything within ``drain_s``: cameras first, so that what was seen is still published."""
