@@ -6,7 +6,7 @@ MinMax takes one pass over the images; percentile and entropy take a second one 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +58,7 @@ def observe(
         CalibrationError: an image cannot be read, the network fails on it, or a tensor is not finite.
     """
     extremes = Extremes(onnx_bytes)
-    replay = Replay(extremes.graph, signature, threads, lean=True)
+    replay = Replay(probes.extremes(onnx_bytes, extremes.tensors, extremes.means), signature, threads, lean=True)
     for batch in Pass(images, signature, report, "ranges").batches(replay.rows):
         extremes.add(replay.run(batch), len(batch), replay.rows)
     ranges = extremes.ranges(images.digest, algorithm, _collector())
@@ -107,17 +107,18 @@ class Extremes:
 
     Args:
         onnx_bytes: the FP32 graph.
+        tensors: which of ``probes.measurable``; None: all.
 
     Attributes:
-        graph: the graph to run instead, see ``probes.extremes``.
+        tensors: the names, in graph order.
+        means: those whose channel means are wanted.
     """
 
-    def __init__(self, onnx_bytes: bytes) -> None:
+    def __init__(self, onnx_bytes: bytes, tensors: Sequence[str] | None = None) -> None:
         self._onnx_bytes = onnx_bytes
-        self._tensors = probes.measurable(onnx_bytes)
-        self._means = probes.channelled(onnx_bytes)
-        self.graph = probes.extremes(onnx_bytes, self._tensors, self._means)
-        self._low, self._high = np.full(len(self._tensors), np.inf), np.full(len(self._tensors), -np.inf)
+        self.tensors = list(probes.measurable(onnx_bytes) if tensors is None else tensors)
+        self.means = [name for name in probes.channelled(onnx_bytes) if name in set(self.tensors)]
+        self._low, self._high = np.full(len(self.tensors), np.inf), np.full(len(self.tensors), -np.inf)
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._images = 0
 
@@ -125,7 +126,7 @@ class Extremes:
         """Take the outputs of one call.
 
         Args:
-            made: outputs of ``graph`` by name.
+            made: outputs of ``probes.extremes`` by name.
             count: images in the call that no other call had, before any that only fill its batch.
             size: images in the call.
 
@@ -136,7 +137,7 @@ class Extremes:
         self._require_finite(low, high)
         np.minimum(self._low, low, out=self._low)
         np.maximum(self._high, high, out=self._high)
-        for name in self._means:
+        for name in self.means:
             rows = made[probes.MEAN + name]
             mean = rows[: len(rows) * count // size].mean(axis=0, dtype=np.float64)
             if not np.isfinite(mean).all():  # a GPU's smallest and largest pass over what is no number
@@ -154,7 +155,7 @@ class Extremes:
         """
         found = {
             name: Range(float(low), float(high), float(max(-low, high, 0)), self._mean(name))
-            for name, low, high in zip(self._tensors, self._low, self._high, strict=True)
+            for name, low, high in zip(self.tensors, self._low, self._high, strict=True)
         }
         key = key_of(self._onnx_bytes, set_digest, algorithm)
         return Ranges(found, "minmax", key, structure_of(self._onnx_bytes), set_digest, self._images, collector)
@@ -166,7 +167,7 @@ class Extremes:
     def _require_finite(self, *rows: NDArray[np.float32]) -> None:
         for row in rows:
             if not np.isfinite(row).all():
-                raise _not_finite(self._tensors[int(np.flatnonzero(~np.isfinite(row))[0])])
+                raise _not_finite(self.tensors[int(np.flatnonzero(~np.isfinite(row))[0])])
 
 
 def _not_finite(name: str) -> CalibrationError:

@@ -55,6 +55,19 @@ def extremes(onnx_bytes: bytes, tensors: Sequence[str], means: Sequence[str]) ->
     return probe.finish()
 
 
+def outputs(onnx_bytes: bytes, tensors: Sequence[str]) -> bytes:
+    """The graph with nothing but ``tensors`` as outputs, whole: for a library that cannot compile the reductions.
+
+    Args:
+        onnx_bytes: the graph to measure.
+        tensors: made by nodes, float32.
+    """
+    probe = _Probe(onnx_bytes)
+    for tensor in tensors:
+        probe.output(tensor)
+    return probe.finish()
+
+
 def histograms(onnx_bytes: bytes, amax: Mapping[str, float], bins: int) -> bytes:
     """A graph with one output (bins,) int32 a tensor, ``/probe/bins/<tensor>``: counts of |x| from 0 to its amax.
 
