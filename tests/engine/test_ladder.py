@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import tiny
 from engine.ladder_standin import BUILD_S, Standin
 
 from vajra_edge.engine import attempt, leftovers, sampler
 from vajra_edge.engine.attempt import Graph, Graphs
-from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prove import PLACEMENTS, WALK_SHARE, Proved, prove
 from vajra_edge.engine.request import BuildRequest, weights_digest
@@ -218,6 +220,24 @@ def test_where_nothing_was_built_want_of_memory_is_said_for_it_may_pass(request_
         walked(request_, Standin(answers={rung: [OutOfMemory("too little")] for rung in every}))
     with pytest.raises(OutOfMemory):
         walked(request_, Standin(answers={**{rung: [NO] for rung in every}, "fp16": [OutOfMemory("too little")]}))
+
+
+def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequest):
+    held: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    class Heavy(Standin):
+        def build(self, *asked: Any, **options: Any) -> Built:
+            left.extend(one() for one in held)
+            heavy = np.zeros(1000)
+            held.append(weakref.ref(heavy))
+            try:
+                return super().build(*asked, **options)
+            except ValueError as error:
+                raise BuildError("no tactic") from error
+
+    walked(request_, Heavy(answers={QDQ: [ValueError("inside")], CALIBRATOR: [ValueError("inside")]}))
+    assert left == [None] * 3, "one before the second build, two before the third"
 
 
 def test_where_everything_is_refused_the_last_reason_is_said(request_: BuildRequest):

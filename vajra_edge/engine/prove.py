@@ -229,6 +229,7 @@ class _Walk:
             return self._attempts.passed(rung, fresh=fresh)
         except _REFUSALS as error:
             _LOGGER.warning("%s is not used: %s", rung, error)
+            _let_go(error)
             refused = _Refused(error, self._pace.clock() - began_s)
         if refused.disagrees and (key := refused.ranges.get("key")):
             self._attempts.cache.drop(key)
@@ -320,6 +321,14 @@ class _Walk:
             if passing := [error for error in self._failures if isinstance(error, kind)]:
                 return passing[-1]
         return self._failures[-1 if self._request.spec.allow_lower_precision else 0]
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop the frames that an error was raised in: they hold graphs and plans, and the next build wants the memory."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
 
 
 def _kept(refused: _Refused) -> bool:
