@@ -30,6 +30,7 @@ from vajra_edge.errors import (
     InferenceError,
     OutOfMemory,
     PlanError,
+    UnsupportedSpec,
     VerifyError,
 )
 from vajra_edge.graph.assemble import assemble
@@ -178,6 +179,12 @@ def refuse_checks(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> No
         return real(candidate, reference, frames, bounds, report)
 
     monkeypatch.setattr(attempt.verify, "verify", judge)
+
+
+def test_what_this_machine_lacks_gives_way_and_is_tried_again_next_time(request_: BuildRequest):
+    library = Standin(answers={QDQ: [UnsupportedSpec("no compiler for this core")]})
+    assert str(walked(request_, library).passed.rung) == "int8 by the library's calibrator"
+    assert walked(request_, Standin()).rejected == ()
 
 
 @pytest.mark.parametrize("error", [PlanError("refused"), InferenceError("a kernel failed")])

@@ -13,11 +13,11 @@ from vajra_edge.engine.backend import Backend, Built, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.holdout import Holdout
+from vajra_edge.engine.pace import Clock
 from vajra_edge.engine.prepare import Calibration, Notes, prepare_int8, ranges_for
 from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung
-from vajra_edge.engine.sensitivity import Clock
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.trt import TensorRT

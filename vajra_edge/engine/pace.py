@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from vajra_edge.engine.backend import Progress, Report
-from vajra_edge.engine.sensitivity import Clock
 from vajra_edge.errors import BuildCancelled
+
+Clock = Callable[[], float]
 
 LONG = ("calibrate", "build")
 """Stages that are cut short. The check of a plan that is built already takes seconds."""

@@ -17,12 +17,11 @@ from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint
 from vajra_edge.engine.holdout import Holdout
-from vajra_edge.engine.pace import OVER, OutOfTime, Pace
+from vajra_edge.engine.pace import OVER, Clock, OutOfTime, Pace
 from vajra_edge.engine.prepare import MEASURED_NOW
 from vajra_edge.engine.refusals import Cause, Refusals
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung, ladder
-from vajra_edge.engine.sensitivity import Clock
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.errors import (
@@ -106,10 +105,10 @@ class _Refused:
 
     @property
     def cause(self) -> Cause | None:
-        """Why it is not tried again; None where another time may do."""
+        """Why it is not tried again; None where another time may do, or where this machine lacks something."""
         if isinstance(self.error, VerifyError):
             return Cause.CHECK
-        lasting = isinstance(self.error, (BuildError, GraphError, UnsupportedSpec))
+        lasting = isinstance(self.error, (BuildError, GraphError))
         return Cause.LIBRARY if lasting and getattr(self.error, "permanent", True) else None
 
     @property
