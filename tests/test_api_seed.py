@@ -22,7 +22,7 @@ from desk import SIDE_PX, desk
 from vajra_edge import Vajra
 from vajra_edge.__main__ import main
 from vajra_edge.api import Vajra as Interface
-from vajra_edge.engine import engine_file, prove
+from vajra_edge.engine import attempt, engine_file
 from vajra_edge.errors import VajraError
 from vajra_edge.offline import foreign
 from vajra_edge.offline.arguments import ExportArguments
@@ -56,7 +56,7 @@ def place(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Choosing layers by trials may take a quarter of an hour; the static rules are enough to see that INT8 arrives.
-    monkeypatch.setattr(prove, "Calibration", functools.partial(prove.Calibration, budget_s=0))
+    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, budget_s=0))
     return tmp_path
 
 

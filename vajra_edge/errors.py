@@ -13,8 +13,8 @@ Each error is one line: what is wrong with which value, then the remedy. The val
     │   ├── BackendUnavailable the library is absent or does not load
     │   ├── UnsupportedSpec    this backend or device cannot do what is asked
     │   ├── BuildError         a build failed; ``permanent`` says whether trying again can help
-    │   │   ├── BuildCancelled somebody asked for it
-    │   │   └── OutOfMemory    the device's memory did not suffice
+    │   ├── BuildCancelled     a build was ended because somebody asked for it; says nothing about what was built
+    │   ├── OutOfMemory        the device's memory did not suffice this time
     │   ├── PlanError          a stored plan is damaged, foreign or refused by the library
     │   │   └── ForeignPlan    it is whole, and another library release or device built it
     │   ├── InferenceError     the runner refused or failed
@@ -92,21 +92,17 @@ class UnsupportedSpec(EngineError):
 
 
 class BuildError(EngineError):
-    """A build failed."""
+    """A build failed; ``values["layers"]`` or ``values["layer"]`` name the layers at fault, where they are known."""
 
     permanent = True
 
 
-class BuildCancelled(BuildError):
+class BuildCancelled(EngineError):
     """A build was cancelled on request."""
 
-    permanent = False
 
-
-class OutOfMemory(BuildError):
+class OutOfMemory(EngineError):
     """The memory of the device or of the machine did not suffice."""
-
-    permanent = False
 
 
 class PlanError(EngineError):

@@ -24,6 +24,7 @@ from vajra_edge.errors import (
     BuildCancelled,
     BuildError,
     GraphError,
+    OutOfMemory,
     StoreError,
     UnsupportedSpec,
     VerifyError,
@@ -202,6 +203,7 @@ def test_a_request_that_is_none_fails_in_one_line(request_json: bytes, reason: s
         (UnsupportedSpec("x"), True),
         (BuildError("x"), True),
         (BuildCancelled("x"), False),
+        (OutOfMemory("x"), False),
         (StoreError("x"), False),
         (BackendUnavailable("x"), False),
     ],
@@ -346,5 +348,5 @@ def test_the_peak_of_memory_is_the_childs_own_and_not_its_parents():
 def test_proving_reports_the_stage_it_is_in(wanted: BuildRequest):
     seen: list[Progress] = []
     build.run(wanted, seen.append)
-    assert any(progress.message == "building fp32 for cpu with onnxruntime" for progress in seen)
+    assert any(progress.message == "fp32: building for cpu with onnxruntime" for progress in seen)
     assert any(progress.percent == 100.0 for progress in seen)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ import cv2
 import pytest
 import tiny
 
-from vajra_edge.engine import build, leftovers, onnxrt, prepare, prove, sampler, trt_library
+from vajra_edge.engine import attempt, build, leftovers, onnxrt, prepare, sampler, trt_library, wire
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
 from vajra_edge.engine.manifest import Manifest
@@ -25,7 +28,16 @@ from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.engine.trt import TensorRT
-from vajra_edge.errors import CalibrationError, DatasetError, VerifyError
+from vajra_edge.errors import (
+    BuildCancelled,
+    BuildError,
+    CalibrationError,
+    DatasetError,
+    OutOfMemory,
+    VajraError,
+    VerifyError,
+)
+from vajra_edge.graph.signature import Layout
 from vajra_edge.settings import CalibrationSettings
 
 Make = Callable[..., BuildRequest]
@@ -144,7 +156,7 @@ def sabotaged(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> BuildReq
         shrink(plain, 0.01)
         return replace(found, tensors={name: Range(*row) for name, row in plain.items()})
 
-    monkeypatch.setattr(prove.trt_calibration, "observer", lambda backend, spec: falsely)
+    monkeypatch.setattr(attempt.trt_calibration, "observer", lambda backend, spec: falsely)
     return wanted
 
 
@@ -187,6 +199,118 @@ def test_fp16_is_tried_before_fp32_where_the_backend_has_it(sabotaged: BuildRequ
     manifest = built(sabotaged)
     assert manifest.precision is Precision.FP16
     assert manifest.verify["recall"] == 1.0
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, **answers: VajraError) -> list[str]:
+    """Let ONNX Runtime refuse precisions, as TensorRT does of some networks; what it was asked for comes back."""
+    asked: list[str] = []
+    real = onnxrt.OnnxRuntime.build
+
+    def build(self: Any, graph: bytes, signature: Any, spec: EngineSpec, report: Any, **options: Any) -> Any:
+        asked.append(spec.precision.value)
+        if (error := answers.get(spec.precision.value)) is not None:
+            raise error
+        return real(self, graph, signature, spec, report, **options)
+
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "build", build)
+    return asked
+
+
+def test_int8_that_the_library_refuses_ends_no_build_and_is_not_tried_again(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    asked = refusing(monkeypatch, int8=BuildError("no tactic for node mean2"))
+    manifest = built(wanted)
+    assert (manifest.precision, manifest.lowered, manifest.notes["rung"]) == (Precision.FP32, True, "fp32")
+    (rejected,) = manifest.notes["rejected"]
+    assert (rejected["precision"], rejected["rung"]) == ("int8", "int8 by Q/DQ")
+    assert rejected["reason"] == "no tactic for node mean2"
+    store = EngineStore(wanted.state_dir, 1 << 30)
+    shutil.rmtree(store.root / "engines")
+    assert "skipped: refused on 20" in built(wanted).notes["rejected"][0]["reason"]
+    assert asked == ["int8", "fp32", "fp32"]
+    built(replace(wanted, force=True))
+    assert asked[3:] == ["int8", "fp32"]
+
+
+def test_layers_are_chosen_once_however_many_int8_builds_there_are(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    chosen: list[object] = []
+    real, errors = prepare.sensitivity.choose, [BuildError("no tactic", layers=["mean2"])]
+    monkeypatch.setattr(prepare.sensitivity, "choose", lambda *asked: chosen.append(asked) or real(*asked))
+    build_ = onnxrt.OnnxRuntime.build
+
+    def refuse_once(*asked: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return build_(*asked, **options)
+
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "build", refuse_once)
+    manifest = built(wanted)
+    assert (manifest.precision, len(chosen)) == (Precision.INT8, 1)
+    assert manifest.notes["rung"] == "int8 by Q/DQ with 1 refused layer in fp16"
+    notes = manifest.notes["int8"]
+    assert notes["high"]["mean2"] == attempt.REFUSED
+    assert notes["chosen"]
+    assert notes["curve"]
+
+
+def test_a_plan_whose_nms_the_library_refuses_is_stored_with_the_raw_signature_where_the_host_can_do_it(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    real = onnxrt.OnnxRuntime.build
+
+    def build_(self: Any, graph: bytes, signature: Any, spec: EngineSpec, report: Any, **options: Any) -> Any:
+        if signature.layout is Layout.DETECTIONS:
+            raise BuildError("no tactic for node /nms/score")
+        assert spec.nms is None
+        return real(self, graph, signature, spec, report, **options)
+
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "build", build_)
+    spec = replace(wanted.spec, precision=Precision.FP32)
+    request = replace(wanted, spec=spec, calibration_digest=None, frames=wanted.calibration.data)
+    with pytest.raises(BuildError, match="/nms/score"):
+        built(request)
+    plan = build.run(replace(request, host_nms=True), quiet)
+    assert plan.manifest.signature.layout is Layout.RAW
+    assert plan.manifest.verify["judged"]
+    runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), plan.manifest.signature, plan.manifest.wanted)
+    assert runner.infer(tiny.blob(tiny.scene().image)).shape == (1, 6, 64)
+
+
+def test_a_cancel_within_int8_stores_nothing_and_remembers_nothing(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    asked = refusing(monkeypatch, int8=BuildCancelled("asked to"))
+    with pytest.raises(BuildCancelled):
+        built(wanted)
+    assert asked == ["int8"]
+    assert not (wanted.state_dir / leftovers.REFUSALS.path).exists()
+
+
+def test_want_of_memory_at_every_precision_may_pass(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    refusing(monkeypatch, int8=OutOfMemory("too little"), fp32=OutOfMemory("too little"))
+    with pytest.raises(OutOfMemory) as raised:
+        built(wanted)
+    assert not build._permanent(raised.value)
+
+
+def test_the_build_child_of_a_library_that_refuses_int8_gives_a_plan(wanted: BuildRequest):
+    script = Path(__file__).with_name("refusing_build.py")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps(wanted.to_json()).encode(), capture_output=True, check=False, env=environment,
+    )  # fmt: skip
+    lines = [wire.decode(line) for line in done.stdout.splitlines()]
+    assert isinstance(lines[-1], wire.Done), done.stderr.decode()
+    plan = EngineStore(wanted.state_dir, 1 << 30).get(lines[-1].fingerprint)
+    assert plan is not None
+    assert plan.manifest.precision is Precision.FP32
+    assert plan.manifest.notes["rejected"][0]["reason"] == "no tactic for node mean2"
+    percents = [line.percent for line in lines if isinstance(line, Progress) and line.stage == "build" and line.percent]
+    assert percents == sorted(percents)
 
 
 def other_weights(request: BuildRequest) -> BuildRequest:

@@ -15,10 +15,12 @@ from vajra_edge.graph.signature import Signature
 class Large(onnxrt.OnnxRuntime):
     """Has memory for FP32 only."""
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def build(
+        self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report, **options: object
+    ) -> Built:
         if spec.precision is Precision.INT8:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().build(onnx_bytes, signature, spec, report)
+        return super().build(onnx_bytes, signature, spec, report, **options)
 
 
 onnxrt.OnnxRuntime = Large  # type: ignore[misc]

@@ -18,13 +18,15 @@ GO = Path(sys.argv[1])
 class Slow(onnxrt.OnnxRuntime):
     """Builds INT8 slowly, with progress."""
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def build(
+        self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report, **options: object
+    ) -> Built:
         percent = 0.0
         while spec.precision is Precision.INT8 and not GO.exists():
             percent = min(percent + 0.1, 99.0)
             report(Progress("build", percent, "choosing tactics"))
             time.sleep(0.05)
-        return super().build(onnx_bytes, signature, spec, report)
+        return super().build(onnx_bytes, signature, spec, report, **options)
 
 
 onnxrt.OnnxRuntime = Slow  # type: ignore[misc]

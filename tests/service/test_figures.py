@@ -123,4 +123,6 @@ def test_notes_of_another_version_publish_what_is_understood_of_them(manifest: M
 def test_a_refusal_without_its_reason_is_published_with_what_is_there(manifest: Manifest):
     view = PlanView.of(replace(manifest, notes={"rejected": [{"precision": "int8"}]}))
     assert [(one.precision, one.reason, one.verify) for one in view.refused] == [("int8", "", None)]
-    assert view.rejected == ("int8 is not used: ",)
+    assert view.rejected == ("another way to int8 is not used: ",)
+    lowered = replace(manifest, precision=Precision.FP32, notes={"rejected": [{"precision": "int8"}]})
+    assert PlanView.of(lowered).rejected == ("int8 is not used: ",)

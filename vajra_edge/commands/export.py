@@ -36,5 +36,7 @@ def _show(made: Exported, arguments: ExportArguments) -> None:
         for refused in made.notes["rejected"]:
             console.print(f"[red]{refused['precision']} was refused:[/] {escape(str(refused['reason']))}")
     console.print(f"check: {escape(str(made.verify['reason']))}")
+    if speed := made.verify.get("speed"):
+        console.print(f"speed: {escape(str(speed))}")
     following = f"vajra-edge predict model={escape(str(made.path))} source=image.jpg"
     console.print(f"took {made.seconds:.1f} s; next: {following}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine import trt_library
+from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable
 from vajra_edge.graph.signature import Signature
@@ -97,11 +98,37 @@ class Backend(Protocol):
         """Why this machine cannot build or run ``spec``, with the remedy; None if it can."""
         ...
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def routes(self, spec: EngineSpec) -> tuple[str, ...]:
+        """Ways to INT8 that this library has for ``spec``, the best first; see ``spec.QUANTIZATIONS``."""
+        ...
+
+    def compares_speed(self, spec: EngineSpec) -> bool:
+        """Whether INT8 has to be faster than FP16 here to be used."""
+        ...
+
+    def build(
+        self,
+        onnx_bytes: bytes,
+        signature: Signature,
+        spec: EngineSpec,
+        report: Report,
+        *,
+        images: CalibrationSet | None = None,
+    ) -> Built:
         """Turn a graph into a plan. Slow; runs in the build child.
 
+        Args:
+            onnx_bytes: FP32, or prepared for the route to INT8.
+            signature: of the graph.
+            spec: what is wanted; ``quantization`` is one of ``routes``.
+            report: takes progress; raises ``BuildCancelled`` to stop.
+            images: for the calibrator, which measures ranges itself; None for everything else.
+
         Raises:
-            BuildError: and its children.
+            BuildError: the library refuses the graph.
+            BuildCancelled: the report raised it.
+            OutOfMemory: the memory did not suffice.
+            GraphError, UnsupportedSpec: likewise of the graph, or of this device.
         """
         ...
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from vajra_edge.engine import child, leftovers, wire
+from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Backend, Progress, Report, select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.holdout import images_of
@@ -27,7 +28,7 @@ from vajra_edge.engine.intake import onnx_of, size_bytes
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.prove import prove
 from vajra_edge.engine.request import BuildRequest
-from vajra_edge.engine.spec import Precision
+from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import (
@@ -38,6 +39,7 @@ from vajra_edge.errors import (
     DatasetError,
     GraphError,
     InferenceError,
+    OutOfMemory,
     StoreError,
     UnsupportedSpec,
     VajraError,
@@ -73,18 +75,21 @@ def run(request: BuildRequest, report: Report) -> Plan:
         if plan is not None:
             return plan
         stages = Stages(report)
-        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages)
+        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s)
         with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
             notes = {**manifest.notes, "stages": dict(stages.taken)}
             return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
 
 
 def _made(
-    request: BuildRequest, fingerprint: Fingerprint, backend: Backend, store: EngineStore, stages: Stages
+    request: BuildRequest,
+    fingerprint: Fingerprint,
+    backend: Backend,
+    store: EngineStore,
+    stages: Stages,
+    started_s: float,
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its gate; nothing is stored yet."""
-    from vajra_edge.graph.assemble import assemble
-
     with stages("load", f"reading {request.weights_path.name}"):
         store.prune(keep=(fingerprint.digest,))
         store.require_space(PLAN_PER_WEIGHTS * size_bytes(request))
@@ -92,25 +97,38 @@ def _made(
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
     with stages("simplify", "preparing the graph"):
         spec = replace(request.spec, simplify=request.spec.simplify and not _folds_itself(request))
-        try:
-            graph, signature = assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride)
-        except GraphError as error:
-            raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
-    proved = prove(request, backend, graph, signature, stages, images)
+        graph = _assembled(request, onnx_bytes, spec)
+    graphs = Graphs(graph, lambda: _assembled(request, onnx_bytes, replace(spec, nms=None)))
+    proved = prove(request, backend, graphs, stages, images, began_s=started_s)
+    passed = proved.passed
     manifest = Manifest(
         fingerprint=fingerprint,
         backend=backend.name,
-        signature=signature,
+        signature=passed.signature,
         wanted=request.spec,
-        precision=proved.built.precision,
-        target=proved.built.target,
-        verify=proved.verdict.to_json(),
-        notes={**proved.built.notes, "rejected": list(proved.rejected)},
+        precision=passed.built.precision,
+        target=passed.built.target,
+        verify=passed.verdict.to_json(),
+        notes={**passed.built.notes, "rung": str(passed.rung), "rejected": list(proved.rejected)},
         weights_name=request.weights_path.name,
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return proved.built.plan, manifest
+    return passed.built.plan, manifest
+
+
+def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Graph:
+    """What a backend builds from.
+
+    Raises:
+        GraphError: the weights make no such graph.
+    """
+    from vajra_edge.graph.assemble import assemble
+
+    try:
+        return Graph(*assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride))
+    except GraphError as error:
+        raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
 
 
 def _folds_itself(request: BuildRequest) -> bool:
@@ -186,7 +204,7 @@ def _failed(message: str, *, permanent: bool, images: bool = False) -> wire.Fail
 
 def _permanent(error: VajraError) -> bool:
     """Whether trying again cannot help: a full disk or a driver that is not up yet passes, a wrong graph does not."""
-    passing = (StoreError, BackendUnavailable, InferenceError)
+    passing = (StoreError, BackendUnavailable, InferenceError, BuildCancelled, OutOfMemory)
     return error.permanent if isinstance(error, BuildError) else not isinstance(error, passing)
 
 

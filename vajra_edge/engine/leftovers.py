@@ -36,7 +36,10 @@ TIMING = Folder("timing", ".timing", 16)
 """A few bytes for each kind of build, some MB for each TensorRT, GPU and power mode: more than one device goes to and
 fro between."""
 
-FOLDERS = (RANGES, TIMING)
+REFUSALS = Folder("refusals", ".json", 16)
+"""A few KB for each fingerprint of which something was refused."""
+
+FOLDERS = (RANGES, TIMING, REFUSALS)
 
 
 def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = None) -> tuple[Path, ...]:
@@ -53,12 +56,29 @@ def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = No
     Raises:
         OSError: a file cannot be deleted.
     """
-    now_s = time.time() if now_s is None else now_s
     used = {name for plan in plans for name in used_by(plan)}
-    gone = [path for folder in FOLDERS for path in _surplus(state_dir / folder.path, folder, used, now_s)]
+    return tuple(path for folder in FOLDERS for path in thin(state_dir, folder, used, now_s))
+
+
+def thin(state_dir: Path, folder: Folder, used: Collection[str] = (), now_s: float | None = None) -> tuple[Path, ...]:
+    """Delete the oldest of one kind, as ``prune`` does.
+
+    Args:
+        state_dir: the folder lies below it.
+        folder: which kind.
+        used: names of files that stay however old they are.
+        now_s: Unix time; None: now.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    gone = tuple(_surplus(state_dir / folder.path, folder, used, time.time() if now_s is None else now_s))
     for path in gone:
         path.unlink(missing_ok=True)
-    return tuple(gone)
+    return gone
 
 
 def used_by(manifest: Manifest) -> Iterator[str]:

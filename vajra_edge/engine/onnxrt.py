@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
@@ -72,7 +73,25 @@ class OnnxRuntime:
         del spec
         return None
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def routes(self, spec: EngineSpec) -> tuple[str, ...]:
+        """INT8 is what our own graph passes make of it."""
+        del spec
+        return ("qdq",)
+
+    def compares_speed(self, spec: EngineSpec) -> bool:
+        """No: FP16 is not computed on a CPU, and INT8 is not computed on a GPU."""
+        del spec
+        return False
+
+    def build(
+        self,
+        onnx_bytes: bytes,
+        signature: Signature,
+        spec: EngineSpec,
+        report: Report,
+        *,
+        images: CalibrationSet | None = None,
+    ) -> Built:
         """Optimise the graph for the target's provider; the plan is an ONNX file again.
 
         Args:
@@ -81,6 +100,7 @@ class OnnxRuntime:
             signature: of the graph.
             spec: what is wanted.
             report: takes progress; raises to stop.
+            images: not looked at.
 
         Raises:
             UnsupportedSpec: see ``check``.
@@ -90,6 +110,7 @@ class OnnxRuntime:
         import onnx
         import onnxruntime
 
+        del images
         if (reason := self.check(spec)) is not None:
             raise UnsupportedSpec(reason)
         report(Progress("build", None, f"optimising for {spec.target}"))

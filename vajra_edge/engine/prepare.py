@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Calibration:
         fresh: measure even what the cache has.
         budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
         threads: of the CPU; None: all.
+        keep: layers and residual additions that stay out of INT8 whatever they cost, by key, each with its reason.
         fused: the graph is for ONNX Runtime's CPU kernels instead of TensorRT, see ``graph.qlinear``.
         observe: measures the ranges that the cache does not have.
     """
@@ -66,6 +67,7 @@ class Calibration:
     fresh: bool = False
     budget_s: float = BUDGET_S
     threads: int | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
     fused: bool = False
     observe: Observe = observe
 
@@ -103,11 +105,11 @@ def prepare_int8(
     ranges, source = ranges_for(onnx_bytes, signature, calibration, report)
     wiring = Wiring(load(onnx_bytes))
     macs = macs_by_layer(wiring, signature.resolution_hw)
-    keep: dict[str, str] = {}
+    keep = dict(calibration.keep)
     notes: Notes = {"ranges": source}
     if calibration.budget_s > 0:
         choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report, clock)
-        keep = dict.fromkeys(choice.point.high, MEASURED)
+        keep = {**dict.fromkeys(choice.point.high, MEASURED), **keep}
         notes |= _choice_notes(choice, wiring)
         _require_faithful(choice.point, notes)
     placed = placement.place(wiring, keep)
@@ -168,7 +170,7 @@ def _choose(
     clock: Clock,
 ) -> Choice:
     wiring = Wiring(load(onnx_bytes))
-    placed = placement.place(wiring)
+    placed = placement.place(wiring, calibration.keep)
     work = {key: count for key, count in macs.items() if key in placed.layers}
     work |= elements(wiring, placed.shortcuts, signature.resolution_hw)
     units = list(work)

@@ -1,28 +1,49 @@
-"""Prove: build a plan, put it through the gate, and step to the next higher precision where it fails."""
+"""Prove: down the ladder, from what is wanted to the first plan that is built, agrees with FP32 and is worth it.
+
+No way to a plan ends a build by itself: what the library refuses, what fails its check and what is not faster than FP16
+gives way to the next. What was refused is remembered, and the time for the walk is bounded.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vajra_edge.engine import evidence, leftovers, onnxrt, trt_calibration, verify
-from vajra_edge.engine.backend import Backend, Built
+from vajra_edge.engine.attempt import Attempts, Graphs, Passed
+from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.evidence import Frames
+from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint
 from vajra_edge.engine.holdout import Holdout
-from vajra_edge.engine.prepare import MEASURED_NOW, Calibration, Notes, prepare_int8, ranges_for
-from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.engine.pace import OVER, Clock, OutOfTime, Pace
+from vajra_edge.engine.prepare import MEASURED_NOW
+from vajra_edge.engine.refusals import Cause, Refusals
 from vajra_edge.engine.request import BuildRequest
-from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.rung import Rung, ladder
+from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.stages import Stages
-from vajra_edge.engine.trt import TensorRT
-from vajra_edge.engine.verify import VerifyReport
-from vajra_edge.errors import CalibrationError, VerifyError
-from vajra_edge.graph import dla_ranges
-from vajra_edge.graph.signature import Signature
+from vajra_edge.errors import (
+    BackendUnavailable,
+    BuildError,
+    GraphError,
+    InferenceError,
+    OutOfMemory,
+    PlanError,
+    UnsupportedSpec,
+    VajraError,
+    VerifyError,
+)
 
+WALK_SHARE = 0.8
+"""Of the time for a build, after which INT8 is given up: the daemon ends the child at the whole of it, and FP16 has to
+be built in what is left."""
+
+PLACEMENTS = 2
+"""Builds more at the most that leave further layers out of INT8, for each takes minutes."""
+
+_REFUSALS = (BuildError, GraphError, UnsupportedSpec, VerifyError, OutOfMemory, PlanError, InferenceError, OutOfTime)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -31,164 +52,298 @@ class Proved:
     """A plan that may serve.
 
     Attributes:
-        built: the plan.
-        verdict: of the gate.
-        rejected: what the gate refused before it: precision, reason, report and notes each.
+        passed: the plan, the gate's verdict and the signature of its graph.
+        rejected: what was refused before it: precision, rung, reason, report, notes and seconds each.
     """
 
-    built: Built
-    verdict: VerifyReport
+    passed: Passed
     rejected: tuple[dict[str, Any], ...]
 
 
 def prove(
     request: BuildRequest,
     backend: Backend,
-    graph: bytes,
-    signature: Signature,
+    graphs: Graphs,
     stages: Stages,
     images: CalibrationSet | None = None,
+    *,
+    clock: Clock = time.monotonic,
+    began_s: float | None = None,
 ) -> Proved:
-    """Build and verify; a plan that fails gives way to the next higher precision, if the settings allow it.
+    """Build and verify; a plan that is refused gives way to the next rung, of a lower precision if the settings allow.
 
     Args:
         request: what is wanted.
         backend: builds and runs it.
-        graph: FP32, with NMS where it is wanted.
-        signature: of the graph.
+        graphs: FP32, with NMS where it is wanted.
         stages: told what is being done.
         images: for INT8; some of them are held out for the gate. None for any other precision.
+        clock: seconds, monotonic.
+        began_s: when the time for this build began, on that clock; None: now.
 
     Raises:
-        VerifyError: no precision that may be used agrees with the reference.
+        VerifyError: no plan that may be used agrees with the reference.
+        BuildError, GraphError, UnsupportedSpec, PlanError: the library refuses every way.
+        OutOfMemory, InferenceError: the device failed at one at least, and another time may do.
         CalibrationError: the images are failing, or INT8 has none.
-        BuildError, InferenceError: the backend failed.
+        BuildCancelled: the report raised it.
     """
-    return _Attempts(request, backend, graph, signature, stages, Holdout.of(images) if images else None).run()
+    pace = Pace(stages.report, clock, (clock() if began_s is None else began_s) + WALK_SHARE * request.timeout_s)
+    told = Stages(pace.report, stages.taken)
+    attempts = Attempts(request, backend, graphs, told, Holdout.of(images) if images else None, clock)
+    identity = backend.identity(request.spec)
+    digest = Fingerprint.of(request, identity).digest
+    return _Walk(attempts, pace, Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))).run()
 
 
 @dataclass(frozen=True)
-class _Attempts:
-    """One build's way along the ladder."""
+class _Refused:
+    """A rung that came to nothing this time."""
 
-    request: BuildRequest
-    backend: Backend
-    graph: bytes
-    signature: Signature
-    stages: Stages
-    images: Holdout | None
-
-    def run(self) -> Proved:
-        wanted = self.request.spec
-        rungs = (wanted.precision, *(wanted.precision.fallbacks if wanted.allow_lower_precision else ()))
-        rejected: list[dict[str, Any]] = []
-        for rung in rungs:
-            spec = replace(wanted, precision=rung)
-            if rejected and self.backend.check(spec) is not None:
-                continue
-            try:
-                return self._proved(spec, rejected)
-            except VerifyError as error:
-                refusal = error
-        raise refusal
-
-    def _proved(self, spec: EngineSpec, rejected: list[dict[str, Any]]) -> Proved:
-        """One precision; where its ranges were kept from an earlier build it is tried once more with fresh ones."""
-        try:
-            return self._attempt(spec, rejected, fresh=self.request.force)
-        except VerifyError:
-            if _ranges(rejected[-1]).get("source", MEASURED_NOW) == MEASURED_NOW or not _disagrees(rejected[-1]):
-                raise
-        _LOGGER.warning("measuring the ranges anew")
-        return self._attempt(spec, rejected, fresh=True)
-
-    def _attempt(self, spec: EngineSpec, rejected: list[dict[str, Any]], *, fresh: bool) -> Proved:
-        """Build and verify; what is refused is added to ``rejected``, and its ranges are forgotten."""
-        notes: Notes = {}
-        try:
-            built = self._build(spec, fresh=fresh)
-            notes = dict(built.notes)
-            return Proved(built, self._verdict(spec, built), tuple(rejected))
-        except VerifyError as error:
-            _LOGGER.warning("the %s plan is not used: %s", spec.precision.value, error)
-            known = {"report": error.values.get("report"), "notes": notes or error.values.get("notes", {})}
-            made = {"precision": spec.precision.value, "reason": str(error), **known}
-            rejected.append(made)
-            if (key := _ranges(made).get("key")) and _disagrees(made):
-                self._cache.drop(key)
-            raise
+    error: VajraError
+    seconds: float
 
     @property
-    def _cache(self) -> RangeCache:
-        return RangeCache(self.request.state_dir / leftovers.RANGES.path)
+    def cause(self) -> Cause | None:
+        """Why it is not tried again; None where another time may do, or where this machine lacks something."""
+        if isinstance(self.error, VerifyError):
+            return Cause.CHECK
+        lasting = isinstance(self.error, (BuildError, GraphError))
+        return Cause.LIBRARY if lasting and getattr(self.error, "permanent", True) else None
 
-    def _build(self, spec: EngineSpec, *, fresh: bool) -> Built:
-        graph, notes = self.graph, Notes()
-        if spec.precision is Precision.INT8:
-            if self.images is None:
-                raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
-            with self.stages("calibrate", f"calibrating on {len(self.images.fitted)} images"):
-                graph, notes = self._int8(spec, self.images, fresh=fresh)
-        with self.stages("build", f"building {spec.precision.value} for {spec.target} with {self.backend.name}"):
-            built = self.backend.build(graph, self.signature, spec, self.stages.report)
-        return replace(built, notes={**built.notes, "int8": notes}) if notes else built
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers at fault."""
+        values = self.error.values
+        named = values.get("layers") or values.get("layer") or ()
+        return (named,) if isinstance(named, str) else tuple(str(name) for name in _iterable(named))
 
-    def _int8(self, spec: EngineSpec, images: Holdout, *, fresh: bool) -> tuple[bytes, Notes]:
-        """The graph in the form of INT8 that the backend takes. FP16 and FP32 are every backend's own affair."""
-        wanted = self.request.calibration
-        calibration = Calibration(
-            images.fitted,
-            algorithm=wanted.algorithm,
-            cache=self._cache,
-            reuse=wanted.reuse,
-            fresh=fresh,
-            threads=self.request.threads,
-            fused=isinstance(self.backend, onnxrt.OnnxRuntime),
-            observe=trt_calibration.observer(self.backend, spec),
+    @property
+    def disagrees(self) -> bool:
+        """The plan was refused for what it finds; one that could not be judged says nothing of its ranges."""
+        report = self.error.values.get("report")
+        return isinstance(self.error, VerifyError) and (not isinstance(report, dict) or bool(report["judged"]))
+
+    @property
+    def ranges(self) -> dict[str, Any]:
+        """Where its INT8 ranges came from; empty where it had none."""
+        found: dict[str, Any] = self.notes.get("int8", {}).get("ranges", {})
+        return found
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        notes = self.error.values.get("notes")
+        return notes if isinstance(notes, dict) else {}
+
+
+class _Walk:
+    """One build's way along the ladder."""
+
+    def __init__(self, attempts: Attempts, pace: Pace, refusals: Refusals) -> None:
+        self._attempts, self._pace, self._refusals = attempts, pace, refusals
+        self._request, self._backend = attempts.request, attempts.backend
+        wanted = self._request.spec
+        self._pending = deque(ladder(wanted, self._backend.routes(wanted), host_nms=self._request.host_nms))
+        self._first = self._pending[0]
+        self._rejected: list[dict[str, Any]] = []
+        self._failures: list[VajraError] = []
+        self._skipped: Rung | None = None
+        self._unfit: set[tuple[Precision, str]] = set()
+        self._placements = PLACEMENTS
+        self._fp16: Passed | None = None
+        if self._request.force:
+            refusals.clear()
+        self._known = refusals.all()
+
+    def run(self) -> Proved:
+        while (rung := self._next()) is not None:
+            if self._fp16 is not None and rung == self._fp16.rung:
+                return Proved(self._fp16, tuple(self._rejected))
+            passed = self._tried(rung)
+            if passed is not None and (worth := self._worth(passed)) is not None:
+                self._refusals.remove(rung)
+                return Proved(worth, tuple(self._rejected))
+        raise self._failure()
+
+    def _next(self) -> Rung | None:
+        """The next rung that is worth trying; at the end of the ladder the last one that was skipped."""
+        while self._pending:
+            rung = self._pending.popleft()
+            if self._is_idle(rung):
+                continue
+            if rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
+                self._reject(rung, f"skipped: {OVER}", seconds=0.0)
+            elif (known := self._known.get(rung)) is None:
+                return rung
+            else:
+                self._skipped = rung
+                self._reject(rung, f"skipped: {known.line}", seconds=0.0)
+                self._step_down(rung, known.cause, known.layers)
+        last, self._skipped = self._skipped, None
+        if last is not None:
+            del self._known[last]
+            self._rejected = [one for one in self._rejected if one["rung"] != str(last)]
+        return last
+
+    def _is_idle(self, rung: Rung) -> bool:
+        """Whether trying it is out of the question, or would tell nothing new."""
+        if not rung.nms and (rung.precision, rung.quantization) in self._unfit:
+            return True  # the library took the NMS, so that it is not what stands in the way
+        if rung.precision is Precision.INT8 and self._fp16 is not None and rung.nms != self._fp16.rung.nms:
+            return True  # no like to be compared with
+        return rung != self._first and self._backend.check(rung.of(self._request.spec)) is not None
+
+    def _has_hope(self) -> bool:
+        """Whether a plan of another precision than INT8 is there, or may yet be built."""
+        return self._fp16 is not None or any(
+            rung.precision is not Precision.INT8
+            and rung not in self._known
+            and self._backend.check(rung.of(self._request.spec)) is None
+            for rung in self._pending
         )
-        if isinstance(self.backend, TensorRT) and self.backend.wants_ranges(spec):
-            ranges, source = ranges_for(self.graph, self.signature, calibration, self.stages.report)
-            return dla_ranges.attach(self.graph, ranges.amax()), {"ranges": source}
-        return prepare_int8(self.graph, self.signature, calibration, self.stages.report)
 
-    def _verdict(self, spec: EngineSpec, built: Built) -> VerifyReport:
-        """The gate.
+    def _tried(self, rung: Rung) -> Passed | None:
+        """One rung; where its ranges were kept from an earlier build it is tried once more with fresh ones."""
+        spared = rung.precision is Precision.INT8 and self._has_hope()
+        following = int(self._compares(rung) and self._fp16 is None and self._fp16_for(rung) not in self._known)
+        self._pace.begin(str(rung), following=following, spared=spared)
+        outcome = self._attempted(rung, fresh=self._request.force and not rung.high)
+        if isinstance(outcome, _Refused) and outcome.disagrees and _kept(outcome):
+            self._reject_refused(rung, outcome)
+            _LOGGER.warning("measuring the ranges anew")
+            outcome = self._attempted(rung, fresh=True)
+        if isinstance(outcome, Passed):
+            return outcome
+        self._reject_refused(rung, outcome)
+        self._remember(rung, outcome)
+        if not isinstance(outcome.error, OutOfTime):
+            self._failures.append(outcome.error)
+        self._step_down(rung, outcome.cause, outcome.layers)
+        return None
 
-        Raises:
-            VerifyError: the plan does not agree, or is INT8 and could not be judged.
+    def _attempted(self, rung: Rung, *, fresh: bool) -> Passed | _Refused:
+        """Build and verify; ranges that ruined the plan are forgotten."""
+        began_s = self._pace.clock()
+        try:
+            return self._attempts.passed(rung, fresh=fresh)
+        except _REFUSALS as error:
+            _LOGGER.warning("%s is not used: %s", rung, error)
+            _let_go(error)
+            refused = _Refused(error, self._pace.clock() - began_s)
+        if refused.disagrees and (key := refused.ranges.get("key")):
+            self._attempts.cache.drop(key)
+        return refused
+
+    def _step_down(self, rung: Rung, cause: Cause | None, layers: tuple[str, ...]) -> None:
+        """What a refusal says of the rungs that follow."""
+        if cause in {Cause.CHECK, Cause.SPEED}:
+            self._unfit.add((rung.precision, rung.quantization))
+        if cause is not Cause.LIBRARY or rung.quantization != "qdq" or not layers or not self._placements:
+            return
+        if further := self._attempts.refused_layers(rung, layers):
+            self._placements -= 1
+            self._pending.appendleft(replace(rung, high=rung.high | further))
+
+    def _compares(self, rung: Rung) -> bool:
+        """Whether a plan of this rung has to be faster than FP16."""
+        request = self._request
+        if rung.precision is not Precision.INT8 or not (request.spec.allow_lower_precision or request.keep_slower):
+            return False
+        return self._backend.compares_speed(rung.of(request.spec))
+
+    def _worth(self, passed: Passed) -> Passed | None:
+        """The plan, with how fast it is beside FP16; None where it has to give way to that."""
+        if passed.built.precision is not Precision.INT8 or not self._compares(passed.rung):
+            return passed
+        fp16 = self._fp16 or self._beside(passed)
+        if isinstance(fp16, str):
+            return _noted(passed, f"not compared with fp16: {fp16}")
+        try:
+            int8_ms, fp16_ms = self._attempts.timed(passed, fp16)
+        except (PlanError, InferenceError, OutOfMemory, BackendUnavailable) as error:
+            return _noted(passed, f"not compared with fp16: {error}")
+        return self._faster(passed, fp16, int8_ms, fp16_ms)
+
+    def _faster(self, passed: Passed, fp16: Passed, int8_ms: float, fp16_ms: float) -> Passed | None:
+        times = f"{int8_ms:.3f} ms a call in int8, {fp16_ms:.3f} ms in fp16 (medians by turns)"
+        told = _noted(passed, times, int8_ms, fp16_ms)
+        if int8_ms < fp16_ms or self._request.keep_slower:
+            return told
+        reason = f"int8 is not faster than fp16 here: {times}"
+        _LOGGER.warning("%s is not used: %s", passed.rung, reason)
+        self._reject(passed.rung, reason, passed.build_s, told.verdict.to_json(), dict(passed.built.notes))
+        self._refusals.add(passed.rung, Cause.SPEED, reason, passed.build_s)
+        self._step_down(passed.rung, Cause.SPEED, ())
+        self._fp16 = _noted(fp16, times, int8_ms, fp16_ms)
+        return None
+
+    def _beside(self, passed: Passed) -> Passed | str:
+        """Build FP16 to compare with, or say why not."""
+        rung = self._fp16_for(passed.rung)
+        if (known := self._known.get(rung)) is not None:
+            return f"{rung} was {known.line}"
+        if (reason := self._backend.check(rung.of(self._request.spec))) is not None:
+            return reason
+        if self._pace.left_s < passed.build_s:
+            return f"building it would take longer than the {max(self._pace.left_s, 0):.0f} s that are left"
+        self._pace.begin(f"{rung} to compare with", following=0, spared=True)
+        outcome = self._attempted(rung, fresh=False)
+        if isinstance(outcome, Passed):
+            return outcome
+        self._remember(rung, outcome)
+        return str(outcome.error)
+
+    def _fp16_for(self, rung: Rung) -> Rung:
+        return Rung(Precision.FP16, nms=rung.nms)
+
+    def _remember(self, rung: Rung, refused: _Refused) -> None:
+        if refused.cause is not None:
+            self._refusals.add(rung, refused.cause, str(refused.error), refused.seconds, refused.layers)
+
+    def _reject_refused(self, rung: Rung, refused: _Refused) -> None:
+        report = refused.error.values.get("report")
+        self._reject(rung, str(refused.error), refused.seconds, report, refused.notes)
+
+    def _reject(
+        self, rung: Rung, reason: str, seconds: float, report: object = None, notes: dict[str, Any] | None = None
+    ) -> None:
+        made = {"precision": rung.precision.value, "rung": str(rung), "reason": reason, "seconds": round(seconds, 1)}
+        self._rejected.append({**made, "report": report, "notes": notes or {}})
+
+    def _failure(self) -> VajraError:
+        """What to say where nothing was built: what may pass before what does not, for then it is worth trying again.
+
+        Of the rest the last, which is about the highest precision; where none but the wanted one may be used, the
+        first, which is about the best way to it.
         """
-        achieved = replace(spec, precision=built.precision, target=built.target)
-        bounds = verify.BOUNDS[built.precision]
-        if (reason := self.backend.cannot_run(achieved)) is not None:
-            return verify.not_run(reason, bounds)
-        with self.stages("verify", "comparing with the FP32 reference"):
-            reference = onnxrt.reference(self.graph, self.signature, threads=self.request.threads)
-            candidate = self.backend.load(built.plan, self.signature, achieved)
-            try:
-                verdict = verify.verify(candidate, reference, self._frames(), bounds, self.stages.report)
-            finally:
-                candidate.close()
-                reference.close()
-        if built.precision is Precision.INT8 and not verdict.judged:
-            remedy = "int8 is not used until it can be judged"
-            raise VerifyError(verdict.reason, remedy=remedy, report=verdict.to_json())
-        return verdict
-
-    def _frames(self) -> Frames:
-        held_out = self.images.judged if self.images else None
-        if self.request.frames is None and held_out is not None:
-            return evidence.of_dataset(held_out.pictures, f"{held_out.source} (held out of calibration)")
-        cameras = self.request.calibration.cameras
-        return evidence.frames_of(self.request.frames, self.request.state_dir, cameras=cameras)
+        for kind in (OutOfMemory, InferenceError):
+            if passing := [error for error in self._failures if isinstance(error, kind)]:
+                return passing[-1]
+        return self._failures[-1 if self._request.spec.allow_lower_precision else 0]
 
 
-def _ranges(rejected: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where the ranges of a refused plan came from; empty unless it is INT8."""
-    found: Mapping[str, Any] = rejected["notes"].get("int8", {}).get("ranges", {})
-    return found
+def _let_go(error: BaseException) -> None:
+    """Drop the frames that an error was raised in: they hold graphs and plans, and the next build wants the memory."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
 
 
-def _disagrees(rejected: Mapping[str, Any]) -> bool:
-    """Whether a plan was refused for what it finds; one that could not be judged says nothing of its ranges."""
-    report = rejected["report"]
-    return report is None or bool(report["judged"])
+def _kept(refused: _Refused) -> bool:
+    """Whether its ranges are those of an earlier build."""
+    return bool(refused.ranges.get("source", MEASURED_NOW) != MEASURED_NOW)
+
+
+def _noted(passed: Passed, speed: str, int8_ms: float | None = None, fp16_ms: float | None = None) -> Passed:
+    """The plan with what is known of its speed."""
+    verdict = replace(passed.verdict, speed=speed, int8_ms=_rounded(int8_ms), fp16_ms=_rounded(fp16_ms))
+    return replace(passed, verdict=verdict)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _iterable(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

@@ -38,7 +38,9 @@ class BuildRequest:
         frames: images that the gate compares on; None: calibration images held out, camera samples, or the demo's clip.
         timeout_s: the builder ends a longer build.
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
-        force: build even if the store has the plan, and measure INT8 ranges that are kept anew.
+        force: build even if the store has the plan, measure INT8 ranges that are kept anew, and try what was refused.
+        host_nms: whoever runs the plan can do NMS itself, so that a library that refuses it in the graph need not.
+        keep_slower: INT8 is wanted even where FP16 is faster; the times are noted.
     """
 
     weights_path: Path
@@ -57,6 +59,8 @@ class BuildRequest:
     timeout_s: float = 7200.0
     address_space_bytes: int | None = None
     force: bool = False
+    host_nms: bool = False
+    keep_slower: bool = False
 
     @classmethod
     def of(cls, settings: Settings, weights_sha256: str, backend_name: str) -> BuildRequest:

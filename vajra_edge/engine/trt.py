@@ -14,6 +14,7 @@ from pathlib import Path
 from vajra_edge import device
 from vajra_edge.engine import cuda, trt_build, trt_dla, trt_library, trt_memory, trt_timing
 from vajra_edge.engine.backend import Built, Progress, Report, Runner
+from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import prepare
 from vajra_edge.engine.trt_library import Library, Typing
@@ -73,7 +74,23 @@ class TensorRT:
         on_dla = spec.target.kind == "dla"
         return on_dla and not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def routes(self, spec: EngineSpec) -> tuple[str, ...]:
+        """Ways to INT8, the best first: the one that ``spec`` names, or Q/DQ nodes."""
+        return ("qdq",) if spec.quantization == "auto" else (spec.quantization,)
+
+    def compares_speed(self, spec: EngineSpec) -> bool:
+        """Whether INT8 has to be faster than FP16: wherever its plans can be run."""
+        return self.cannot_run(spec) is None
+
+    def build(
+        self,
+        onnx_bytes: bytes,
+        signature: Signature,
+        spec: EngineSpec,
+        report: Report,
+        *,
+        images: CalibrationSet | None = None,
+    ) -> Built:
         """Turn a graph into a plan.
 
         Args:
@@ -81,6 +98,7 @@ class TensorRT:
             signature: of the graph.
             spec: what is wanted.
             report: takes progress; raises ``BuildCancelled`` to stop.
+            images: not looked at.
 
         Raises:
             UnsupportedSpec: this device or library cannot do it.
@@ -88,6 +106,7 @@ class TensorRT:
             BuildError, BuildCancelled, OutOfMemory: the builder failed; the layer is named where it is known.
             BackendUnavailable: the library does not load.
         """
+        del images
         library = trt_library.load()
         with _on(spec):
             typing, limits = _require(library, spec)

@@ -152,7 +152,7 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def build_failure(lines: Lines, doing: str = "build this network") -> BuildError:
+def build_failure(lines: Lines, doing: str = "build this network") -> BuildError | BuildCancelled | OutOfMemory:
     """The exception for a builder that returned nothing.
 
     Args:

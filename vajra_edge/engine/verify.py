@@ -81,6 +81,9 @@ class VerifyReport:
         latency_p50_ms: of one call with one frame, in the build child; None where the plan was not run.
         latency_p99_ms: likewise.
         bounds: what was asked for.
+        int8_ms: median time of a full batch in INT8, by turns with FP16; None where they were not compared.
+        fp16_ms: likewise in FP16.
+        speed: what came of that comparison, or why there was none; empty where none was due.
     """
 
     passed: bool
@@ -96,6 +99,9 @@ class VerifyReport:
     latency_p50_ms: float | None
     latency_p99_ms: float | None
     bounds: dict[str, float]
+    int8_ms: float | None = None
+    fp16_ms: float | None = None
+    speed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
@@ -207,6 +213,7 @@ def _report(tally: Agreement, frames: Frames, bounds: Bounds, latencies_ms: NDAr
         latency_p50_ms=round(float(np.percentile(latencies_ms, 50)), 3),
         latency_p99_ms=round(float(np.percentile(latencies_ms, 99)), 3),
         bounds=asdict(bounds),
+        speed="",
         **figures,
     )
 

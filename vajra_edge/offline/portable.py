@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vajra_edge.engine.backend import Built, Report, Runner
+from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
 from vajra_edge.engine.spec import EngineSpec, Precision
@@ -38,13 +39,31 @@ class OnnxFile:
         """ONNX Runtime runs every graph that is made here."""
         return self._runtime.cannot_run(spec)
 
-    def build(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report) -> Built:
+    def routes(self, spec: EngineSpec) -> tuple[str, ...]:
+        """Q/DQ nodes are what INT8 looks like in a file."""
+        del spec
+        return ("qdq",)
+
+    def compares_speed(self, spec: EngineSpec) -> bool:
+        """No: the file will run elsewhere."""
+        del spec
+        return False
+
+    def build(
+        self,
+        onnx_bytes: bytes,
+        signature: Signature,
+        spec: EngineSpec,
+        report: Report,
+        *,
+        images: CalibrationSet | None = None,
+    ) -> Built:
         """The graph in the precision of ``spec``; one for INT8 comes with Q/DQ nodes, or without where no layer gains.
 
         Raises:
             GraphError: it cannot be converted.
         """
-        del signature, report
+        del signature, report, images
         notes: Mapping[str, object] = {}
         if spec.precision is Precision.FP16:
             onnx_bytes, notes = prepare_half(onnx_bytes)

@@ -59,7 +59,7 @@ class PlanView:
             built_at=manifest.created_at,
             build_s=manifest.build_s,
             verify=dict(manifest.verify),
-            rejected=tuple(f"{one.precision} is not used: {one.reason}" for one in refused),
+            rejected=tuple(f"{_what(one, manifest)} is not used: {one.reason}" for one in refused),
             int8=int8_of(manifest.notes),
             dla=dla_of(manifest.notes),
             refused=refused,
@@ -69,6 +69,12 @@ class PlanView:
     def latency_ms(self) -> float | None:
         """Median time of one batch, as the gate measured it on this device."""
         return latency_ms(self.verify)
+
+
+def _what(refused: Refused, manifest: Manifest) -> str:
+    """There is more than one way to INT8."""
+    same = refused.precision == manifest.precision.value
+    return f"another way to {refused.precision}" if same else refused.precision
 
 
 def latency_ms(verify: Mapping[str, Any]) -> float | None:

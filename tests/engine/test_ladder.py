@@ -1,0 +1,480 @@
+"""The walk down the ladder, over a library that refuses what it is told to refuse and a clock of its own."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from engine.ladder_standin import BUILD_S, Standin
+
+from vajra_edge.engine import attempt, leftovers, sampler
+from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.prove import PLACEMENTS, WALK_SHARE, Proved, prove
+from vajra_edge.engine.request import BuildRequest, weights_digest
+from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
+from vajra_edge.engine.stages import Stages
+from vajra_edge.errors import (
+    BuildCancelled,
+    BuildError,
+    GraphError,
+    InferenceError,
+    OutOfMemory,
+    PlanError,
+    UnsupportedSpec,
+    VerifyError,
+)
+from vajra_edge.graph.assemble import assemble
+from vajra_edge.graph.signature import Layout
+from vajra_edge.settings import CalibrationSettings
+
+QDQ, CALIBRATOR = "int8 qdq", "int8 calibrator"
+NO = BuildError("no tactic")
+
+
+def quiet(_: Progress) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> CalibrationSettings:
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(8):
+        cv2.imwrite(str(folder / f"{seed}.png"), tiny.scene(objects=12, seed=seed).image)
+    return CalibrationSettings(data=folder)
+
+
+@pytest.fixture
+def request_(tmp_path: Path, pictures: CalibrationSettings, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
+    """INT8 by whichever route; the static rules choose the layers, for that takes no time."""
+    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, budget_s=0))
+    weights = tmp_path / "tiny.onnx"
+    weights.write_bytes(tiny.network(channels=16))
+    spec = EngineSpec(nms=NmsSpec(max_det=20, top_k=30), precision=Precision.INT8, simplify=False)
+    request = BuildRequest(
+        weights, weights_digest(weights), "onnxruntime", spec, tmp_path / "state", 1 << 30, threads=1,
+        calibration=pictures, timeout_s=100_000.0,
+    )  # fmt: skip
+    return replace(request, calibration_digest=images_of(request).digest)
+
+
+def images_of(request: BuildRequest) -> CalibrationSet:
+    made = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
+    assert made is not None
+    return made
+
+
+def graphs_of(request: BuildRequest) -> Graphs:
+    content = request.weights_path.read_bytes()
+    wanted = Graph(*assemble(content, request.spec))
+    return Graphs(wanted, lambda: Graph(*assemble(content, replace(request.spec, nms=None))))
+
+
+def walked(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Proved:
+    images = images_of(request) if request.spec.precision is Precision.INT8 else None
+    return prove(request, library, graphs_of(request), Stages(report), images, clock=library.clock)
+
+
+def wanting(request: BuildRequest, **spec: Any) -> BuildRequest:
+    return replace(request, spec=replace(request.spec, **spec))
+
+
+def reasons(proved: Proved) -> list[tuple[str, str]]:
+    return [(one["rung"], one["reason"]) for one in proved.rejected]
+
+
+def test_what_the_library_refuses_gives_way_to_the_other_route_and_then_to_fp16(request_: BuildRequest):
+    library = Standin(answers={QDQ: [NO], CALIBRATOR: [GraphError("cannot read this graph")]})
+    proved = walked(request_, library)
+    assert library.rungs == [QDQ, CALIBRATOR, "fp16"]
+    assert proved.passed.built.precision is Precision.FP16
+    assert reasons(proved) == [
+        ("int8 by Q/DQ", "no tactic"),
+        ("int8 by the library's calibrator", "cannot read this graph"),
+    ]
+    assert [one["seconds"] for one in proved.rejected] == [BUILD_S, BUILD_S]
+
+
+def test_a_calibrator_gets_the_fp32_graph_and_the_images_that_are_not_held_out(request_: BuildRequest):
+    library = Standin(answers={QDQ: [NO]})
+    proved = walked(request_, library)
+    assert str(proved.passed.rung) == "int8 by the library's calibrator"
+    first, second = library.asked
+    assert (first.images, bool(first.quantized)) == (None, True)
+    assert (second.images, second.quantized) == (4, frozenset())
+
+
+def test_a_route_that_is_named_is_the_only_one(request_: BuildRequest):
+    library = Standin(answers={CALIBRATOR: [NO]})
+    walked(wanting(request_, quantization="calibrator"), library)
+    assert library.rungs == [CALIBRATOR, "fp16"]
+
+
+@pytest.mark.parametrize("values", [{"layers": ("mean2", "mean3")}, {"layers": ["mean3", "mean1_q"]}])
+def test_layers_that_the_error_names_stay_out_of_int8_in_the_next_build(
+    request_: BuildRequest, values: dict[str, object]
+):
+    library = Standin(answers={QDQ: [BuildError("no tactic", **values)]})
+    proved = walked(request_, library)
+    assert library.rungs == [QDQ, QDQ]
+    assert library.asked[0].quantized - library.asked[1].quantized == {"mean2", "mean3"}
+    assert str(proved.passed.rung) == "int8 by Q/DQ with 2 refused layers in fp16"
+    high = proved.passed.built.notes["int8"]["high"]
+    assert [name for name, reason in high.items() if "refuses it in INT8" in reason] == ["mean2", "mean3"]
+
+
+def test_placements_are_bounded(request_: BuildRequest):
+    refusing = [BuildError("no tactic", layer=f"mean{number}") for number in range(5)]
+    library = Standin(ways=("qdq",), answers={QDQ: list(refusing)})
+    walked(request_, library)
+    assert library.rungs == [QDQ] * (1 + PLACEMENTS) + ["fp16"]
+    assert [len(one.quantized) for one in library.asked[:3]] == [5, 4, 3]
+
+
+@pytest.mark.parametrize("layer", ["no such layer", "logits", None])
+def test_a_name_that_leads_to_no_layer_in_int8_costs_no_further_build(request_: BuildRequest, layer: str | None):
+    library = Standin(ways=("qdq",), answers={QDQ: [BuildError("no tactic", layer=layer)]})
+    walked(request_, library)
+    assert library.rungs == [QDQ, "fp16"]
+
+
+def test_nms_moves_to_the_host_only_where_it_may(request_: BuildRequest):
+    refusing = {rung: [NO] for rung in (QDQ, CALIBRATOR, "fp16", "int8 qdq raw", "int8 calibrator raw")}
+    library = Standin(answers={name: list(answers) for name, answers in refusing.items()})
+    assert walked(request_, library).passed.signature.layout is Layout.DETECTIONS
+    assert library.rungs == [QDQ, CALIBRATOR, "fp16", "fp32"]
+
+    library = Standin(answers={name: list(answers) for name, answers in refusing.items()}, release="2.0")
+    proved = walked(replace(request_, host_nms=True), library)
+    assert library.rungs == [QDQ, CALIBRATOR, "int8 qdq raw", "int8 calibrator raw", "fp16", "fp16 raw"]
+    assert str(proved.passed.rung) == "fp16 without in-graph NMS"
+    assert (proved.passed.signature.layout, proved.passed.signature.output_name) == (Layout.RAW, "output0")
+
+
+def test_a_plan_that_was_built_with_nms_and_disagrees_is_not_built_again_without(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    refuse_checks(monkeypatch, Precision.INT8)
+    library = Standin()
+    walked(replace(request_, host_nms=True), library)
+    assert library.rungs == [QDQ, CALIBRATOR, "fp16"]
+
+
+def refuse_checks(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
+    """The gate finds that plans of these precisions disagree."""
+    real = attempt.verify.verify
+
+    def judge(candidate: Any, reference: Any, frames: Any, bounds: Any, report: Any) -> Any:
+        if any(bounds is attempt.verify.BOUNDS[precision] for precision in precisions):
+            raise VerifyError("it finds other boxes", report={"judged": True})
+        return real(candidate, reference, frames, bounds, report)
+
+    monkeypatch.setattr(attempt.verify, "verify", judge)
+
+
+def test_what_this_machine_lacks_gives_way_and_is_tried_again_next_time(request_: BuildRequest):
+    library = Standin(answers={QDQ: [UnsupportedSpec("no compiler for this core")]})
+    assert str(walked(request_, library).passed.rung) == "int8 by the library's calibrator"
+    assert walked(request_, Standin()).rejected == ()
+
+
+@pytest.mark.parametrize("error", [PlanError("refused"), InferenceError("a kernel failed")])
+def test_a_fresh_plan_that_does_not_load_gives_way_and_is_tried_again_next_time(
+    request_: BuildRequest, error: Exception
+):
+    library = Standin(loads={QDQ: error})
+    assert str(walked(request_, library).passed.rung) == "int8 by the library's calibrator"
+    assert walked(request_, Standin()).rejected == ()
+
+
+def test_a_cancel_ends_the_walk_at_once_and_is_no_refusal(request_: BuildRequest):
+    library = Standin(answers={QDQ: [BuildCancelled("asked")]})
+    with pytest.raises(BuildCancelled, match="asked"):
+        walked(request_, library)
+    assert library.rungs == [QDQ]
+    assert not (request_.state_dir / leftovers.REFUSALS.path).exists()
+
+
+def test_a_cancel_through_the_report_ends_the_walk_too(request_: BuildRequest):
+    def stop(progress: Progress) -> None:
+        if progress.stage == "build" and progress.percent:
+            raise BuildCancelled("asked")
+
+    library = Standin()
+    with pytest.raises(BuildCancelled, match="asked"):
+        walked(request_, library, stop)
+    assert library.rungs == [QDQ]
+
+
+def test_want_of_memory_steps_down_and_is_not_remembered(request_: BuildRequest):
+    library = Standin(answers={QDQ: [OutOfMemory("too little")], CALIBRATOR: [MemoryError()]})
+    assert walked(request_, library).passed.built.precision is Precision.FP16
+    assert walked(request_, Standin()).passed.built.precision is Precision.INT8
+
+
+def test_where_nothing_was_built_want_of_memory_is_said_for_it_may_pass(request_: BuildRequest):
+    every = [QDQ, CALIBRATOR, "fp16", "fp32"]
+    with pytest.raises(OutOfMemory):
+        walked(request_, Standin(answers={rung: [OutOfMemory("too little")] for rung in every}))
+    with pytest.raises(OutOfMemory):
+        walked(request_, Standin(answers={**{rung: [NO] for rung in every}, "fp16": [OutOfMemory("too little")]}))
+
+
+def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequest):
+    held: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    class Heavy(Standin):
+        def build(self, *asked: Any, **options: Any) -> Built:
+            left.extend(one() for one in held)
+            heavy = np.zeros(1000)
+            held.append(weakref.ref(heavy))
+            try:
+                return super().build(*asked, **options)
+            except ValueError as error:
+                raise BuildError("no tactic") from error
+
+    walked(request_, Heavy(answers={QDQ: [ValueError("inside")], CALIBRATOR: [ValueError("inside")]}))
+    assert left == [None] * 3, "one before the second build, two before the third"
+
+
+def test_where_everything_is_refused_the_last_reason_is_said(request_: BuildRequest):
+    answers = {rung: [BuildError(f"no {rung}")] for rung in (QDQ, CALIBRATOR, "fp16", "fp32")}
+    with pytest.raises(BuildError, match="no fp32"):
+        walked(request_, Standin(answers=answers))
+
+
+def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_first_refusal_is_said(
+    request_: BuildRequest,
+):
+    request = wanting(request_, allow_lower_precision=False)
+    library = Standin(answers={QDQ: [BuildError("no qdq")], CALIBRATOR: [BuildError("no calibrator")]})
+    with pytest.raises(BuildError, match="no qdq"):
+        walked(request, library)
+    assert library.rungs == [QDQ, CALIBRATOR]
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
+def test_every_precision_has_its_ladder(request_: BuildRequest, precision: Precision):
+    rungs = ["fp16", "fp16 raw", "fp32"][0 if precision is Precision.FP16 else 2 :]
+    library = Standin(answers={rung: [NO] for rung in rungs})
+    proved = walked(replace(wanting(request_, precision=precision), host_nms=True), library)
+    assert library.rungs == [*rungs, "fp32 raw"]
+    assert proved.passed.signature.layout is Layout.RAW
+
+
+def test_a_precision_that_this_machine_lacks_is_passed_over(request_: BuildRequest):
+    library = Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}, forbidden=("fp16",))
+    walked(request_, library)
+    assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
+
+
+def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    refuse_checks(monkeypatch, Precision.INT8)
+    walked(request_, Standin(answers={QDQ: [NO]}))
+    library = Standin()
+    proved = walked(request_, library)
+    assert library.rungs == ["fp16"]
+    first, second = proved.rejected
+    assert first["reason"].startswith("skipped: refused on 20")
+    assert first["reason"].endswith(": no tactic")
+    assert (second["precision"], second["report"], second["notes"]) == ("int8", None, {})
+    assert "it finds other boxes" in second["reason"]
+
+
+def test_another_library_release_and_another_plan_begin_anew(request_: BuildRequest):
+    walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}))
+    assert Standin().rungs == []
+    for request, library in (
+        (request_, Standin(release="standin 2.0")),
+        (wanting(request_, optimization_level=5), Standin()),
+        (replace(request_, force=True), Standin()),
+    ):
+        assert walked(request, library).rejected == ()
+        assert library.rungs == [QDQ]
+
+
+def test_force_forgets_what_was_refused(request_: BuildRequest):
+    walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}))
+    walked(replace(request_, force=True), Standin(answers={QDQ: [NO]}))
+    library = Standin()
+    walked(request_, library)
+    assert library.rungs == [CALIBRATOR], "the second walk remembers what it found itself"
+
+
+def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: BuildRequest):
+    every = [QDQ, CALIBRATOR, "fp16", "fp32"]
+    with pytest.raises(BuildError):
+        walked(request_, Standin(answers={rung: [NO] for rung in every}))
+    library = Standin()
+    proved = walked(request_, library)
+    assert library.rungs == ["fp32"]
+    assert [one["precision"] for one in proved.rejected] == ["int8", "int8", "fp16"]
+    again = Standin()
+    assert walked(request_, again).passed.built.precision is Precision.FP32
+    assert again.rungs == ["fp32"], "and what is good now is no longer refused"
+
+
+def test_placements_go_on_where_the_last_build_left_off(request_: BuildRequest):
+    answers = [BuildError("no tactic", layer="mean1"), BuildError("no tactic", layer="mean3")]
+    walked(request_, Standin(ways=("qdq",), answers={QDQ: [*answers, NO]}))
+    library = Standin(ways=("qdq",))
+    walked(request_, library)
+    assert library.rungs == ["fp16"]
+    file = next((request_.state_dir / leftovers.REFUSALS.path).iterdir())
+    file.write_text(file.read_text().replace('"mean1", "mean3"', '"mean1", "mean4"'))
+    library = Standin(ways=("qdq",))
+    proved = walked(request_, library)
+    assert library.asked[0].quantized == {"mean0", "mean2", "mean4"}
+    assert str(proved.passed.rung).startswith("int8")
+
+
+def test_when_time_is_up_an_int8_build_is_cut_short_and_fp16_comes_next(request_: BuildRequest):
+    library = Standin(slow_s={QDQ: 10_000.0, "fp16": 10_000.0})
+    proved = walked(replace(request_, timeout_s=5000.0), library)
+    assert library.rungs == [QDQ, "fp16"], "the calibrator is not begun"
+    assert proved.passed.built.precision is Precision.FP16
+    assert reasons(proved)[0] == ("int8 by Q/DQ", "the time for it was over, see [engine] build_timeout_s")
+    assert reasons(proved)[1][1].startswith("skipped: the time for it was over")
+    assert 5000.0 * WALK_SHARE < proved.rejected[0]["seconds"] < 10_000.0
+    assert not (request_.state_dir / leftovers.REFUSALS.path).exists(), "want of time says nothing of the way"
+
+
+def test_the_last_hope_is_not_cut_short(request_: BuildRequest):
+    library = Standin(ways=("qdq",), slow_s={QDQ: 10_000.0})
+    request = wanting(replace(request_, timeout_s=5000.0), allow_lower_precision=False)
+    assert walked(request, library).passed.built.precision is Precision.INT8
+
+
+def test_time_that_passed_before_counts(request_: BuildRequest):
+    library = Standin()
+    images = images_of(request_)
+    began_s = library.clock() - request_.timeout_s
+    proved = prove(
+        request_, library, graphs_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
+    )  # fmt: skip
+    assert library.rungs == ["fp16"]
+    assert proved.passed.built.precision is Precision.FP16
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What the two plans take, for ``speed.by_turns``."""
+    taken = {"int8": 3.0, "fp16": 4.0}
+    monkeypatch.setattr(attempt.speed, "by_turns", lambda *_: (taken["int8"], taken["fp16"]))
+    return taken
+
+
+def test_int8_that_is_faster_than_fp16_serves_and_both_times_are_noted(request_: BuildRequest, times: dict[str, float]):
+    library = Standin(compares=True)
+    proved = walked(request_, library)
+    assert library.rungs == [QDQ, "fp16"]
+    assert (proved.passed.built.precision, proved.rejected) == (Precision.INT8, ())
+    verdict = proved.passed.verdict
+    assert (verdict.int8_ms, verdict.fp16_ms) == (3.0, 4.0)
+    assert verdict.speed == "3.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)"
+
+
+def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
+    request_: BuildRequest, times: dict[str, float]
+):
+    times["int8"] = 4.0
+    library = Standin(compares=True)
+    proved = walked(replace(request_, host_nms=True), library)
+    assert library.rungs == [QDQ, "fp16", CALIBRATOR], "fp16 is built once"
+    assert proved.passed.built.precision is Precision.FP16
+    assert proved.passed.verdict.int8_ms == 4.0
+    assert [one["reason"] for one in proved.rejected] == [
+        "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)"
+    ] * 2
+    assert proved.rejected[0]["report"]["judged"]
+    library = Standin(compares=True)
+    assert len(walked(request_, library).rejected) == 2
+    assert library.rungs == ["fp16"], "it is remembered"
+
+
+def test_int8_that_must_be_written_is_written_with_both_times(request_: BuildRequest, times: dict[str, float]):
+    times["int8"] = 5.0
+    proved = walked(replace(request_, keep_slower=True), Standin(compares=True))
+    assert (proved.passed.built.precision, proved.passed.verdict.int8_ms) == (Precision.INT8, 5.0)
+
+
+def test_int8_that_must_not_give_way_is_not_compared(request_: BuildRequest):
+    library = Standin(compares=True)
+    assert walked(wanting(request_, allow_lower_precision=False), library).passed.verdict.int8_ms is None
+    assert library.rungs == [QDQ]
+
+
+def test_int8_serves_where_fp16_cannot_be_built_to_compare_with(request_: BuildRequest, times: dict[str, float]):
+    times["int8"] = 9.0
+    library = Standin(compares=True, answers={"fp16": [NO]})
+    proved = walked(request_, library)
+    assert (proved.passed.built.precision, proved.passed.verdict.speed) == (
+        Precision.INT8,
+        "not compared with fp16: no tactic",
+    )
+    library = Standin(compares=True)
+    speed = walked(request_, library).passed.verdict.speed
+    assert library.rungs == [QDQ]
+    assert speed.startswith("not compared with fp16: fp16 was refused on 20")
+
+
+@pytest.mark.parametrize("left_s", [50.0, 150.0])
+def test_a_comparison_for_which_time_is_short_is_left_out_or_cut_short(request_: BuildRequest, left_s: float):
+    timeout_s = (BUILD_S + left_s) / WALK_SHARE
+    library = Standin(compares=True, slow_s={"fp16": 1000.0})
+    verdict = walked(replace(request_, timeout_s=timeout_s), library).passed.verdict
+    assert library.rungs == ([QDQ, "fp16"] if left_s > BUILD_S else [QDQ])
+    assert verdict.int8_ms is None
+    assert ("over" if left_s > BUILD_S else "longer than the 50 s that are left") in verdict.speed
+
+
+def test_a_plan_that_fails_while_it_is_timed_is_said_and_serves(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise InferenceError("a kernel failed")
+
+    monkeypatch.setattr(attempt.speed, "by_turns", fail)
+    passed = walked(request_, Standin(compares=True)).passed
+    assert (passed.built.precision, passed.verdict.speed) == (
+        Precision.INT8,
+        "not compared with fp16: a kernel failed",
+    )
+
+
+def test_both_plans_are_really_timed(request_: BuildRequest):
+    verdict = walked(replace(request_, keep_slower=True), Standin(compares=True)).passed.verdict
+    assert verdict.int8_ms is not None
+    assert verdict.int8_ms > 0
+    assert verdict.fp16_ms is not None
+    assert verdict.fp16_ms > 0
+
+
+def test_progress_is_that_of_the_walk(request_: BuildRequest, times: dict[str, float]):
+    told: list[Progress] = []
+    library = Standin(compares=True, answers={QDQ: [NO]})
+    walked(request_, library, told.append)
+    building = [one for one in told if one.stage == "build"]
+    percents = [one.percent for one in building if one.percent is not None]
+    assert percents == sorted(percents)
+    assert percents[:4] == [12.5, 25.0, 37.5, 50.0], "one build and the comparison"
+    assert percents[-1] == 100.0
+    messages = list(dict.fromkeys(one.message.partition(":")[0] for one in building))
+    assert messages == [
+        "int8 by Q/DQ, 1 of 2",
+        "int8 by the library's calibrator, 2 of 3",
+        "fp16 to compare with, 3 of 3",
+    ]
+    assert [one.eta_s for one in building if one.eta_s is not None][:4] == [175.0, 150.0, 125.0, 100.0]

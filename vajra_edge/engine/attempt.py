@@ -1,0 +1,263 @@
+"""Attempt: one rung of the ladder: from the FP32 graph to a plan that passed its gate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vajra_edge.engine import evidence, leftovers, onnxrt, speed, trt_calibration, verify
+from vajra_edge.engine.backend import Backend, Built, Runner
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.evidence import Frames
+from vajra_edge.engine.holdout import Holdout
+from vajra_edge.engine.pace import Clock
+from vajra_edge.engine.prepare import Calibration, Notes, prepare_int8, ranges_for
+from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.rung import Rung
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.stages import Stages
+from vajra_edge.engine.trt import TensorRT
+from vajra_edge.engine.verify import VerifyReport
+from vajra_edge.errors import CalibrationError, OutOfMemory, VerifyError
+from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.graph import dla_ranges, nearest, placement
+from vajra_edge.graph.signature import Signature
+from vajra_edge.graph.wiring import Wiring, load
+
+REFUSED = "the library refuses it in INT8"
+"""Reason of a layer outside INT8, for the manifest."""
+
+_CHOICE = ("chosen", "curve", "costliest")
+"""Notes of the choice of layers, which hold for later attempts with the same layers."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An FP32 graph and what its tensors mean."""
+
+    onnx_bytes: bytes
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """What is built from.
+
+    Attributes:
+        wanted: as the specification asks, with NMS or without.
+        raw: makes the same without NMS; asked once at most.
+    """
+
+    wanted: Graph
+    raw: Callable[[], Graph] | None = None
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A plan that passed its gate.
+
+    Attributes:
+        rung: the way to it.
+        built: the plan.
+        verdict: of the gate.
+        signature: of the graph that it was built from.
+        build_s: what the library took.
+    """
+
+    rung: Rung
+    built: Built
+    verdict: VerifyReport
+    signature: Signature
+    build_s: float
+
+
+class Attempts:
+    """Tries rungs. What one learns about layers serves those after it.
+
+    Args:
+        request: what is wanted.
+        backend: builds and runs it.
+        graphs: FP32.
+        stages: told what is being done.
+        images: for INT8; some are held out for the gate.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        backend: Backend,
+        graphs: Graphs,
+        stages: Stages,
+        images: Holdout | None,
+        clock: Clock,
+    ) -> None:
+        self.request, self.backend, self.stages = request, backend, stages
+        self._graphs, self._images, self._clock = graphs, images, clock
+        self._raw: Graph | None = None
+        self._high: dict[str, str] = {}
+        self._choice: Notes = {}
+
+    def passed(self, rung: Rung, *, fresh: bool) -> Passed:
+        """Build and verify.
+
+        Args:
+            rung: the way.
+            fresh: measure INT8 ranges even where the cache has them.
+
+        Raises:
+            VerifyError: the plan does not agree; ``values["notes"]`` are those of the plan.
+            BuildError, GraphError, UnsupportedSpec: it cannot be built.
+            PlanError, InferenceError: it does not load or run.
+            OutOfMemory: the memory did not suffice.
+            CalibrationError: the images are failing, or INT8 has none.
+        """
+        graph, spec = self._graph(rung), rung.of(self.request.spec)
+        try:
+            before, notes = self._prepared(graph, rung, spec, fresh=fresh)
+            began_s = self._clock()
+            built = self._built(before, graph.signature, spec, notes)
+            build_s = self._clock() - began_s
+            return Passed(rung, built, self._verdict(graph, spec, built), graph.signature, build_s)
+        except MemoryError as error:
+            raise OutOfMemory("the build ran out of memory", remedy="free memory and try again") from error
+
+    def timed(self, first: Passed, second: Passed) -> tuple[float, float]:
+        """Median time of one full batch of each plan in ms, by turns.
+
+        Raises:
+            PlanError, InferenceError, BackendUnavailable: one of them does not load or run.
+        """
+        with self.stages("verify", "timing int8 and fp16"), contextlib.ExitStack() as held:
+            runners = [held.enter_context(contextlib.closing(self._loaded(one))) for one in (first, second)]
+            signature = first.signature
+            letterbox = Letterbox(signature.resolution_hw)
+            batch = letterbox.blank(signature.batch)
+            letterbox.apply(next(iter(self._frames().images)), batch[0])
+            batch[1:] = batch[0]
+            return speed.by_turns(runners[0], runners[1], np.ascontiguousarray(batch))
+
+    def refused_layers(self, rung: Rung, names: Iterable[str]) -> frozenset[str]:
+        """Keys of the layers in INT8 that an error's names speak of, besides those that are out of it already."""
+        graph = self._graph(rung)
+        wiring = Wiring(load(graph.onnx_bytes))
+        placed = placement.place(wiring, {**self._known(graph), **dict.fromkeys(sorted(rung.high), REFUSED)})
+        return nearest.in_int8(wiring, placed, names)
+
+    @property
+    def cache(self) -> RangeCache:
+        """Where ranges are kept."""
+        return RangeCache(self.request.state_dir / leftovers.RANGES.path)
+
+    def _graph(self, rung: Rung) -> Graph:
+        if rung.nms or self._graphs.raw is None:
+            return self._graphs.wanted
+        if self._raw is None:
+            self._raw = self._graphs.raw()
+        return self._raw
+
+    def _prepared(self, graph: Graph, rung: Rung, spec: EngineSpec, *, fresh: bool) -> tuple[bytes, Notes]:
+        """The graph in the form that the backend takes. FP16 and FP32 are every backend's own affair."""
+        if spec.precision is not Precision.INT8:
+            return graph.onnx_bytes, {}
+        if self._images is None:
+            raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
+        if rung.quantization == "calibrator":
+            return graph.onnx_bytes, {}
+        with self.stages("calibrate", f"calibrating on {len(self._images.fitted)} images"):
+            return self._int8(graph, rung, spec, self._calibration(spec, self._images.fitted, fresh=fresh))
+
+    def _calibration(self, spec: EngineSpec, images: CalibrationSet, *, fresh: bool) -> Calibration:
+        wanted = self.request.calibration
+        return Calibration(
+            images,
+            algorithm=wanted.algorithm,
+            cache=self.cache,
+            reuse=wanted.reuse,
+            fresh=fresh,
+            threads=self.request.threads,
+            fused=isinstance(self.backend, onnxrt.OnnxRuntime),
+            observe=trt_calibration.observer(self.backend, spec),
+        )
+
+    def _int8(self, graph: Graph, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Notes]:
+        if isinstance(self.backend, TensorRT) and self.backend.wants_ranges(spec):
+            ranges, source = ranges_for(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
+            return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), {"ranges": source}
+        refused = dict.fromkeys(sorted(rung.high), REFUSED)
+        if known := self._known(graph):  # choosing takes minutes, and would end with the same layers
+            calibration = replace(calibration, keep={**known, **refused}, budget_s=0)
+            made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
+            return made, {**notes, **self._choice}
+        calibration = replace(calibration, keep=refused)
+        made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
+        self._learn(notes)
+        return made, notes
+
+    def _learn(self, notes: Notes) -> None:
+        high = notes.get("high")
+        self._high = dict(high) if isinstance(high, Mapping) else {}
+        self._choice = {name: notes[name] for name in _CHOICE if name in notes}
+
+    def _known(self, graph: Graph) -> dict[str, str]:
+        """Layers that an earlier attempt left out of INT8, by key; none where this graph has not all of them."""
+        if not self._high:
+            return {}
+        keys = nearest.keys_of(Wiring(load(graph.onnx_bytes)), self._high)
+        return {keys[name]: reason for name, reason in self._high.items()} if len(keys) == len(self._high) else {}
+
+    def _built(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, notes: Notes) -> Built:
+        report = self.stages.report
+        with self.stages("build", f"building for {spec.target} with {self.backend.name}"):
+            if spec.precision is Precision.INT8 and spec.quantization == "calibrator" and self._images is not None:
+                built = self.backend.build(onnx_bytes, signature, spec, report, images=self._images.fitted)
+            else:
+                built = self.backend.build(onnx_bytes, signature, spec, report)
+        return replace(built, notes={**built.notes, "int8": notes}) if notes else built
+
+    def _verdict(self, graph: Graph, spec: EngineSpec, built: Built) -> VerifyReport:
+        """The gate, where the plan can run here.
+
+        Raises:
+            VerifyError: the plan does not agree, or is INT8 and could not be judged.
+        """
+        if (reason := self.backend.cannot_run(_achieved(spec, built))) is not None:
+            return verify.not_run(reason, verify.BOUNDS[built.precision])
+        try:
+            return self._judged(graph, spec, built)
+        except VerifyError as error:
+            error.values["notes"] = dict(built.notes)
+            self._high = {}  # perhaps chosen by ranges that ruined the plan
+            raise
+
+    def _judged(self, graph: Graph, spec: EngineSpec, built: Built) -> VerifyReport:
+        bounds = verify.BOUNDS[built.precision]
+        with self.stages("verify", "comparing with the FP32 reference"), contextlib.ExitStack() as held:
+            reference = onnxrt.reference(graph.onnx_bytes, graph.signature, threads=self.request.threads)
+            held.callback(reference.close)
+            candidate = self.backend.load(built.plan, graph.signature, _achieved(spec, built))
+            held.callback(candidate.close)
+            verdict = verify.verify(candidate, reference, self._frames(), bounds, self.stages.report)
+        if built.precision is Precision.INT8 and not verdict.judged:
+            remedy = "int8 is not used until it can be judged"
+            raise VerifyError(verdict.reason, remedy=remedy, report=verdict.to_json())
+        return verdict
+
+    def _loaded(self, one: Passed) -> Runner:
+        spec = one.rung.of(self.request.spec)
+        return self.backend.load(one.built.plan, one.signature, _achieved(spec, one.built))
+
+    def _frames(self) -> Frames:
+        held_out = self._images.judged if self._images else None
+        if self.request.frames is None and held_out is not None:
+            return evidence.of_dataset(held_out.pictures, f"{held_out.source} (held out of calibration)")
+        cameras = self.request.calibration.cameras
+        return evidence.frames_of(self.request.frames, self.request.state_dir, cameras=cameras)
+
+
+def _achieved(spec: EngineSpec, built: Built) -> EngineSpec:
+    return replace(spec, precision=built.precision, target=built.target)
