@@ -221,15 +221,15 @@ class _Search:
         """
         steps = _steps(self.groups, part_to)
         steps = [step for step in steps if step.part <= part_from] or steps[:1]
-        low, high, more = 0, len(steps) - 1, 1.0
+        low, high, off = 0, len(steps) - 1, Drift(1.0, 1.0)
         for turn in range(JUDGED - 1):
             if self._share(steps[low].high) - self._share(steps[high].high) <= TOLD_APART:
                 break
             last = high - 1 if steps[high].high in self.measured else high
-            guess = next((at for at in range(low, last) if _scaled(steps[at].estimate, more).within(bound)), last)
-            at = guess if turn < GUESSED else (low + last) // 2
+            guess = (at for at in range(low, last) if _scaled(steps[at].estimate, off).within(bound))
+            at = next(guess, last) if turn < GUESSED else (low + last) // 2
             drift = self._at(steps[at].high).drift
-            more = drift.total / (steps[at].estimate.total or math.inf) or more
+            off = _ratio(drift, steps[at].estimate)
             low, high = (low, at) if drift.within(bound) else (min(at + 1, high), high)
         return self._at(steps[high].high)
 
@@ -244,5 +244,11 @@ class _Search:
         return self.measured[high]
 
 
-def _scaled(drift: Drift, factor: float) -> Drift:
-    return Drift(factor * drift.score, factor * drift.box)
+def _ratio(drift: Drift, estimate: Drift) -> Drift:
+    """By how much an estimate was off, part by part; where nothing was expected, by nothing."""
+    pairs = ((drift.score, estimate.score), (drift.box, estimate.box))
+    return Drift(*(found / expected if expected else 1.0 for found, expected in pairs))
+
+
+def _scaled(drift: Drift, factor: Drift) -> Drift:
+    return Drift(drift.score * factor.score, drift.box * factor.box)

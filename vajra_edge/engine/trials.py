@@ -17,7 +17,7 @@ from vajra_edge.errors import CalibrationError
 from vajra_edge.graph.mixtures import Mixtures
 from vajra_edge.graph.signature import Signature
 
-STRETCHES = 8
+STRETCHES = 16
 """Parts of the network after each of which what FP32 computed is kept, so that later trials start there. One part is
 kept at a time; with eight of them, ranking layers in graph order takes little over half of the work."""
 
