@@ -56,7 +56,7 @@ def place(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Choosing layers by trials may take a quarter of an hour; the static rules are enough to see that INT8 arrives.
-    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, budget_s=0))
+    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, search=False))
     return tmp_path
 
 

@@ -1,6 +1,6 @@
 """Accuracy of every precision beside FP32, as one JSON document.
 
-    python tests/bench/int8_accuracy.py [--data ../shared/data] [--only nano,yolox] [--images 0] [--budget-s 300]
+    python tests/bench/int8_accuracy.py [--data ../shared/data] [--only nano,yolox] [--images 0]
     python tests/bench/int8_accuracy.py --curve       instead: what each measured mixture of layers costs in points
     python tests/bench/int8_accuracy.py --cuda        FP32 and FP16 also in a GPU's arithmetic, by onnxruntime-gpu
 
@@ -134,9 +134,7 @@ def onnxruntime_defaults(onnx_bytes: bytes, images: CalibrationSet) -> bytes:
         return quantized.read_bytes()
 
 
-def measured(
-    fold: Fold, budget_s: float, say: Callable[[str], None], *, cuda: bool = False
-) -> tuple[dict[str, Any], dict[str, Scored]]:
+def measured(fold: Fold, say: Callable[[str], None], *, cuda: bool = False) -> tuple[dict[str, Any], dict[str, Scored]]:
     """The table of one fold, and what it was scored from."""
     onnx_bytes = fold.network.read_bytes()
     known = signature.read(onnx_bytes)
@@ -156,7 +154,7 @@ def measured(
         add("fp32 on CUDA", onnx_bytes, written=True, cuda=True)
         add("fp16 on CUDA", prepare_half(onnx_bytes)[0], written=True, cuda=True)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Calibration(images, cache=RangeCache(Path(folder)), budget_s=budget_s)
+        recipe = Calibration(images, cache=RangeCache(Path(folder)))
         for name, fused in (("int8", False), ("int8 for the CPU", True)):
             started_s = time.monotonic()
             graph, notes = prepare_int8(onnx_bytes, known, replace(recipe, fused=fused), lambda _: None)
@@ -184,14 +182,14 @@ def pooled(folds: list[dict[str, Scored]]) -> dict[str, Any]:
     return {"scored_on": len(truths), "rows": rows}
 
 
-def curve(fold: Fold, budget_s: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def curve(fold: Fold, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Points lost by every mixture that the choice of layers measured, largest INT8 share first."""
     onnx_bytes = fold.network.read_bytes()
     known, wiring = signature.read(onnx_bytes), Wiring(load(onnx_bytes))
-    recipe = Calibration(CalibrationSet(fold.name, fold.calibration), budget_s=budget_s)
+    recipe = Calibration(CalibrationSet(fold.name, fold.calibration))
     ranges, _ = prepare.ranges_for(onnx_bytes, known, recipe, lambda _: None)
     macs = macs_by_layer(wiring, known.resolution_hw)
-    choice = prepare._choose(onnx_bytes, known, recipe, ranges, macs, lambda _: None, time.monotonic)
+    choice = prepare._choose(onnx_bytes, known, recipe, ranges, macs, lambda _: None)
     before, rows = scored_by(onnx_bytes, fold.scored, written=True).points(), []
     for point in choice.curve:
         placed = placement.place(wiring, dict.fromkeys(point.high, "measured"))
@@ -207,7 +205,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "../shared/data")
     parser.add_argument("--only", default="yolox,nano")
     parser.add_argument("--images", type=int, default=0, help="score on so many only; 0: all")
-    parser.add_argument("--budget-s", type=float, default=300.0)
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--cuda", action="store_true")
     chosen = parser.parse_args()
@@ -217,11 +214,9 @@ def main() -> None:
     for fold in folds(chosen.data, chosen.images):
         network = fold.name.split()[0]
         if network in wanted and chosen.curve:
-            table[fold.name] = curve(fold, chosen.budget_s, lambda text: print(text, flush=True))
+            table[fold.name] = curve(fold, lambda text: print(text, flush=True))
         elif network in wanted:
-            table[fold.name], scored = measured(
-                fold, chosen.budget_s, lambda text: print(text, flush=True), cuda=chosen.cuda
-            )
+            table[fold.name], scored = measured(fold, lambda text: print(text, flush=True), cuda=chosen.cuda)
             outcomes.setdefault(network, []).append(scored)
     table |= {f"{name} pooled": pooled(several) for name, several in outcomes.items() if len(several) > 1}
     print(json.dumps(table))

@@ -76,7 +76,7 @@ def build(source: Path | str, precision: Precision, *, dynamic: bool, with_nms: 
     graph, found = assemble(graph_of(source, dynamic=dynamic), spec, class_names=tuple(map(str, range(80))), stride=32)
     if precision is Precision.INT8:
         images = CalibrationSet.collect(DATA / "images" / "coco128", most=CALIBRATION_IMAGES)
-        graph, _ = prepare_int8(graph, found, Calibration(images, budget_s=0), lambda _: None)
+        graph, _ = prepare_int8(graph, found, Calibration(images, search=False), lambda _: None)
     seen: list[float] = []
     began_s = time.monotonic()
     made = TensorRT().build(graph, found, spec, lambda step: seen.append(step.percent or 0.0))

@@ -56,7 +56,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> CalibrationSettings:
 @pytest.fixture
 def request_(tmp_path: Path, pictures: CalibrationSettings, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
     """INT8 by whichever route; the static rules choose the layers, for that takes no time."""
-    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, budget_s=0))
+    monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, search=False))
     weights = tmp_path / "tiny.onnx"
     weights.write_bytes(tiny.network(channels=16))
     spec = EngineSpec(nms=NmsSpec(max_det=20, top_k=30), precision=Precision.INT8, simplify=False)

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def calibration(folder: Path, tmp_path: Path) -> Calibration:
     images = CalibrationSet.collect(folder)
-    return Calibration(images, cache=RangeCache(tmp_path / "ranges"), budget_s=20.0, threads=1)
+    return Calibration(images, cache=RangeCache(tmp_path / "ranges"), threads=1)
 
 
 def drift_of(quantized: bytes) -> float:
@@ -65,7 +65,7 @@ def test_the_graph_is_quantized_and_the_notes_say_how(calibration: Calibration) 
 
 def test_the_chosen_mixture_drifts_less_than_the_static_rules(calibration: Calibration) -> None:
     chosen, _ = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    static, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, budget_s=0.0), quiet)
+    static, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, search=False), quiet)
     assert "curve" not in notes
     assert drift_of(chosen) <= drift_of(static)
 
@@ -120,7 +120,7 @@ def test_a_sabotaged_range_ruins_the_static_rules_and_is_seen_by_measurement(cal
     sound, _ = ranges_for(PLAIN, SIGNATURE, calibration, quiet)
     amax = {"down_silu": 0.01 * sound.tensors["down_silu"].amax}
     calibration.cache.put(sound.with_amax(amax, sound.algorithm))
-    static, _ = prepare_int8(PLAIN, SIGNATURE, replace(calibration, budget_s=0.0), quiet)
+    static, _ = prepare_int8(PLAIN, SIGNATURE, replace(calibration, search=False), quiet)
     chosen, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
     assert notes["ranges"]["source"] == "cache"
     assert "measured" in notes["high"]["/enter"]

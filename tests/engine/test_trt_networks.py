@@ -67,7 +67,7 @@ def _real_library() -> None:
 def in_int8(graph: bytes, signature: Signature, images: Path) -> bytes:
     """By the static rules on two photos: what is built is shown here, not what is accurate."""
     few = CalibrationSet.collect(images, most=2)
-    quantized, notes = prepare_int8(graph, signature, Calibration(few, budget_s=0), lambda _: None)
+    quantized, notes = prepare_int8(graph, signature, Calibration(few, search=False), lambda _: None)
     assert float(str(notes["int8_share"])) > 0.9
     return quantized
 

@@ -190,7 +190,7 @@ class Attempts:
             return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), {"ranges": source}
         refused = dict.fromkeys(sorted(rung.high), REFUSED)
         if known := self._known(graph):  # choosing takes minutes, and would end with the same layers
-            calibration = replace(calibration, keep={**known, **refused}, budget_s=0)
+            calibration = replace(calibration, keep={**known, **refused}, search=False)
             made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
             return made, {**notes, **self._choice}
         calibration = replace(calibration, keep=refused)

@@ -5,37 +5,28 @@ Every backend is given its graph by this module, so that one measured recipe ser
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vajra_edge.engine import sensitivity
-from vajra_edge.engine.backend import Progress, Report
+from vajra_edge.engine.backend import Report
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.drift import Drift, drift
 from vajra_edge.engine.observation import Observe, observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
-from vajra_edge.engine.replay import Replay
-from vajra_edge.engine.sensitivity import WORST, Choice, Clock, Point
-from vajra_edge.errors import CalibrationError, VerifyError
-from vajra_edge.graph import half, placement, qdq, qlinear, switches
+from vajra_edge.engine.sensitivity import WORST, Choice, Point
+from vajra_edge.engine.trials import Trials
+from vajra_edge.errors import VerifyError
+from vajra_edge.graph import half, placement, qdq, qlinear
 from vajra_edge.graph.macs import elements, macs_by_layer
+from vajra_edge.graph.mixtures import Mixtures, raw_output
 from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.signature import Signature
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.wiring import Wiring, key, load
 
 Notes = dict[str, object]
 
 CANDIDATE_IMAGES = 32
 """Images from which those with the most to detect are taken to judge mixtures."""
-
-BUDGET_S = 900.0
-"""Time for choosing the mixture, beside the minutes that a TensorRT build takes."""
 
 MEASURED_NOW = "measured"
 """Source of ranges that neither the cache nor earlier weights gave."""
@@ -53,7 +44,7 @@ class Calibration:
         cache: where range files are kept; None keeps none.
         reuse: ranges of earlier weights of the same network on the same images may be used; said in the notes.
         fresh: measure even what the cache has.
-        budget_s: time for choosing the mixture; 0 quantizes by the static rules alone.
+        search: measure which layers cost most and leave them out of INT8; False quantizes by the static rules alone.
         threads: of the CPU; None: all.
         keep: layers and residual additions that stay out of INT8 whatever they cost, by key, each with its reason.
         fused: the graph is for ONNX Runtime's CPU kernels instead of TensorRT, see ``graph.qlinear``.
@@ -65,7 +56,7 @@ class Calibration:
     cache: RangeCache | None = None
     reuse: bool = False
     fresh: bool = False
-    budget_s: float = BUDGET_S
+    search: bool = True
     threads: int | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
     fused: bool = False
@@ -82,7 +73,7 @@ def prepare_half(onnx_bytes: bytes) -> tuple[bytes, Notes]:
 
 
 def prepare_int8(
-    onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report, clock: Clock = time.monotonic
+    onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report
 ) -> tuple[bytes, Notes]:
     """Explicit INT8 with the layers that cost most left in FP32 (``prepare_half`` behind it makes those FP16).
 
@@ -91,7 +82,6 @@ def prepare_int8(
         signature: its signature.
         calibration: images, algorithm, cache.
         report: takes progress; may raise to stop.
-        clock: seconds, monotonic.
 
     Returns:
         The Q/DQ graph, and notes for the manifest: ranges, share of multiply-adds in INT8, the curve, and each layer
@@ -107,8 +97,8 @@ def prepare_int8(
     macs = macs_by_layer(wiring, signature.resolution_hw)
     keep = dict(calibration.keep)
     notes: Notes = {"ranges": source}
-    if calibration.budget_s > 0:
-        choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report, clock)
+    if calibration.search:
+        choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report)
         keep = {**dict.fromkeys(choice.point.high, MEASURED), **keep}
         notes |= _choice_notes(choice, wiring)
         _require_faithful(choice.point, notes)
@@ -167,60 +157,18 @@ def _choose(
     ranges: Ranges,
     macs: Mapping[str, int],
     report: Report,
-    clock: Clock,
 ) -> Choice:
     wiring = Wiring(load(onnx_bytes))
     placed = placement.place(wiring, calibration.keep)
     work = {key: count for key, count in macs.items() if key in placed.layers}
     work |= elements(wiring, placed.shortcuts, signature.resolution_hw)
-    units = list(work)
+    work = {key(node): work[key(node)] for node in wiring.nodes if key(node) in work}
     quantized = _quantized(onnx_bytes, placed, ranges, calibration)
-    output = switches.raw_output(onnx_bytes, signature)
-    graph = switches.switchable(onnx_bytes, quantized, units, output)
-    lab = _Lab(Replay(graph, signature, calibration.threads), output, units, report)
-    lab.pick(calibration.images.some(CANDIDATE_IMAGES), signature.resolution_hw)
-    return sensitivity.choose(lab.trial, work, sum(macs.values()), calibration.budget_s, clock)
-
-
-class _Lab:
-    """Runs mixtures over the few images that show most, and compares with FP32 on them."""
-
-    def __init__(self, replay: Replay, output: str, units: list[str], report: Report) -> None:
-        self.replay = replay
-        self.output = output
-        self.units = units
-        self.report = report
-        self.images: list[NDArray[np.float32]] = []
-        self.reference: list[NDArray[np.float32]] = []
-        self.trials = 0
-
-    def pick(self, candidates: CalibrationSet, input_hw: tuple[int, int]) -> None:
-        """Keep the images with the largest sum of scores, largest first; no more of them are ever held."""
-        images, rows = iter(candidates.inputs(input_hw)), self.replay.rows
-        kept: list[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = []
-        while some := list(itertools.islice(images, rows)):
-            made = self._run(some, frozenset())
-            kept += [
-                (float(row[4:].max(axis=0).sum()), image, row.copy()) for image, row in zip(some, made, strict=True)
-            ]
-            kept = sorted(kept, key=lambda entry: -entry[0])[: sensitivity.CONFIRM_IMAGES]
-        self.images = [image for _, image, _ in kept]
-        self.reference = [made for _, _, made in kept]
-
-    def trial(self, on: frozenset[str], count: int) -> Drift:
-        self.trials += 1
-        self.report(Progress("calibrate", None, f"choosing layers: trial {self.trials}"))
-        rows, images = self.replay.rows, self.images[:count]
-        found = [one for at in range(0, len(images), rows) for one in self._run(images[at : at + rows], on)]
-        return drift(self.reference[:count], found)
-
-    def _run(self, images: list[NDArray[np.float32]], on: frozenset[str]) -> list[NDArray[np.float32]]:
-        """RAW output (4 + classes, anchors) of each of up to ``rows`` images."""
-        flags = np.array([unit in on for unit in self.units], bool)
-        made: Any = self.replay.run(np.concatenate(images), {switches.INPUT: flags})[self.output]
-        if not np.isfinite(made).all() and not on:
-            raise CalibrationError("the network is not finite on a calibration image", remedy="check the weights")
-        return list(made[: len(images)])
+    output = raw_output(onnx_bytes, signature)
+    mixtures, most = Mixtures(onnx_bytes, quantized, list(work), output), sensitivity.most_images(work)
+    trials = Trials(mixtures, output, signature, calibration.threads, report, most)
+    trials.pick(calibration.images.some(CANDIDATE_IMAGES))
+    return sensitivity.choose(trials.run, work, sum(macs.values()))
 
 
 def _require_faithful(point: Point, notes: Notes) -> None:

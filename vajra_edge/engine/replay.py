@@ -58,12 +58,12 @@ class Replay:
         self._input = signature.input_name
         self.rows = 1 if signature.dynamic_batch else signature.batch
 
-    def run(self, batch: NDArray[np.float32], switches: Mapping[str, NDArray[Any]] | None = None) -> Outputs:
+    def run(self, batch: NDArray[np.float32], known: Mapping[str, NDArray[Any]] | None = None) -> Outputs:
         """Up to ``rows`` images through the graph; the last one fills what is left of a static batch.
 
         Args:
             batch: (n, 3, H, W) float32, letterboxed.
-            switches: further inputs by name.
+            known: further inputs by name, for ``rows`` images.
 
         Returns:
             All outputs by name, as the graph makes them, those of the filling images too.
@@ -74,7 +74,7 @@ class Replay:
         missing = self.rows - len(batch)
         whole = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         try:
-            found = self._session.run(self._names, {self._input: whole, **(switches or {})})
+            found = self._session.run(self._names, {self._input: whole, **(known or {})})
         except self._failures as error:
             raise CalibrationError(
                 f"ONNX Runtime fails on an image: {error}", remedy="check the weights' input size"

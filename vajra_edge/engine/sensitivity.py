@@ -1,18 +1,20 @@
-"""Sensitivity: which layers to leave in FP16, measured on calibration images within a time budget.
+"""Sensitivity: which layers to leave in FP16, measured on calibration images.
 
-1. Each group of layers alone is turned to INT8, and the drift of the outputs from FP32 is its cost. All groups run in
-   one session (``graph.switches``). With little time the groups are large; what is left of the budget splits the
-   costliest ones.
+1. Each layer alone is turned to INT8, small ones of like size in groups, and the drift of the outputs from FP32 is
+   their cost.
 2. Independent rounding errors add as squares, so layers leave INT8 in the order of cost squared per multiply-add.
-3. A handful of mixtures along that order is measured whole, on more images: the largest INT8 share whose drift is
-   within ``AIM`` is taken. Where even ``CHEAP_PART`` does not reach it, that is taken if it is within ``LIMIT``;
-   otherwise the largest share below it that is. A mixture beyond ``WORST`` is for the caller to refuse.
+3. A handful of mixtures along that order is measured whole, on more images, near where the costs say that the answer
+   is: the largest INT8 share whose drift is within ``AIM`` is taken. Where even ``CHEAP_PART`` does not reach it, that
+   is taken if it is within ``LIMIT``; otherwise the largest share below it that is. A mixture beyond ``WORST`` is for
+   the caller to refuse.
+
+Measurements are counted and never timed: a slow machine finds what a fast one does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vajra_edge.engine.drift import Drift
@@ -36,19 +38,26 @@ LEAST_PART = 0.63
 """Below this part INT8 is not worth its drift: with the 96 to 99 % that the static rules leave, three fifths of all
 multiply-adds."""
 
-COST_IMAGES = 2
-"""Images that rank the layers: each layer costs that many inferences."""
+COST_IMAGES = 1
+"""Images that rank the layers: on both networks of tests/bench/int8_accuracy.py the order by the one image with most to
+detect gives the share that the order by two gives, to a thousandth."""
 
 CONFIRM_IMAGES = 8
-"""Images that judge a mixture; fewer where time is short."""
+"""Images that judge a mixture."""
 
-RANKING_BUDGET = 0.7
-"""Part of the time that ranking may take; the rest is for judging mixtures."""
+JUDGED = 8
+"""Mixtures that are measured in one search at most ..."""
 
-JUDGED = 16
-"""Mixtures that time is set aside for: two searches among a hundred steps, each of which halves what is left."""
+GUESSED = 3
+"""... the first of them where the costs say, the rest in the middle of what is left."""
 
-Clock = Callable[[], float]
+NEGLIGIBLE = 1 / 3
+"""Part of the average layer's multiply-adds up to which layers are measured together: one of them that costs much takes
+no more than that out of INT8 with it."""
+
+TOLD_APART = 0.005
+"""Difference of INT8 share for which no further mixture is measured."""
+
 Trial = Callable[[frozenset[str], int], Drift]
 """Drift of the mixture with these layers in INT8, over so many images."""
 
@@ -60,12 +69,17 @@ class Group:
     Attributes:
         layers: their keys, in graph order.
         macs: multiply-adds of them all; of a residual addition its elements.
-        cost: total drift when they alone are in INT8.
+        drift: of the outputs when they alone are in INT8.
     """
 
     layers: tuple[str, ...]
     macs: int
-    cost: float
+    drift: Drift
+
+    @property
+    def cost(self) -> float:
+        """Total drift."""
+        return self.drift.total
 
     @property
     def worth(self) -> float:
@@ -102,25 +116,16 @@ class Choice:
     groups: tuple[Group, ...]
 
 
-def choose(trial: Trial, layers: Mapping[str, int], total_macs: int, budget_s: float, clock: Clock) -> Choice:
-    """Find the mixture.
+def choose(trial: Trial, layers: Mapping[str, int], total_macs: int) -> Choice:
+    """Find the mixture; ``most_images`` says how many inferences that takes at most.
 
     Args:
         trial: measures one mixture.
         layers: multiply-adds of each switchable layer, in graph order; of a residual addition its elements.
         total_macs: multiply-adds of the whole network.
-        budget_s: time for all trials. Three are made whatever it says: one that tells what a trial takes, one group,
-            one mixture.
-        clock: seconds, monotonic.
     """
-    started_s = clock()
-    trial(frozenset(layers), COST_IMAGES)
-    image_s = (clock() - started_s) / COST_IMAGES
-    ranked = _ranked(trial, layers, started_s + budget_s * RANKING_BUDGET, clock, COST_IMAGES * image_s)
-    groups = tuple(sorted(ranked, key=lambda group: -group.worth))
-    until_s = started_s + budget_s
-    images = _affordable(until_s - clock(), JUDGED * image_s, CONFIRM_IMAGES)
-    search = _Search(trial, layers, total_macs, groups, images, until_s - images * image_s, clock)
+    groups = _ranked(trial, layers)
+    search = _Search(trial, layers, total_macs, groups)
     point = search.largest(AIM, 1.0, CHEAP_PART)
     if not point.drift.within(AIM) and not point.drift.within(LIMIT):
         further = search.largest(LIMIT, CHEAP_PART, LEAST_PART)
@@ -129,86 +134,121 @@ def choose(trial: Trial, layers: Mapping[str, int], total_macs: int, budget_s: f
     return Choice(point, tuple(curve), groups)
 
 
-def _affordable(left_s: float, each_s: float, most: int) -> int:
-    """How many of something that takes ``each_s`` fit into what is left, 1 to ``most``."""
-    return most if each_s * most <= left_s else max(1, int(left_s / max(each_s, 1e-9)))
+def most_images(layers: Mapping[str, int]) -> int:
+    """Inferences of one image that ``choose`` takes at most: one trial a group, and two searches."""
+    return len(_together(layers)) * COST_IMAGES + 2 * JUDGED * CONFIRM_IMAGES
 
 
-def _ranked(trial: Trial, layers: Mapping[str, int], until_s: float, clock: Clock, trial_s: float) -> list[Group]:
-    """Measure as finely as the time allows: layer by layer, or chunks of which the costliest are halved."""
+def _ranked(trial: Trial, layers: Mapping[str, int]) -> tuple[Group, ...]:
+    """Every group measured, in graph order; costliest a multiply-add first."""
+    groups = [
+        Group(keys, sum(layers[key] for key in keys), trial(frozenset(keys), COST_IMAGES)) for keys in _together(layers)
+    ]
+    return tuple(sorted(groups, key=lambda group: -group.worth))
 
-    def measured(keys: Sequence[str]) -> Group:
-        cost = trial(frozenset(keys), COST_IMAGES).total
-        return Group(tuple(keys), sum(layers[key] for key in keys), cost)
 
-    names = list(layers)
-    affordable = _affordable(until_s - clock(), trial_s, len(names))
-    size = 1 if affordable == len(names) else math.ceil(len(names) / max(1, affordable // 2))
-    groups = [measured(names[at : at + size]) for at in range(0, len(names), size)]
-    while clock() + 2 * trial_s < until_s and any(len(group.layers) > 1 for group in groups):
-        costliest = max((group for group in groups if len(group.layers) > 1), key=lambda group: group.cost)
-        groups.remove(costliest)
-        half = len(costliest.layers) // 2
-        groups += [measured(costliest.layers[:half]), measured(costliest.layers[half:])]
-    return groups
+def _together(layers: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Layers to measure as one, each group and all of them in graph order.
+
+    Their multiply-adds differ by less than a factor of four: cost varies with size (a depthwise convolution beside a
+    pointwise one), so that a group of both would hide which of them is worth keeping.
+    """
+    most = NEGLIGIBLE * sum(layers.values()) / max(len(layers), 1)
+    groups: list[list[str]] = []
+    filling: dict[int, tuple[list[str], float]] = {}
+    for key, macs in layers.items():
+        size = macs.bit_length() // 2
+        group, held = filling.get(size, ([], most))
+        if held + macs > most:
+            group, held = [], 0
+            groups.append(group)
+        group.append(key)
+        filling[size] = (group, held + macs)
+    return [tuple(group) for group in groups]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A mixture along the order of groups.
+
+    Attributes:
+        high: the layers out of INT8.
+        part: of the multiply-adds of all ``layers`` that is in INT8.
+        estimate: drift by the groups' own, which add as squares.
+    """
+
+    high: frozenset[str]
+    part: float
+    estimate: Drift
+
+
+def _steps(groups: Sequence[Group], part_to: float) -> list[_Step]:
+    """Mixtures with one group more out of INT8 at each step; groups too large for what is left are passed over.
+
+    Args:
+        groups: all layers, those that leave first in front.
+        part_to: smallest part that may be left in INT8.
+    """
+    macs = sum(group.macs for group in groups)
+    total, left, steps = max(macs, 1), list(groups), [_Step(frozenset(), 1.0, _sum(groups))]
+    for group in groups:
+        if (macs - group.macs) / total >= part_to:
+            macs -= group.macs
+            left.remove(group)
+            steps.append(_Step(steps[-1].high.union(group.layers), macs / total, _sum(left)))
+    return steps
+
+
+def _sum(groups: Iterable[Group]) -> Drift:
+    drifts = [group.drift for group in groups]
+    return Drift(math.hypot(*(one.score for one in drifts)), math.hypot(*(one.box for one in drifts)))
 
 
 class _Search:
-    """Measures mixtures along the order of groups, each one once, until time is up."""
+    """Measures mixtures along the order of groups, each one once."""
 
-    def __init__(
-        self,
-        trial: Trial,
-        layers: Mapping[str, int],
-        total_macs: int,
-        groups: Sequence[Group],
-        images: int = CONFIRM_IMAGES,
-        until_s: float = math.inf,
-        clock: Clock = lambda: 0.0,
-    ) -> None:
+    def __init__(self, trial: Trial, layers: Mapping[str, int], total_macs: int, groups: Sequence[Group]) -> None:
         self.trial = trial
         self.layers = layers
         self.total_macs = total_macs
         self.groups = groups
-        self.images = images
-        self.until_s = until_s
-        self.clock = clock
         self.measured: dict[frozenset[str], Point] = {}
 
     def largest(self, bound: Drift, part_from: float, part_to: float) -> Point:
         """The mixture with the largest INT8 share between two parts of all ``layers`` that is within ``bound``.
 
-        Where none is, the one with the smallest share; where time is up, the best that is known.
+        Where none is, the one with the smallest share.
         """
-        steps = [step for step in self._steps(part_to) if self._part(step) <= part_from] or [frozenset[str]()]
-        low, high = 0, len(steps) - 1
-        while low < high and self.clock() < self.until_s:
-            middle = (low + high) // 2
-            if self._at(steps[middle]).drift.within(bound):
-                high = middle
-            else:
-                low = middle + 1
-        return self._at(steps[high])
+        steps = _steps(self.groups, part_to)
+        steps = [step for step in steps if step.part <= part_from] or steps[:1]
+        low, high, off = 0, len(steps) - 1, Drift(1.0, 1.0)
+        for turn in range(JUDGED - 1):
+            if self._share(steps[low].high) - self._share(steps[high].high) <= TOLD_APART:
+                break
+            last = high - 1 if steps[high].high in self.measured else high
+            guess = (at for at in range(low, last) if _scaled(steps[at].estimate, off).within(bound))
+            at = next(guess, last) if turn < GUESSED else (low + last) // 2
+            drift = self._at(steps[at].high).drift
+            off = _ratio(drift, steps[at].estimate)
+            low, high = (low, at) if drift.within(bound) else (min(at + 1, high), high)
+        return self._at(steps[high].high)
 
-    def _steps(self, part_to: float) -> list[frozenset[str]]:
-        """Layers out of INT8, one group more at each step; groups too large for what is left are passed over."""
-        steps = [frozenset[str]()]
-        for group in self.groups:
-            more = steps[-1].union(group.layers)
-            if self._part(more) >= part_to:
-                steps.append(more)
-        return steps
-
-    def _macs(self, high: frozenset[str]) -> int:
-        return sum(count for key, count in self.layers.items() if key not in high)
-
-    def _part(self, high: frozenset[str]) -> float:
-        """Of what the static rules leave in INT8."""
-        return self._macs(high) / max(self._macs(frozenset()), 1)
+    def _share(self, high: frozenset[str]) -> float:
+        on = sum(count for key, count in self.layers.items() if key not in high)
+        return on / self.total_macs if self.total_macs else 0.0
 
     def _at(self, high: frozenset[str]) -> Point:
         if high not in self.measured:
-            share = self._macs(high) / self.total_macs if self.total_macs else 0.0
             on = frozenset(self.layers) - high
-            self.measured[high] = Point(high, share, self.trial(on, self.images))
+            self.measured[high] = Point(high, self._share(high), self.trial(on, CONFIRM_IMAGES))
         return self.measured[high]
+
+
+def _ratio(drift: Drift, estimate: Drift) -> Drift:
+    """By how much an estimate was off, part by part; where nothing was expected, by nothing."""
+    pairs = ((drift.score, estimate.score), (drift.box, estimate.box))
+    return Drift(*(found / expected if expected else 1.0 for found, expected in pairs))
+
+
+def _scaled(drift: Drift, factor: Drift) -> Drift:
+    return Drift(drift.score * factor.score, drift.box * factor.box)

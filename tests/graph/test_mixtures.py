@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import yolo
 
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import signature, switches
+from vajra_edge.graph import mixtures, signature
+from vajra_edge.graph.mixtures import Mixtures
 from vajra_edge.graph.nms import add_nms
 from vajra_edge.graph.placement import place
 from vajra_edge.graph.probes import measurable
@@ -23,9 +25,7 @@ FUSED = to_qlinear(QUANTIZED, dict.fromkeys(TENSORS, (-4.0, 4.0)))
 
 
 def mixture(quantized: bytes, on: set[str]) -> np.ndarray:
-    graph = switches.switchable(PLAIN, quantized, UNITS, "output0")
-    flags = np.array([unit in on for unit in UNITS])
-    return yolo.run(graph, yolo.images(1), **{switches.INPUT: flags})
+    return yolo.run(Mixtures(PLAIN, quantized, UNITS, "output0").graph(on), yolo.images(1))
 
 
 @pytest.mark.parametrize("quantized", [QUANTIZED, FUSED], ids=["inputs", "fused"])
@@ -44,20 +44,34 @@ def test_one_on_is_the_network_with_that_layer_quantized() -> None:
     np.testing.assert_allclose(mixture(QUANTIZED, {"neck"}), yolo.run(alone, yolo.images(1)), atol=1e-3)
 
 
-def test_a_shortcut_has_its_own_switch() -> None:
+def test_a_shortcut_is_a_unit_of_its_own() -> None:
     assert np.abs(mixture(QUANTIZED, {"added"}) - mixture(QUANTIZED, set())).max() > 0
+
+
+@pytest.mark.parametrize("quantized", [QUANTIZED, FUSED], ids=["inputs", "fused"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_alone_can_be_run_from_where_it_first_changes_something(quantized: bytes, unit: str) -> None:
+    mixtures = Mixtures(PLAIN, quantized, UNITS, "output0")
+    names = mixtures.crossing(mixtures.places[unit])
+    graph = mixtures.graph(set(), outputs=names)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    known = dict(zip(names, session.run(names, {"images": yolo.images(1)}), strict=True)) if names else {}
+    rest = mixtures.graph({unit}, known)
+    assert len(load(rest).graph.node) <= len(load(mixtures.graph({unit})).graph.node)
+    found = yolo.run(rest, yolo.images(1), **known)
+    np.testing.assert_allclose(found, mixture(quantized, {unit}), atol=1e-3)
 
 
 def test_behind_nms_the_raw_output_is_found() -> None:
     plain = add_nms(PLAIN, NmsSpec(max_det=20, top_k=100))
-    assert switches.raw_output(plain, signature.read(plain)) == "output0"
-    assert switches.raw_output(PLAIN, signature.read(PLAIN)) == "output0"
+    assert mixtures.raw_output(plain, signature.read(plain)) == "output0"
+    assert mixtures.raw_output(PLAIN, signature.read(PLAIN)) == "output0"
 
 
 def test_what_does_not_lead_to_the_output_goes() -> None:
     plain = add_nms(PLAIN, NmsSpec(max_det=20, top_k=100))
     quantized = quantize(plain, place(Wiring(load(plain))), dict.fromkeys(TENSORS, 4.0))
-    graph = load(switches.switchable(plain, quantized, UNITS, "output0"))
+    graph = load(Mixtures(plain, quantized, UNITS, "output0").graph(set(UNITS)))
     assert not [node.name for node in graph.graph.node if node.name.startswith("/nms/")]
 
 
@@ -67,4 +81,4 @@ def test_foreign_nms_is_refused() -> None:
     for node in model.graph.node:
         node.name = node.name.replace("/nms/", "/other/")
     with pytest.raises(GraphError, match="0 tensors enter the NMS"):
-        switches.raw_output(model.SerializeToString(), signature.read(plain))
+        mixtures.raw_output(model.SerializeToString(), signature.read(plain))
