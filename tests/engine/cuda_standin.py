@@ -105,6 +105,11 @@ class CudaStandIn:
     def cudaFreeHost(self, address: int) -> tuple[cudaError_t]:
         return self.cudaFree(address)
 
+    def cudaMemcpy(self, to: int, source: int, nbytes: int, kind: int) -> tuple[cudaError_t]:
+        assert kind == cudaMemcpyKind.cudaMemcpyDefault
+        ctypes.memmove(to, source, nbytes)
+        return (cudaError_t.cudaSuccess,)
+
     def cudaMemcpyAsync(self, to: int, source: int, nbytes: int, kind: int, stream: int) -> tuple[cudaError_t]:
         assert kind == cudaMemcpyKind.cudaMemcpyDefault
         assert stream in self.streams

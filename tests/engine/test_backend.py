@@ -37,8 +37,8 @@ def test_a_gpu_without_tensorrt_takes_onnx_runtime_and_says_so(libraries: Path):
 
 def test_a_gpu_with_tensorrt_takes_it(libraries: Path):
     (libraries / "tensorrt_of_this_test.py").write_text("__version__ = '10.3.0'")
-    choice = backend.select("auto", gpus=lambda: GPU, timing_dir=libraries)
-    assert (choice.backend.name, choice.backend.timing_dir) == ("tensorrt", libraries)
+    choice = backend.select("auto", gpus=lambda: GPU, state_dir=libraries)
+    assert (choice.backend.name, choice.backend.state_dir) == ("tensorrt", libraries)
     assert choice.reason == "Orin (Ampere iGPU) is seen and TensorRT 10.3.0 loads"
 
 

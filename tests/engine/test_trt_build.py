@@ -11,7 +11,7 @@ import tiny
 from engine.cuda_standin import CudaStandIn
 from engine.trt_listing import LISTINGS
 from engine.trt_simulation import Simulation, install, quantized, weights_are_half
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.engine import trt_library, trt_memory, trt_progress
 from vajra_edge.engine.backend import Built, Progress
@@ -52,7 +52,8 @@ def test_a_plan_is_built_by_every_release_in_every_precision(
     weak = version in WEAK
     assert made.notes["typing"] == ("weak" if weak else "strong")
     wanted = {Precision.FP32: [], Precision.FP16: ["FP16"], Precision.INT8: ["FP16", "INT8"]}[precision]
-    constraints = ["OBEY_PRECISION_CONSTRAINTS"] if wanted else []
+    verb = "PREFER" if precision is Precision.INT8 else "OBEY"
+    constraints = [f"{verb}_PRECISION_CONSTRAINTS"] if wanted else []
     assert simulation.set_to("flag") == (wanted + constraints if weak else [])
     assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and precision is not Precision.FP32)
     assert simulation.set_to("cleared") == ["TF32"]
@@ -267,17 +268,17 @@ def test_timings_are_kept_for_the_same_library_and_device_only(monkeypatch: pyte
     for version, given in (("10.3.0", b""), ("10.3.0", b"+"), ("10.16.1", b""), ("10.3.0", b"++")):
         simulation = Simulation(version)
         install(monkeypatch, simulation)
-        made = built(network(), EngineSpec(target=GPU), folder=tmp_path / "timings")
+        made = built(network(), EngineSpec(target=GPU), folder=tmp_path)
         assert simulation.set_to("timing_cache") == [given]
         named = {str(made.notes["timing_cache"]), str(made.notes["timing_expected"])}
-        assert named <= {path.name for path in (tmp_path / "timings").iterdir()}
+        assert named <= {path.name for path in (tmp_path / "timing").iterdir()}
 
 
 def test_a_damaged_timing_cache_is_begun_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
     name = built(network(), EngineSpec(target=GPU), folder=tmp_path).notes["timing_cache"]
-    (tmp_path / str(name)).write_bytes(b"damaged")
+    (tmp_path / "timing" / str(name)).write_bytes(b"damaged")
     built(network(), EngineSpec(target=GPU), folder=tmp_path)
     assert simulation.set_to("timing_cache") == [b"", b"damaged", b""]
 
@@ -288,7 +289,7 @@ def test_a_damaged_timing_cache_is_not_the_reason_of_a_later_failure(
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
     name = built(network(), EngineSpec(target=GPU), folder=tmp_path).notes["timing_cache"]
-    (tmp_path / str(name)).write_bytes(b"damaged")
+    (tmp_path / "timing" / str(name)).write_bytes(b"damaged")
     simulation.memory_failures = 99
     with pytest.raises(OutOfMemory, match="Could not find any implementation") as raised:
         built(network(), EngineSpec(target=GPU), folder=tmp_path)
@@ -373,3 +374,29 @@ def test_an_absent_library_and_a_broken_one_are_told_apart(monkeypatch: pytest.M
     with pytest.raises(BackendUnavailable, match="is installed but does not load: libnvdla_compiler"):
         trt_library.load()
     assert "libnvdla_compiler" in str(TensorRT().check(EngineSpec(target=GPU)))
+
+
+def test_a_region_without_implementation_is_tried_again_with_less_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", no_tactic_above_level_0=True)
+    install(monkeypatch, simulation)
+    seen: list[Progress] = []
+    made = built(network(), EngineSpec(target=GPU), seen)
+    assert simulation.set_to("builder_optimization_level") == [3, 0]
+    assert "optimization level 0" in str(made.notes["limits"])
+    assert any("trying at optimization level 0" in step.message for step in seen)
+
+
+def test_a_quantized_graph_that_the_library_refuses_is_refused_before_any_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    graph = onnx.load_model_from_string(quantized(network()))
+    zeros = {node.input[2] for node in graph.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in graph.graph.initializer:
+        if tensor.name in zeros:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 3, tensor.name))
+    with pytest.raises(BuildError, match="has to be symmetric") as raised:
+        built(graph.SerializeToString(), EngineSpec(target=GPU, precision=Precision.INT8))
+    assert raised.value.values["layers"]
+    assert simulation.set_to("network_flags") == []

@@ -24,6 +24,10 @@ MEMORY_ERROR = (
     "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]} "
     "due to insufficient memory on requested size of 4831838208 detected for tactic 0x0000000000000000."
 )
+NO_TACTIC_ERROR = (
+    "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not find any implementation for node "
+    "conv + PWN(sigmoid, mul).)"
+)
 LAYERS = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT", "Cast": "CAST"}
 """Layer type by operator; all others are ELEMENTWISE."""
 VERSION_BYTES = {
@@ -42,6 +46,7 @@ class Simulation:
         version: a key of the listings.
         dla_cores: how many there are.
         memory_failures: builds that fail for want of memory before one succeeds.
+        no_tactic_above_level_0: a fused region has no implementation, as with a real graph (10.6).
         dla_refuses: operator types that ``can_run_on_DLA`` refuses.
         dla_builds: a build for the DLA succeeds.
         dla_idle: it does, with all of it on the GPU, even one convolution.
@@ -53,6 +58,7 @@ class Simulation:
     version: str
     dla_cores: int = 0
     memory_failures: int = 0
+    no_tactic_above_level_0: bool = False
     dla_refuses: frozenset[str] = frozenset()
     dla_builds: bool = True
     dla_idle: bool = False
@@ -256,6 +262,10 @@ class Simulation:
         if monitor is not None and not _report(monitor):
             builder._sim_logger.log(self.module.ILogger.ERROR, "Error Code 7: BuildCanceled (Build canceled by user)")
             return None
+        _calibrate(config, self)
+        if self.no_tactic_above_level_0 and config.builder_optimization_level > 0:
+            builder._sim_logger.log(self.module.ILogger.ERROR, NO_TACTIC_ERROR)
+            return None
         if self.memory_failures:
             self.memory_failures -= 1
             builder._sim_logger.log(self.module.ILogger.ERROR, MEMORY_ERROR)
@@ -354,6 +364,24 @@ def _inspected(payload: dict[str, Any]) -> list[dict[str, str]]:
 def _memory(module: Any, content: bytes) -> Any:
     made = type("HostMemory", (module.IHostMemory,), {"__bytes__": lambda _: content})
     return object.__new__(made)
+
+
+def _calibrate(config: Any, simulation: Simulation) -> None:
+    """What a builder does with a calibrator: the cache if there is one of this release, else every batch."""
+    calibrator = getattr(config, "int8_calibrator", None)
+    if calibrator is None:
+        return
+    header = f"TRT-{simulation.version}-MinMaxCalibration".encode()
+    simulation.calls.append(("calibration_batch", calibrator.get_batch_size()))
+    kept = calibrator.read_calibration_cache()
+    if kept is not None and bytes(kept).startswith(header):
+        simulation.calls.append(("calibrated_by", "cache"))
+        return
+    seen = 0
+    while calibrator.get_batch(["images"]) is not None:
+        seen += 1
+    simulation.calls.append(("calibrated_by", seen))
+    calibrator.write_calibration_cache(memoryview(header + b"\nimages: 3c010204\n"))
 
 
 def _report(monitor: Any) -> bool:

@@ -158,7 +158,7 @@ def select(
     name: str,
     *,
     threads: int | None = None,
-    timing_dir: Path | None = None,
+    state_dir: Path | None = None,
     gpus: Callable[[], Sequence[device.Gpu]] = device.gpus,
 ) -> Choice:
     """Take a backend.
@@ -168,7 +168,7 @@ def select(
             otherwise ONNX Runtime. A TensorRT that is installed beside a GPU and does not load is an error, for ONNX
             Runtime in its place would be slow in silence.
         threads: of ONNX Runtime on a CPU; None: all that this process may use.
-        timing_dir: where TensorRT keeps its timing caches; None: nowhere.
+        state_dir: TensorRT keeps its timings and calibrations below it; None: nowhere.
         gpus: looks for GPUs.
 
     Raises:
@@ -179,7 +179,7 @@ def select(
         raise BackendUnavailable(f"unknown backend {name!r}", remedy=f"use auto, {' or '.join(BACKENDS)}", backend=name)
     _require(name)
     module, kind = BACKENDS[name]
-    options = {"threads": threads} if name == "onnxruntime" else {"timing_dir": timing_dir}
+    options = {"threads": threads} if name == "onnxruntime" else {"state_dir": state_dir}
     return Choice(cast("Backend", getattr(importlib.import_module(module), kind)(**options)), reason)
 
 

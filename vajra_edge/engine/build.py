@@ -19,7 +19,7 @@ import traceback
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from vajra_edge.engine import child, leftovers, wire
+from vajra_edge.engine import child, wire
 from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Backend, Progress, Report, select
 from vajra_edge.engine.fingerprint import Fingerprint
@@ -63,9 +63,7 @@ def run(request: BuildRequest, report: Report) -> Plan:
         VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
     """
     started_s = time.monotonic()
-    backend = select(
-        request.backend, threads=request.threads, timing_dir=request.state_dir / leftovers.TIMING.path
-    ).backend
+    backend = select(request.backend, threads=request.threads, state_dir=request.state_dir).backend
     if (reason := backend.check(request.spec)) is not None:
         raise UnsupportedSpec(reason)
     fingerprint = Fingerprint.of(request, backend.identity(request.spec))

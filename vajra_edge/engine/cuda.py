@@ -185,6 +185,14 @@ class DeviceBuffer(Resource):
         self.nbytes = nbytes
         self.address = int(call("cudaMalloc", max(nbytes, 1)))
 
+    def fill(self, values: NDArray[Any]) -> None:
+        """Copy a C-contiguous array of at most ``nbytes`` into it, and wait until it is there.
+
+        Raises:
+            InferenceError: the runtime refused it.
+        """
+        call("cudaMemcpy", self.address, values.ctypes.data, values.nbytes, runtime().cudaMemcpyKind.cudaMemcpyDefault)
+
     def close(self) -> None:
         """Free it; a second call does nothing."""
         address, self.address = self.address, 0

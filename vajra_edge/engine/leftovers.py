@@ -39,7 +39,10 @@ fro between."""
 REFUSALS = Folder("refusals", ".json", 16)
 """A few KB for each fingerprint of which something was refused."""
 
-FOLDERS = (RANGES, TIMING, REFUSALS)
+CALIBRATION_CACHES = Folder("calibration/caches", ".cache", 8)
+"""What TensorRT's own calibrator measured, some tens of KB for each weights file and set of images."""
+
+FOLDERS = (RANGES, TIMING, REFUSALS, CALIBRATION_CACHES)
 
 
 def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = None) -> tuple[Path, ...]:
@@ -85,7 +88,9 @@ def used_by(manifest: Manifest) -> Iterator[str]:
     """Names of the files that a plan's build read or wrote, those of refused precisions too."""
     notes = [manifest.notes, *(one.get("notes") or {} for one in manifest.notes.get("rejected", ()))]
     for note in notes:
-        yield from (str(note[name]) for name in ("timing_cache", "timing_expected") if note.get(name))
+        yield from (
+            str(note[name]) for name in ("timing_cache", "timing_expected", "calibration_cache") if note.get(name)
+        )
         ranges = (note.get("int8") or {}).get("ranges") or {}
         if "key" in ranges:
             yield f"{ranges['key']}{RANGES.suffix}"

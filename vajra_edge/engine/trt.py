@@ -7,15 +7,16 @@ daemon.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vajra_edge import device
-from vajra_edge.engine import cuda, trt_build, trt_dla, trt_library, trt_memory, trt_timing
+from vajra_edge.engine import cuda, leftovers, trt_build, trt_calibrator, trt_dla, trt_library, trt_memory, trt_timing
 from vajra_edge.engine.backend import Built, Progress, Report, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.trt_calibrator import Feed
 from vajra_edge.engine.trt_graph import prepare
 from vajra_edge.engine.trt_library import Library, Typing
 from vajra_edge.engine.trt_log import Lines, listening
@@ -30,13 +31,13 @@ class TensorRT:
     """The backend.
 
     Args:
-        timing_dir: where timing caches are kept; None: none are.
+        state_dir: timings and caches of the library's calibrator are kept below it, see ``leftovers``; None: none are.
     """
 
     name = "tensorrt"
 
-    def __init__(self, timing_dir: Path | None = None) -> None:
-        self.timing_dir = timing_dir
+    def __init__(self, state_dir: Path | None = None) -> None:
+        self.state_dir = state_dir
 
     def identity(self, spec: EngineSpec) -> Mapping[str, str]:
         """What voids a plan when it changes: library, GPU, driver, Jetson Linux, power mode, DLA core.
@@ -71,12 +72,20 @@ class TensorRT:
         Raises:
             BackendUnavailable, UnsupportedSpec: the library is absent or has no such typing.
         """
-        on_dla = spec.target.kind == "dla"
-        return on_dla and not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
+        if spec.target.kind != "dla":
+            return False
+        return not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
 
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:
-        """Ways to INT8, the best first: the one that ``spec`` names, or Q/DQ nodes."""
-        return ("qdq",) if spec.quantization == "auto" else (spec.quantization,)
+        """Ways to INT8, the best first: the one that ``spec`` names; else Q/DQ nodes, then the library's calibrator.
+
+        Q/DQ nodes come first since they keep the layers that cost accuracy out of INT8; see the README's figures.
+        """
+        if spec.quantization != "auto":
+            return (spec.quantization,)
+        library = trt_library.load()
+        calibrates = spec.target.kind == "gpu" and spec.typing != "strong" and trt_calibrator.offered(library)
+        return ("qdq", "calibrator") if calibrates and self.cannot_run(spec) is None else ("qdq",)
 
     def compares_speed(self, spec: EngineSpec) -> bool:
         """Whether INT8 has to be faster than FP16: wherever its plans can be run."""
@@ -98,7 +107,7 @@ class TensorRT:
             signature: of the graph.
             spec: what is wanted.
             report: takes progress; raises ``BuildCancelled`` to stop.
-            images: not looked at.
+            images: what the library's calibrator is fed with, where ``spec.quantization`` names it.
 
         Raises:
             UnsupportedSpec: this device or library cannot do it.
@@ -106,7 +115,6 @@ class TensorRT:
             BuildError, BuildCancelled, OutOfMemory: the builder failed; the layer is named where it is known.
             BackendUnavailable: the library does not load.
         """
-        del images
         library = trt_library.load()
         with _on(spec):
             typing, limits = _require(library, spec)
@@ -118,7 +126,8 @@ class TensorRT:
             lines = Lines()
             with listening(lines):
                 net = parse(library, lines, prepared, typing)
-                job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report)
+                feed = self._feed(library, onnx_bytes, signature, spec, report, images)
+                job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
                 return trt_build.build(job, limits)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
@@ -135,10 +144,30 @@ class TensorRT:
         core = spec.target.index if spec.target.kind == "dla" else None
         return TrtRunner(library, plan, signature, gpu=_gpu_index(spec), dla_core=core)
 
-    def _timings(self, identity: tuple[tuple[str, str], ...], kind: str) -> Path | None:
-        if self.timing_dir is None:
+    def _feed(
+        self,
+        library: Library,
+        onnx_bytes: bytes,
+        signature: Signature,
+        spec: EngineSpec,
+        report: Report,
+        images: CalibrationSet | None,
+    ) -> Callable[[], Feed] | None:
+        """What feeds the library's calibrator, made for each attempt; None where it has nothing to set."""
+        if spec.precision is not Precision.INT8 or spec.quantization != "calibrator":
             return None
-        return trt_timing.path_of(self.timing_dir, [kind, *(f"{name}={value}" for name, value in identity)])
+        if images is None:
+            raise UnsupportedSpec("the calibrator has no images", remedy="name some in [calibration] data")
+        folder = self.state_dir and self.state_dir / leftovers.CALIBRATION_CACHES.path
+        path = folder and trt_calibrator.path_of(folder, library, onnx_bytes, images.digest)
+        return functools.partial(Feed, images, signature, report, path)
+
+    def _timings(self, identity: tuple[tuple[str, str], ...], kind: str) -> Path | None:
+        if self.state_dir is None:
+            return None
+        return trt_timing.path_of(
+            self.state_dir / leftovers.TIMING.path, [kind, *(f"{name}={value}" for name, value in identity)]
+        )
 
 
 def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
@@ -161,7 +190,12 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
             f"{library} builds only on the GPU that will run the plan: {reason}",
             remedy=f"set engine.backend = onnxruntime, or {cuda.INSTALL}",
         )
-    typing = trt_library.typing_of(library, spec.typing, on_dla=on_dla)
+    calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
+    if calibrates and on_dla:
+        raise UnsupportedSpec("TensorRT's MinMax calibrator is for the GPU", remedy="set engine.quantization = auto")
+    if calibrates and (reason := cuda.absence(gpu)):
+        raise UnsupportedSpec(f"{library} calibrates on the GPU: {reason}", remedy="set engine.quantization = qdq")
+    typing = trt_library.typing_of(library, spec.typing, on_dla=on_dla, calibrates=calibrates)
     if on_dla:
         trt_dla.require_core(library, spec.target.index)
     return typing, trt_memory.limits(trt_memory.look(gpu), spec.workspace_gib, spec.optimization_level)

@@ -1,23 +1,24 @@
-"""One TensorRT build from a parsed network to a plan, with less and less memory until it succeeds."""
+"""One TensorRT build from a parsed network to a plan, with less memory or less effort until it succeeds."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vajra_edge.engine import trt_dla, trt_memory, trt_timing
+from vajra_edge.engine import trt_calibrator, trt_dla, trt_memory, trt_timing
 from vajra_edge.engine.backend import Built, Progress, Report
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Typing
 from vajra_edge.engine.trt_log import build_failure
 from vajra_edge.engine.trt_memory import Limits
-from vajra_edge.engine.trt_network import Network, add_profile, configure, name_gpu
+from vajra_edge.engine.trt_network import Network, add_calibration_profile, add_profile, configure, name_gpu
 from vajra_edge.engine.trt_progress import Watch, watched
-from vajra_edge.errors import OutOfMemory
+from vajra_edge.errors import BuildError, OutOfMemory
 from vajra_edge.graph.signature import Signature
 
 NOTED_WARNINGS = 20
@@ -36,6 +37,7 @@ class Job:
         gpu: CUDA's number of the GPU that will run the plan.
         timings: the file for one kind of measurement on this device, or None where none are kept.
         report: takes progress.
+        calibrate: what the library's own calibrator is fed by, made anew for each attempt; None: it sets no scales.
     """
 
     net: Network
@@ -46,10 +48,14 @@ class Job:
     gpu: int
     timings: Callable[[str], Path | None]
     report: Report
+    calibrate: Callable[[], trt_calibrator.Feed] | None = None
 
 
 def build(job: Job, first: Limits) -> Built:
     """Try the ladder of limits until one suffices; every step is reported and noted.
+
+    A region without any implementation is tried once more at level 0, which fuses less: VajraV1-nano in INT8, strongly
+    typed, has none for a convolution with its SiLU at level 1 and is built at level 0 (10.6).
 
     Raises:
         UnsupportedSpec: this device cannot do it.
@@ -66,10 +72,29 @@ def build(job: Job, first: Limits) -> Built:
         except OutOfMemory as error:
             failures.append(error)
             job.report(Progress("build", None, f"{error.message} ({limits}); trying with less"))
+        except BuildError as error:
+            if not error.values.get("no_tactic") or limits.optimization_level == 0:
+                raise
+            job.report(Progress("build", None, f"{error.message} ({limits}); trying at optimization level 0"))
+            return _attempt(job, _least_fused(limits, attempts), attempts)
     raise failures[-1]
 
 
+def _least_fused(limits: Limits, attempts: list[str]) -> Limits:
+    least = replace(limits, optimization_level=0)
+    attempts.append(str(least))
+    return least
+
+
 def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
+    """One build; where the library calibrates, its cache and its images are given back in any case."""
+    if job.calibrate is None:
+        return _made(job, limits, attempts, None)
+    with contextlib.closing(job.calibrate()) as feed:
+        return _made(job, limits, attempts, feed)
+
+
+def _made(job: Job, limits: Limits, attempts: list[str], feed: trt_calibrator.Feed | None) -> Built:
     net, spec = job.net, job.spec
     net.lines.clear()
     config = configure(net, job.prepared, spec, job.typing, limits)
@@ -90,9 +115,11 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
     timings = job.timings("tactics")
     lasted = job.timings(f"{spec.precision.value} {job.signature} {notes['network_layers']} {attempts[-1]}")
     timed = trt_timing.use(net.library, config, timings)
+    calibrator = _calibrated(job, config, feed)
     net.lines.errors.clear()  # a cache that does not fit is logged as one, and is not why a build fails
     began_s = time.monotonic()
-    plan = _serialize(net, config, Watch(job.report, trt_timing.expected_s(lasted)))
+    plan = _serialize(net, config, Watch(job.report, trt_timing.expected_s(lasted)), feed)
+    del calibrator  # until here the library called it, and keeps no reference of its own
     notes["build_s"] = round(time.monotonic() - began_s, 2)
     notes["plan_bytes"] = len(plan)
     notes["warnings"] = list(dict.fromkeys(net.lines.warnings))[:NOTED_WARNINGS]
@@ -100,16 +127,31 @@ def _attempt(job: Job, limits: Limits, attempts: list[str]) -> Built:
         notes["timing_cache"] = trt_timing.keep(timings, trt_timing.measured(config))
     if lasted is not None:
         notes["timing_expected"] = trt_timing.keep(lasted, str(notes["build_s"]).encode())
+    if feed is not None:
+        notes |= {"calibration": feed.source, "calibration_cache": feed.kept}
     if placed is not None:
         notes["dla_inspected"] = trt_dla.inspect(net.library, plan, spec, placed.layers)
     return Built(plan, spec.precision, spec.target, notes)
 
 
-def _serialize(net: Network, config: Any, watch: Watch) -> bytes:
-    """Run the builder under watch; what the report raised comes out once the builder has stopped."""
+def _calibrated(job: Job, config: Any, feed: trt_calibrator.Feed | None) -> Any:
+    """Let the library's own calibrator set the scales; what is returned has to live as long as the build."""
+    if feed is None:
+        return None
+    calibrator = trt_calibrator.calibrator(job.net.library, feed)
+    add_calibration_profile(job.net, config, job.signature)
+    if job.net.library.has("IBuilderConfig.int8_calibrator"):
+        config.int8_calibrator = calibrator
+    return calibrator
+
+
+def _serialize(net: Network, config: Any, watch: Watch, feed: trt_calibrator.Feed | None) -> bytes:
+    """Run the builder under watch; what report or images raised comes out once the builder has stopped."""
     with watched(net.library, config, watch):
         memory = net.builder.build_serialized_network(net.network, config)
     watch.settle()
+    if feed is not None:
+        feed.settle()
     if memory is None:
         raise build_failure(net.lines)
     return bytes(memory)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vajra_edge.engine.spec import EngineSpec, Precision
-from vajra_edge.errors import UnsupportedSpec
+from vajra_edge.errors import BuildError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 
@@ -18,12 +18,14 @@ class Prepared:
         onnx_bytes: the serialized graph.
         keys: node name -> key (first output), for names come back from the builder and keys from our passes.
         float32: names of the nodes that stay FP32 under weak typing; empty under strong typing, where types say it.
+        half: names of the layers that the library's calibrator must leave out of INT8; empty where Q/DQ nodes say it.
         ranges: tensor -> largest absolute value, for INT8 without Q/DQ (DLA); empty otherwise.
     """
 
     onnx_bytes: bytes
     keys: dict[str, str]
     float32: frozenset[str]
+    half: frozenset[str]
     ranges: dict[str, float]
 
 
@@ -39,26 +41,51 @@ def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong
     Raises:
         GraphError: the graph cannot be read.
         UnsupportedSpec: INT8 is asked for and the graph carries neither Q/DQ nor ranges.
+        BuildError: the library is known to refuse how it is quantized.
     """
-    from vajra_edge.graph import half
+    from vajra_edge.graph import half, placement
     from vajra_edge.graph.wiring import Wiring, key, load
 
     if spec.target.kind == "dla":
         onnx_bytes = fixed(load(onnx_bytes), signature)
     ranges: dict[str, float] = {}
-    if spec.precision is Precision.INT8:
+    calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
+    if spec.precision is Precision.INT8 and not calibrates:
         ranges = _ranges(onnx_bytes, spec, strong=strong)
     if strong and spec.precision is not Precision.FP32 and not _is_half(load(onnx_bytes)):
         onnx_bytes = half.to_half(onnx_bytes)
     wiring = Wiring(load(onnx_bytes))
     _name(wiring.nodes)
     high = half.float32_nodes(wiring) if not strong and spec.precision is not Precision.FP32 else frozenset()
+    spared = placement.static_reasons(wiring) if calibrates else {}
+    if spec.precision is Precision.INT8 and not calibrates and not ranges:
+        _require_buildable(wiring, strong=strong)
     return Prepared(
         onnx_bytes=bytes(wiring.model.SerializeToString()),
         keys={node.name: key(node) for node in wiring.nodes},
         float32=frozenset(node.name for node in wiring.nodes if key(node) in high),
+        half=frozenset(node.name for node in wiring.nodes if key(node) in spared and key(node) not in high),
         ranges=ranges,
     )
+
+
+def _require_buildable(wiring: Any, *, strong: bool) -> None:
+    """Say what the library would refuse before it takes minutes to say so itself.
+
+    Raises:
+        BuildError: with the layers at fault.
+    """
+    from vajra_edge.graph.quantization_rules import Build, refusals
+
+    found = refusals(wiring, Build(strong=strong))
+    if found:
+        layers = tuple(name for refusal in found for name in refusal.nodes)
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise BuildError(
+            f"TensorRT cannot build this quantized graph at layer {layers[0]}{more}: {found[0].reason}",
+            layer=layers[0],
+            layers=layers,
+        )
 
 
 def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, float]:

@@ -97,13 +97,14 @@ def of(module: Any) -> Library:
     return Library(module, "TensorRT-RTX" if ahead else "TensorRT", str(module.__version__))
 
 
-def typing_of(library: Library, wanted: str, *, on_dla: bool) -> Typing:
+def typing_of(library: Library, wanted: str, *, on_dla: bool, calibrates: bool = False) -> Typing:
     """Choose the typing.
 
     Args:
         library: what is there.
         wanted: auto, strong or weak.
         on_dla: the target is a DLA core.
+        calibrates: the library's own calibrator sets the scales, which it does for weakly typed networks only.
 
     Raises:
         UnsupportedSpec: this library has no such typing.
@@ -116,14 +117,23 @@ def typing_of(library: Library, wanted: str, *, on_dla: bool) -> Typing:
         raise UnsupportedSpec(
             f"{library} has no weak typing: 11.0 removed its flags", remedy="set engine.typing = auto", typing=wanted
         )
+    if calibrates and (not weak or wanted == "strong"):
+        raise UnsupportedSpec(
+            f"{library} calibrates weakly typed networks only" if weak else f"{library} has no calibrator any more",
+            remedy="set engine.quantization = qdq, or typing = auto" if weak else "set engine.quantization = qdq",
+        )
     if wanted != "auto":
         return Typing(wanted == "strong", "as set")
     if not weak:
         return Typing(strong=True, reason="the library has no precision flags")
-    if not strong:
-        return Typing(strong=False, reason="the library has precision flags only")
-    if on_dla:
-        return Typing(strong=False, reason="this library's DLA compiler takes precision flags and ranges, not Q/DQ")
+    reasons = (
+        (not strong, "the library has precision flags only"),
+        (calibrates, "the library's calibrator works on weakly typed networks"),
+        (on_dla, "this library's DLA compiler takes precision flags and ranges, not Q/DQ"),
+    )
+    for applies, reason in reasons:
+        if applies:
+            return Typing(strong=False, reason=reason)
     # 10.12 deprecated the flags and made strong typing complete; this method came with it.
     if library.has("INetworkDefinition.mark_unfused_tensors_as_debug_tensors"):
         return Typing(strong=True, reason="strong typing is complete and the precision flags are deprecated")

@@ -76,12 +76,12 @@ class Lines:
     def layers(self) -> tuple[str, ...]:
         """The layers that the errors name, those of a fused region one by one; constants are among them."""
         found: list[str] = []
-        for error in self.errors:
-            match = REGION.search(" ".join(error.split()))
+        for text in self.errors:
+            match = REGION.search(" ".join(text.split()))
             if match is not None:
                 region = next(part for part in match.groups() if part)
                 found += [name.rstrip(".") for name in NODE.findall(region.replace("...", " "))]
-            elif (single := LAYER.search(error)) is not None:
+            elif (single := LAYER.search(text)) is not None:
                 found.append(single[1].rstrip(".:"))
         return tuple(name for name in dict.fromkeys(found) if name and name not in WRAPPERS)
 
@@ -158,12 +158,16 @@ def build_failure(lines: Lines, doing: str = "build this network") -> BuildError
     Args:
         lines: what was logged.
         doing: what was tried, after "cannot".
+
+    Returns:
+        Its ``values`` have ``layers``, the names at fault, and ``no_tactic``: no kernel could do one region.
     """
     reason, layers = lines.reason(), lines.layers()
     if "BuildCancel" in "\n".join(lines.errors):
         return BuildCancelled("the build was cancelled")
     where = f" at layer {layers[0]}" if layers and layers[0] not in reason else ""
-    named: dict[str, Any] = {"layer": layers[0] if layers else None, "layers": layers}
+    no_tactic = NO_IMPLEMENTATION.search("\n".join(lines.errors)) is not None
+    named: dict[str, Any] = {"layer": layers[0] if layers else None, "layers": layers, "no_tactic": no_tactic}
     if lines.memory():
         return OutOfMemory(
             f"not enough memory to {doing}{where}: {reason}",

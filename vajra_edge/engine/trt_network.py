@@ -158,6 +158,26 @@ def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str,
     return {name: list(shape) for name, shape in shapes.items()}
 
 
+def add_calibration_profile(net: Network, config: Any, signature: Signature) -> None:
+    """Say at which one shape a dynamic network is calibrated: one image of the requested size.
+
+    Raises:
+        GraphError, BuildError: as for ``add_profile``.
+    """
+    tensor = _input(net.network, signature)
+    fixed = tuple(int(side) for side in tensor.shape)
+    if -1 not in fixed:
+        return
+    shape = _fill(fixed, (1, 3, *signature.resolution_hw))
+    profile = net.builder.create_optimization_profile()
+    profile.set_shape(signature.input_name, shape, shape, shape)
+    accepted = True
+    if net.library.has("IBuilderConfig.set_calibration_profile"):
+        accepted = config.set_calibration_profile(profile)
+    if not accepted:
+        raise BuildError(f"TensorRT refuses to calibrate at {shape}: {net.lines.reason()}", shape=shape)
+
+
 def creation_flags(library: Library, typing: Typing) -> int:
     """What ``create_network`` is told about the typing."""
     trt = library.trt
@@ -168,17 +188,26 @@ def creation_flags(library: Library, typing: Typing) -> int:
 
 
 def _allow(net: Network, config: Any, prepared: Prepared, precision: Precision) -> None:
-    """Weak typing: allow lower precisions, and pin box arithmetic to FP32."""
+    """Weak typing: allow lower precisions, and pin box arithmetic to FP32.
+
+    Beside INT8 constraints are preferred, not obeyed: under OBEY the library refuses a quantized convolution that it
+    has fused with a residual addition (``quantization_rules``), and did so with VajraV1's attention blocks.
+    """
     library, trt = net.library, net.library.trt
     if library.has("BuilderFlag.FP16") and precision is not Precision.FP32:
         config.set_flag(trt.BuilderFlag.FP16)  # for INT8 too: what is not quantized would else run in FP32
         if precision is Precision.INT8:
             config.set_flag(trt.BuilderFlag.INT8)
-        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        if precision is Precision.INT8 and not prepared.ranges:
+            config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+        else:
+            config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         typed = {trt.LayerType.CONSTANT, trt.LayerType.CAST}  # by what they are; TensorRT#3570: some refuse a precision
         for layer, node in net.layers():
             if node in prepared.float32 and layer.type not in typed:
                 _pin(trt, layer)
+            elif node in prepared.half and layer.type not in typed:
+                layer.precision = trt.DataType.HALF
 
 
 def _pin(trt: Any, layer: Any) -> None:

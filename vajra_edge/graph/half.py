@@ -1,7 +1,8 @@
-"""Half: the FP16 pass. FP16 from the images to the last layers, FP32 for the head's arithmetic and the outputs.
+"""Half: the FP16 pass. FP16 from the images to the last layers, FP32 for the arithmetic of boxes and the outputs.
 
-FP16 has a spacing of 0.5 px above 512 px, so box decoding, NMS and what feeds them stay FP32 (the region of
-``graph.head``, less the leading operators that only move values). The input stays float32 and is cast inside.
+FP16 has a spacing of 0.5 px above 512 px, so what computes with coordinates stays FP32: the region of ``graph.head``,
+less what gives numbers from 0 to 1 (sigmoids, softmaxes, their products), the mean over a distribution's bins, and the
+leading operators that only move values. The input stays float32 and is cast inside.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ FLOAT16_MAX = 65504.0
 
 QDQ_OPSET = 19
 """First operator set whose QuantizeLinear and DequantizeLinear take FP16 scales."""
+
+FRACTIONS = frozenset({"Sigmoid", "Softmax"})
+"""Operators whose results lie between 0 and 1."""
 
 FLOAT32_ONLY = frozenset({"NonMaxSuppression", "Range", "Multinomial", "RandomUniform", "RandomNormal"})
 """Operators that ONNX defines without FP16 inputs or with a type attribute of their own."""
@@ -54,6 +58,7 @@ def to_half(onnx_bytes: bytes, *, keep: AbstractSet[str] = frozenset()) -> bytes
 def float32_nodes(wiring: Wiring) -> frozenset[str]:
     """Keys of the nodes that stay FP32: the head's arithmetic, and whatever FP16 cannot hold or ONNX does not allow."""
     region = set(head.arithmetic(wiring))
+    region -= _fractions(wiring, region)
     for node in wiring.nodes:
         sources = wiring.activations(node)
         inside = [name in wiring.producer and key(wiring.producer[name]) in region for name in sources]
@@ -61,6 +66,21 @@ def float32_nodes(wiring: Wiring) -> frozenset[str]:
             region.discard(key(node))
     wide = {key(node) for node in wiring.nodes if node.op_type in FLOAT32_ONLY or _overflows(wiring, node)}
     return frozenset(region | wide)
+
+
+def _fractions(wiring: Wiring, region: AbstractSet[str]) -> frozenset[str]:
+    """Keys of the nodes in ``region`` that give numbers from 0 to 1, or the mean of a distribution over its bins.
+
+    FP16 keeps 11 bits of either. A bin is a stride at the most, so that the mean of 16 of them is off by 0.004 strides.
+    """
+    found: set[str] = set()
+    for node in wiring.nodes:
+        sources = [wiring.producer.get(name) for name in wiring.activations(node)]
+        of_fractions = bool(sources) and all(source is not None and key(source) in found for source in sources)
+        moved = node.op_type in head.MOVES or (node.op_type == "Mul" and len(sources) == len(node.input))
+        if key(node) in region and (node.op_type in FRACTIONS or (of_fractions and (moved or node.op_type == "Conv"))):
+            found.add(key(node))
+    return frozenset(found)
 
 
 def _overflows(wiring: Wiring, node: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge import __version__, device, durable
-from vajra_edge.engine import engine_file, leftovers, trt_library
+from vajra_edge.engine import engine_file, trt_library
 from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Backend, Report, select
 from vajra_edge.engine.engine_file import EngineFile
@@ -147,7 +147,7 @@ def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
     if target == Target("cpu"):
         raise VajraError("an engine does not run on a cpu", remedy="use format=onnx, or device=0")
     try:
-        return select("tensorrt", timing_dir=cache_dir() / leftovers.TIMING.path).backend, target or Target("gpu", 0)
+        return select("tensorrt", state_dir=cache_dir()).backend, target or Target("gpu", 0)
     except BackendUnavailable as error:
         if error.remedy == trt_library.INSTALL and "not installed" in error.message:
             raise BackendUnavailable(f"format=engine: {error.message}", remedy=install_hint()) from error
