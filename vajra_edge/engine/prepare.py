@@ -160,7 +160,7 @@ def _choose(
 ) -> Choice:
     wiring = Wiring(load(onnx_bytes))
     placed = placement.place(wiring, calibration.keep)
-    work = {key: count for key, count in macs.items() if key in placed.layers}
+    work = {name: count for name, count in macs.items() if name in placed.layers}
     work |= elements(wiring, placed.shortcuts, signature.resolution_hw)
     work = {key(node): work[key(node)] for node in wiring.nodes if key(node) in work}
     quantized = _quantized(onnx_bytes, placed, ranges, calibration)
