@@ -85,3 +85,16 @@ def test_a_file_that_holds_other_nms_is_refused(wanted: NmsSpec | None):
     with_nms = nms.add_nms(tiny.network(), SMALL)
     with pytest.raises(GraphError, match=r"holds NMS with iou, max_det, top_k = \(0.7, 20, 30\)"):
         assemble(with_nms, EngineSpec(nms=wanted))
+
+
+@pytest.mark.parametrize("simplified", [True, False])
+@pytest.mark.parametrize("batch", [1, None])
+def test_nms_of_a_file_is_taken_out_where_it_is_to_happen_outside(batch: int | None, simplified: bool):
+    plain = tiny.network(batch=batch)
+    inside, _ = assemble(plain, EngineSpec(nms=SMALL, simplify=simplified))
+    graph, made = assemble(inside, EngineSpec(nms=None))
+    assert (made.layout, made.nms_iou, made.class_names) == (Layout.RAW, None, tiny.NAMES)
+    before, known = assemble(plain, EngineSpec(nms=None))
+    blob = tiny.blob(tiny.scene().image)
+    expected = onnxrt.reference(before, known).infer(blob)
+    np.testing.assert_allclose(onnxrt.reference(graph, made).infer(blob), expected, atol=1e-4)

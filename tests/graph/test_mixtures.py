@@ -7,9 +7,9 @@ import yolo
 
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import mixtures, signature
+from vajra_edge.graph import signature
 from vajra_edge.graph.mixtures import Mixtures
-from vajra_edge.graph.nms import add_nms
+from vajra_edge.graph.nms import add_nms, raw_output
 from vajra_edge.graph.placement import place
 from vajra_edge.graph.probes import measurable
 from vajra_edge.graph.qdq import quantize
@@ -64,8 +64,8 @@ def test_a_unit_alone_can_be_run_from_where_it_first_changes_something(quantized
 
 def test_behind_nms_the_raw_output_is_found() -> None:
     plain = add_nms(PLAIN, NmsSpec(max_det=20, top_k=100))
-    assert mixtures.raw_output(plain, signature.read(plain)) == "output0"
-    assert mixtures.raw_output(PLAIN, signature.read(PLAIN)) == "output0"
+    assert raw_output(plain, signature.read(plain)) == "output0"
+    assert raw_output(PLAIN, signature.read(PLAIN)) == "output0"
 
 
 def test_what_does_not_lead_to_the_output_goes() -> None:
@@ -81,4 +81,4 @@ def test_foreign_nms_is_refused() -> None:
     for node in model.graph.node:
         node.name = node.name.replace("/nms/", "/other/")
     with pytest.raises(GraphError, match="0 tensors enter the NMS"):
-        mixtures.raw_output(model.SerializeToString(), signature.read(plain))
+        raw_output(model.SerializeToString(), signature.read(plain))

@@ -18,7 +18,8 @@ from vajra_edge.engine.trials import Trials
 from vajra_edge.errors import VerifyError
 from vajra_edge.graph import half, placement, qdq, qlinear
 from vajra_edge.graph.macs import elements, macs_by_layer
-from vajra_edge.graph.mixtures import Mixtures, raw_output
+from vajra_edge.graph.mixtures import Mixtures
+from vajra_edge.graph.nms import raw_output
 from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import Wiring, key, load

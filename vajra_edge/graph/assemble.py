@@ -31,6 +31,8 @@ def assemble(
     """
     found = signature.read(onnx_bytes, class_names=class_names, stride=stride, resolution_hw=spec.resolution_hw)
     _require_size(found, spec)
+    if spec.nms is None and found.layout is Layout.DETECTIONS:  # whoever runs the plan does it, by the settings
+        onnx_bytes = nms.without_nms(onnx_bytes)
     graph = _annotated(onnx_bytes, found)
     if spec.nms is not None and found.layout is Layout.RAW:
         graph = nms.add_nms(graph, spec.nms, spec.largest_hw or found.resolution_hw)
@@ -70,12 +72,7 @@ def _require_nms(made: Signature, spec: EngineSpec) -> None:
     inside = (made.nms_iou, made.max_det, made.top_k)
     if inside == wanted:
         return
-    without = "give a file exported without nms"
-    if spec.nms is None:
-        raise GraphError(
-            f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, and it is to stay outside", remedy=without
-        )
     raise GraphError(
         f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
-        remedy=f"{without}, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+        remedy="give a file exported without nms, or set [engine] nms_iou, max_det and nms_top_k to its figures",
     )

@@ -42,6 +42,13 @@ def put(proto: onnx.ModelProto, fields: Mapping[str, object]) -> None:
         entry.key, entry.value = key, value
 
 
+def drop(proto: onnx.ModelProto, keys: Sequence[str]) -> None:
+    """Remove metadata that is not true any more."""
+    kept = {key: value for key, value in fields_of(proto).items() if key not in keys}
+    del proto.metadata_props[:]
+    put(proto, kept)
+
+
 def parse(key: str, text: str) -> Any:
     """One value, from JSON or from a Python literal.
 

@@ -14,10 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vajra_edge.errors import GraphError
-from vajra_edge.graph.nms import PREFIX as NMS_PREFIX
 from vajra_edge.graph.proto import opset_of, serialize
-from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.graph.wiring import Wiring, key, load, raise_opset
 
 
@@ -119,31 +116,6 @@ def _described(name: str, value: NDArray[Any]) -> Any:
     from onnx import helper
 
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-
-def raw_output(onnx_bytes: bytes, signature: Signature) -> str:
-    """The tensor in the RAW layout: the output, or what enters the in-graph NMS.
-
-    Raises:
-        GraphError: the graph has another NMS than ours.
-    """
-    if signature.layout is Layout.RAW:
-        return signature.output_name
-    wiring = Wiring(load(onnx_bytes))
-    tail = {name for name, node in wiring.producer.items() if node.name.startswith(NMS_PREFIX)}
-    entering = {
-        name
-        for made in tail
-        for name in wiring.activations(wiring.producer[made])
-        if name not in tail and name in wiring.producer
-    }
-    if len(entering) != 1:
-        raise GraphError(
-            f"{len(entering)} tensors enter the NMS of the graph",
-            remedy="give a graph without NMS",
-            found=len(entering),
-        )
-    return entering.pop()
 
 
 class _Owners:

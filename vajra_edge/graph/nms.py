@@ -30,6 +30,7 @@ from vajra_edge.errors import GraphError
 from vajra_edge.graph import metadata, signature
 from vajra_edge.graph.proto import check, opset_of, parse, serialize, shape_of
 from vajra_edge.graph.signature import BOX_ROWS, DETECTION_COLUMNS, Layout
+from vajra_edge.graph.wiring import Wiring, drop_unread
 
 if TYPE_CHECKING:
     import onnx
@@ -84,6 +85,56 @@ def add_nms(onnx_bytes: bytes, spec: NmsSpec, largest_hw: tuple[int, int] | None
     return serialize(network)
 
 
+def raw_output(onnx_bytes: bytes, known: signature.Signature) -> str:
+    """The tensor in the RAW layout: the output, or what enters the in-graph NMS.
+
+    Raises:
+        GraphError: the graph has another NMS than ours.
+    """
+    if known.layout is Layout.RAW:
+        return known.output_name
+    wiring = Wiring(parse(onnx_bytes))
+    tail = {name for name, node in wiring.producer.items() if node.name.startswith(PREFIX)}
+    entering = {
+        name
+        for made in tail
+        for name in wiring.activations(wiring.producer[made])
+        if name not in tail and name in wiring.producer
+    }
+    if len(entering) != 1:
+        raise GraphError(
+            f"{len(entering)} tensors enter the NMS of the graph",
+            remedy="give a graph without NMS",
+            found=len(entering),
+        )
+    return entering.pop()
+
+
+def without_nms(onnx_bytes: bytes) -> bytes:
+    """The network as it was before ``add_nms``: its output is the RAW one again.
+
+    Raises:
+        GraphError: the graph has another NMS than ours.
+    """
+    found = signature.read(onnx_bytes)
+    raw = raw_output(onnx_bytes, found)
+    network = parse(onnx_bytes)
+    needed, kept = {raw}, []
+    for node in reversed(network.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    nodes = kept[::-1]
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    del network.graph.output[:]
+    network.graph.output.append(_float_output(raw, (None if found.dynamic_batch else found.batch, None, None)))
+    drop_unread(network.graph)
+    metadata.drop(network, ("nms_iou", "max_det", "top_k"))
+    check(network, "after NMS was taken out")
+    return serialize(network)
+
+
 def _check_figures(spec: NmsSpec) -> None:
     limits = {"iou": (0, 1), "max_det": (1, MOST_CANDIDATES), "top_k": (1, MOST_CANDIDATES)}
     for name, (low, high) in limits.items():
@@ -107,11 +158,15 @@ def _at_least_oldest_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     return raised
 
 
-def _set_output(network: onnx.ModelProto, shape: tuple[int | str, ...]) -> None:
+def _float_output(name: str, shape: tuple[int | str | None, ...]) -> onnx.ValueInfoProto:
     import onnx
 
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def _set_output(network: onnx.ModelProto, shape: tuple[int | str, ...]) -> None:
     del network.graph.output[:]
-    network.graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, shape))
+    network.graph.output.append(_float_output(OUTPUT, shape))
 
 
 class _Graph:
