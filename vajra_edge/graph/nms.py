@@ -128,8 +128,9 @@ def without_nms(onnx_bytes: bytes) -> bytes:
     del network.graph.node[:]
     network.graph.node.extend(nodes)
     del network.graph.output[:]
-    network.graph.output.append(_float_output(raw, (None if found.dynamic_batch else found.batch, None, None)))
+    network.graph.output.append(_float_output(raw, None))
     drop_unread(network.graph)
+    network = _inferred(network)
     metadata.drop(network, ("nms_iou", "max_det", "top_k"))
     check(network, "after NMS was taken out")
     return serialize(network)
@@ -158,7 +159,15 @@ def _at_least_oldest_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     return raised
 
 
-def _float_output(name: str, shape: tuple[int | str | None, ...]) -> onnx.ValueInfoProto:
+def _inferred(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with the shape of its output, as far as inference finds it."""
+    import onnx
+
+    inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(network)
+    return inferred
+
+
+def _float_output(name: str, shape: tuple[int | str, ...] | None) -> onnx.ValueInfoProto:
     import onnx
 
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
