@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import signal
@@ -204,6 +205,8 @@ def _ended(number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     given = arguments()
     signal.signal(signal.SIGTERM, _ended)
+    paths = [ROOT, *(Path(path).absolute() for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, paths))  # children are started in other folders
     began_s = time.monotonic()
     code = Run(given).all()
     print(f"{time.monotonic() - began_s:.0f} s; {given.out}", flush=True)

@@ -45,6 +45,7 @@ class Record:
         self.figures: dict[str, Any] = {}
         self.log: list[list[Any]] = []
         self.began_s = time.monotonic()
+        self._ended_s: float | None = None
 
     def check(self, what: str, passed: Any, seen: Any = "") -> bool:
         """Note whether something holds, with what was seen."""
@@ -82,11 +83,12 @@ class Record:
         failed = any(not check["passed"] for check in self.checks)
         done = self.checks and not self.reason
         self.verdict = "failed" if failed else "ok" if done else "not run"
+        self._ended_s = time.monotonic()
 
     def to_json(self) -> dict[str, Any]:
         reason = {"reason": self.reason} if self.reason else {}
         kept = {"checks": self.checks, "figures": self.figures, "log": sorted(self.log, key=lambda line: line[0])}
-        return {"name": self.name, "verdict": self.verdict, **reason, "seconds": self.since(), **kept}
+        return {"name": self.name, "verdict": self.verdict, **reason, "seconds": self.since(self._ended_s), **kept}
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +17,6 @@ from typing import Any
 
 from daemon_ears import Ears, Shot
 from daemon_record import Budget, BudgetOver, Missed, Record
-from station import ROOT
 
 from vajra_edge.demo.broker import Broker, die_with_parent
 from vajra_edge.engine.manifest import Manifest
@@ -145,11 +144,6 @@ class Rig:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "vajra_edge", words[0], "--config", str(self.config), *words[1:]]
 
-    @property
-    def environ(self) -> dict[str, str]:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
     def start(self) -> float:
         """Start the daemon; returns when, on the monotonic clock."""
         self.say("start the daemon")
@@ -160,7 +154,6 @@ class Rig:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environ,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, through a library that is loaded already
             )
         return self.started_s
@@ -208,7 +201,8 @@ class Rig:
         except (VajraError, OSError, LookupError):
             return {}
         if self.record is not None and (building := told["engine"]["building"]):
-            self.record.say("build", f"{building['fingerprint'][:12]} {building['stage']}")
+            doing = re.sub(r"[0-9.]+", "#", building["message"])
+            self.record.say("build", f"{building['fingerprint'][:12]} {building['stage']}: {doing}")
         return dict(told)
 
     def wait(self, condition: Callable[[], Any], limit_s: float | None = None) -> Any:

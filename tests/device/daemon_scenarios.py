@@ -25,6 +25,8 @@ from vajra_edge.engine.request import weights_digest
 Scenario = Callable[[Rig, Record], None]
 RETRY_WITHIN_S = 60.0
 """The first retry comes after 30 s."""
+MARKED_S = 3.0
+"""The daemon notes that a plan is good once it serves, on a thread of its own."""
 
 
 def boot(rig: Rig, record: Record, *, label: str = "boot") -> tuple[str, float]:
@@ -51,7 +53,11 @@ def ensure(rig: Rig, record: Record) -> str:
     rig.write_weights(rig.inputs.weights)
     rig.write()
     wanted, _ = boot(rig, record, label="before")
-    good = rig.wait(lambda: rig.store._linked("current") == wanted, 10.0)
+    good = rig.wait(lambda: rig.store._linked("current") == wanted, MARKED_S)
+    if not good:  # it was built just now and is on probation; one that serves from the start is not
+        rig.stop()
+        wanted, _ = boot(rig, record, label="before_again")
+        good = rig.wait(lambda: rig.store._linked("current") == wanted, MARKED_S)
     record.check("before: the plan counts as good", good, rig.store._linked("current"))
     steady = rig.steady(wanted)
     record.figure(before_frame_interval_s=daemon_ears.median_gap_s(steady))
@@ -183,7 +189,7 @@ def new_precision(rig: Rig, record: Record) -> None:
 
 def _judge_precision(record: Record, precision: str, turn: Turn) -> None:
     serving = turn.serving
-    achieved = {name: serving.get(name) for name in ("wanted_precision", "precision", "rejected", "latency_ms")}
+    achieved = {name: serving.get(name) for name in ("wanted_precision", "precision", "rejected")}
     record.check(f"{precision}: is what was asked for", serving.get("wanted_precision") == precision, achieved)
     reached = serving.get("precision") == precision or bool(serving.get("rejected"))
     record.check(f"{precision}: is what serves, or why not is said", reached, achieved)
@@ -389,7 +395,6 @@ def forced_rebuild(rig: Rig, record: Record) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=rig.environ,
     )
     try:
         ended = rig.wait(lambda: rig.status() and command.poll() is not None)
