@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SLOTS = 3
@@ -112,7 +112,7 @@ def _larger() -> list[Cell]:
 def every() -> list[Cell]:
     """All cells, the most valuable first."""
     return [
-        Cell("A small graphs", "cells_small", "all_graphs", limit_s=420, least_s=40, alone=True),
+        Cell("A small graphs", "cells_small", "all_graphs", limit_s=420, least_s=40),
         *(Cell(f"B Python block {number}", "cells_seed", "python_block", {"number": number}) for number in (0, 1)),
         *(Cell(f"B command block {number}", "cells_seed", "commands", {"number": number}) for number in (0, 1)),
         *_matrix(),
@@ -131,4 +131,11 @@ def every() -> list[Cell]:
 
 def named(level: int) -> dict[str, Cell]:
     """Cells by full name; those whose figures depend on the level have it in the name."""
-    return {f"{cell.name}, level {level}" if cell.leveled else cell.name: cell for cell in every()}
+    return {f"{cell.name}, level {level}" if cell.leveled else cell.name: _timed_for(cell, level) for cell in every()}
+
+
+def _timed_for(cell: Cell, level: int) -> Cell:
+    """Builds above level 0 take minutes each, side by side or not."""
+    if not cell.leveled or cell.alone or level == 0:
+        return cell
+    return replace(cell, limit_s=max(cell.limit_s, 580.0), least_s=200.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -87,8 +88,6 @@ def scored(
 
 def reference_points(lab: Lab, fp32: bytes, pictures: Any) -> Points:
     """Of ONNX Runtime in FP32, scored once a machine."""
-    import hashlib
-
     from vajra_edge.engine import onnxrt
     from vajra_edge.graph import signature
 
@@ -115,8 +114,8 @@ def fold_of(lab: Lab, network: str) -> Any:
 def quantized(lab: Lab, network: str, fp32: bytes, found: Any, images: CalibrationSet) -> tuple[bytes, dict[str, Any]]:
     """The Q/DQ graph: from ``prepared/`` beside the data, or made now; choosing layers takes minutes of CPU."""
     prepared = lab.data / "prepared" / f"{network}.int8.onnx"
-    if prepared.is_file():
-        notes = ledger.load(prepared.with_suffix(".json"))
+    notes = ledger.load(prepared.with_suffix(".json"))
+    if prepared.is_file() and notes.get("network") == digest_of(lab.model(network)):
         return prepared.read_bytes(), {**notes, "prepared": prepared.name}
     return choose(fp32, found, images, search=not lab.dry)
 
@@ -128,6 +127,10 @@ def choose(fp32: bytes, found: Any, images: CalibrationSet, *, search: bool) -> 
     graph, notes = prepare_int8(fp32, found, Calibration(images, search=search), shared.quiet)
     kept = ("int8_share", "int8_layers", "chosen", "ranges")
     return graph, json.loads(json.dumps({key: notes[key] for key in kept if key in notes}, default=str))
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def keep_plan(lab: Lab, name: str, made: shared.Timed) -> None:
@@ -195,7 +198,7 @@ def prepare(data: Path, folder: Path) -> None:
         fp32, found = shared.assembled(fold.network.read_bytes(), shared.spec_of("int8"))
         graph, notes = choose(fp32, found, CalibrationSet(fold.name, fold.calibration), search=True)
         (folder / f"{network}.int8.onnx").write_bytes(graph)
-        ledger.replace_file(folder / f"{network}.int8.json", notes)
+        ledger.replace_file(folder / f"{network}.int8.json", {**notes, "network": digest_of(fold.network)})
         print(network, notes.get("int8_share"), flush=True)
 
 

@@ -90,7 +90,8 @@ def export(lab: Lab, arguments: dict[str, Any]) -> Exported:
     for size_hw in sizes(wanted):
         found.sizes.append(_compared(lab, made.path, wanted, size_hw))
         lab.keep(found)
-    assert made.precision is wanted.precision, f"{wanted.precision.value} came out as {found.precision}"
+    refused = "; ".join(found.rejected) or "nothing was refused"
+    assert made.precision is wanted.precision, f"{wanted.precision.value} came out as {found.precision}: {refused}"
     bounds = BOUNDS[Precision(found.precision)]
     _judge([one for one in found.sizes if one.boxes >= 20], bounds)
     return found
