@@ -118,7 +118,7 @@ def every() -> list[Cell]:
         *_matrix(),
         *_figures(),
         Cell("E ranges of 64 photos", "cells_calibration", "ranges", {"images": 64}),
-        Cell("E seconds of 500 photos", "cells_calibration", "seconds", {"images": 500}, alone=True),
+        Cell("E seconds of 500 photos", "cells_calibration", "seconds", {"images": 500}, limit_s=400, alone=True),
         *_pins(),
         *_nms(),
         Cell("H ultralytics opens our engine", "cells_peer", "theirs_of_ours"),

@@ -98,6 +98,7 @@ def seconds(lab: Lab, images: int) -> Seconds:
     def report(step: Any) -> None:
         if step.percent is not None and not first:
             first.append(time.monotonic() - began_s)
+            lab.keep({"first_image_s": first[0]})
 
     made = _measured(lab, spec, onnx_bytes, found, photos, report)
     taken_s = round(time.monotonic() - began_s, 1)

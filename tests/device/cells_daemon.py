@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,14 +22,20 @@ def daemon(lab: Lab) -> dict[str, Any]:
     """
     if not TRIAL.is_file():
         raise Unavailable("daemon.py is not beside this file")
-    out = lab.work / "daemon.json"
-    out.unlink(missing_ok=True)
-    backend = "onnxruntime" if lab.dry else "tensorrt"
-    budget_s = str(max(lab.limit_s - SPARE_S, 30.0))
-    told = [sys.executable, str(TRIAL), "--backend", backend, "--budget-s", budget_s, "--out", str(out)]
-    if "--data" in TRIAL.read_text():
-        told += ["--data", str(lab.data)]
-    done = subprocess.run(told, check=False, env=dict(os.environ))
+    folder = lab.partial.parents[1] / "daemon"  # in --out: its journal comes back too, and a later run goes on with it
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "daemon.json"
+    given = {
+        "--backend": "onnxruntime" if lab.dry else "tensorrt",
+        "--budget-s": max(lab.limit_s - SPARE_S, 30.0),
+        "--out": out,
+        "--work": lab.work / "daemon",
+        "--weights": lab.model("nano"),
+        "--clip": lab.data / "videos" / "vtest.avi",
+        "--photos": lab.data / "images" / "coco128",
+    }
+    told = [sys.executable, str(TRIAL), *(str(part) for pair in given.items() for part in pair)]
+    done = subprocess.run(told, check=False)
     found = ledger.load(out)
     lab.keep(found)
     assert done.returncode == 0, f"the trial ended with {done.returncode}"

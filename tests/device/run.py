@@ -74,6 +74,7 @@ class Run:
         start: starts a child for a cell: name, cell, file for the answer, log, seconds it may take.
         machine: written beside every result.
         budget_s: for everything.
+        slots: cells side by side, of those that only build.
         clock: seconds, monotonic.
     """
 
@@ -81,6 +82,7 @@ class Run:
     start: Start
     machine: Mapping[str, Any]
     budget_s: float
+    slots: int = SLOTS
     clock: Callable[[], float] = time.monotonic
     running: list[Child] = field(default_factory=list)
 
@@ -111,7 +113,7 @@ class Run:
             return False
         if not self.running:
             return True
-        return not cell.alone and not self.running[0].cell.alone and len(self.running) < SLOTS
+        return not cell.alone and not self.running[0].cell.alone and len(self.running) < self.slots
 
     def _begin(self, name: str, cell: Cell) -> None:
         now_s = self.clock()
@@ -251,6 +253,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of cells.json")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vajra-device-cells")
     parser.add_argument("--budget-s", type=float, default=500.0)
+    parser.add_argument("--slots", type=int, default=SLOTS, help="cells side by side, of those that only build")
     parser.add_argument("--only", default="", help="letters or parts of names, with commas")
     parser.add_argument("--again", action="store_true", help="cells that have a result too")
     parser.add_argument("--level", type=int, default=0, help="optimization level of what is timed (D, F, G, K)")
@@ -286,7 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
     due = {
         name: cell for name, cell in chosen(known, options.only).items() if options.again or not book.has_result(name)
     }
-    run = Run(book, _starter(options), {**machine(), **({"dry": True} if options.dry else {})}, options.budget_s)
+    facts = {**machine(), **({"dry": True} if options.dry else {})}
+    run = Run(book, _starter(options), facts, options.budget_s, options.slots)
     run.work(due)
     show(book, list(chosen(known, options.only)))
     return 0

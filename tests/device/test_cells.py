@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
+import multiprocessing
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,16 +16,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "engine")]
 
 import cells_matrix  # noqa: E402
 import cells_pins  # noqa: E402
 import cells_small  # noqa: E402
 import lab  # noqa: E402
 from cells_small import Verdict  # noqa: E402
+from cuda_standin import CudaStandIn, cudaError_t  # noqa: E402
 
-from vajra_edge.engine import trt_memory  # noqa: E402
+from vajra_edge.engine import cuda, trt_memory  # noqa: E402
 from vajra_edge.graph import half  # noqa: E402
+from vajra_edge.graph.signature import Layout, Signature  # noqa: E402
 from vajra_edge.graph.wiring import Wiring  # noqa: E402
 from vajra_edge.offline.arguments import ExportArguments  # noqa: E402
 
@@ -78,27 +84,126 @@ def test_an_answer_that_differs_from_the_record_is_told_with_both():
     assert "no kernel" in found.differ[0]
 
 
-def _dies_at_the_second(pipe):
-    import os
+class Graphs(CudaStandIn):
+    """With the calls for graphs, which the product does not make."""
 
-    for number in range(2):
+    class cudaStreamCaptureMode(enum.IntEnum):  # noqa: N801  CUDA's own name
+        cudaStreamCaptureModeThreadLocal = 1  # noqa: N815
+
+    class cudaMemcpyKind(enum.IntEnum):  # noqa: N801
+        cudaMemcpyHostToDevice = 1  # noqa: N815
+        cudaMemcpyDefault = 4  # noqa: N815
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def __getattr__(self, name: str) -> object:
+        if name not in {"cudaMemcpy", "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"} | {
+            "cudaGraphLaunch",
+            "cudaGraphExecDestroy",
+        }:
+            raise AttributeError(name)
+        self.said.append(name)
+        made = (7,) if name in {"cudaStreamEndCapture", "cudaGraphInstantiate"} else ()
+        return lambda *_: (cudaError_t.cudaSuccess, *made)
+
+
+class Mode(enum.Enum):
+    INPUT = 0
+    OUTPUT = 1
+
+
+class Engine:
+    """One open input and one output."""
+
+    num_io_tensors = 2
+
+    def get_tensor_name(self, index):
+        return ("images", "output0")[index]
+
+    def get_tensor_mode(self, name):
+        return Mode.INPUT if name == "images" else Mode.OUTPUT
+
+    def get_tensor_profile_shape(self, name, profile):
+        return (1, 3, 32, 32), (2, 3, 64, 64), (4, 3, 128, 128)
+
+
+class Context:
+    def __init__(self) -> None:
+        self.shape, self.addresses, self.runs = (-1, 3, -1, -1), {}, 0
+
+    def get_tensor_shape(self, name):
+        return self.shape if name == "images" else (2, 84, 100)
+
+    def set_input_shape(self, name, shape):
+        self.shape = shape
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream):
+        self.runs += 1
+        return True
+
+
+def test_an_engine_is_timed_plain_and_as_a_graph_at_its_best_shape_and_everything_is_given_back(monkeypatch):
+    standin, context = Graphs(), Context()
+    library = SimpleNamespace(trt=SimpleNamespace(TensorIOMode=Mode))
+    monkeypatch.setattr(cuda, "runtime", lambda: standin)
+    monkeypatch.setattr(lab.trt_library, "load", lambda: library)
+    monkeypatch.setattr(lab, "deserialise", lambda *_: (object(), Engine(), context))
+    monkeypatch.setattr(lab, "dtype_of", lambda *_: np.dtype(np.float32))
+    found = lab.bare(b"plan", seconds=0.0)
+    assert context.shape == (2, 3, 64, 64)
+    assert set(context.addresses) == {"images", "output0"}
+    assert context.runs > 30
+    assert standin.said.count("cudaGraphLaunch") >= 50
+    assert found.graph_median_ms <= found.graph_p95_ms
+    assert not standin.held
+    assert not standin.streams
+
+
+def test_a_whole_frame_is_timed_by_the_products_detector(tmp_path, monkeypatch):
+    made = Signature("images", "output0", Layout.RAW, 1, (64, 64), False, False, 32, ("person",))
+    closed: list[bool] = []
+    runner = SimpleNamespace(
+        signature=made, infer=lambda _: np.zeros((1, 5, 84), np.float32), close=lambda: closed.append(True)
+    )
+    monkeypatch.setattr(lab, "frame_1080p", lambda _: np.zeros((1080, 1920, 3), np.uint8))
+    found = lab.whole_frame(lab.Lab(tmp_path, tmp_path, tmp_path), runner, frames=5)
+    assert closed == [True]
+    assert found.p50_ms <= found.p99_ms
+    assert found.boxes == 0
+
+
+class Process:
+    """A worker that answers one graph and dies at the second."""
+
+    exitcode = 7
+
+    def __init__(self, pipe) -> None:
+        self._thread = threading.Thread(target=self._run, args=(pipe,))
+        self._thread.start()
+
+    def _run(self, pipe) -> None:
         case, built = pipe.recv()
-        if number:
-            os._exit(7)
         pipe.send({"case": case, "built": built, "accepted": True, "seconds": 0.0, "errors": ()})
+        pipe.recv()
+        pipe.close()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def kill(self) -> None:
+        raise AssertionError("it died by itself")
 
 
 def test_a_graph_that_ends_its_process_is_answered_by_that_and_the_others_go_on(monkeypatch):
-    import multiprocessing
-
-    fork = multiprocessing.get_context("fork")
-
     def worker():
-        here, there = fork.Pipe()
-        process = fork.Process(target=_dies_at_the_second, args=(there,), daemon=True)
-        process.start()
-        there.close()
-        return process, here
+        here, there = multiprocessing.Pipe()
+        return Process(there), here
 
     monkeypatch.setattr(cells_small, "_worker", worker)
     due = [(f"case {number}", "strong") for number in range(4)]
