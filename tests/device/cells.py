@@ -24,6 +24,7 @@ class Cell:
         least_s: it is not started with less than this left.
         alone: it times something, or fills the GPU.
         leveled: its name ends with the optimization level.
+        resumes: it goes on with what an earlier, unfinished run of it kept.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Cell:
     least_s: float = 45.0
     alone: bool = False
     leveled: bool = False
+    resumes: bool = False
 
     def call(self, lab: Any) -> Any:
         function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.function)
@@ -112,7 +114,7 @@ def _larger() -> list[Cell]:
 def every() -> list[Cell]:
     """All cells, the most valuable first."""
     return [
-        Cell("A small graphs", "cells_small", "all_graphs", limit_s=420, least_s=40),
+        Cell("A small graphs", "cells_small", "all_graphs", limit_s=420, least_s=40, resumes=True),
         *(Cell(f"B Python block {number}", "cells_seed", "python_block", {"number": number}) for number in (0, 1)),
         *(Cell(f"B command block {number}", "cells_seed", "commands", {"number": number}) for number in (0, 1)),
         *_matrix(),
@@ -124,7 +126,7 @@ def every() -> list[Cell]:
         Cell("H ultralytics opens our engine", "cells_peer", "theirs_of_ours"),
         Cell("H we open an engine of ultralytics", "cells_peer", "ours_of_theirs", limit_s=300),
         *(Cell(f"I {gib} GiB left", "cells_memory", "starved", {"free_gib": gib}, alone=True) for gib in (4, 2, 1)),
-        Cell("J daemon", "cells_daemon", "daemon", limit_s=400, least_s=120, alone=True),
+        Cell("J daemon", "cells_daemon", "daemon", limit_s=560, least_s=120, alone=True, resumes=True),
         *_larger(),
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import small_graphs
+from lab import Unfinished
 
 RECORDED = Path(__file__).parent / "results" / "small_graphs.json"
 WORKERS = 4
@@ -70,22 +71,23 @@ def all_graphs(lab: Any) -> Compared:
 
     Raises:
         AssertionError: an answer differs.
+        Unfinished: some graphs were not asked in the time.
     """
-    asked = [(one["case"], one["built"]) for one in recorded()]
+    every = [(one["case"], one["built"]) for one in recorded()]
     if lab.dry:  # TensorRT-RTX has no weak typing
-        asked = [pair for pair in asked if pair[1] == "strong"]
-    if lab.sample:
-        asked = asked[:: max(len(asked) // lab.sample, 1)][: lab.sample]
+        every = [pair for pair in every if pair[1] == "strong"]
+    asked = every[:: max(len(every) // lab.sample, 1)][: lab.sample] if lab.sample else every
     known = {f"{v['built']}: {v['case']}": Verdict(**v) for v in lab.earlier().get("verdicts", ())}
     due = [pair for pair in asked if f"{pair[1]}: {pair[0]}" not in known]
     until_s = time.monotonic() + lab.limit_s - ENDING_S
     for verdict in answers(due, until_s, WORKERS if not lab.dry else 1):
         known[verdict.key] = verdict
         lab.keep({"verdicts": [asdict(one) for one in known.values()]})
-    found = compared(list(known.values()), len(asked))
+    found = compared(list(known.values()), len(every))
     lab.keep(found)
     assert not found.differ, f"{len(found.differ)} answers differ: {'; '.join(found.differ[:5])}"
-    assert not found.missing, f"{found.missing} of {len(asked)} graphs were not asked in the time"
+    if found.missing:
+        raise Unfinished(f"{found.agree} answers agree, {found.missing} graphs were not asked")
     return found
 
 

@@ -37,6 +37,10 @@ class Unavailable(Exception):
     """The machine lacks what the cell needs."""
 
 
+class Unfinished(Exception):
+    """The time did not suffice; what was found so far is kept, and the cell is due again."""
+
+
 @dataclass(frozen=True)
 class Lab:
     """One cell's surroundings.

@@ -123,10 +123,19 @@ class Run:
         log.parent.mkdir(parents=True, exist_ok=True)
         answer.parent.mkdir(parents=True, exist_ok=True)
         answer.unlink(missing_ok=True)
+        self._resume(name, cell)
         process = self.start(name, cell, answer, log, until_s - now_s)
         cut = until_s < now_s + cell.limit_s
         self.running.append(Child(name, cell, process, log, answer, now_s, until_s, cut))
         print(f"{name}: started", flush=True)
+
+    def _resume(self, name: str, cell: Cell) -> None:
+        """What a cell finds beside it is its own: of an earlier run that did not end, or nothing."""
+        partial, known = self.book.partial(name), self.book.records.get(name, Record())
+        if not cell.resumes or self.book.has_result(name):
+            partial.unlink(missing_ok=True)
+        elif known.findings and not partial.is_file():
+            ledger.replace_file(partial, known.findings)
 
     def _settle(self) -> None:
         """Take in what has ended and end what has had its time."""
@@ -194,12 +203,14 @@ def show(book: Ledger, names: list[str]) -> None:
 
 def answer_of(cell: Cell, lab: Any) -> dict[str, Any]:
     """Run one cell in this process."""
-    from lab import Unavailable, plain
+    from lab import Unavailable, Unfinished, plain
 
     try:
         return {"state": PASSED, "message": "", "findings": plain(cell.call(lab))}
     except Unavailable as error:
         return {"state": UNAVAILABLE, "message": str(error), "findings": lab.earlier()}
+    except Unfinished as error:
+        return {"state": NOT_RUN, "message": str(error), "findings": lab.earlier()}
     except Exception as error:  # noqa: BLE001  the top of the process: whatever it is, it is the cell's answer
         traceback.print_exc()
         return {"state": FAILED, "message": f"{type(error).__name__}: {error}", "findings": lab.earlier()}
@@ -214,7 +225,6 @@ def one(options: argparse.Namespace) -> int:
     partial = Ledger(options.out).partial(options.cell)
     found = answer_of(cell, _lab(options, partial))
     ledger.replace_file(options.answer, found)
-    partial.unlink(missing_ok=True)
     sys.stdout.flush()
     os._exit(0)  # the library's own teardown may hang or crash; the answer is on the disk
 

@@ -25,7 +25,7 @@ from ledger import FAILED, NOT_RUN, PASSED, TIMED_OUT, UNAVAILABLE, Ledger  # no
 FAKE = """
 import time
 from dataclasses import dataclass
-from lab import Unavailable
+from lab import Unavailable, Unfinished
 
 @dataclass(frozen=True)
 class Found:
@@ -40,6 +40,13 @@ def bad(lab):
 
 def absent(lab):
     raise Unavailable("no such library")
+
+def steps(lab):
+    done = lab.earlier().get("done", 0) + 1
+    lab.keep({"done": done})
+    if done < 3:
+        raise Unfinished(f"{done} of 3")
+    return {"done": done}
 
 def slow(lab):
     lab.keep({"steps": 3})
@@ -62,7 +69,7 @@ def fakes(tmp_path, monkeypatch):
         sys.path[:0] = [{str(HERE)!r}, {str(tmp_path)!r}]
         import cells, run
         cells.named = lambda level: {{name: cells.Cell(name, "fake_cells", name) for name in
-            ("good", "bad", "absent", "slow", "dies")}}
+            ("good", "bad", "absent", "slow", "steps", "dies")}}
         sys.exit(run.main(sys.argv[1:]))
         """)
     )
@@ -174,6 +181,20 @@ def test_what_the_budget_cuts_off_was_not_run(tmp_path, fakes):
     assert "the budget ended" in str(found["slow"]["message"])
     assert "of the budget were left" in str(found["good"]["message"])
     assert found["slow"]["findings"] == {"steps": 3}
+
+
+def test_a_cell_that_resumes_goes_on_where_it_was_even_from_the_results_alone(tmp_path, fakes):
+    wanted = {"steps": fake("steps", resumes=True)}
+    first = worked(tmp_path, fakes, wanted)["steps"]
+    assert (first["state"], first["message"], first["findings"]) == (NOT_RUN, "1 of 3", {"done": 1})
+    Ledger(tmp_path / "out").partial("steps").unlink()
+    assert worked(tmp_path, fakes, wanted)["steps"]["findings"] == {"done": 2}
+    assert worked(tmp_path, fakes, wanted)["steps"]["state"] == PASSED
+
+
+def test_a_cell_that_does_not_resume_begins_anew(tmp_path, fakes):
+    for _ in range(2):
+        assert worked(tmp_path, fakes, {"steps": fake("steps")})["steps"]["findings"] == {"done": 1}
 
 
 def test_a_result_is_not_lost_to_a_later_run_without_time(tmp_path, fakes):
