@@ -177,6 +177,7 @@ def times(lab: Lab, builds: list[str], *, frame: bool) -> dict[str, Any]:
     for name, path in there.items():
         plan = path.read_bytes()
         found[name] = asdict(Times(shared.bare(plan), _frame(lab, path) if frame else None))
+        found["clocks"] = shared.card()  # at once, while they are still those of the work
         lab.keep(found)
     return found
 

@@ -111,15 +111,19 @@ def absence() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Card, driver, clocks, libraries."""
+    """Card, driver, clocks as they are now, libraries."""
+    return {**card(), "python": sys.version.split()[0], "libraries": _versions()}
+
+
+def card() -> dict[str, str]:
+    """Of nvidia-smi; empty without it."""
     fields = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "memory.total")
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "--id=0"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)
-        card = dict(zip(fields, (part.strip() for part in done.stdout.split(",")), strict=True))
+        return dict(zip(fields, (part.strip() for part in done.stdout.split(",")), strict=True))
     except (OSError, subprocess.SubprocessError, ValueError):
-        card = {}
-    return {**card, "python": sys.version.split()[0], "libraries": _versions()}
+        return {}
 
 
 def _versions() -> dict[str, str]:
