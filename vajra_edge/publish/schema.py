@@ -144,6 +144,7 @@ class EngineMessage(Payload):
     refused: tuple[RefusedRow, ...]
     built_at: datetime | None
     building: str | None
+    loading: str | None
     why: str
     at: AwareDatetime
 
