@@ -232,12 +232,16 @@ def test_the_newest_reason_counts_and_a_lost_one_is_no_silence(store: EngineStor
     assert store.damage(name).endswith("was damaged: why was not noted")
 
 
-def test_a_plan_that_was_deleted_for_room_counts_as_damaged_no_more(store: EngineStore, manifest_of: Make):
+def test_damage_is_history_once_the_plan_was_built_anew_even_if_that_one_is_deleted(
+    store: EngineStore, manifest_of: Make
+):
     plan = store.commit(b"plan", manifest_of("a"))
     store.quarantine(plan.fingerprint, "its plan's SHA-256 differs")
     store.commit(b"plan", manifest_of("a"))
-    assert EngineStore(store.root, 0).prune() == (plan.fingerprint,)
+    shutil.rmtree(plan.path.parent)
     assert store.damage(plan.fingerprint) == ""
+    store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, "damaged once more")
+    assert store.damage(plan.fingerprint).endswith("damaged once more")
 
 
 def test_a_store_without_plans_tells_of_no_damage_and_stays_untouched(store: EngineStore):

@@ -33,6 +33,9 @@ STALE_S = 3600.0
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
 
+_SUCCEEDED = "succeeded"
+"""File beside a damaged plan whose successor was built: what befell it is history then."""
+
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,6 +99,9 @@ class EngineStore:
                 durable.write(staged / "manifest.json", sign(full, make_key(self._key, self._staging)))
                 durable.sync_folder(staged)
                 durable.rename_over(staged, folder)
+                with contextlib.suppress(OSError):  # the plan is stored, whatever becomes of the note
+                    for aside in self._quarantine.glob(f"{folder.name}.*"):
+                        (aside / _SUCCEEDED).touch()
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
         return Plan(folder.name, folder / "plan", full)
@@ -269,18 +275,16 @@ class EngineStore:
             _LOGGER.warning("plan %s stays where it is: %s", fingerprint, error)
 
     def _put_aside(self, fingerprint: str) -> str:
-        """The newest reason for which a plan of this name was; empty if none was."""
+        """Why the newest plan of this name was; empty if none was, or another was built since."""
         aside = max(self._quarantine.glob(f"{fingerprint}.*"), key=lambda path: path.name, default=None)
-        if aside is None:
+        if aside is None or (aside / _SUCCEEDED).exists():
             return ""
         with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
             return (aside / "reason.txt").read_text(encoding="utf-8").strip()
         return "why was not noted"
 
     def _delete(self, fingerprint: str) -> None:
-        """Take the name away first, so that a half deleted plan is never found; damage of earlier ones is history."""
-        for path in self._quarantine.glob(f"{fingerprint}.*"):
-            shutil.rmtree(path)
+        """Take the name away first, so that a half deleted plan is never found."""
         aside = self._staging / uuid.uuid4().hex
         (self._engines / fingerprint).rename(aside)
         shutil.rmtree(aside)
