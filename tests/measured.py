@@ -20,6 +20,9 @@ REPORT: dict[str, Any] = {
     "latency_p50_ms": 4.9,
     "latency_p99_ms": 6.25,
     "bounds": {"recall": 0.9},
+    "int8_ms": 4.812,
+    "fp16_ms": 7.305,
+    "speed": "4.812 ms a call in int8, 7.305 ms in fp16 (medians by turns)",
 }
 INT8_NOTES: dict[str, Any] = {
     "ranges": {

@@ -94,7 +94,8 @@ class EngineSettings(Section):
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
     allow_lower_precision: bool = Field(
         True,
-        description="int8 that fails its check or lacks usable images falls to fp16, fp32; false: the build fails",
+        description="int8 that fails its check, is refused by the library, lacks usable images, or on TensorRT is not "
+        "faster than fp16, gives way to fp16, fp32; false: the build fails, and int8 of any speed serves",
     )
     first_boot: Literal["serve", "wait"] = Field(
         "serve", description="serve: an ONNX Runtime plan serves while a slow first build goes on"

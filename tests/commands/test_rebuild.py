@@ -23,7 +23,7 @@ def test_without_a_daemon_it_builds_in_place_and_then_finds_nothing_to_do(place,
     assert ask(place, "--dry-run") == 0
     outlook = said(capsys)
     assert outlook["needed"]
-    assert outlook["why"] == ["no plan served on this device yet"]
+    assert outlook["why"] == ["no wanted plan served on this device yet"]
     assert not (place.folder / "state" / "engines").exists()
 
     assert ask(place) == 0
@@ -76,7 +76,7 @@ def test_weights_that_are_no_network_are_one_line_and_leave_nothing(place, capsy
 def test_words_for_a_person(place, capsys):
     assert main(["rebuild", "--config", str(place.config), "--dry-run"]) == 0
     digest = hashlib.sha256(place.weights.read_bytes()).hexdigest()
-    expected = f"would be built from weights {digest[:12]}: no plan served on this device yet"
+    expected = f"would be built from weights {digest[:12]}: no wanted plan served on this device yet"
     assert expected in capsys.readouterr().out
 
 

@@ -193,8 +193,8 @@ def _text(topic: str, content: dict[str, Any]) -> str:
     if topic == "engine":
         names = ("fingerprint", "backend", "precision", "target", "weights")
         serving = " ".join(str(content[name]) for name in names if content.get(name))
-        building = f"; building {content['building']}" if content.get("building") else ""
-        return f"serves {serving or 'nothing'}{building}{'; ' if content.get('why') else ''}{content.get('why', '')}"
+        next_ = "".join(f"; {what} {content[what]}" for what in ("building", "loading") if content.get(what))
+        return f"serves {serving or 'nothing'}{next_}{'; ' if content.get('why') else ''}{content.get('why', '')}"
     return ": ".join(filter(None, (content.get("state", ""), content.get("reason", "")))) if content else ""
 
 

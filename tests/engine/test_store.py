@@ -194,6 +194,61 @@ def test_pruning_deletes_the_oldest_beyond_the_cap_but_never_what_is_needed(stor
     assert EngineStore(store.root, 1).prune(keep=[plans[2].fingerprint]) == (plans[5].fingerprint,)
 
 
+def damage(plan: Plan) -> None:
+    plan.path.write_bytes(b"plam")
+
+
+def test_what_befell_a_damaged_plan_is_told_until_it_is_built_anew(store: EngineStore, manifest_of: Make):
+    plan = store.commit(b"plan", manifest_of("a"))
+    assert store.damage(plan.fingerprint) == ""
+    damage(plan)
+    assert store.get(plan.fingerprint) is None
+    told = f"the stored plan {plan.fingerprint[:12]} was damaged: its plan's SHA-256 differs"
+    assert store.damage(plan.fingerprint) == told
+    assert EngineStore(store.root, GIB).damage(plan.fingerprint) == told, "after a restart too"
+    store.commit(b"plan", manifest_of("a"))
+    assert store.damage(plan.fingerprint) == ""
+
+
+def test_damage_of_the_plan_that_served_last_is_told_whatever_is_wanted(store: EngineStore, manifest_of: Make):
+    plan = store.commit(b"plan", manifest_of("a"))
+    store.mark_good(plan.fingerprint)
+    damage(plan)
+    assert store.current() is None
+    wanted = manifest_of("b").fingerprint.digest
+    assert "SHA-256 differs" in store.damage(wanted)
+    store.commit(b"plan", manifest_of("b"))
+    store.mark_good(wanted)
+    assert store.damage(wanted) == "", "another one is good by now"
+
+
+def test_the_newest_reason_counts_and_a_lost_one_is_no_silence(store: EngineStore, manifest_of: Make):
+    name = manifest_of("a").fingerprint.digest
+    for reason in ("older", "newer"):
+        store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, reason)
+    assert store.damage(name).endswith("was damaged: newer")
+    for path in (store.root / "quarantine").glob("*/reason.txt"):
+        path.unlink()
+    assert store.damage(name).endswith("was damaged: why was not noted")
+
+
+def test_damage_is_history_once_the_plan_was_built_anew_even_if_that_one_is_deleted(
+    store: EngineStore, manifest_of: Make
+):
+    plan = store.commit(b"plan", manifest_of("a"))
+    store.quarantine(plan.fingerprint, "its plan's SHA-256 differs")
+    store.commit(b"plan", manifest_of("a"))
+    shutil.rmtree(plan.path.parent)
+    assert store.damage(plan.fingerprint) == ""
+    store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, "damaged once more")
+    assert store.damage(plan.fingerprint).endswith("damaged once more")
+
+
+def test_a_store_without_plans_tells_of_no_damage_and_stays_untouched(store: EngineStore):
+    assert store.damage("0" * 64) == ""
+    assert not store.root.exists()
+
+
 def test_pruning_keeps_a_few_quarantined_plans_to_look_at(store: EngineStore, manifest_of: Make):
     for _ in range(QUARANTINED_KEPT + 2):
         store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, "crashed")

@@ -19,7 +19,9 @@ from vajra_edge.engine import child
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec
 from vajra_edge.engine.store import EngineStore
+from vajra_edge.service import memory_kills
 from vajra_edge.service.builder import Builder, BuildEvent, BuildFailed, BuildProgressed, BuildSucceeded
+from vajra_edge.service.memory_kills import Kills
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_a_child_killed_in_any_stage_fails_for_now_and_the_next_build_succeeds(
     end = heard.end()
     if stage != "store" or isinstance(end, BuildFailed):  # a commit of this size may be faster than the kill
         assert isinstance(end, BuildFailed)
-        assert "killed by SIGKILL, most likely for want of memory" in end.message
+        assert "the build child was killed by SIGKILL" in end.message
         assert end.killed
         assert not end.permanent
     heard.on_progress = lambda event: None
@@ -129,6 +131,28 @@ def test_a_child_killed_in_any_stage_fails_for_now_and_the_next_build_succeeds(
     again = heard.end()
     assert isinstance(again, BuildSucceeded)
     assert good.get(again.fingerprint).read()
+
+
+KILLS_ITSELF = "import os; os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [
+        ([Kills("group", 1), Kills("group", 2)], "killed by SIGKILL, most likely for want of memory (its memory"),
+        ([Kills("group", 1), Kills("group", 1)], "killed by SIGKILL (its memory"),
+        ([None, None], "killed by SIGKILL by somebody or for want of memory (its memory"),
+    ],
+)
+def test_want_of_memory_is_blamed_for_a_kill_only_on_the_kernels_word(
+    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch, counted: list[Kills | None], said: str
+):
+    monkeypatch.setattr(memory_kills, "count", iter(counted).__next__)
+    saying(heard, KILLS_ITSELF).start(1, wanted)
+    end = heard.end()
+    assert isinstance(end, BuildFailed)
+    assert said in end.message
+    assert (end.killed, end.permanent) == (True, False)
 
 
 def test_a_cancelled_build_ends_and_leaves_no_child(builder: Builder, heard: Heard, wanted: BuildRequest):

@@ -247,7 +247,7 @@ def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
     quantizable.settings["engine"]["first_boot"] = "wait"
     station = quantizable.start()
     status = station.until(lambda status: status["phase"] == "serving")
-    assert "int8 is not used: the build child was killed by SIGKILL, most likely for want of memory" in status["reason"]
+    assert "int8 is not used: the build child was killed by SIGKILL" in status["reason"]
     serving = status["engine"]["serving"]
     assert (serving["wanted_precision"], serving["precision"]) == ("int8", "fp32")
     assert jobs(station) == 4, "two that were killed, one that was not, and a load"

@@ -69,6 +69,26 @@ def test_the_retained_topics_come_from_it():
     assert states == ["streaming", "lost"]
 
 
+def test_a_plan_that_is_being_loaded_is_named_with_the_reason_for_it():
+    loading = replace(STATUS, reason="", engine=replace(STATUS.engine, building=None, loading="ef" * 32))
+    engine = orjson.loads(encode(loading.engine_message()))
+    assert (engine["building"], engine["loading"]) == (None, "ef" * 6)
+    assert engine["why"] == "weights abcd -> ef01"
+    assert loading.line().startswith("serving abababababab (fp16 on gpu:0); loading efefefefefef; ")
+    bare = replace(loading, engine=replace(loading.engine, serving=None))
+    assert orjson.loads(encode(bare.engine_message()))["loading"] == "ef" * 6
+
+
+def test_damage_of_the_stored_plan_is_said_once_whatever_is_being_done_about_it():
+    told = "the stored plan efefefefefef was damaged: SHA-256 differs"
+    for engine in (
+        EngineView(serving=PLAN, damage=told, why=(told,), building=BuildView("ef" * 32, quick=False)),
+        EngineView(serving=PLAN, damage=told, why=(told,), last_error="killed"),
+        EngineView(damage=told, why=(told,)),
+    ):
+        assert replace(STATUS, engine=engine).engine_message().why.count(told) == 1
+
+
 def test_without_an_engine_the_topic_says_so():
     bare = Status("d", "blocked", "no weights", STATUS.started_at, 0.0, 1, EngineView(last_error="no weights"))
     message = orjson.loads(encode(bare.engine_message()))

@@ -103,6 +103,83 @@ def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_anew(rebooted):
     assert jobs(rebooted) == 2
 
 
+@pytest.fixture
+def bridged(station: Station) -> Station:
+    """A first boot has an interim plan: another workspace makes another fingerprint, also of ONNX Runtime's plans."""
+    station.settings["engine"] = {"backend": "onnxruntime", "precision": "fp32", "workspace_gib": 1.0}
+    return station
+
+
+def wanted_serves(status):
+    engine = status["engine"]
+    return engine["serving"] and engine["serving"]["fingerprint"] == engine["wanted"] and not engine["building"]
+
+
+def test_damage_is_said_on_both_topics_until_the_successor_of_the_plan_serves(bridged):
+    bridged.start()
+    wanted = bridged.until(wanted_serves)["engine"]["wanted"]
+    bridged.stop()
+    store = EngineStore(bridged.state_dir, 1 << 40)
+    store.mark_good(wanted)
+    store.get(wanted).path.write_bytes(b"other bytes")
+    ears = bridged.listen()
+    bridged.start()
+    status = bridged.until(wanted_serves)
+    assert status["engine"]["wanted"] == wanted
+    assert status["reason"] == ""
+    told = f"the stored plan {wanted[:12]} was damaged: its plan has 11 bytes"
+    building = ears.until(lambda path, content: path == "engine" and content["building"] == wanted[:12])
+    assert told in building["why"]
+    ears.until(lambda path, content: path == "engine" and content["fingerprint"] == wanted[:12])
+    engines = [content for path, content, _ in ears.all() if path == "engine" and content["building"]]
+    assert not any("no wanted plan" in content["why"] for content in engines)
+    reasons = [content["reason"] for path, content, _ in ears.heard if path == "status"]
+    assert any(told in reason for reason in reasons)
+    assert reasons[-1] == ""
+    ears.close()
+
+
+def test_a_change_in_the_first_minute_is_compared_with_the_plan_that_serves(bridged):
+    bridged.start()
+    first = bridged.until(lambda status: status["engine"]["building"])
+    assert first["engine"]["why"] == ["no wanted plan served on this device yet"]
+    served = bridged.until(wanted_serves)
+    assert served["engine"]["on_probation"]
+    assert EngineStore(bridged.state_dir, 1 << 40).current() is None
+    ears = bridged.listen()
+    ears.until(lambda path, content: path == "engine" and not content["building"])
+    bridged.write(engine={"max_det": 50})
+    told = ears.until(lambda path, content: path == "engine" and content["building"])
+    assert told["why"] == "NMS iou 0.7, max_det 300, top_k 500 -> iou 0.7, max_det 50, top_k 500; weights same"
+    (outlook,) = bridged.ask(verb="rebuild", dry_run=True)
+    assert "; ".join(outlook["why"]) == told["why"]
+    ears.close()
+
+
+def test_a_plan_that_is_built_and_does_not_serve_yet_is_said_to_be_loading(rebooted, monkeypatch):
+    rebooted.start()
+    old = rebooted.serving()
+    opened, go = plans._open, threading.Event()
+
+    def slow(*about):
+        go.wait(30)
+        return opened(*about)
+
+    monkeypatch.setattr(plans, "_open", slow)
+    ears = rebooted.listen()
+    rebooted.write_weights(tiny.network(gain=30.0))
+    building = ears.until(lambda path, content: path == "engine" and content["building"])
+    assert (building["loading"], building["fingerprint"]) == (None, old[:12])
+    loading = ears.until(lambda path, content: path == "engine" and not content["building"])
+    assert (loading["loading"], loading["fingerprint"]) == (building["building"], old[:12])
+    assert loading["why"] == building["why"]
+    assert rebooted.status()["engine"]["loading"][:12] == building["building"]
+    go.set()
+    last = ears.until(lambda path, content: path == "engine" and content["fingerprint"] != old[:12])
+    assert (last["building"], last["loading"], last["why"]) == (None, None, "")
+    ears.close()
+
+
 BAD_WEIGHTS = {
     "truncated": lambda good: good[: len(good) // 2],
     "random bytes": lambda good: bytes(range(256)) * 20,

@@ -79,7 +79,7 @@ def test_a_first_boot_wants_a_plan_that_is_missing(wishes, settings, weights):
     wish = wishes.work_out(settings())
     assert wish.event == Wanted(wish.fingerprint.digest, Have.MISSING)
     assert wish.request.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert wish.why == ("no plan served on this device yet",)
+    assert wish.why() == ("no wanted plan served on this device yet",)
     assert wish.outlook(None)["needed"] is True
 
 
@@ -90,10 +90,51 @@ def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(wish
     other = wishes.work_out(settings(engine={"max_det": 50}))
     assert other.have is Have.MISSING
     assert other.fallback == Fallback(first.fingerprint.digest)
-    assert other.why == (
+    assert other.why() == (
         "NMS iou 0.7, max_det 300, top_k 500 -> iou 0.7, max_det 50, top_k 500",
         "weights same",
     )
+
+
+def test_the_reason_compares_with_the_plan_that_serves_before_it_counts_as_good(wishes, settings, store):
+    served = wishes.work_out(settings(engine={"max_det": 50})).fingerprint
+    wish = wishes.work_out(settings())
+    difference = ("NMS iou 0.7, max_det 50, top_k 500 -> iou 0.7, max_det 300, top_k 500", "weights same")
+    assert wish.why(served) == difference
+    assert wish.outlook(served.digest, served)["why"] == list(difference)
+    store.mark_good(commit(store, wishes.work_out(settings(engine={"batch": 2}))))
+    assert wishes.work_out(settings()).why(served) == difference, "and not with the good one of before"
+
+
+def damaged(store: EngineStore, wish) -> str:
+    """A plan that served well and has other bytes by now."""
+    name = commit(store, wish)
+    store.mark_good(name)
+    store.get(name).path.write_bytes(b"plam")
+    return f"the stored plan {name[:12]} was damaged: its plan's SHA-256 differs"
+
+
+def test_a_damaged_plan_is_the_reason_for_its_successor_until_that_is_there(wishes, settings, store):
+    told = damaged(store, wishes.work_out(settings()))
+    for wish in (wishes.work_out(settings()), wishes.work_out(settings())):
+        assert (wish.have, wish.damage, wish.why()) == (Have.MISSING, told, (told,))
+    commit(store, wish)
+    wish = wishes.work_out(settings())
+    assert (wish.have, wish.damage, wish.why()) == (Have.READY, "", ())
+
+
+def test_damage_is_told_beside_what_differs_from_the_plan_that_serves_instead(wishes, settings, store):
+    older = wishes.work_out(settings(engine={"max_det": 50}))
+    store.mark_good(commit(store, older))
+    told = damaged(store, wishes.work_out(settings()))
+    wish = wishes.work_out(settings())
+    assert wish.fallback == Fallback(older.fingerprint.digest)
+    assert wish.why(older.fingerprint) == (told, *older.fingerprint.explain(wish.fingerprint))
+
+
+def test_a_wish_that_cannot_be_known_tells_of_a_damaged_plan_too(wishes, settings, store):
+    told = damaged(store, wishes.work_out(settings()))
+    assert wishes.unknown("no weights") == Unknown(f"no weights; {told}")
 
 
 def test_a_pinned_digest_that_does_not_fit_refuses_the_weights(wishes, settings, weights):
@@ -172,6 +213,8 @@ def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, w
     assert commit(store, stored) == wish.fallback.fingerprint
     again = wishes.work_out(settings())
     assert again.fallback == Fallback(wish.fallback.fingerprint, ready=True)
+    assert again.interim(wish.fallback.fingerprint)
+    assert not again.interim(again.fingerprint.digest)
 
 
 def test_first_boot_wait_offers_no_quick_plan(accelerated, wishes, settings):
@@ -181,14 +224,16 @@ def test_first_boot_wait_offers_no_quick_plan(accelerated, wishes, settings):
 def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, store):
     good = commit(store, wishes.work_out(settings(engine={"simplify": False})))
     store.mark_good(good)
-    assert wishes.work_out(settings()).fallback == Fallback(good)
+    wish = wishes.work_out(settings())
+    assert wish.fallback == Fallback(good)
+    assert not wish.interim(good)
 
 
 def test_other_figures_of_nms_want_the_plan_that_serves_where_nms_is_outside_it(accelerated, wishes, settings, store):
     good = commit(store, wishes.work_out(settings()))
     store.mark_good(good)
     wish = wishes.work_out(settings(engine={"nms_iou": 0.5, "max_det": 50, "nms_top_k": 90}))
-    assert (wish.fingerprint.digest, wish.have, wish.why) == (good, Have.READY, ())
+    assert (wish.fingerprint.digest, wish.have, wish.why()) == (good, Have.READY, ())
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,9 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if building is not None:
         eta = f", {building['eta_s']:.0f} s left" if building["eta_s"] is not None else ""
         yield "building", f"{building['fingerprint'][:12]} {building['percent']:.0f}% ({building['stage']}{eta})"
-    if building is not None and engine["why"]:
+    if engine["loading"]:
+        yield "loading", engine["loading"][:12]
+    if (building is not None or engine["loading"]) and engine["why"]:
         yield "why", escape("; ".join(engine["why"]))
     if engine["last_error"]:
         retry = f"; next try in {engine['retry_in_s']:.0f} s" if engine["retry_in_s"] is not None else ""

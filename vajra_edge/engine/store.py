@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vajra_edge import durable
 from vajra_edge.engine import leftovers
+from vajra_edge.engine.fingerprint import SHORT
 from vajra_edge.engine.lock import build_lock
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.signing import check_plan, make_key, open_signed, read_key, sign
@@ -31,6 +32,9 @@ STALE_S = 3600.0
 
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
+
+_SUCCEEDED = "succeeded"
+"""File beside a damaged plan whose successor was built: what befell it is history then."""
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 _LOGGER = logging.getLogger(__name__)
@@ -95,6 +99,9 @@ class EngineStore:
                 durable.write(staged / "manifest.json", sign(full, make_key(self._key, self._staging)))
                 durable.sync_folder(staged)
                 durable.rename_over(staged, folder)
+                with contextlib.suppress(OSError):  # the plan is stored, whatever becomes of the note
+                    for aside in self._quarantine.glob(f"{folder.name}.*"):
+                        (aside / _SUCCEEDED).touch()
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
         return Plan(folder.name, folder / "plan", full)
@@ -178,6 +185,21 @@ class EngineStore:
                 durable.sync_folder(self._engines)
                 (aside / "reason.txt").write_text(f"{reason}\n", encoding="utf-8")
 
+    def damage(self, wanted: str | None = None) -> str:
+        """What befell a stored plan: the wanted one, or the one that served last and well.
+
+        Returns:
+            A line for each that was put aside and was not built anew since; empty if neither was.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with durable.reported(self.root, "read"):
+            names = dict.fromkeys(filter(None, (wanted, self._linked("current"))))
+            reasons = {name: self._put_aside(name) for name in names if not self._folder(name).is_dir()}
+        told = (f"the stored plan {name[:SHORT]} was damaged: {reason}" for name, reason in reasons.items() if reason)
+        return "; ".join(told)
+
     def require_space(self, estimate_bytes: int) -> None:
         """See that a plan of about this size can be stored beside the old ones.
 
@@ -251,6 +273,15 @@ class EngineStore:
             self.quarantine(fingerprint, reason)
         except StoreError as error:
             _LOGGER.warning("plan %s stays where it is: %s", fingerprint, error)
+
+    def _put_aside(self, fingerprint: str) -> str:
+        """Why the newest plan of this name was; empty if none was, or another was built since."""
+        aside = max(self._quarantine.glob(f"{fingerprint}.*"), key=lambda path: path.name, default=None)
+        if aside is None or (aside / _SUCCEEDED).exists():
+            return ""
+        with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
+            return (aside / "reason.txt").read_text(encoding="utf-8").strip()
+        return "why was not noted"
 
     def _delete(self, fingerprint: str) -> None:
         """Take the name away first, so that a half deleted plan is never found."""

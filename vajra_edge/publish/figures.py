@@ -26,6 +26,9 @@ class GateFigures:
         score_drift: mean difference of matched scores.
         latency_p50_ms: of one call with one frame, on this device.
         latency_p99_ms: likewise.
+        int8_ms: median time of a full batch in INT8, by turns with FP16.
+        fp16_ms: likewise in FP16.
+        speed: what came of that comparison, or why there was none; empty where none was due.
     """
 
     passed: bool = False
@@ -40,6 +43,9 @@ class GateFigures:
     score_drift: float | None = None
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
+    int8_ms: float | None = None
+    fp16_ms: float | None = None
+    speed: str = ""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,9 @@ class EngineStatus:
         refused: what the gate refused before this plan.
         built_at: when the plan was built.
         building: fingerprint of the plan being built, or None.
-        why: why it is being built, why the last build failed, what INT8 waits for, what the gate refused.
+        loading: fingerprint of the plan being loaded, to serve next, or None.
+        why: what befell the stored plan, why another is built or loaded, why the last build failed, what INT8 waits
+            for, what the gate refused.
         at: when this was said.
     """
 
@@ -196,6 +198,7 @@ class EngineStatus:
     refused: Sequence[Refused] = ()
     built_at: datetime | None = None
     building: str | None = None
+    loading: str | None = None
     why: str = ""
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA

@@ -83,6 +83,9 @@ class GateRow(Payload):
     score_drift: FiniteFloat | None
     latency_p50_ms: FiniteFloat | None
     latency_p99_ms: FiniteFloat | None
+    int8_ms: FiniteFloat | None
+    fp16_ms: FiniteFloat | None
+    speed: str
 
 
 class Int8Row(Payload):
@@ -141,6 +144,7 @@ class EngineMessage(Payload):
     refused: tuple[RefusedRow, ...]
     built_at: datetime | None
     building: str | None
+    loading: str | None
     why: str
     at: AwareDatetime
 

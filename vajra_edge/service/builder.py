@@ -25,6 +25,7 @@ import vajra_edge
 from vajra_edge.engine import child, wire
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest
+from vajra_edge.service import memory_kills
 
 GRACE_S = 10.0
 """From SIGTERM, which a library's long call does not notice, to SIGKILL."""
@@ -64,7 +65,7 @@ class BuildFailed:
         permanent: trying again cannot help.
         peak_rss_bytes: the child's largest resident memory.
         images: see ``wire.Failed``.
-        killed: by the kernel for want of memory, or by somebody.
+        killed: by SIGKILL, be it the kernel's for want of memory or somebody's.
     """
 
     job_id: int
@@ -134,6 +135,7 @@ class _Job:
         self._peak_rss_bytes = 0
         self._deadline_s = self._kill_s = float("inf")
         self._overdue = False
+        self._kills: memory_kills.Kills | None = None
 
     def _run(self) -> None:
         if self._before is not None:
@@ -152,6 +154,7 @@ class _Job:
         if self.cancelled.is_set():
             return None
         self._deadline_s = time.monotonic() + self._request.timeout_s
+        self._kills = memory_kills.count()
         process = subprocess.Popen(
             [*self._command, "--parent", str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -246,8 +249,9 @@ class _Job:
         elif answer is not None:
             message, permanent, images = answer.message, answer.permanent, answer.images
         else:
-            message, permanent = _death(code or 0, self._peak_rss_bytes), False
             killed = code == -signal.SIGKILL
+            told = memory_kills.evidence(self._kills, memory_kills.count()) if killed else ""
+            message, permanent = _death(code or 0, self._peak_rss_bytes, told), False
         return BuildFailed(self.job_id, message, permanent, self._peak_rss_bytes, images, killed)
 
 
@@ -259,11 +263,11 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _death(code: int, peak_rss_bytes: int) -> str:
-    """Why a child that said nothing ended."""
+def _death(code: int, peak_rss_bytes: int, told: str) -> str:
+    """Why a child that said nothing ended; ``told`` is what the kernel tells of a kill."""
     peak = f"its memory peaked at {peak_rss_bytes / 1e6:.0f} MB"
     if code == -signal.SIGKILL:
-        return f"the build child was killed by SIGKILL, most likely for want of memory ({peak})"
+        return f"the build child was killed by SIGKILL{told} ({peak})"
     if code < 0:
         return f"the build child crashed with {signal.Signals(-code).name} ({peak}); the journal may have its traceback"
     return f"the build child ended with exit code {code} and no reason; the journal may have it"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
+from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.spec import Precision
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State
@@ -25,6 +26,8 @@ class Known:
     Attributes:
         settings: what it runs with.
         wish: the newest one.
+        why: the reason for it, from when it was worked out.
+        served: fingerprint of the plan that serves or served last since the start; an interim plan does not count.
         weights_sha256: of the weights file, as the watch saw it last; None: it could not be read, or was not looked at.
         building: the build in flight.
         broker: the newest event.
@@ -37,6 +40,8 @@ class Known:
 
     settings: Settings
     wish: Wish | None = None
+    why: tuple[str, ...] = ()
+    served: Fingerprint | None = None
     weights_sha256: str | None = None
     building: BuildView | None = None
     broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
@@ -63,7 +68,7 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
-        reason=_joined((s.why, calibration, known.view.error, warning, *troubles, *known.late)),
+        reason=_joined((_damage(s, known), s.why, calibration, known.view.error, warning, *troubles, *known.late)),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
@@ -89,10 +94,18 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         calibration=calibration,
         on_probation=s.probation_until_s is not None,
         building=known.building,
-        why=known.wish.why if known.wish else (),
+        loading=s.loading.fingerprint if s.loading else None,
+        damage=_damage(s, known),
+        why=known.why,
         last_error=s.why,
         retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
     )
+
+
+def _damage(s: State, known: Known) -> str:
+    """What befell the stored plan, until the wanted one serves."""
+    served = s.serving is not None and s.serving.fingerprint == s.wanted
+    return known.wish.damage if known.wish and not served else ""
 
 
 def _calibration(parts: Parts) -> str:

@@ -66,9 +66,12 @@ class EngineView:
         serving: the plan that takes the frames.
         on_probation: it replaced another lately and may still be taken back.
         building: the build in flight.
+        loading: fingerprint of the plan that is being loaded and warmed up, to serve next.
+        damage: what befell the stored plan that the wanted one follows; empty once that serves.
         calibration: what INT8 waits for: how many images the cameras gave, or why its images cannot be used; empty
             while it waits for nothing.
-        why: what differs between the plan that served and the wanted one, one phrase a part.
+        why: what befell the stored plan, and what differs between the wanted plan and the one that served when it was
+            wished for, or had served last, one phrase a part.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
     """
@@ -77,6 +80,8 @@ class EngineView:
     serving: PlanView | None = None
     on_probation: bool = False
     building: BuildView | None = None
+    loading: str | None = None
+    damage: str = ""
     calibration: str = ""
     why: tuple[str, ...] = ()
     last_error: str = ""
@@ -177,6 +182,8 @@ class Status:
         if (building := self.engine.building) is not None:
             eta = f", {building.eta_s:.0f} s left" if building.eta_s is not None else ""
             parts.append(f"building {building.fingerprint[:SHORT]} {building.percent:.0f}% ({building.stage}{eta})")
+        if self.engine.loading is not None:
+            parts.append(f"loading {self.engine.loading[:SHORT]}")
         if self.engine.calibration and self.engine.calibration not in self.reason:
             parts.append(self.engine.calibration)
         if self.cameras:
@@ -200,9 +207,13 @@ class Status:
 
     def engine_message(self) -> EngineStatus:
         """For the topic ``engine``."""
-        building, serving = self.engine.building, self.engine.serving
-        why = "; ".join(self._why())
-        known = EngineStatus(self.device, building=None if building is None else building.fingerprint[:SHORT], why=why)
+        building, loading, serving = self.engine.building, self.engine.loading, self.engine.serving
+        known = EngineStatus(
+            self.device,
+            building=None if building is None else building.fingerprint[:SHORT],
+            loading=None if loading is None else loading[:SHORT],
+            why="; ".join(dict.fromkeys(self._why())),
+        )
         if serving is None:
             return known
         return EngineStatus(
@@ -223,14 +234,17 @@ class Status:
             refused=serving.refused,
             built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
             building=known.building,
-            why=why,
+            loading=known.loading,
+            why=known.why,
         )
 
     def _why(self) -> Iterator[str]:
         """Why the engine is not what the settings ask for, or is about to change."""
+        if self.engine.damage:
+            yield self.engine.damage
         if self.engine.last_error:
             yield self.engine.last_error
-        elif self.engine.building:
+        elif self.engine.building or self.engine.loading:
             yield from self.engine.why
         if self.engine.calibration:
             yield self.engine.calibration

@@ -163,7 +163,10 @@ class Supervisor:
                 plans.remember(action, keep=self._s.wanted)
 
     def _swap(self, job: events.Job) -> None:
-        self._parts.serving.swap(self._parts.plans.ready(job))
+        ready, wish = self._parts.plans.ready(job), self._known.wish
+        self._parts.serving.swap(ready)
+        if wish is None or not wish.interim(job.fingerprint):
+            self._know(served=ready.manifest.fingerprint)
         self._parts.crash_log.serving(job.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", job.fingerprint[:12])
@@ -198,17 +201,17 @@ class Supervisor:
             return
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
-            asked.caller.done(wish.outlook(serving, force=asked.force))
+            asked.caller.done(wish.outlook(serving, self._known.served, force=asked.force))
             return
-        self._know(wish=wish)
+        self._know(wish=wish, why=wish.why(self._known.served))
         self._advance(wished.event(now_s))
         if self._s.building or self._s.loading:
-            why = "; ".join(wish.why) or "it served last"
+            why = "; ".join(self._known.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)
         if asked and wish.rejected and not asked.force:
             asked.caller.error(wish.rejected)
         elif asked:
-            self._rebuild(asked, wish.outlook(serving, force=asked.force))
+            self._rebuild(asked, wish.outlook(serving, self._known.served, force=asked.force))
 
     def _rebuild(self, asked: RebuildAsked, outlook: Mapping[str, object]) -> None:
         serving = self._serving()

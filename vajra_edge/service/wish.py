@@ -37,9 +37,10 @@ class Wish:
         rejected: why it is not tried again by itself; empty unless ``have`` is REJECTED.
         fallback: what may serve while the wanted plan cannot.
         quick: how to build the fallback, where it is a quick plan.
-        why: what differs from the plan that served last, in words; empty where nothing does.
+        since: fingerprint of the plan that served last and well; None: there is none, or it is damaged.
         backend_reason: why this backend was taken.
         calibration: why INT8's images are not used, and what is wanted instead; empty where nothing is wrong with them.
+        damage: what befell the stored plan that this one follows; empty where nothing did.
     """
 
     request: BuildRequest
@@ -48,20 +49,37 @@ class Wish:
     rejected: str
     fallback: Fallback | None
     quick: BuildRequest | None
-    why: tuple[str, ...]
+    since: Fingerprint | None
     backend_reason: str
     calibration: str = ""
+    damage: str = ""
 
     @property
     def event(self) -> Wanted:
         """For the machine."""
         return Wanted(self.fingerprint.digest, self.have, self.fallback, self.rejected)
 
-    def outlook(self, serving: str | None, *, force: bool = False) -> dict[str, object]:
+    def why(self, served: Fingerprint | None = None) -> tuple[str, ...]:
+        """What befell the stored plan, and what differs from the one that served last; empty where nothing does.
+
+        Args:
+            served: of the plan that serves, or served last; an interim plan does not count. None: whichever the store
+                knows.
+        """
+        told = (self.damage,) if self.damage else ()
+        since = served or self.since
+        if since is None:
+            return told or ("no wanted plan served on this device yet",)
+        return (*told, *since.explain(self.fingerprint))
+
+    def outlook(
+        self, serving: str | None, served: Fingerprint | None = None, *, force: bool = False
+    ) -> dict[str, object]:
         """What a rebuild would do and why, as JSON values.
 
         Args:
             serving: fingerprint of the plan that serves now, or None.
+            served: see ``why``.
             force: build even what is there.
         """
         return {
@@ -71,12 +89,16 @@ class Wish:
             "serving": serving,
             "have": self.have.value,
             "needed": force or self.have is Have.MISSING,
-            "why": list(self.why),
+            "why": list(self.why(served)),
             "rejected": self.rejected,
             "backend": self.request.backend,
             "backend_reason": self.backend_reason,
             "calibration": self.calibration,
         }
+
+    def interim(self, fingerprint: str) -> bool:
+        """Whether this is the quick plan, which nobody asked for."""
+        return self.quick is not None and self.request_of(fingerprint) is self.quick
 
     def request_of(self, fingerprint: str) -> BuildRequest | None:
         """How to build one of the two plans of this wish; None for any other."""
@@ -133,7 +155,6 @@ class Wishes:
         quick = None if good is not None else self._quick(settings, request, fingerprint)
         fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
         served = self._store.current()
-        why = served.manifest.fingerprint.explain(fingerprint) if served else ("no plan served on this device yet",)
         return Wish(
             request,
             fingerprint,
@@ -141,17 +162,20 @@ class Wishes:
             rejected,
             fallback,
             quick[0] if quick else None,
-            why,
+            served.manifest.fingerprint if served else None,
             choice.reason,
             calibrated.reason,
+            self._store.damage(fingerprint.digest),
         )
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
         """The event for a wish that cannot be worked out; the last good plan may serve, if it is not ``without``."""
         try:
             good = self._good(without)
+            damage = self._store.damage()
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
+        reason = f"{reason}; {damage}" if damage else reason
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
 
     def _have(self, fingerprint: str) -> tuple[Have, str]:
