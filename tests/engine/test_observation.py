@@ -65,7 +65,7 @@ def test_minmax_is_the_smallest_and_largest_of_every_tensor(pictures: Pictures) 
         found = ranges.tensors[name]
         assert (found.low, found.high) == pytest.approx((values.min(), values.max()), abs=1e-4)
         assert found.amax == pytest.approx(np.abs(values).max(), abs=1e-4)
-    assert (ranges.images, ranges.algorithm, ranges.key) == (3, "minmax", key_of(plain, "d", "minmax"))
+    assert (ranges.images, ranges.algorithm, ranges.key) == (3, "minmax", key_of(plain, (64, 64), "d", "minmax"))
 
 
 def test_channel_means_are_those_of_what_convolutions_read(pictures: Pictures) -> None:

@@ -57,20 +57,20 @@ def test_limits_are_no_wider_than_what_int8_holds() -> None:
 
 def test_the_key_changes_with_weights_images_and_algorithm() -> None:
     keys = {
-        key_of(yolo.network(seed=seed), images, algorithm)
+        key_of(yolo.network(seed=seed), (64, 64), images, algorithm)
         for seed in (0, 1)
         for images in ("x", "y")
         for algorithm in ("minmax", "entropy")
     }
     assert len(keys) == 8
-    assert key_of(yolo.network(), "x", "minmax") in keys
+    assert key_of(yolo.network(), (64, 64), "x", "minmax") in keys
 
 
 def test_the_structure_is_that_of_retrained_weights_too() -> None:
-    assert structure_of(yolo.network(seed=0)) == structure_of(yolo.network(seed=1))
+    assert structure_of(yolo.network(seed=0), (64, 64)) == structure_of(yolo.network(seed=1), (64, 64))
     draft = yolo.Draft()
     draft.node("Relu", "output0", "images")
-    assert structure_of(draft.finish("output0", [3, 64, 64])) != structure_of(yolo.network())
+    assert structure_of(draft.finish("output0", [3, 64, 64]), (64, 64)) != structure_of(yolo.network(), (64, 64))
 
 
 def test_only_the_exact_key_is_found(tmp_path) -> None:
@@ -120,3 +120,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         RangeCache(tmp_path / "file" / "ranges").put(RANGES)
+
+
+def test_ranges_of_another_input_size_are_not_used_for_a_graph_with_open_sizes() -> None:
+    plain = yolo.network()
+    assert key_of(plain, (320, 320), "x", "minmax") != key_of(plain, (640, 640), "x", "minmax")
+    assert structure_of(plain, (320, 320)) != structure_of(plain, (640, 640))

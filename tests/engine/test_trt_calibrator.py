@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +125,34 @@ def test_what_was_measured_is_kept_for_the_same_weights_and_images(
     (kept,) = (
         path for path in (tmp_path / "calibration/caches").iterdir() if path.name == first.notes["calibration_cache"]
     )
-    assert kept.read_bytes().startswith(b"TRT-10.3.0-MinMaxCalibration\n")
+    assert b"\nTRT-10.3.0-MinMaxCalibration\n" in kept.read_bytes()
 
 
 def test_a_cache_of_another_release_is_measured_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
     name = str(built(Pictures(3), tmp_path).notes["calibration_cache"])
-    (tmp_path / "calibration/caches" / name).write_bytes(b"TRT-8601-MinMaxCalibration\n")
+    content = b"TRT-8601-MinMaxCalibration\n"
+    (tmp_path / "calibration/caches" / name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     built(Pictures(3), tmp_path)
+    assert simulation.set_to("calibrated_by") == [3, 3]
+
+
+def test_a_damaged_cache_is_not_handed_to_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    name = str(built(Pictures(3), tmp_path).notes["calibration_cache"])
+    path = tmp_path / "calibration/caches" / name
+    path.write_bytes(path.read_bytes().replace(b"3c010204", b"7f010204"))
+    built(Pictures(3), tmp_path)
+    assert simulation.set_to("calibrated_by") == [3, 3]
+
+
+def test_what_is_kept_is_measured_anew_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    built(Pictures(3), tmp_path)
+    TensorRT(tmp_path).build(tiny.network(64), signature(), SPEC, lambda _: None, images=Pictures(3), fresh=True)
     assert simulation.set_to("calibrated_by") == [3, 3]
 
 

@@ -183,3 +183,22 @@ def test_a_tactic_that_was_passed_over_is_not_the_reason() -> None:
 
 def test_memory_warnings_of_a_build_that_failed_for_another_reason_are_not_its_reason() -> None:
     assert type(build_failure(said(QUANTIZED_SUM, warnings=(LITTLE_MEMORY,)))) is BuildError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "CUDA initialization failure with error: 2",
+        "[memory.cpp] CUDA_ERROR_OUT_OF_MEMORY",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "NvMapMemAllocInternalTagged: 1075072515 error 12",
+    ],
+)
+def test_want_of_memory_has_many_words(error: str) -> None:
+    assert isinstance(build_failure(said(error)), OutOfMemory)
+
+
+def test_a_tactic_passed_over_for_memory_makes_no_refusal_of_the_graph_one_of_memory() -> None:
+    skipped = "Skipping tactic 0x3 due to insufficient memory on requested size of 4831838208 detected."
+    assert type(build_failure(said(skipped, QUANTIZED_SUM))) is BuildError
+    assert isinstance(build_failure(said(skipped, NO_TACTIC)), OutOfMemory)

@@ -57,7 +57,7 @@ def observe(
     Raises:
         CalibrationError: an image cannot be read, the network fails on it, or a tensor is not finite.
     """
-    extremes = Extremes(onnx_bytes)
+    extremes = Extremes(onnx_bytes, signature.resolution_hw)
     replay = Replay(probes.extremes(onnx_bytes, extremes.tensors, extremes.means), signature, threads, lean=True)
     for batch in Pass(images, signature, report, "ranges").batches(replay.rows):
         extremes.add(replay.run(batch), len(batch), replay.rows)
@@ -107,6 +107,7 @@ class Extremes:
 
     Args:
         onnx_bytes: the FP32 graph.
+        resolution_hw: height and width of the images, in pixels.
         tensors: which of ``probes.measurable``; None: all.
 
     Attributes:
@@ -114,8 +115,8 @@ class Extremes:
         means: those whose channel means are wanted.
     """
 
-    def __init__(self, onnx_bytes: bytes, tensors: Sequence[str] | None = None) -> None:
-        self._onnx_bytes = onnx_bytes
+    def __init__(self, onnx_bytes: bytes, resolution_hw: tuple[int, int], tensors: Sequence[str] | None = None) -> None:
+        self._onnx_bytes, self._resolution_hw = onnx_bytes, resolution_hw
         self.tensors = list(probes.measurable(onnx_bytes) if tensors is None else tensors)
         self.means = [name for name in probes.channelled(onnx_bytes) if name in set(self.tensors)]
         self._low, self._high = np.full(len(self.tensors), np.inf), np.full(len(self.tensors), -np.inf)
@@ -157,8 +158,9 @@ class Extremes:
             name: Range(float(low), float(high), float(max(-low, high, 0)), self._mean(name))
             for name, low, high in zip(self.tensors, self._low, self._high, strict=True)
         }
-        key = key_of(self._onnx_bytes, set_digest, algorithm)
-        return Ranges(found, "minmax", key, structure_of(self._onnx_bytes), set_digest, self._images, collector)
+        key = key_of(self._onnx_bytes, self._resolution_hw, set_digest, algorithm)
+        structure = structure_of(self._onnx_bytes, self._resolution_hw)
+        return Ranges(found, "minmax", key, structure, set_digest, self._images, collector)
 
     def _mean(self, name: str) -> tuple[float, ...]:
         total = self._sums.get(name)

@@ -129,7 +129,7 @@ def ranges_for(
         StoreError: the cache cannot be written.
     """
     images, algorithm = calibration.images, calibration.algorithm
-    found, source = (None, "") if calibration.fresh else _kept(onnx_bytes, calibration)
+    found, source = (None, "") if calibration.fresh else _kept(onnx_bytes, signature.resolution_hw, calibration)
     if found is None:
         found = calibration.observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
         source = MEASURED_NOW
@@ -139,15 +139,17 @@ def ranges_for(
     return found, notes | {"collector": found.collector, "images_from": images.source}
 
 
-def _kept(onnx_bytes: bytes, calibration: Calibration) -> tuple[Ranges | None, str]:
+def _kept(onnx_bytes: bytes, resolution_hw: tuple[int, int], calibration: Calibration) -> tuple[Ranges | None, str]:
     """What the cache has for this build, and how it came by it."""
     cache, set_digest, algorithm = calibration.cache, calibration.images.digest, calibration.algorithm
     if cache is None:
         return None, ""
-    if (found := cache.get(key_of(onnx_bytes, set_digest, algorithm))) is not None:
+    if (found := cache.get(key_of(onnx_bytes, resolution_hw, set_digest, algorithm))) is not None:
         return found, "cache"
     if calibration.reuse:
-        return cache.similar(structure_of(onnx_bytes), set_digest, algorithm), "reused: measured with other weights"
+        return cache.similar(
+            structure_of(onnx_bytes, resolution_hw), set_digest, algorithm
+        ), "reused: measured with other weights"
     return None, ""
 
 

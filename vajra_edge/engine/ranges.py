@@ -128,14 +128,22 @@ def _range(row: Any) -> Range:
     return entry
 
 
-def key_of(onnx_bytes: bytes, set_digest: str, algorithm: str) -> str:
-    """Digest of graph with weights, preprocessing, images and algorithm: equal only if the ranges would be."""
-    parts = (str(SCHEMA), hashlib.sha256(onnx_bytes).hexdigest(), PREPROCESSING, set_digest, algorithm)
+def key_of(onnx_bytes: bytes, resolution_hw: tuple[int, int], set_digest: str, algorithm: str) -> str:
+    """Digest of graph with weights, preprocessing, images and algorithm: equal only if the ranges would be.
+
+    Args:
+        onnx_bytes: the FP32 graph.
+        resolution_hw: that the images are brought to; a graph with open sizes is the same for all of them.
+        set_digest: of the images.
+        algorithm: minmax, percentile or entropy.
+    """
+    size = "x".join(map(str, resolution_hw))
+    parts = (str(SCHEMA), hashlib.sha256(onnx_bytes).hexdigest(), PREPROCESSING, size, set_digest, algorithm)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def structure_of(onnx_bytes: bytes) -> str:
-    """Digest of the graph's operators and tensor names: equal for retrained weights of one network.
+def structure_of(onnx_bytes: bytes, resolution_hw: tuple[int, int]) -> str:
+    """Digest of the graph's operators and tensor names, and of the input: equal for retrained weights of one network.
 
     Raises:
         GraphError: the bytes are not an ONNX graph.
@@ -143,7 +151,8 @@ def structure_of(onnx_bytes: bytes) -> str:
     from vajra_edge.graph.proto import parse
 
     graph = parse(onnx_bytes).graph
-    rows = [f"{node.op_type} {' '.join(node.input)} > {' '.join(node.output)}" for node in graph.node]
+    rows = ["x".join(map(str, resolution_hw))]
+    rows += [f"{node.op_type} {' '.join(node.input)} > {' '.join(node.output)}" for node in graph.node]
     rows += sorted(f"{tensor.name} {list(tensor.dims)}" for tensor in graph.initializer)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 

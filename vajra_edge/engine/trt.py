@@ -23,7 +23,7 @@ from vajra_edge.engine.trt_log import Lines, listening
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
-from vajra_edge.errors import BackendUnavailable, BuildError, UnsupportedSpec
+from vajra_edge.errors import BackendUnavailable, BuildError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 
@@ -58,7 +58,7 @@ class TensorRT:
         try:
             with _on(spec):
                 _require(trt_library.load(), spec)
-        except (BackendUnavailable, UnsupportedSpec, BuildError) as error:
+        except (BackendUnavailable, UnsupportedSpec, BuildError, OutOfMemory) as error:
             return str(error)
         return None
 
@@ -99,6 +99,7 @@ class TensorRT:
         report: Report,
         *,
         images: CalibrationSet | None = None,
+        fresh: bool = False,
     ) -> Built:
         """Turn a graph into a plan.
 
@@ -108,6 +109,7 @@ class TensorRT:
             spec: what is wanted.
             report: takes progress; raises ``BuildCancelled`` to stop.
             images: what the library's calibrator is fed with, where ``spec.quantization`` names it.
+            fresh: let it measure even what it measured before.
 
         Raises:
             UnsupportedSpec: this device or library cannot do it.
@@ -126,7 +128,7 @@ class TensorRT:
             lines = Lines()
             with listening(lines):
                 net = parse(library, lines, prepared, typing)
-                feed = self._feed(library, onnx_bytes, signature, spec, report, images)
+                feed = self._feed(library, onnx_bytes, signature, spec, report, images, fresh=fresh)
                 job = trt_build.Job(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
                 return trt_build.build(job, limits)
 
@@ -152,6 +154,8 @@ class TensorRT:
         spec: EngineSpec,
         report: Report,
         images: CalibrationSet | None,
+        *,
+        fresh: bool,
     ) -> Callable[[], Feed] | None:
         """What feeds the library's calibrator, made for each attempt; None where it has nothing to set."""
         if spec.precision is not Precision.INT8 or spec.quantization != "calibrator":
@@ -159,8 +163,8 @@ class TensorRT:
         if images is None:
             raise UnsupportedSpec("the calibrator has no images", remedy="name some in [calibration] data")
         folder = self.state_dir and self.state_dir / leftovers.CALIBRATION_CACHES.path
-        path = folder and trt_calibrator.path_of(folder, library, onnx_bytes, images.digest)
-        return functools.partial(Feed, images, signature, report, path)
+        path = folder and trt_calibrator.path_of(folder, library, onnx_bytes, signature.resolution_hw, images.digest)
+        return functools.partial(Feed, images, signature, report, path, fresh=fresh)
 
     def _timings(self, identity: tuple[tuple[str, str], ...], kind: str) -> Path | None:
         if self.state_dir is None:

@@ -118,7 +118,7 @@ def _made(job: Job, limits: Limits, attempts: list[str], feed: trt_calibrator.Fe
     calibrator = _calibrated(job, config, feed)
     net.lines.errors.clear()  # a cache that does not fit is logged as one, and is not why a build fails
     began_s = time.monotonic()
-    plan = _serialize(net, config, Watch(job.report, trt_timing.expected_s(lasted)), feed)
+    plan = _serialize(net, config, Watch(_heeding(job.report, feed), trt_timing.expected_s(lasted)), feed)
     del calibrator  # until here the library called it, and keeps no reference of its own
     notes["build_s"] = round(time.monotonic() - began_s, 2)
     notes["plan_bytes"] = len(plan)
@@ -143,6 +143,18 @@ def _calibrated(job: Job, config: Any, feed: trt_calibrator.Feed | None) -> Any:
     if job.net.library.has("IBuilderConfig.int8_calibrator"):
         config.int8_calibrator = calibrator
     return calibrator
+
+
+def _heeding(report: Report, feed: trt_calibrator.Feed | None) -> Report:
+    """The report, which also ends a build whose images fail: the library would time every tactic before it is told."""
+    if feed is None:
+        return report
+
+    def told(step: Progress) -> None:
+        feed.settle()
+        report(step)
+
+    return told
 
 
 def _serialize(net: Network, config: Any, watch: Watch, feed: trt_calibrator.Feed | None) -> bytes:

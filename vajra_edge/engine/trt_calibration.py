@@ -112,7 +112,9 @@ def measure(
     found: dict[str, Range] = {}
     for number, tensors in enumerate(parts, 1):
         told = _of_part(report, number, len(parts))
-        part = _measured(backend, wanted, graph, Extremes(onnx_bytes, tensors), single, images, told)
+        part = _measured(
+            backend, wanted, graph, Extremes(onnx_bytes, single.resolution_hw, tensors), single, images, told
+        )
         found |= part.tensors
     return replace(part, tensors=found)
 

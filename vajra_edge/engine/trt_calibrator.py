@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vajra_edge.engine import cuda, trt_timing
 from vajra_edge.engine.backend import Report
 from vajra_edge.engine.observation import Inputs, Pass
-from vajra_edge.engine.ranges import PREPROCESSING
+from vajra_edge.engine.ranges import key_of
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph.signature import Signature
@@ -33,9 +33,9 @@ def offered(library: Library) -> bool:
     return library.has("IBuilderConfig.int8_calibrator") and library.has("IInt8MinMaxCalibrator.get_batch")
 
 
-def path_of(folder: Path, library: Library, onnx_bytes: bytes, set_digest: str) -> Path:
+def path_of(folder: Path, library: Library, onnx_bytes: bytes, resolution_hw: tuple[int, int], set_digest: str) -> Path:
     """Where the cache of these weights and images is kept; the library is part of the name, as it is of the content."""
-    facts = (str(library), PREPROCESSING, hashlib.sha256(onnx_bytes).hexdigest(), set_digest)
+    facts = (str(library), key_of(onnx_bytes, resolution_hw, set_digest, "minmax"))
     return folder / f"{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:16]}{SUFFIX}"
 
 
@@ -47,6 +47,7 @@ class Feed:
         signature: of the graph; as many images at a time as a static graph is made for.
         report: takes progress; may raise to stop.
         cache: the file of an earlier calibration; None: none is kept.
+        fresh: measure even what the file has.
 
     Attributes:
         batch: images handed over at a time.
@@ -54,13 +55,15 @@ class Feed:
         kept: name of the cache's file, or why there is none.
     """
 
-    def __init__(self, images: Inputs, signature: Signature, report: Report, cache: Path | None) -> None:
+    def __init__(
+        self, images: Inputs, signature: Signature, report: Report, cache: Path | None, *, fresh: bool = False
+    ) -> None:
         self.batch = 1 if signature.dynamic_batch else signature.batch
         self.source = "the cache"
         self.kept = "none is kept"
         self._batches: Iterator[NDArray[np.float32]] = Pass(images, signature, report, "ranges").batches(self.batch)
         self._shape = (self.batch, 3, *signature.resolution_hw)
-        self._cache = cache
+        self._cache, self._fresh = cache, fresh
         self._raised: BaseException | None = None
         self._buffer: cuda.DeviceBuffer | None = None
 
@@ -76,15 +79,22 @@ class Feed:
 
     def read(self) -> bytes | None:
         """The kept cache; the library itself passes over one of another release."""
+        if self._cache is None or self._fresh:
+            return None
         try:
-            return self._cache.read_bytes() if self._cache and self._cache.stat().st_size <= MOST_BYTES else None
+            stored = self._cache.read_bytes() if self._cache.stat().st_size <= MOST_BYTES else b""
         except OSError:
             return None
+        digest, _, content = stored.partition(b"\n")
+        if digest != _digest(content):
+            return None  # a flipped bit would ruin a layer, and the library ends the process on some damaged files
+        self.kept = self._cache.name
+        return content
 
     def write(self, content: bytes) -> None:
-        """Keep the cache, if every image was seen."""
+        """Keep the cache behind a line with its digest, if every image was seen."""
         if self._cache is not None and self._raised is None:
-            self.kept = trt_timing.keep(self._cache, content)
+            self.kept = trt_timing.keep(self._cache, _digest(content) + b"\n" + content)
 
     def settle(self) -> None:
         """Raise what a callback met: scales of a part of the images are no calibration."""
@@ -103,6 +113,10 @@ class Feed:
             self._buffer = cuda.DeviceBuffer(whole.nbytes)
         self._buffer.fill(np.ascontiguousarray(whole, np.float32))
         return self._buffer.address
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def calibrator(library: Library, feed: Feed) -> Any:

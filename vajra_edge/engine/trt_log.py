@@ -21,11 +21,16 @@ KEPT = 100
 """Lines kept of each kind; a failing build says what matters in its last few."""
 
 MEMORY = re.compile(
-    r"out ?of ?memory|insufficient memory|memory is insufficient|cudaErrorMemoryAllocation|bad_alloc"
-    r"|requested amount of GPU memory",
+    r"out[ _]?of[ _]?memory|insufficient memory|memory is insufficient|cudaErrorMemoryAllocation|bad_alloc"
+    r"|requested amount of GPU memory|ALLOC_FAILED|could not allocate|NvMapMemAlloc"
+    r"|initialization failure with error:? 2\b",
     re.IGNORECASE,
 )
-"""What a build without enough memory logs, in an error or in a warning that a tactic is passed over for it."""
+"""What a build without enough memory logs, in an error or in a warning that a tactic is passed over for it. CUDA's
+error 2 is its want of memory, and is what starting the library says of it (YOLOX#515)."""
+
+STRUCTURE = re.compile(r"candidateRequirements|No supported formats")
+"""The graph itself is refused, before any tactic is tried: memory has no part in it, whatever else was logged."""
 
 NO_IMPLEMENTATION = re.compile(r"could not find any implementation for node (.+)", re.IGNORECASE | re.DOTALL)
 """Every tactic of a region failed. A want of memory only where other lines speak of one (TensorRT#3355, #4258)."""
@@ -64,9 +69,11 @@ class Lines:
     def memory(self) -> bool:
         """Whether an error speaks of want of memory, or a warning where no tactic was left in the end."""
         text = "\n".join(self.errors)
-        if MEMORY.search(text):
-            return True
-        return NO_IMPLEMENTATION.search(text) is not None and MEMORY.search("\n".join(self.warnings)) is not None
+        if STRUCTURE.search(text):
+            return False
+        if NO_IMPLEMENTATION.search(text):
+            return MEMORY.search("\n".join((text, *self.warnings))) is not None
+        return MEMORY.search("\n".join(error for error in self.errors if not SKIPPED.search(error))) is not None
 
     def reason(self) -> str:
         """The first error that ended something, which is the cause of the others, on one line."""

@@ -14,11 +14,13 @@ from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
 from vajra_edge.engine.trt_log import Lines, listening, logger, parse_failure
 from vajra_edge.engine.trt_memory import Limits
-from vajra_edge.errors import BuildError, GraphError, UnsupportedSpec
+from vajra_edge.errors import BuildError, GraphError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 AHEAD_OF_TIME = "8.6"
 """Compute capability built for where no GPU is seen: Ampere, the nearest to Orin's 8.7 that TensorRT-RTX names."""
+
+FREE = "stop other programs, or reboot and build first"
 
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
@@ -67,16 +69,21 @@ def starting(library: Library, lines: Lines) -> Iterator[None]:
     """Around the making of a ``Builder`` or ``Runtime``.
 
     Raises:
-        BuildError: the library returned nothing, which its bindings tell as a TypeError.
+        BuildError: the library returned nothing, which its bindings tell as a TypeError; not permanent.
+        OutOfMemory: likewise, for want of memory.
     """
     try:
         with listening(lines):
             yield
     except (TypeError, RuntimeError) as error:
-        raise BuildError(
+        if lines.memory():
+            raise OutOfMemory(f"not enough memory to start {library}: {lines.reason()}", remedy=FREE) from error
+        failure = BuildError(
             f"{library} does not start: {lines.reason()}",
             remedy="check the GPU and its driver with 'vajra-edge doctor'",
-        ) from error
+        )
+        failure.permanent = False  # says nothing of the network: a driver comes up late, a GPU falls off its bus
+        raise failure from error
 
 
 def parse(library: Library, lines: Lines, prepared: Prepared, typing: Typing) -> Network:
