@@ -18,7 +18,7 @@ from engine.trt_simulation import Simulation, install
 from numpy.typing import NDArray
 from onnx import helper
 
-from vajra_edge.engine import build, leftovers, sampler
+from vajra_edge.engine import build, leftovers, sampler, trt_calibration
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.observation import Extremes, observe
@@ -208,7 +208,7 @@ def test_onnx_runtime_s_own_builds_are_measured_by_it() -> None:
 
 def test_what_is_no_number_is_found_though_a_gpu_s_extremes_pass_over_it() -> None:
     graph = network(1)
-    extremes = Extremes(graph)
+    extremes = Extremes(graph, (64, 64))
     low, high = np.zeros((2, len(probes.measurable(graph))), np.float32)
     made = {probes.LOW: low, probes.HIGH: high}
     made |= {probes.MEAN + name: np.zeros((1, 3), np.float32) for name in probes.channelled(graph)}
@@ -315,3 +315,16 @@ def test_an_image_that_fails_fails_the_build_and_leaves_nothing(
         built(replace(wanted, calibration=calibration, calibration_digest=digest))
     assert not (wanted.state_dir / leftovers.RANGES.path).exists()
     assert gpu.held == {}
+
+
+def test_a_large_network_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    graph, images, seen = network(1), Pictures(3), []
+    monkeypatch.setattr(trt_calibration, "PART_BYTES", 100_000)
+    found = observer(TensorRT(), SPEC)(graph, signature.read(graph), images, "minmax", seen.append, 1)
+    assert len(simulation.set_to("network_flags")) > 1
+    assert_equal(found, observe(graph, signature.read(graph), images, "minmax", quiet, 1))
+    percents = [step.percent for step in seen if step.percent is not None]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100

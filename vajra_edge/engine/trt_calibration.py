@@ -120,13 +120,14 @@ def measure(
 
 
 def _parts(graph: bytes, onnx_bytes: bytes) -> Iterator[list[str]]:
-    """The tensors to measure, no more than ``PART_BYTES`` at once where that can be."""
-    sizes = shapes(load(graph))
+    """The tensors to measure, no more than ``PART_BYTES`` at once where that can be; each part has one that is made."""
+    network = load(graph)
+    sizes, given = shapes(network), {entry.name for entry in network.graph.input}
     part: list[str] = []
     taken_bytes = 0
     for name in probes.measurable(onnx_bytes):
-        size_bytes = _FLOAT_BYTES * prod(sizes.get(name, ()))
-        if part and taken_bytes + size_bytes > PART_BYTES:
+        size_bytes = 0 if name in given else _FLOAT_BYTES * prod(sizes.get(name, ()))
+        if taken_bytes and taken_bytes + size_bytes > PART_BYTES:
             yield part
             part, taken_bytes = [], 0
         part.append(name)
