@@ -83,7 +83,7 @@ class Vajra:
             fraction: share of them that is used, spread evenly.
             device: where it runs: 0 or another GPU, ``dla:0``, ``dla:1``; for ONNX also ``cpu``.
             quantization: route to INT8: ``qdq`` nodes, TensorRT's own ``calibrator`` (up to 10.x), or ``auto``,
-                whichever measures better.
+                the first and, where the library refuses that, the other.
             max_img_size: largest side, or (height, width), of a dynamic export; None: twice ``img_size``, at most 8192.
                 ``workspace`` has no say in it, as it has upstream, where the example of the document (640, workspace=4)
                 ends at 2560.

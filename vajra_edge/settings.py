@@ -89,7 +89,7 @@ class EngineSettings(Section):
     typing: Literal["auto", "strong", "weak"] = Field("auto", description="TensorRT network typing")
     quantization: Literal["auto", "qdq", "calibrator"] = Field(
         "auto",
-        description="route to INT8: Q/DQ nodes, or TensorRT's own calibrator (up to 10.x); auto: the first, and the other where it is refused",
+        description="route to INT8: Q/DQ nodes or TensorRT's own calibrator (to 10.x); auto: the first, else the other",
     )
     optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
     allow_lower_precision: bool = Field(

@@ -49,7 +49,7 @@ class Target:
 
 
 QUANTIZATIONS = ("auto", "qdq", "calibrator")
-"""Routes to INT8: Q/DQ nodes that we place, TensorRT's own calibrator (up to 10.x), or whichever measured better."""
+"""Routes to INT8: Q/DQ nodes that we place, TensorRT's own calibrator (up to 10.x); auto: the first, else the other."""
 
 
 @dataclass(frozen=True)
