@@ -121,8 +121,8 @@ def measure(
 
 def _parts(graph: bytes, onnx_bytes: bytes) -> Iterator[list[str]]:
     """The tensors to measure, no more than ``PART_BYTES`` at once where that can be; each part has one that is made."""
-    network = load(graph)
-    sizes, given = shapes(network), {entry.name for entry in network.graph.input}
+    model = load(graph)
+    sizes, given = shapes(model), {entry.name for entry in model.graph.input}
     part: list[str] = []
     taken_bytes = 0
     for name in probes.measurable(onnx_bytes):
