@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -92,6 +94,27 @@ def test_what_the_store_has_is_not_built_again_unless_forced(wanted: BuildReques
     assert stages == []
     build.run(replace(wanted, force=True), lambda progress: stages.append(progress.stage))
     assert "build" in stages
+
+
+def test_the_time_for_a_build_begins_when_it_holds_the_lock(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    held_s: list[float] = []
+    began_s: list[float] = []
+    real_lock, real_prove = EngineStore.lock, build.prove
+
+    @contextlib.contextmanager
+    def lock(store: EngineStore, *asked: Any, **options: Any) -> Iterator[None]:
+        with real_lock(store, *asked, **options):
+            held_s.append(time.monotonic())
+            yield
+
+    def prove(*asked: Any, **options: Any) -> Any:
+        began_s.append(options["began_s"])
+        return real_prove(*asked, **options)
+
+    monkeypatch.setattr(EngineStore, "lock", lock)
+    monkeypatch.setattr(build, "prove", prove)
+    build.run(wanted, quiet)
+    assert began_s[0] >= held_s[0]
 
 
 def test_a_damaged_plan_is_built_again(wanted: BuildRequest):

@@ -15,7 +15,7 @@ import pytest
 import tiny
 from engine.ladder_standin import BUILD_S, Standin
 
-from vajra_edge.engine import attempt, leftovers, sampler
+from vajra_edge.engine import attempt, leftovers, refusals, sampler
 from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
@@ -30,6 +30,7 @@ from vajra_edge.errors import (
     InferenceError,
     OutOfMemory,
     PlanError,
+    StoreError,
     UnsupportedSpec,
     VerifyError,
 )
@@ -39,6 +40,8 @@ from vajra_edge.settings import CalibrationSettings
 
 QDQ, CALIBRATOR = "int8 qdq", "int8 calibrator"
 NO = BuildError("no tactic")
+NAMED = BuildError("no tactic", layer="no such layer")
+"""Only what names layers is remembered."""
 
 
 def quiet(_: Progress) -> None:
@@ -86,6 +89,11 @@ def walked(request: BuildRequest, library: Standin, report: Callable[[Progress],
 
 def wanting(request: BuildRequest, **spec: Any) -> BuildRequest:
     return replace(request, spec=replace(request.spec, **spec))
+
+
+def remembered(request: BuildRequest) -> list[Path]:
+    folder = request.state_dir / leftovers.REFUSALS.path
+    return list(folder.iterdir()) if folder.exists() else []
 
 
 def reasons(proved: Proved) -> list[tuple[str, str]]:
@@ -201,7 +209,7 @@ def test_a_cancel_ends_the_walk_at_once_and_is_no_refusal(request_: BuildRequest
     with pytest.raises(BuildCancelled, match="asked"):
         walked(request_, library)
     assert library.rungs == [QDQ]
-    assert not (request_.state_dir / leftovers.REFUSALS.path).exists()
+    assert not remembered(request_)
 
 
 def test_a_cancel_through_the_report_ends_the_walk_too(request_: BuildRequest):
@@ -282,7 +290,7 @@ def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(
     request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
     refuse_checks(monkeypatch, Precision.INT8)
-    walked(request_, Standin(answers={QDQ: [NO]}))
+    walked(request_, Standin(answers={QDQ: [NAMED]}))
     library = Standin()
     proved = walked(request_, library)
     assert library.rungs == ["fp16"]
@@ -293,9 +301,135 @@ def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(
     assert "it finds other boxes" in second["reason"]
 
 
+def test_a_refusal_that_names_no_layer_may_be_the_devices_and_is_tried_again(request_: BuildRequest):
+    proved = walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [GraphError("cannot read this graph")]}))
+    assert [one["passing"] for one in proved.rejected] == [True, False]
+    library = Standin()
+    proved = walked(request_, library)
+    assert (library.rungs, proved.rejected) == ([QDQ], ())
+
+
+@pytest.mark.parametrize("error", [GraphError("cannot read this graph"), NO, OutOfMemory("too little")])
+def test_fp16_is_skipped_only_where_layers_were_named(request_: BuildRequest, error: Exception):
+    half = wanting(request_, precision=Precision.FP16)
+    assert walked(half, Standin(answers={"fp16": [error]})).passed.built.precision is Precision.FP32
+    assert walked(half, Standin()).passed.built.precision is Precision.FP16
+    walked(half, Standin(answers={"fp16": [NAMED]}))
+    assert walked(half, Standin()).passed.built.precision is Precision.FP32
+
+
+def test_a_plan_that_could_not_be_judged_is_tried_again(request_: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    def no_frames(*_: object) -> None:
+        raise VerifyError("too few boxes", report={"judged": False})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempt.verify, "verify", no_frames)
+        with pytest.raises(VerifyError):
+            walked(wanting(request_, allow_lower_precision=False), Standin())
+    library = Standin()
+    walked(wanting(request_, allow_lower_precision=False), library)
+    assert library.rungs == [QDQ]
+
+
+def drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Q/DQ mixture is close enough."""
+
+    def refuse(*_: object) -> None:
+        raise VerifyError("int8 drifts", notes={"int8": {}}, drift=0.5)
+
+    monkeypatch.setattr(attempt, "prepare_int8", refuse)
+
+
+def test_where_qdq_drifts_too_far_the_calibrator_is_left_out_unless_it_is_named(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    drift(monkeypatch)
+    for _ in range(2):  # and where it is remembered
+        library = Standin()
+        proved = walked(request_, library)
+        assert library.rungs == ["fp16"]
+        assert reasons(proved)[1] == (
+            "int8 by the library's calibrator",
+            "skipped: int8 by Q/DQ drifts too far, and this way drifts further",
+        )
+    library = Standin()
+    walked(wanting(request_, quantization="calibrator"), library)
+    assert library.rungs == [CALIBRATOR]
+
+
+class Crash(BaseException):
+    """Stands for the end of the process: nothing is tidied up after it."""
+
+
+def crashed(request: BuildRequest, rung: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A walk whose process ends in this rung; what was built."""
+    library = Standin(answers={rung: [Crash()]})
+    with monkeypatch.context() as patched:
+        real = refusals.Refusals._write
+        patched.setattr(refusals.Refusals, "_write", lambda self, kept: real(self, kept) if kept.begun else None)
+        with pytest.raises(Crash):
+            walked(request, library)
+    return library.rungs
+
+
+def test_a_way_that_ended_the_process_twice_is_skipped_until_somebody_insists(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    assert crashed(request_, QDQ, monkeypatch) == [QDQ]
+    assert crashed(request_, QDQ, monkeypatch) == [QDQ]
+    library = Standin()
+    proved = walked(request_, library)
+    assert library.rungs == [CALIBRATOR]
+    assert reasons(proved)[0][1].endswith(": its build ended the process twice")
+    library = Standin()
+    walked(replace(request_, force=True), library)
+    assert library.rungs == [QDQ]
+    assert not remembered(request_)
+
+
+def test_a_forced_build_that_ended_its_process_twice_takes_another_way_too(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    assert crashed(replace(request_, force=True), QDQ, monkeypatch) == [QDQ]
+    again = replace(request_, force=True, again=True)
+    assert crashed(again, QDQ, monkeypatch) == [QDQ]
+    library = Standin()
+    walked(again, library)
+    assert library.rungs == [CALIBRATOR]
+
+
+def test_a_way_that_ended_the_process_once_and_then_is_good_has_a_clean_slate(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    crashed(request_, QDQ, monkeypatch)
+    walked(request_, Standin())
+    assert not remembered(request_)
+
+
+def test_where_every_way_ended_the_process_the_build_fails_with_the_remedy(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    request = wanting(request_, allow_lower_precision=False, quantization="qdq")
+    for _ in range(2):
+        crashed(request, QDQ, monkeypatch)
+    library = Standin()
+    with pytest.raises(BuildError, match="ended the process twice; vajra-edge rebuild --force") as raised:
+        walked(request, library)
+    assert (library.rungs, raised.value.permanent) == ([], True)
+
+
+def test_force_tries_everything_where_the_disk_refuses_to_forget(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    walked(request_, Standin(answers={QDQ: [NAMED], CALIBRATOR: [NAMED]}))
+    monkeypatch.setattr(refusals, "_delete", lambda path: None)
+    library = Standin()
+    walked(replace(request_, force=True), library)
+    assert library.rungs == [QDQ]
+
+
 def test_another_library_release_and_another_plan_begin_anew(request_: BuildRequest):
-    walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}))
-    assert Standin().rungs == []
+    walked(request_, Standin(answers={QDQ: [NAMED], CALIBRATOR: [NAMED]}))
     for request, library in (
         (request_, Standin(release="standin 2.0")),
         (wanting(request_, optimization_level=5), Standin()),
@@ -306,8 +440,8 @@ def test_another_library_release_and_another_plan_begin_anew(request_: BuildRequ
 
 
 def test_force_forgets_what_was_refused(request_: BuildRequest):
-    walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}))
-    walked(replace(request_, force=True), Standin(answers={QDQ: [NO]}))
+    walked(request_, Standin(answers={QDQ: [NAMED], CALIBRATOR: [NAMED]}))
+    walked(replace(request_, force=True), Standin(answers={QDQ: [NAMED]}))
     library = Standin()
     walked(request_, library)
     assert library.rungs == [CALIBRATOR], "the second walk remembers what it found itself"
@@ -316,7 +450,7 @@ def test_force_forgets_what_was_refused(request_: BuildRequest):
 def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: BuildRequest):
     every = [QDQ, CALIBRATOR, "fp16", "fp32"]
     with pytest.raises(BuildError):
-        walked(request_, Standin(answers={rung: [NO] for rung in every}))
+        walked(request_, Standin(answers={rung: [NAMED] for rung in every}))
     library = Standin()
     proved = walked(request_, library)
     assert library.rungs == ["fp32"]
@@ -328,7 +462,7 @@ def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: Bu
 
 def test_placements_go_on_where_the_last_build_left_off(request_: BuildRequest):
     answers = [BuildError("no tactic", layer="mean1"), BuildError("no tactic", layer="mean3")]
-    walked(request_, Standin(ways=("qdq",), answers={QDQ: [*answers, NO]}))
+    walked(request_, Standin(ways=("qdq",), answers={QDQ: [*answers, NAMED]}))
     library = Standin(ways=("qdq",))
     walked(request_, library)
     assert library.rungs == ["fp16"]
@@ -348,7 +482,26 @@ def test_when_time_is_up_an_int8_build_is_cut_short_and_fp16_comes_next(request_
     assert reasons(proved)[0] == ("int8 by Q/DQ", "the time for it was over, see [engine] build_timeout_s")
     assert reasons(proved)[1][1].startswith("skipped: the time for it was over")
     assert 5000.0 * WALK_SHARE < proved.rejected[0]["seconds"] < 10_000.0
-    assert not (request_.state_dir / leftovers.REFUSALS.path).exists(), "want of time says nothing of the way"
+
+
+def test_a_way_for_which_the_time_did_not_suffice_is_skipped_until_there_is_more_time(request_: BuildRequest):
+    walked(replace(request_, timeout_s=5000.0), Standin(slow_s={QDQ: 10_000.0}))
+    library = Standin()
+    proved = walked(replace(request_, timeout_s=5000.0), library)
+    assert library.rungs == [CALIBRATOR]
+    assert "skipped: refused on 20" in reasons(proved)[0][1]
+    assert "see [engine] build_timeout_s" in reasons(proved)[0][1]
+    library = Standin()
+    walked(replace(request_, timeout_s=5001.0), library)
+    assert library.rungs == [QDQ]
+
+
+def test_a_way_that_others_left_no_time_is_tried_again(request_: BuildRequest):
+    slow = Standin(answers={QDQ: [NAMED]}, slow_s={QDQ: 3000.0, CALIBRATOR: 3000.0})
+    assert walked(replace(request_, timeout_s=5000.0), slow).passed.built.precision is Precision.FP16
+    library = Standin()
+    walked(replace(request_, timeout_s=5000.0), library)
+    assert library.rungs == [CALIBRATOR]
 
 
 def test_the_last_hope_is_not_cut_short(request_: BuildRequest):
@@ -418,7 +571,7 @@ def test_int8_that_must_not_give_way_is_not_compared(request_: BuildRequest):
 
 def test_int8_serves_where_fp16_cannot_be_built_to_compare_with(request_: BuildRequest, times: dict[str, float]):
     times["int8"] = 9.0
-    library = Standin(compares=True, answers={"fp16": [NO]})
+    library = Standin(compares=True, answers={"fp16": [NAMED]})
     proved = walked(request_, library)
     assert (proved.passed.built.precision, proved.passed.verdict.speed) == (
         Precision.INT8,
@@ -452,6 +605,31 @@ def test_a_plan_that_fails_while_it_is_timed_is_said_and_serves(
         Precision.INT8,
         "not compared with fp16: a kernel failed",
     )
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), StoreError("no samples"), GraphError("no such tensor")])
+def test_a_comparison_that_fails_does_not_lose_the_int8_plan(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(attempt.speed, "by_turns", fail)
+    passed = walked(request_, Standin(compares=True)).passed
+    assert (passed.built.precision, passed.verdict.speed) == (Precision.INT8, f"not compared with fp16: {error}")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), StoreError("no room"), GraphError("no such layer")])
+def test_layers_that_cannot_be_placed_cost_no_further_build_and_end_nothing(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(attempt.Attempts, "refused_layers", fail)
+    library = Standin(answers={QDQ: [BuildError("no tactic", layer="mean1")]})
+    walked(request_, library)
+    assert library.rungs == [QDQ, CALIBRATOR]
 
 
 def test_both_plans_are_really_timed(request_: BuildRequest):

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from vajra_edge import durable
+from vajra_edge import __version__, durable
 from vajra_edge.engine import leftovers
-from vajra_edge.engine.refusals import KEPT, LONGEST, MOST_BYTES, Cause, Refusals
+from vajra_edge.engine import refusals as module
+from vajra_edge.engine.refusals import CRASHED, KEPT, LONGEST, MOST_BYTES, Cause, Refusals, excuse
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.spec import Precision
 
 QDQ = Rung(Precision.INT8, "qdq")
 PLAN, LIBRARY = "a" * 64, "TensorRT 10.3.0"
+VERSION = __version__.encode()
 
 
 def refusals(folder: Path, library: str = LIBRARY) -> Refusals:
@@ -48,12 +54,78 @@ def test_another_library_release_has_refused_nothing(tmp_path: Path):
     assert refusals(tmp_path, "TensorRT 10.4.0").all() == {}
 
 
+def test_another_release_of_the_product_begins_anew_for_its_graphs_may_be_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    refusals(tmp_path).add(QDQ, Cause.LIBRARY, "no tactic", 1.0)
+    monkeypatch.setattr(module, "__version__", "999.0")
+    assert refusals(tmp_path).all() == {}
+
+
+def test_the_time_that_did_not_suffice_is_kept_be_it_without_end(tmp_path: Path):
+    for timeout_s in (7200.0, math.inf):
+        refusals(tmp_path).add(QDQ, Cause.TIME, "too long", 1.0, timeout_s=timeout_s)
+        assert refusals(tmp_path).all()[QDQ].timeout_s == timeout_s
+
+
+_CRASH = """
+import os, pathlib, sys
+from vajra_edge.engine.refusals import Refusals
+from vajra_edge.engine.rung import Rung
+from vajra_edge.engine.spec import Precision
+folder, plan, library = sys.argv[1:]
+with Refusals(pathlib.Path(folder), plan, library).attempt(Rung(Precision.INT8, "qdq")):
+    print(os.getpid(), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def crash(folder: Path) -> int:
+    """A process that is killed while it tries INT8; its number."""
+    command = [sys.executable, "-c", _CRASH, folder, PLAN, LIBRARY]
+    told = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert told.returncode == -signal.SIGKILL, told.stderr
+    return int(told.stdout)
+
+
+def test_a_way_that_ended_its_process_twice_is_refused_and_an_orderly_end_acquits_it(tmp_path: Path):
+    crash(tmp_path)
+    assert refusals(tmp_path).all() == {}
+    crash(tmp_path)
+    found = refusals(tmp_path).all()[QDQ]
+    assert (found.cause, found.reason) == (Cause.CRASH, CRASHED)
+    with pytest.raises(KeyboardInterrupt), refusals(tmp_path).attempt(QDQ):
+        raise KeyboardInterrupt
+    assert refusals(tmp_path).all() == {}
+    assert not refusals(tmp_path).path.exists()
+
+
+def test_a_process_that_was_killed_because_somebody_cancelled_it_does_not_count(tmp_path: Path):
+    refusals(tmp_path).add(Rung(Precision.FP16), Cause.LIBRARY, "no tactic", 1.0, ("conv1",))
+    first, second = crash(tmp_path), crash(tmp_path)
+    excuse(tmp_path, first + second)
+    assert QDQ in refusals(tmp_path).all()
+    excuse(tmp_path, second)
+    assert list(refusals(tmp_path).all()) == [Rung(Precision.FP16)]
+    crash(tmp_path)
+    assert refusals(tmp_path).all()[QDQ].cause is Cause.CRASH
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b'{"begun": 3}', b'{"begun": [3, {"pids": 3}]}'])
+def test_files_that_are_not_ours_hold_nothing_to_excuse(tmp_path: Path, content: bytes):
+    path = refusals(tmp_path).path
+    path.parent.mkdir()
+    path.write_bytes(content)
+    excuse(tmp_path, 12)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"", b"[]", b"\xff", b"{}", b"[" * 100_000, b"x" * (MOST_BYTES + 1), b'{"library": "TensorRT 10.3.0"}',
-        b'{"library": "TensorRT 10.3.0", "refused": [{"rung": {}}]}',
-        b'{"library": "TensorRT 10.3.0", "refused": 3}',
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [{"rung": {}}], "begun": []}' % VERSION,
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": 3}' % VERSION,
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [], "begun": [{"pids": 3}]}' % VERSION,
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_ours_is_as_good_as_none_and_is_written_anew(tmp_path: Path, content: bytes):

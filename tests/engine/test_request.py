@@ -97,6 +97,7 @@ def test_a_request_survives_the_way_to_the_child(tmp_path: Path):
         timeout_s=9.0,
         address_space_bytes=1,
         force=True,
+        again=True,
     )
     assert BuildRequest.from_json(json.loads(json.dumps(sent.to_json()))) == sent
 

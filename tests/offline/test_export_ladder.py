@@ -13,6 +13,7 @@ from engine.ladder_standin import Standin
 from vajra_edge.commands import export as command
 from vajra_edge.engine import attempt, leftovers
 from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.prepare import MEASURED_NOW
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.errors import BuildError
 from vajra_edge.offline import export
@@ -57,19 +58,16 @@ def test_int8_that_was_asked_for_is_written_though_it_is_slower_and_both_times_a
     assert "speed: 5.000 ms a call in int8, 4.000 ms in fp16" in capsys.readouterr().out
 
 
-def test_int8_that_is_refused_gives_fp16_and_is_not_tried_again_for_the_same_images(
+def test_int8_that_is_refused_gives_fp16_and_is_tried_again_by_the_next_export_with_the_same_ranges(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    refusing = {"int8 qdq raw": [BuildError("no tactic")], "int8 calibrator raw": [BuildError("no tactic")]}
+    error = BuildError("no tactic", layer="no such layer")
+    refusing = {"int8 qdq raw": [error], "int8 calibrator raw": [error]}
     made, _ = exported(weights, Standin(answers=refusing), monkeypatch)
     assert made.precision is Precision.FP16
     assert [one["reason"] for one in made.to_json()["rejected"]] == ["no tactic"] * 2
     assert list((export.cache_dir() / leftovers.REFUSALS.path).iterdir())
     library = Standin()
     made, _ = exported(weights, library, monkeypatch)
-    assert library.rungs == ["fp16 raw"]
-    assert all("skipped: refused on 20" in one["reason"] for one in made.to_json()["rejected"])
-    (weights.with_name("images") / "0.png").unlink()
-    library = Standin()
-    exported(weights, library, monkeypatch)
     assert library.rungs == ["int8 qdq raw"]
+    assert made.notes["int8"]["ranges"]["source"] != MEASURED_NOW

@@ -14,8 +14,11 @@ from pathlib import Path
 import cv2
 import pytest
 import tiny
+from station import wait_for
 
-from vajra_edge.engine import child
+from vajra_edge.engine import child, wire
+from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.refusals import Cause, Refusals
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec
 from vajra_edge.engine.store import EngineStore
@@ -190,6 +193,38 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(heard: Heard, wa
     assert 0.9 < time.monotonic() - began_s < 10
 
 
+BEGUN = """
+import json, os, pathlib, signal, sys, time
+from vajra_edge.engine.refusals import Refusals
+from vajra_edge.engine.rung import Rung
+from vajra_edge.engine.spec import Precision
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+state_dir = pathlib.Path(json.loads(sys.stdin.read())["state_dir"])
+with Refusals(state_dir, "a" * 64, "TensorRT").attempt(Rung(Precision.INT8, "qdq")):
+    (state_dir / "begun").write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_kill_counts_against_the_way_that_was_tried_unless_it_ended_a_cancelled_build(
+    heard: Heard, wanted: BuildRequest, cancelled: bool
+):
+    said = wanted.state_dir / "begun"
+    for number in (1, 2):
+        said.unlink(missing_ok=True)
+        builder = saying(heard, BEGUN)
+        builder.start(number, wanted)
+        pid = int(wait_for(lambda: said.exists() and said.read_text()))
+        if cancelled:
+            builder.cancel(number)
+        else:
+            os.kill(pid, signal.SIGKILL)
+        assert isinstance(heard.end(), BuildFailed)
+    found = Refusals(wanted.state_dir, "a" * 64, "TensorRT").all()
+    assert [one.cause for one in found.values()] == ([] if cancelled else [Cause.CRASH])
+
+
 def test_a_build_beyond_its_time_is_ended_and_not_tried_again(heard: Heard, wanted: BuildRequest):
     builder = saying(heard, "import time; time.sleep(60)")
     builder.start(1, replace(wanted, timeout_s=0.5))
@@ -197,6 +232,15 @@ def test_a_build_beyond_its_time_is_ended_and_not_tried_again(heard: Heard, want
     assert end == BuildFailed(
         1, "the build took longer than 0.5 s; raise [engine] build_timeout_s", permanent=True, peak_rss_bytes=ANY
     )
+
+
+def test_the_time_for_a_build_begins_when_it_need_not_wait_for_another_any_more(heard: Heard, wanted: BuildRequest):
+    waits = wire.encode(Progress("load", None, "another build", waiting=True)).decode()
+    done = wire.encode(wire.Done("a" * 64, 1)).decode()
+    wait = f"import time\nfor _ in range(12):\n print({waits!r}, flush=True); time.sleep(0.25)\n"
+    builder = saying(heard, f"{wait}print({done!r}, flush=True)")
+    builder.start(1, replace(wanted, timeout_s=2.0))
+    assert isinstance(heard.end(), BuildSucceeded)
 
 
 def test_a_new_build_waits_until_the_cancelled_one_is_gone(heard: Heard, wanted: BuildRequest):

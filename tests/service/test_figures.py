@@ -99,6 +99,15 @@ def test_figures_of_a_refused_precision_are_published_too(manifest: Manifest):
     assert (second.precision, second.verify, second.int8) == ("fp16", None, None)
 
 
+def test_what_failed_for_a_cause_that_may_pass_is_published_with_the_remedy(manifest: Manifest):
+    passing = {"precision": "int8", "reason": "the memory did not suffice", "passing": True}
+    lasting = {"precision": "int8", "reason": "no tactic", "passing": False}
+    lowered = replace(manifest, precision=Precision.FP16, notes={"rejected": [passing, lasting]})
+    told = "the memory did not suffice; another try may do better: vajra-edge rebuild --force"
+    assert [one.reason for one in published(lowered).refused] == [told, "no tactic"]
+    assert PlanView.of(lowered).rejected == (f"int8 is not used: {told}", "int8 is not used: no tactic")
+
+
 def test_a_plan_without_a_gate_and_without_notes_publishes_nothing_of_them(manifest: Manifest):
     message = published(replace(manifest, verify={}, notes={}))
     assert (message.verify, message.int8, message.dla, message.refused) == (None, None, None, ())

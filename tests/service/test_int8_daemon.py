@@ -253,6 +253,10 @@ def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
     assert jobs(station) == 4, "two that were killed, one that was not, and a load"
     time.sleep(1.0)
     assert jobs(station) == 4
+    assert station.stop() == 0
+    station.start()
+    told = "its build ended the process twice; another try may do better: vajra-edge rebuild --force"
+    station.until(lambda status: any(told in one for one in (status["engine"]["serving"] or {}).get("rejected", ())))
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted_and_this_is_published(quantizable: Station, tmp_path: Path):

@@ -314,7 +314,7 @@ def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_at_once_while_the_
 
 def test_a_stored_plan_of_another_release_is_built_over_and_not_put_aside():
     s, actions = after(Wanted("B", Have.READY), LoadFailed(Job(0, "B"), "built by 10.3", False, 0.0, foreign=True))
-    assert actions == (Build(Job(1, "B"), force=True),)
+    assert actions == (Build(Job(1, "B"), force=True, again=True),), "nobody insists on what was refused"
     assert s.reason == "built by 10.3"
 
 
@@ -479,6 +479,16 @@ def test_a_rejected_plan_is_not_tried_again_by_itself_but_by_force():
     assert s.reason == "3 crashes in 10 minutes"
     _, actions = advance(s, Rebuild(force=True))
     assert actions == (Build(Job(1, "B"), force=True),)
+
+
+def test_a_forced_build_that_is_tried_again_keeps_what_it_found_to_be_refused():
+    s, actions = advance(serving(), Rebuild(force=True))
+    assert actions == (Build(Job(1, "A"), force=True),)
+    s, _ = advance(s, BuildFailed(Job(1, "A"), "it crashed with SIGSEGV", False, 0.0))
+    s, actions = advance(s, Tick(1e6))
+    assert actions == (Build(Job(2, "A"), force=True, again=True),)
+    s, _ = advance(s, BuildFailed(Job(2, "A"), "it crashed with SIGSEGV", False, 1e6))
+    assert advance(s, Rebuild(force=True))[1] == (Build(Job(3, "A"), force=True),), "somebody insists anew"
 
 
 def test_rebuild_of_what_serves_needs_force():

@@ -116,8 +116,8 @@ class Attempts:
             OutOfMemory: the memory did not suffice.
             CalibrationError: the images are failing, or INT8 has none.
         """
-        graph, spec = self._graph(rung), rung.of(self.request.spec)
         try:
+            graph, spec = self._graph(rung), rung.of(self.request.spec)
             before, notes = self._prepared(graph, rung, spec, fresh=fresh)
             began_s = self._clock()
             built = self._built(before, graph.signature, spec, notes)

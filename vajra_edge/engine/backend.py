@@ -35,12 +35,14 @@ class Progress:
         percent: of the whole stage, 0 to 100, or None where it cannot be known.
         message: what is being done, for a person.
         eta_s: seconds left, or None.
+        waiting: for another build; the time for this one does not run yet.
     """
 
     stage: str
     percent: float | None = None
     message: str = ""
     eta_s: float | None = None
+    waiting: bool = False
 
 
 Report = Callable[[Progress], None]

@@ -62,13 +62,13 @@ def run(request: BuildRequest, report: Report) -> Plan:
     Raises:
         VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
     """
-    started_s = time.monotonic()
     backend = select(request.backend, threads=request.threads, state_dir=request.state_dir).backend
     if (reason := backend.check(request.spec)) is not None:
         raise UnsupportedSpec(reason)
     fingerprint = Fingerprint.of(request, backend.identity(request.spec))
     store = EngineStore(request.state_dir, request.max_bytes)
-    with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(Progress("load", None, who))):
+    with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(_waiting(who))):
+        started_s = time.monotonic()  # another build's time is not this one's
         plan = None if request.force else store.get(fingerprint.digest)
         if plan is not None:
             return plan
@@ -77,6 +77,10 @@ def run(request: BuildRequest, report: Report) -> Plan:
         with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
             notes = {**manifest.notes, "stages": dict(stages.taken)}
             return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
+
+
+def _waiting(who: str) -> Progress:
+    return Progress("load", None, who, waiting=True)
 
 
 def _made(

@@ -31,7 +31,7 @@ class Manifest:
         verify: report of the gate, JSON values; empty where none was made.
         notes: figures of the build, JSON values.
         weights_name: file name of the weights, for people.
-        build_s: seconds from the request to the commit.
+        build_s: seconds from the request to the commit, without the wait for another build.
         created_at: UTC, ISO 8601.
         sha256: hex digest of the plan; filled in by ``EngineStore.commit``.
         size_bytes: likewise, its length.

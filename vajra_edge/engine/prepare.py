@@ -183,6 +183,7 @@ def _require_faithful(point: Point, notes: Notes) -> None:
         f"{point.share:.0%} of the multiply-adds in it, over the limits of {WORST.score:g} and {WORST.box:g}",
         remedy="choose a higher precision, or calibrate on images of the scene",
         notes={"int8": notes},
+        drift=point.drift,
     )
 
 

@@ -19,7 +19,7 @@ from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint
 from vajra_edge.engine.holdout import Holdout
 from vajra_edge.engine.pace import OVER, Clock, OutOfTime, Pace
 from vajra_edge.engine.prepare import MEASURED_NOW
-from vajra_edge.engine.refusals import Cause, Refusals
+from vajra_edge.engine.refusals import Cause, Refusal, Refusals
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung, ladder
 from vajra_edge.engine.spec import Precision
@@ -31,6 +31,7 @@ from vajra_edge.errors import (
     InferenceError,
     OutOfMemory,
     PlanError,
+    StoreError,
     UnsupportedSpec,
     VajraError,
     VerifyError,
@@ -40,10 +41,16 @@ WALK_SHARE = 0.8
 """Of the time for a build, after which INT8 is given up: the daemon ends the child at the whole of it, and FP16 has to
 be built in what is left."""
 
+LONG_SHARE = 0.5
+"""Of the time for the walk: a way that was cut short sooner may do when those before it are skipped."""
+
 PLACEMENTS = 2
 """Builds more at the most that leave further layers out of INT8, for each takes minutes."""
 
 _REFUSALS = (BuildError, GraphError, UnsupportedSpec, VerifyError, OutOfMemory, PlanError, InferenceError, OutOfTime)
+_UNTIMED = (StoreError, BackendUnavailable, MemoryError)
+"""What beside a refusal may befall a comparison with FP16, and is no reason to lose the INT8 plan."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -53,7 +60,8 @@ class Proved:
 
     Attributes:
         passed: the plan, the gate's verdict and the signature of its graph.
-        rejected: what was refused before it: precision, rung, reason, report, notes and seconds each.
+        rejected: what was refused before it: precision, rung, reason, report, notes and seconds each, and whether the
+            cause is a passing one, so that another try may do better.
     """
 
     passed: Passed
@@ -69,6 +77,7 @@ def prove(
     *,
     clock: Clock = time.monotonic,
     began_s: float | None = None,
+    forget: bool = False,
 ) -> Proved:
     """Build and verify; a plan that is refused gives way to the next rung, of a lower precision if the settings allow.
 
@@ -80,6 +89,7 @@ def prove(
         images: for INT8; some of them are held out for the gate. None for any other precision.
         clock: seconds, monotonic.
         began_s: when the time for this build began, on that clock; None: now.
+        forget: try what was refused before; ``request.force`` means that too.
 
     Raises:
         VerifyError: no plan that may be used agrees with the reference.
@@ -93,7 +103,8 @@ def prove(
     attempts = Attempts(request, backend, graphs, told, Holdout.of(images) if images else None, clock)
     identity = backend.identity(request.spec)
     digest = Fingerprint.of(request, identity).digest
-    return _Walk(attempts, pace, Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))).run()
+    refusals = Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))
+    return _Walk(attempts, pace, refusals, forget=forget or (request.force and not request.again)).run()
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,24 @@ class _Refused:
 
     @property
     def cause(self) -> Cause | None:
-        """Why it is not tried again; None where another time may do, or where this machine lacks something."""
+        """What refused it; None where this machine lacks something, or another time may do.
+
+        A library that names no layers may have failed for want of memory or for the device.
+        """
         if isinstance(self.error, VerifyError):
-            return Cause.CHECK
-        lasting = isinstance(self.error, (BuildError, GraphError))
-        return Cause.LIBRARY if lasting and getattr(self.error, "permanent", True) else None
+            return Cause.DRIFT if "drift" in self.error.values else Cause.CHECK
+        if isinstance(self.error, OutOfTime):
+            return Cause.TIME
+        if isinstance(self.error, GraphError) or (isinstance(self.error, BuildError) and self.layers):
+            return Cause.LIBRARY if getattr(self.error, "permanent", True) else None
+        return None
+
+    @property
+    def passing(self) -> bool:
+        """Another try may do better; what this machine lacks comes with another release of something."""
+        if isinstance(self.error, VerifyError):
+            return not self.disagrees
+        return self.cause in {None, Cause.TIME} and not isinstance(self.error, UnsupportedSpec)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -139,7 +163,7 @@ class _Refused:
 class _Walk:
     """One build's way along the ladder."""
 
-    def __init__(self, attempts: Attempts, pace: Pace, refusals: Refusals) -> None:
+    def __init__(self, attempts: Attempts, pace: Pace, refusals: Refusals, *, forget: bool) -> None:
         self._attempts, self._pace, self._refusals = attempts, pace, refusals
         self._request, self._backend = attempts.request, attempts.backend
         wanted = self._request.spec
@@ -151,9 +175,10 @@ class _Walk:
         self._unfit: set[tuple[Precision, str]] = set()
         self._placements = PLACEMENTS
         self._fp16: Passed | None = None
-        if self._request.force:
+        if forget:
             refusals.clear()
-        self._known = refusals.all()
+        known = {} if forget else refusals.all()  # a disk that refuses to forget does not hinder
+        self._known = {rung: one for rung, one in known.items() if one.timeout_s in {None, self._request.timeout_s}}
 
     def run(self) -> Proved:
         while (rung := self._next()) is not None:
@@ -171,19 +196,26 @@ class _Walk:
             rung = self._pending.popleft()
             if self._is_idle(rung):
                 continue
-            if rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
-                self._reject(rung, f"skipped: {OVER}", seconds=0.0)
-            elif (known := self._known.get(rung)) is None:
+            known = self._known.get(rung)
+            if known is None and rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
+                self._reject(rung, f"skipped: {OVER}", seconds=0.0, passing=True)
+            elif known is None:
                 return rung
             else:
-                self._skipped = rung
-                self._reject(rung, f"skipped: {known.line}", seconds=0.0)
-                self._step_down(rung, known.cause, known.layers)
+                self._skip(rung, known)
         last, self._skipped = self._skipped, None
         if last is not None:
             del self._known[last]
             self._rejected = [one for one in self._rejected if one["rung"] != str(last)]
         return last
+
+    def _skip(self, rung: Rung, known: Refusal) -> None:
+        """Pass over what was refused before; what ended the process is not even tried as the last way."""
+        if known.cause is not Cause.CRASH:
+            self._skipped = rung
+        passing = known.cause in {Cause.TIME, Cause.CRASH}
+        self._reject(rung, f"skipped: {known.line}", seconds=0.0, passing=passing)
+        self._step_down(rung, known.cause, known.layers)
 
     def _is_idle(self, rung: Rung) -> bool:
         """Whether trying it is out of the question, or would tell nothing new."""
@@ -225,7 +257,10 @@ class _Walk:
         """Build and verify; ranges that ruined the plan are forgotten."""
         began_s = self._pace.clock()
         try:
-            return self._attempts.passed(rung, fresh=fresh)
+            if rung.precision is Precision.FP32:  # ONNX Runtime's daily work, and the end of every ladder
+                return self._attempts.passed(rung, fresh=fresh)
+            with self._refusals.attempt(rung):
+                return self._attempts.passed(rung, fresh=fresh)
         except _REFUSALS as error:
             _LOGGER.warning("%s is not used: %s", rung, error)
             _let_go(error)
@@ -236,13 +271,30 @@ class _Walk:
 
     def _step_down(self, rung: Rung, cause: Cause | None, layers: tuple[str, ...]) -> None:
         """What a refusal says of the rungs that follow."""
-        if cause in {Cause.CHECK, Cause.SPEED}:
+        if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED}:
             self._unfit.add((rung.precision, rung.quantization))
+        if cause is Cause.DRIFT and self._request.spec.quantization == "auto":
+            self._leave_out_calibrator()
         if cause is not Cause.LIBRARY or rung.quantization != "qdq" or not layers or not self._placements:
             return
-        if further := self._attempts.refused_layers(rung, layers):
+        try:
+            further = self._attempts.refused_layers(rung, layers)
+        except (GraphError, StoreError, MemoryError) as error:
+            _LOGGER.warning("which layers %s names cannot be told: %s", rung, error)
+            return
+        if further:
             self._placements -= 1
             self._pending.appendleft(replace(rung, high=rung.high | further))
+
+    def _leave_out_calibrator(self) -> None:
+        """Where Q/DQ drifts too far with its choice of layers, the calibrator, which has none, drifts further.
+
+        The gate counts boxes and would let it pass: VajraV1-nano loses 0.25 points by Q/DQ and 2.29 by the calibrator
+        (TensorRT 10.6). Whoever names it gets it.
+        """
+        for rung in [one for one in self._pending if one.quantization == "calibrator"]:
+            self._pending.remove(rung)
+            self._reject(rung, "skipped: int8 by Q/DQ drifts too far, and this way drifts further", seconds=0.0)
 
     def _compares(self, rung: Rung) -> bool:
         """Whether a plan of this rung has to be faster than FP16."""
@@ -260,7 +312,7 @@ class _Walk:
             return _noted(passed, f"not compared with fp16: {fp16}")
         try:
             int8_ms, fp16_ms = self._attempts.timed(passed, fp16)
-        except (PlanError, InferenceError, OutOfMemory, BackendUnavailable) as error:
+        except (*_UNTIMED, GraphError, PlanError, InferenceError, OutOfMemory) as error:
             return _noted(passed, f"not compared with fp16: {error}")
         return self._faster(passed, fp16, int8_ms, fp16_ms)
 
@@ -287,7 +339,10 @@ class _Walk:
         if self._pace.left_s < passed.build_s:
             return f"building it would take longer than the {max(self._pace.left_s, 0):.0f} s that are left"
         self._pace.begin(f"{rung} to compare with", following=0, spared=True)
-        outcome = self._attempted(rung, fresh=False)
+        try:
+            outcome = self._attempted(rung, fresh=False)
+        except _UNTIMED as error:  # the INT8 plan is good all the same
+            return str(error)
         if isinstance(outcome, Passed):
             return outcome
         self._remember(rung, outcome)
@@ -297,18 +352,33 @@ class _Walk:
         return Rung(Precision.FP16, nms=rung.nms)
 
     def _remember(self, rung: Rung, refused: _Refused) -> None:
-        if refused.cause is not None:
-            self._refusals.add(rung, refused.cause, str(refused.error), refused.seconds, refused.layers)
+        """Only what would be refused again; of FP16 and FP32, which take less time, only what is certain."""
+        cause, timeout_s = refused.cause, self._request.timeout_s
+        if cause is None or (isinstance(refused.error, VerifyError) and not refused.disagrees):
+            return
+        if rung.precision is not Precision.INT8 and not (cause is Cause.LIBRARY and refused.layers):
+            return
+        if cause is not Cause.TIME:
+            self._refusals.add(rung, cause, str(refused.error), refused.seconds, refused.layers)
+        elif refused.seconds > LONG_SHARE * WALK_SHARE * timeout_s:
+            self._refusals.add(rung, cause, str(refused.error), refused.seconds, timeout_s=timeout_s)
 
     def _reject_refused(self, rung: Rung, refused: _Refused) -> None:
         report = refused.error.values.get("report")
-        self._reject(rung, str(refused.error), refused.seconds, report, refused.notes)
+        self._reject(rung, str(refused.error), refused.seconds, report, refused.notes, passing=refused.passing)
 
     def _reject(
-        self, rung: Rung, reason: str, seconds: float, report: object = None, notes: dict[str, Any] | None = None
+        self,
+        rung: Rung,
+        reason: str,
+        seconds: float,
+        report: object = None,
+        notes: dict[str, Any] | None = None,
+        *,
+        passing: bool = False,
     ) -> None:
         made = {"precision": rung.precision.value, "rung": str(rung), "reason": reason, "seconds": round(seconds, 1)}
-        self._rejected.append({**made, "report": report, "notes": notes or {}})
+        self._rejected.append({**made, "report": report, "notes": notes or {}, "passing": passing})
 
     def _failure(self) -> VajraError:
         """What to say where nothing was built: what may pass before what does not, for then it is worth trying again.
@@ -316,6 +386,9 @@ class _Walk:
         Of the rest the last, which is about the highest precision; where none but the wanted one may be used, the
         first, which is about the best way to it.
         """
+        if not self._failures:
+            last = self._rejected[-1]
+            raise BuildError(f"{last['rung']} is {last['reason']}", remedy="vajra-edge rebuild --force tries it again")
         for kind in (OutOfMemory, InferenceError):
             if passing := [error for error in self._failures if isinstance(error, kind)]:
                 return passing[-1]

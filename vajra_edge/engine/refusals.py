@@ -1,22 +1,24 @@
 """Refusals: which ways to a plan were refused here before, so that the next build does not spend minutes on them again.
 
-One small file for each fingerprint. It is worth no more than the time it saves: one that is damaged, of another library
-release, or cannot be written is as good as none.
+One small file for each fingerprint. It is worth no more than the time it saves: one that is damaged, of another release
+of the library or of this product, or cannot be written is as good as none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import __version__, durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine.rung import Rung
 from vajra_edge.errors import StoreError
@@ -30,6 +32,11 @@ LONGEST = 500
 MOST_BYTES = 262_144
 """A larger file is not ours."""
 
+CRASHES = 2
+"""Builds of one way that ended their process; it is not begun a third time."""
+
+CRASHED = "its build ended the process twice"
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -38,7 +45,10 @@ class Cause(str, Enum):
 
     LIBRARY = "library"
     CHECK = "check"
+    DRIFT = "drift"
     SPEED = "speed"
+    TIME = "time"
+    CRASH = "crash"
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Refusal:
         seconds: it took to find out.
         at: UTC, ISO 8601.
         layers: names or keys of the layers at fault, as the library gave them.
+        timeout_s: the time for the build that did not suffice; None of any other cause.
     """
 
     rung: Rung
@@ -60,6 +71,7 @@ class Refusal:
     seconds: float
     at: str
     layers: tuple[str, ...] = ()
+    timeout_s: float | None = None
 
     @property
     def line(self) -> str:
@@ -80,7 +92,40 @@ class Refusal:
             float(fields["seconds"]),
             str(fields["at"]),
             tuple(str(name) for name in fields["layers"]),
+            None if fields["timeout_s"] is None else float(fields["timeout_s"]),
         )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A way that is being tried, or whose trial ended the process.
+
+    Attributes:
+        rung: the way.
+        pids: processes that began it and came to no orderly end, the latest last.
+        at: the latest of it, UTC, ISO 8601.
+    """
+
+    rung: Rung
+    pids: tuple[int, ...]
+    at: str
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Begun:
+        """The inverse of ``asdict``, with the rung's own form.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or of another type.
+        """
+        return cls(Rung.from_json(fields["rung"]), tuple(int(pid) for pid in fields["pids"]), str(fields["at"]))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a file holds."""
+
+    refused: tuple[Refusal, ...] = ()
+    begun: tuple[Begun, ...] = ()
 
 
 class Refusals:
@@ -102,45 +147,126 @@ class Refusals:
         return self._state_dir / leftovers.REFUSALS.path / f"{self._fingerprint}{leftovers.REFUSALS.suffix}"
 
     def all(self) -> dict[Rung, Refusal]:
-        """What was refused, the oldest first."""
-        try:
-            if self.path.stat().st_size > MOST_BYTES:
-                return {}
-            plain = json.loads(self.path.read_bytes())
-            if plain["library"] != self._library:
-                return {}
-            return {one.rung: one for one in map(Refusal.from_json, plain["refused"])}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            _LOGGER.warning("%s cannot be read and is forgotten: %s", self.path, error)
-            return {}
+        """What was refused, the oldest first; and what ended its process too often."""
+        kept = self._read()
+        crashed = [Refusal(one.rung, Cause.CRASH, CRASHED, 0.0, one.at) for one in kept.begun if _crashed(one)]
+        return {one.rung: one for one in (*kept.refused, *crashed)}
 
-    def add(self, rung: Rung, cause: Cause, reason: str, seconds: float, layers: tuple[str, ...] = ()) -> None:
+    def add(
+        self,
+        rung: Rung,
+        cause: Cause,
+        reason: str,
+        seconds: float,
+        layers: tuple[str, ...] = (),
+        timeout_s: float | None = None,
+    ) -> None:
         """Remember one more; a disk that refuses is logged, for the build is worth more."""
-        at = datetime.fromtimestamp(self._now_s(), timezone.utc).isoformat(timespec="seconds")
-        made = Refusal(rung, cause, reason[:LONGEST], round(seconds, 1), at, layers)
-        self._write([*(one for known, one in self.all().items() if known != rung), made][-KEPT:])
+        made = Refusal(rung, cause, reason[:LONGEST], round(seconds, 1), self._now(), layers, timeout_s)
+        kept = self._read()
+        self._write(replace(kept, refused=(*(one for one in kept.refused if one.rung != rung), made)[-KEPT:]))
 
     def remove(self, rung: Rung) -> None:
         """This one was tried again and is good."""
-        known = self.all()
-        if known.pop(rung, None) is not None:
-            self._write(list(known.values()))
+        kept = self._read()
+        refused = tuple(one for one in kept.refused if one.rung != rung)
+        if refused != kept.refused:
+            self._write(replace(kept, refused=refused))
 
     def clear(self) -> None:
         """Somebody insists: everything may be tried again."""
-        if self.path.exists():
-            self._write([])
+        _delete(self.path)
 
-    def _write(self, refused: list[Refusal]) -> None:
-        rows = [{**asdict(one), "rung": one.rung.to_json()} for one in refused]
-        content = json.dumps({"library": self._library, "refused": rows}).encode()
-        folder = self.path.parent
+    @contextlib.contextmanager
+    def attempt(self, rung: Rung) -> Iterator[None]:
+        """While a way is tried it is noted as begun; that stays only where the process ends meanwhile."""
+        kept = self._read()
+        others = tuple(one for one in kept.begun if one.rung != rung)
+        before = next((one.pids for one in kept.begun if one.rung == rung), ())
+        self._write(replace(kept, begun=(*others, Begun(rung, (*before, os.getpid())[-CRASHES:], self._now()))[-KEPT:]))
         try:
-            with durable.reported(folder, "written"):
-                durable.make_folder(folder)
-                durable.replace(self.path, content, folder)
-                leftovers.thin(self._state_dir, leftovers.REFUSALS)
-        except StoreError as error:
-            _LOGGER.warning("what was refused is not remembered: %s", error)
+            yield
+        finally:
+            kept = self._read()
+            self._write(replace(kept, begun=tuple(one for one in kept.begun if one.rung != rung)))
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._now_s(), timezone.utc).isoformat(timespec="seconds")
+
+    def _read(self) -> _Kept:
+        plain = _read(self.path)
+        if (plain.get("library"), plain.get("version")) != (self._library, __version__):
+            return _Kept()
+        try:
+            return _Kept(
+                tuple(Refusal.from_json(one) for one in plain["refused"]),
+                tuple(Begun.from_json(one) for one in plain["begun"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _LOGGER.warning("%s cannot be read and is forgotten: %s", self.path, error)
+            return _Kept()
+
+    def _write(self, kept: _Kept) -> None:
+        if kept == _Kept():
+            return _delete(self.path)
+        plain = {"library": self._library, "version": __version__}
+        rows = {
+            name: [{**asdict(one), "rung": one.rung.to_json()} for one in ones]
+            for name, ones in (("refused", kept.refused), ("begun", kept.begun))
+        }
+        return _write(self._state_dir, self.path, {**plain, **rows})
+
+
+def excuse(state_dir: Path, pid: int) -> None:
+    """A build child was killed because somebody cancelled it: what it had begun is not at fault.
+
+    Args:
+        state_dir: the child's.
+        pid: the child's.
+    """
+    for path in (state_dir / leftovers.REFUSALS.path).glob(f"*{leftovers.REFUSALS.suffix}"):
+        plain = _read(path)
+        begun = plain.get("begun")
+        left = [{**one, "pids": [known for known in one["pids"] if known != pid]} for one in _rows(begun)]
+        if begun and left != begun:
+            _write(state_dir, path, {**plain, "begun": [one for one in left if one["pids"]]})
+
+
+def _rows(begun: object) -> list[dict[str, Any]]:
+    rows = begun if isinstance(begun, list) else []
+    return [one for one in rows if isinstance(one, dict) and isinstance(one.get("pids"), list)]
+
+
+def _crashed(begun: Begun) -> bool:
+    return len(begun.pids) >= CRASHES
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is absent or not ours."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return {}
+        plain = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        _LOGGER.warning("%s cannot be read and is forgotten: %s", path, error)
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _LOGGER.warning("what was refused is not forgotten: %s cannot be deleted: %s", path, error.strerror)
+
+
+def _write(state_dir: Path, path: Path, plain: Mapping[str, Any]) -> None:
+    try:
+        with durable.reported(path.parent, "written"):
+            durable.make_folder(path.parent)
+            durable.replace(path, json.dumps(plain).encode(), path.parent)
+            leftovers.thin(state_dir, leftovers.REFUSALS)
+    except StoreError as error:
+        _LOGGER.warning("what was refused is not remembered: %s", error)

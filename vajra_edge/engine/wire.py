@@ -53,9 +53,8 @@ def _typed(line: Line) -> bool:
     """Whether the fields that others rely on have their types."""
     if isinstance(line, Progress):
         numbers = (line.percent, line.eta_s)
-        return isinstance(line.stage, str) and all(
-            value is None or isinstance(value, (int, float)) for value in numbers
-        )
+        typed = isinstance(line.stage, str) and isinstance(line.waiting, bool)
+        return typed and all(value is None or isinstance(value, (int, float)) for value in numbers)
     if isinstance(line, Done):
         return isinstance(line.fingerprint, str) and isinstance(line.peak_rss_bytes, int)
     return isinstance(line.message, str) and isinstance(line.permanent, bool) and isinstance(line.images, bool)

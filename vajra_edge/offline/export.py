@@ -96,8 +96,9 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
         onnx_bytes = onnx_of(request)
     with stages("simplify", "preparing the graph"):
         graph = Graph(*assemble(onnx_bytes, request.spec))
-    digest = images.digest if images else None  # ranges and refusals are kept under it
-    proved = prove(replace(request, calibration_digest=digest), backend, Graphs(graph), stages, images)
+    digest = images.digest if images else None  # ranges are kept under it
+    request = replace(request, calibration_digest=digest)
+    proved = prove(request, backend, Graphs(graph), stages, images, forget=True)  # somebody asked for this very try
     built_for = _built_for(proved)
     with stages("store", "writing the file"):
         path = _written(request, arguments, proved, built_for)

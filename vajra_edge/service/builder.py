@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import vajra_edge
-from vajra_edge.engine import child, wire
+from vajra_edge.engine import child, refusals, wire
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.service import memory_kills
@@ -202,6 +202,8 @@ class _Job:
     def _take(self, text: bytes) -> None:
         line = wire.decode(text)
         if isinstance(line, Progress):
+            if line.waiting:
+                self._deadline_s = time.monotonic() + self._request.timeout_s
             self._post(BuildProgressed(self.job_id, line))
         elif line is not None:
             self._answer = line
@@ -226,6 +228,8 @@ class _Job:
             pass
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        if self.cancelled.is_set() and not self._overdue and process.returncode == -signal.SIGKILL:
+            refusals.excuse(self._request.state_dir, process.pid)
         if usage.ru_maxrss * 1024 > child.peak_rss_bytes():
             # Beyond our own peak it is the child's for certain, see child.peak_rss_bytes.
             self._peak_rss_bytes = max(self._peak_rss_bytes, usage.ru_maxrss * 1024)

@@ -173,11 +173,19 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True)
 class Build:
-    """Start the build child. ``quick``: of the fallback; ``force``: even if the store has the plan."""
+    """Start the build child.
+
+    Attributes:
+        job: the plan.
+        quick: it is the fallback.
+        force: even if the store has the plan.
+        again: a forced build that failed before, so that what it found to be refused stays refused.
+    """
 
     job: Job
     quick: bool = False
     force: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,11 @@ from typing import Any
 
 from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
 
+PASSING = "; another try may do better: vajra-edge rebuild --force"
+"""What failed for a cause that may pass is not tried again by itself while a lower plan serves: a build at every start
+would cost minutes of a device that has to serve.
+"""
+
 
 def gate_of(report: object) -> GateFigures | None:
     """Of ``VerifyReport.to_json``; None where no gate was made."""
@@ -65,7 +70,8 @@ def refused_of(notes: Mapping[str, Any]) -> tuple[Refused, ...]:
 
 def _refused(entry: Mapping[str, Any]) -> Refused:
     int8 = int8_of(_mapping(entry.get("notes")))
-    return Refused(str(entry["precision"]), str(entry.get("reason", "")), gate_of(entry.get("report")), int8)
+    reason = f"{entry.get('reason', '')}{PASSING if entry.get('passing') is True else ''}"
+    return Refused(str(entry["precision"]), reason, gate_of(entry.get("report")), int8)
 
 
 def _mapping(noted: object) -> Mapping[str, Any]:

@@ -110,7 +110,8 @@ def _pursue(s: State, *before: Action) -> Advanced:
     if s.building is None and (quick or s.step is Step.BUILD):
         s, job = _next_job(s, s.fallback if quick else s.wanted)
         s = replace(s, building=job)
-        actions.append(Build(job, quick=quick, force=s.forced and not quick))
+        force = s.forced and not quick
+        actions.append(Build(job, quick=quick, force=force, again=force and s.attempts > 0))
     back = s.fallback_step is Step.LOAD and (s.going_back or (s.serving is None and s.step is not Step.LOAD))
     if s.loading is None and (back or s.step is Step.LOAD):
         s, job = _next_job(s, s.fallback if back else s.wanted)
