@@ -31,6 +31,7 @@ class Asked:
 
     rung: str
     images: int | None
+    fresh: bool
     quantized: frozenset[str]
 
 
@@ -79,9 +80,10 @@ class Standin(onnxrt.OnnxRuntime):
         report: Report,
         *,
         images: CalibrationSet | None = None,
+        fresh: bool = False,
     ) -> Built:
         rung = rung_of(spec)
-        self.asked.append(Asked(rung, None if images is None else len(images), quantized(onnx_bytes)))
+        self.asked.append(Asked(rung, None if images is None else len(images), fresh, quantized(onnx_bytes)))
         for part in range(1, 5):
             self.clock.now_s += self.slow_s.get(rung, BUILD_S) / 4
             report(Progress("build", 25.0 * part, "choosing tactics", self.slow_s.get(rung, BUILD_S) * (1 - part / 4)))

@@ -656,3 +656,36 @@ def test_progress_is_that_of_the_walk(request_: BuildRequest, times: dict[str, f
         "fp16 to compare with, 3 of 3",
     ]
     assert [one.eta_s for one in building if one.eta_s is not None][:4] == [175.0, 150.0, 125.0, 100.0]
+
+
+def test_force_lets_the_library_calibrate_anew(request_: BuildRequest):
+    library = Standin(ways=("calibrator",))
+    walked(request_, library)
+    walked(replace(request_, force=True), library)
+    assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
+
+
+def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    library = Standin(ways=("calibrator",))
+    kept = library.build
+
+    def built(*arguments, **named):
+        made = kept(*arguments, **named)
+        return replace(made, notes={**made.notes, "calibration": "measured" if named.get("fresh") else "the cache"})
+
+    monkeypatch.setattr(library, "build", built)
+    judged = attempt.verify.verify
+    seen: list[int] = []
+
+    def strict(candidate, reference, frames, bounds, report):
+        seen.append(1)
+        if len(seen) == 1:
+            raise VerifyError("it disagrees", report={"judged": True})
+        return judged(candidate, reference, frames, bounds, report)
+
+    monkeypatch.setattr(attempt.verify, "verify", strict)
+    proved = walked(request_, library)
+    assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
+    assert str(proved.passed.rung).startswith("int8")

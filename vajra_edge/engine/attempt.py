@@ -107,7 +107,7 @@ class Attempts:
 
         Args:
             rung: the way.
-            fresh: measure INT8 ranges even where the cache has them.
+            fresh: measure INT8 ranges even where a cache has them.
 
         Raises:
             VerifyError: the plan does not agree; ``values["notes"]`` are those of the plan.
@@ -120,7 +120,7 @@ class Attempts:
             graph, spec = self._graph(rung), rung.of(self.request.spec)
             before, notes = self._prepared(graph, rung, spec, fresh=fresh)
             began_s = self._clock()
-            built = self._built(before, graph.signature, spec, notes)
+            built = self._built(before, graph.signature, spec, notes, fresh=fresh)
             build_s = self._clock() - began_s
             return Passed(rung, built, self._verdict(graph, spec, built), graph.signature, build_s)
         except MemoryError as error:
@@ -210,11 +210,12 @@ class Attempts:
         keys = nearest.keys_of(Wiring(load(graph.onnx_bytes)), self._high)
         return {keys[name]: reason for name, reason in self._high.items()} if len(keys) == len(self._high) else {}
 
-    def _built(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, notes: Notes) -> Built:
+    def _built(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, notes: Notes, *, fresh: bool) -> Built:
         report = self.stages.report
         with self.stages("build", f"building for {spec.target} with {self.backend.name}"):
             if spec.precision is Precision.INT8 and spec.quantization == "calibrator" and self._images is not None:
-                built = self.backend.build(onnx_bytes, signature, spec, report, images=self._images.fitted)
+                images = self._images.fitted
+                built = self.backend.build(onnx_bytes, signature, spec, report, images=images, fresh=fresh)
             else:
                 built = self.backend.build(onnx_bytes, signature, spec, report)
         return replace(built, notes={**built.notes, "int8": notes}) if notes else built

@@ -116,6 +116,7 @@ class Backend(Protocol):
         report: Report,
         *,
         images: CalibrationSet | None = None,
+        fresh: bool = False,
     ) -> Built:
         """Turn a graph into a plan. Slow; runs in the build child.
 
@@ -125,6 +126,7 @@ class Backend(Protocol):
             spec: what is wanted; ``quantization`` is one of ``routes``.
             report: takes progress; raises ``BuildCancelled`` to stop.
             images: for the calibrator, which measures ranges itself; None for everything else.
+            fresh: it measures even what it measured before.
 
         Raises:
             BuildError: the library refuses the graph.

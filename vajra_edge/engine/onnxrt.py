@@ -91,6 +91,7 @@ class OnnxRuntime:
         report: Report,
         *,
         images: CalibrationSet | None = None,
+        fresh: bool = False,
     ) -> Built:
         """Optimise the graph for the target's provider; the plan is an ONNX file again.
 
@@ -101,6 +102,7 @@ class OnnxRuntime:
             spec: what is wanted.
             report: takes progress; raises to stop.
             images: not looked at.
+            fresh: not looked at.
 
         Raises:
             UnsupportedSpec: see ``check``.
@@ -110,7 +112,7 @@ class OnnxRuntime:
         import onnx
         import onnxruntime
 
-        del images
+        del images, fresh
         if (reason := self.check(spec)) is not None:
             raise UnsupportedSpec(reason)
         report(Progress("build", None, f"optimising for {spec.target}"))

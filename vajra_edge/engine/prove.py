@@ -24,6 +24,7 @@ from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung, ladder
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.stages import Stages
+from vajra_edge.engine.trt_calibrator import FROM_CACHE
 from vajra_edge.errors import (
     BackendUnavailable,
     BuildError,
@@ -404,8 +405,9 @@ def _let_go(error: BaseException) -> None:
 
 
 def _kept(refused: _Refused) -> bool:
-    """Whether its ranges are those of an earlier build."""
-    return bool(refused.ranges.get("source", MEASURED_NOW) != MEASURED_NOW)
+    """Whether its ranges are those of an earlier build, ours or those of the library's calibrator."""
+    by_library = refused.notes.get("calibration") == FROM_CACHE
+    return by_library or bool(refused.ranges.get("source", MEASURED_NOW) != MEASURED_NOW)
 
 
 def _noted(passed: Passed, speed: str, int8_ms: float | None = None, fp16_ms: float | None = None) -> Passed:

@@ -24,6 +24,9 @@ from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 SUFFIX = ".cache"
+FROM_CACHE = "the cache"
+"""Where the scales came from, if they were not measured now; for the manifest."""
+
 MOST_BYTES = 16 << 20
 """A larger file is not a cache: a network has hundreds of tensors, each a line."""
 
@@ -59,7 +62,7 @@ class Feed:
         self, images: Inputs, signature: Signature, report: Report, cache: Path | None, *, fresh: bool = False
     ) -> None:
         self.batch = 1 if signature.dynamic_batch else signature.batch
-        self.source = "the cache"
+        self.source = FROM_CACHE
         self.kept = "none is kept"
         self._batches: Iterator[NDArray[np.float32]] = Pass(images, signature, report, "ranges").batches(self.batch)
         self._shape = (self.batch, 3, *signature.resolution_hw)

@@ -57,13 +57,14 @@ class OnnxFile:
         report: Report,
         *,
         images: CalibrationSet | None = None,
+        fresh: bool = False,
     ) -> Built:
         """The graph in the precision of ``spec``; one for INT8 comes with Q/DQ nodes, or without where no layer gains.
 
         Raises:
             GraphError: it cannot be converted.
         """
-        del signature, report, images
+        del signature, report, images, fresh
         notes: Mapping[str, object] = {}
         if spec.precision is Precision.FP16:
             onnx_bytes, notes = prepare_half(onnx_bytes)
