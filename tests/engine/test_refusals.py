@@ -13,7 +13,7 @@ import pytest
 from vajra_edge import __version__, durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine import refusals as module
-from vajra_edge.engine.refusals import CRASHED, KEPT, LONGEST, MOST_BYTES, Cause, Refusals, excuse
+from vajra_edge.engine.refusals import CRASHED, KEPT, LONGEST, MOST_BYTES, REBOOTS, Cause, Refusals, excuse
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.spec import Precision
 
@@ -160,3 +160,27 @@ def test_files_of_other_plans_are_pruned_as_new_ones_are_written(tmp_path: Path)
     refusals(tmp_path).add(QDQ, Cause.LIBRARY, "no tactic", 1.0)
     assert len(list(folder.iterdir())) == leftovers.REFUSALS.kept
     assert json.loads((folder / f"{PLAN}.json").read_bytes())["library"] == LIBRARY
+
+
+def cut_short(kept: Refusals) -> None:
+    """What lies on the disk when the machine goes down in the middle."""
+    with kept.attempt(QDQ):
+        content = kept.path.read_bytes()
+    kept.path.write_bytes(content)
+
+
+def test_a_power_cut_is_no_crash_and_many_of_them_are(tmp_path: Path):
+    for number in range(REBOOTS + 1):
+        at_boot = Refusals(tmp_path, PLAN, LIBRARY, boot=f"boot {number}")
+        assert at_boot.all() == {}, number
+        cut_short(at_boot)
+    (found,) = Refusals(tmp_path, PLAN, LIBRARY, boot="last").all().values()
+    assert (found.cause, found.reason) == (Cause.CRASH, f"the machine went down {REBOOTS} times during its build")
+
+
+def test_two_crashes_of_one_boot_count_after_a_power_cut_too(tmp_path: Path):
+    cut_short(Refusals(tmp_path, PLAN, LIBRARY, boot="first"))
+    for _ in range(2):
+        cut_short(Refusals(tmp_path, PLAN, LIBRARY, boot="second"))
+    (found,) = Refusals(tmp_path, PLAN, LIBRARY, boot="second").all().values()
+    assert found.reason == CRASHED

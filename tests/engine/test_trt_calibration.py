@@ -321,7 +321,8 @@ def test_a_large_network_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
     graph, images, seen = network(1), Pictures(3), []
-    monkeypatch.setattr(trt_calibration, "PART_BYTES", 100_000)
+    monkeypatch.setattr(trt_calibration, "PART_LEAST_BYTES", 100_000)
+    monkeypatch.setattr(trt_calibration, "PART_MOST_BYTES", 100_000)
     found = observer(TensorRT(), SPEC)(graph, signature.read(graph), images, "minmax", seen.append, 1)
     assert len(simulation.set_to("network_flags")) > 1
     assert_equal(found, observe(graph, signature.read(graph), images, "minmax", quiet, 1))

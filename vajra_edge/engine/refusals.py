@@ -26,6 +26,8 @@ from vajra_edge.errors import StoreError
 KEPT = 16
 """Refusals of one fingerprint; a ladder has about half as many rungs."""
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 LONGEST = 500
 """Characters of a reason that are kept."""
 
@@ -34,6 +36,10 @@ MOST_BYTES = 262_144
 
 CRASHES = 2
 """Builds of one way that ended their process; it is not begun a third time."""
+
+REBOOTS = 6
+"""Times that the machine went down during one way's build, after which that is blamed: it may draw too much power, or
+hang the GPU. Power cuts alone hardly fall into the same minutes so often."""
 
 CRASHED = "its build ended the process twice"
 
@@ -102,13 +108,30 @@ class Begun:
 
     Attributes:
         rung: the way.
-        pids: processes that began it and came to no orderly end, the latest last.
+        pids: processes of the latest boot that began it and came to no orderly end, the latest last.
         at: the latest of it, UTC, ISO 8601.
+        boot: the kernel's name of that boot; empty where it does not say.
+        reboots: how often the machine went down while it was tried.
     """
 
     rung: Rung
     pids: tuple[int, ...]
     at: str
+    boot: str = ""
+    reboots: int = 0
+
+    @property
+    def blame(self) -> str:
+        """Why it is not begun again; empty while it may be."""
+        if len(self.pids) >= CRASHES:
+            return CRASHED
+        return f"the machine went down {self.reboots} times during its build" if self.reboots >= REBOOTS else ""
+
+    def again(self, pid: int, at: str, boot: str) -> Begun:
+        """Begun once more. A power cut is no crash, and only many of them speak against a build."""
+        if boot == self.boot:
+            return replace(self, pids=(*self.pids, pid)[-CRASHES:], at=at)
+        return Begun(self.rung, (pid,), at, boot, self.reboots + 1)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Begun:
@@ -117,7 +140,8 @@ class Begun:
         Raises:
             KeyError, TypeError, ValueError: a field is missing or of another type.
         """
-        return cls(Rung.from_json(fields["rung"]), tuple(int(pid) for pid in fields["pids"]), str(fields["at"]))
+        pids = tuple(int(pid) for pid in fields["pids"])
+        return cls(Rung.from_json(fields["rung"]), pids, str(fields["at"]), str(fields["boot"]), int(fields["reboots"]))
 
 
 @dataclass(frozen=True)
@@ -136,10 +160,19 @@ class Refusals:
         fingerprint: hex digest of what is wanted.
         library: name and version, from ``Backend.identity``.
         now_s: Unix time.
+        boot: the kernel's name of this boot; None: ask it.
     """
 
-    def __init__(self, state_dir: Path, fingerprint: str, library: str, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        fingerprint: str,
+        library: str,
+        now_s: Callable[[], float] = time.time,
+        boot: str | None = None,
+    ) -> None:
         self._state_dir, self._fingerprint, self._library, self._now_s = state_dir, fingerprint, library, now_s
+        self._boot = _boot_id() if boot is None else boot
 
     @property
     def path(self) -> Path:
@@ -149,7 +182,7 @@ class Refusals:
     def all(self) -> dict[Rung, Refusal]:
         """What was refused, the oldest first; and what ended its process too often."""
         kept = self._read()
-        crashed = [Refusal(one.rung, Cause.CRASH, CRASHED, 0.0, one.at) for one in kept.begun if _crashed(one)]
+        crashed = [Refusal(one.rung, Cause.CRASH, one.blame, 0.0, one.at) for one in kept.begun if one.blame]
         return {one.rung: one for one in (*kept.refused, *crashed)}
 
     def add(
@@ -182,8 +215,9 @@ class Refusals:
         """While a way is tried it is noted as begun; that stays only where the process ends meanwhile."""
         kept = self._read()
         others = tuple(one for one in kept.begun if one.rung != rung)
-        before = next((one.pids for one in kept.begun if one.rung == rung), ())
-        self._write(replace(kept, begun=(*others, Begun(rung, (*before, os.getpid())[-CRASHES:], self._now()))[-KEPT:]))
+        before = next((one for one in kept.begun if one.rung == rung), Begun(rung, (), "", self._boot))
+        begun = before.again(os.getpid(), self._now(), self._boot)
+        self._write(replace(kept, begun=(*others, begun)[-KEPT:]))
         try:
             yield
         finally:
@@ -237,8 +271,11 @@ def _rows(begun: object) -> list[dict[str, Any]]:
     return [one for one in rows if isinstance(one, dict) and isinstance(one.get("pids"), list)]
 
 
-def _crashed(begun: Begun) -> bool:
-    return len(begun.pids) >= CRASHES
+def _boot_id() -> str:
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _read(path: Path) -> dict[str, Any]:

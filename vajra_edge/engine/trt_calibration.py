@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import device
-from vajra_edge.engine import trt_library
+from vajra_edge.engine import trt_library, trt_memory
 from vajra_edge.engine.backend import Backend, Progress, Report
 from vajra_edge.engine.observation import Extremes, Inputs, Observe, Pass, observe
 from vajra_edge.engine.ranges import Range, Ranges
@@ -39,8 +39,9 @@ from vajra_edge.graph.wiring import load, shapes
 LEVEL = 0
 """Builder effort: the first tactic that works, for an engine that runs each image once and fuses nothing anyway."""
 
-PART_BYTES = 256 << 20
-"""Tensors of one call that are held at once, on the GPU and again on the host."""
+PART_SHARE, PART_LEAST_BYTES, PART_MOST_BYTES = 1 / 16, 128 << 20, 1 << 30
+"""Of the free memory, what the tensors of one call may take: they are held on the GPU and again on the host, which on a
+Jetson is the same memory. Each further part costs the start of a builder, 6 s on an H100."""
 
 _FLOAT_BYTES = 4
 _LOGGER = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ def measure(
     wanted = replace(spec, precision=Precision.FP32, target=target, optimization_level=LEVEL, nms=None)
     single = replace(signature, batch=1) if signature.dynamic_batch else signature
     graph = fixed(load(onnx_bytes), single)
-    parts = list(_parts(graph, onnx_bytes))
+    free_bytes = trt_memory.look(target.index).free_bytes
+    most_bytes = max(PART_LEAST_BYTES, min(int(free_bytes * PART_SHARE), PART_MOST_BYTES))
+    parts = list(_parts(graph, onnx_bytes, most_bytes))
     found: dict[str, Range] = {}
     for number, tensors in enumerate(parts, 1):
         told = _of_part(report, number, len(parts))
@@ -119,15 +122,15 @@ def measure(
     return replace(part, tensors=found)
 
 
-def _parts(graph: bytes, onnx_bytes: bytes) -> Iterator[list[str]]:
-    """The tensors to measure, no more than ``PART_BYTES`` at once where that can be; each part has one that is made."""
+def _parts(graph: bytes, onnx_bytes: bytes, most_bytes: int) -> Iterator[list[str]]:
+    """The tensors to measure, no more than ``most_bytes`` at once where that can be; each part has one that is made."""
     model = load(graph)
     sizes, given = shapes(model), {entry.name for entry in model.graph.input}
     part: list[str] = []
     taken_bytes = 0
     for name in probes.measurable(onnx_bytes):
         size_bytes = 0 if name in given else _FLOAT_BYTES * prod(sizes.get(name, ()))
-        if taken_bytes and taken_bytes + size_bytes > PART_BYTES:
+        if taken_bytes and taken_bytes + size_bytes > most_bytes:
             yield part
             part, taken_bytes = [], 0
         part.append(name)
