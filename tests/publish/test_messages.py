@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from datetime import datetime, timezone
 
 import numpy as np
@@ -156,13 +155,9 @@ def test_numpy_numbers_from_the_pipeline_are_taken_in_states() -> None:
     assert CameraMessage.model_validate_json(encode(status)).frames == 7
 
 
-def test_a_hundred_detections_are_encoded_in_a_fraction_of_a_millisecond() -> None:
-    """The best of many, since other programs run here: 0.1 ms on a quiet 2-core machine, bound at five times that."""
-    scene, rows = frame(), some(100)
-    times_s = []
-    for _ in range(200):
-        start_s = time.perf_counter()
-        encode_detections(scene, rows, TAG, NUMBER, 1)
-        times_s.append(time.perf_counter() - start_s)
-    print(f"100 detections: best {min(times_s) * 1e6:.0f} us, median {sorted(times_s)[100] * 1e6:.0f} us")
-    assert min(times_s) < 500e-6
+def test_a_hundred_detections_are_encoded_whole_and_in_order() -> None:
+    rows = some(100)
+    message = orjson.loads(encode_detections(frame(), rows, TAG, NUMBER, 1))
+    assert len(message["detections"]) == 100
+    told = [one["xyxy"] for one in message["detections"]]
+    np.testing.assert_allclose(told, rows.xyxy, atol=0.1)
