@@ -389,7 +389,7 @@ class _Walk:
         """
         if not self._failures:
             last = self._rejected[-1]
-            raise BuildError(f"{last['rung']} is {last['reason']}", remedy="vajra-edge rebuild --force tries it again")
+            return BuildError(f"{last['rung']} is {last['reason']}", remedy="vajra-edge rebuild --force tries it again")
         for kind in (OutOfMemory, InferenceError):
             if passing := [error for error in self._failures if isinstance(error, kind)]:
                 return passing[-1]
