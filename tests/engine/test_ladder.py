@@ -19,7 +19,7 @@ from vajra_edge.engine import attempt, leftovers, refusals, sampler
 from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.prove import PLACEMENTS, WALK_SHARE, Proved, prove
+from vajra_edge.engine.prove import CALIBRATOR_LEFT_OUT, PLACEMENTS, WALK_SHARE, Proved, prove
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.engine.stages import Stages
@@ -174,7 +174,7 @@ def test_a_plan_that_was_built_with_nms_and_disagrees_is_not_built_again_without
     refuse_checks(monkeypatch, Precision.INT8)
     library = Standin()
     walked(replace(request_, host_nms=True), library)
-    assert library.rungs == [QDQ, CALIBRATOR, "fp16"]
+    assert library.rungs == [QDQ, "fp16"]
 
 
 def refuse_checks(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
@@ -350,7 +350,7 @@ def test_where_qdq_drifts_too_far_the_calibrator_is_left_out_unless_it_is_named(
         assert library.rungs == ["fp16"]
         assert reasons(proved)[1] == (
             "int8 by the library's calibrator",
-            "skipped: int8 by Q/DQ drifts too far, and this way drifts further",
+            CALIBRATOR_LEFT_OUT,
         )
     library = Standin()
     walked(wanting(request_, quantization="calibrator"), library)
@@ -545,12 +545,13 @@ def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
     times["int8"] = 4.0
     library = Standin(compares=True)
     proved = walked(replace(request_, host_nms=True), library)
-    assert library.rungs == [QDQ, "fp16", CALIBRATOR], "fp16 is built once"
+    assert library.rungs == [QDQ, "fp16"], "it is built once, and the calibrator's accuracy is no price for speed"
     assert proved.passed.built.precision is Precision.FP16
     assert proved.passed.verdict.int8_ms == 4.0
     assert [one["reason"] for one in proved.rejected] == [
-        "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)"
-    ] * 2
+        "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)",
+        *[CALIBRATOR_LEFT_OUT] * 2,  # with NMS inside and without
+    ]
     assert proved.rejected[0]["report"]["judged"]
     library = Standin(compares=True)
     assert len(walked(request_, library).rejected) == 2

@@ -48,6 +48,8 @@ LONG_SHARE = 0.5
 PLACEMENTS = 2
 """Builds more at the most that leave further layers out of INT8, for each takes minutes."""
 
+CALIBRATOR_LEFT_OUT = "skipped: it costs more accuracy than Q/DQ; engine.quantization = calibrator tries it"
+
 _REFUSALS = (BuildError, GraphError, UnsupportedSpec, VerifyError, OutOfMemory, PlanError, InferenceError, OutOfTime)
 _UNTIMED = (StoreError, BackendUnavailable, MemoryError)
 """What beside a refusal may befall a comparison with FP16, and is no reason to lose the INT8 plan."""
@@ -274,8 +276,8 @@ class _Walk:
         """What a refusal says of the rungs that follow."""
         if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED}:
             self._unfit.add((rung.precision, rung.quantization))
-        if cause is Cause.DRIFT and self._request.spec.quantization == "auto":
-            self._leave_out_calibrator()
+            if self._request.spec.quantization == "auto":
+                self._leave_out_calibrator()
         if cause is not Cause.LIBRARY or rung.quantization != "qdq" or not layers or not self._placements:
             return
         try:
@@ -288,14 +290,14 @@ class _Walk:
             self._pending.appendleft(replace(rung, high=rung.high | further))
 
     def _leave_out_calibrator(self) -> None:
-        """Where Q/DQ drifts too far with its choice of layers, the calibrator, which has none, drifts further.
+        """Where the library takes Q/DQ and its plan is not good or not fast enough, the calibrator is no way out.
 
-        The gate counts boxes and would let it pass: VajraV1-nano loses 0.25 points by Q/DQ and 2.29 by the calibrator
-        (TensorRT 10.6). Whoever names it gets it.
+        It chooses no layers, and the gate, which counts boxes, would let it pass: VajraV1-nano loses 0.25 points by
+        Q/DQ and 2.29 by the calibrator (TensorRT 10.6). Whoever names it gets it.
         """
         for rung in [one for one in self._pending if one.quantization == "calibrator"]:
             self._pending.remove(rung)
-            self._reject(rung, "skipped: int8 by Q/DQ drifts too far, and this way drifts further", seconds=0.0)
+            self._reject(rung, CALIBRATOR_LEFT_OUT, seconds=0.0)
 
     def _compares(self, rung: Rung) -> bool:
         """Whether a plan of this rung has to be faster than FP16."""
