@@ -10,6 +10,9 @@ from typing import Any
 SLOTS = 3
 """Cells side by side, of those that only build."""
 
+TIMINGS = "VAJRA_DEVICE_TIMINGS"
+"""Variable that names the folder of TensorRT's timing caches to a cell's process."""
+
 
 @dataclass(frozen=True)
 class Cell:

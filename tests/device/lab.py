@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from unittest import mock
 
 import ledger
 import numpy as np
+from cells import TIMINGS
 
 from vajra_edge import device
 from vajra_edge.engine import cuda, onnxrt, trt_library, trt_memory
@@ -118,7 +120,8 @@ def machine() -> dict[str, Any]:
 def card() -> dict[str, str]:
     """Of nvidia-smi; empty without it."""
     fields = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "memory.total")
-    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "--id=0"]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", f"--id={seen}"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)
         return dict(zip(fields, (part.strip() for part in done.stdout.split(",")), strict=True))
@@ -196,8 +199,9 @@ class Timed:
 
 def build(onnx_bytes: bytes, found: Signature, spec: EngineSpec, *, images: CalibrationSet | None = None) -> Timed:
     """Through the product's backend; the caller has set the effort."""
+    timings = os.environ.get(TIMINGS)
     began_s = time.monotonic()
-    built = TensorRT().build(onnx_bytes, found, spec, quiet, images=images)
+    built = TensorRT(Path(timings) if timings else None).build(onnx_bytes, found, spec, quiet, images=images)
     return Timed(built, found, round(time.monotonic() - began_s, 1))
 
 

@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 import cells  # noqa: E402
 import ledger  # noqa: E402
-from cells import SLOTS, Cell  # noqa: E402
+from cells import SLOTS, TIMINGS, Cell  # noqa: E402
 from ledger import FAILED, NOT_RUN, PASSED, TIMED_OUT, UNAVAILABLE, Ledger, Record  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -248,6 +248,8 @@ def _starter(options: argparse.Namespace) -> Start:
         told += [flag for flag, on in (("--dry", options.dry), ("--search", options.search)) if on]
         paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        if options.timings:
+            environment[TIMINGS] = str(options.timings.absolute())
         with log.open("wb") as file:
             return subprocess.Popen(
                 told, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
@@ -268,6 +270,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="cells that have a result too")
     parser.add_argument("--level", type=int, default=0, help="optimization level of what is timed (D, F, G, K)")
     parser.add_argument("--sample", type=int, default=0, help="so many small graphs only")
+    parser.add_argument("--timings", type=Path, help="folder of TensorRT's timing caches; without it none are kept")
     parser.add_argument("--search", action="store_true", help="INT8 layers by trials in B and C too")
     parser.add_argument("--dry", action="store_true", help="without a GPU; see above")
     for hidden, kind in (("--cell", str), ("--answer", Path), ("--limit-s", float)):
