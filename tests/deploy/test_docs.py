@@ -99,3 +99,11 @@ def test_every_page_is_reached_from_readme(page):
 def test_every_verb_is_explained(command):
     verb = command.name or command.callback.__name__
     assert f"vajra-edge {verb}" in "".join(PAGES.values())
+
+
+@pytest.mark.xfail(reason="the page names the tree that the modules are being moved to", strict=True)
+def test_every_path_of_the_design_is_there():
+    _, _, table = (ROOT / "vajra_edge" / "README.md").read_text(encoding="utf-8").partition("## Where it is")
+    paths = re.findall(r"`([a-z_/]+(?:/|\.py))`", table)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / "vajra_edge" / path).exists()] == []
