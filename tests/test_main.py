@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from vajra_edge import __version__
 from vajra_edge.__main__ import main
 
 
@@ -23,9 +25,20 @@ def test_a_wrong_command_line_is_exit_code_two(arguments, capsys):
     assert capsys.readouterr().err
 
 
+def test_the_version_stands_in_the_package_alone():
+    root = Path(__file__).resolve().parents[1]
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" in settings["project"]["dynamic"]
+    assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "vajra_edge.__version__"}
+
+
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("vajra-edge ")
+    assert capsys.readouterr().out == f"vajra-edge {__version__}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     for verb in ("run", "demo", "rebuild", "status", "watch", "doctor", "bench"):

@@ -56,7 +56,7 @@ class WeightsSettings(Section):
 
 
 class EngineSettings(Section):
-    """``[engine]``: what is built; every change rebuilds."""
+    """``[engine]``: what is built."""
 
     backend: Literal["auto", "tensorrt", "onnxruntime"] = Field(
         "auto", description="auto: TensorRT where there is a GPU"

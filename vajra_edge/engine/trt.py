@@ -79,7 +79,7 @@ class TensorRT:
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:
         """Ways to INT8, the best first: the one that ``spec`` names; else Q/DQ nodes, then the library's calibrator.
 
-        Q/DQ nodes come first since they keep the layers that cost accuracy out of INT8; see the README's figures.
+        Q/DQ nodes come first since they keep the layers that cost accuracy out of INT8; see deploy/docs/int8.md.
         """
         if spec.quantization != "auto":
             return (spec.quantization,)

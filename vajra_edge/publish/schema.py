@@ -23,36 +23,38 @@ class Payload(BaseModel):
 class DetectionRow(Payload):
     """One object: pixels of the camera's image, and the same as ratios of its sides."""
 
-    class_id: int
-    class_name: str = Field(alias="class")
-    confidence: Ratio
-    xyxy: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    xyxyn: tuple[Ratio, Ratio, Ratio, Ratio]
+    class_id: int = Field(description="number of the class in the network")
+    class_name: str = Field(alias="class", description="its name, or the number as text where it has none")
+    confidence: Ratio = Field(description="of the network, rounded to 0.0001")
+    xyxy: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] = Field(
+        description="left, top, right, bottom in pixels of the camera's image, rounded to 0.01"
+    )
+    xyxyn: tuple[Ratio, Ratio, Ratio, Ratio] = Field(description="the same as shares of the image's width and height")
 
 
 class EngineRow(Payload):
     """Which engine found the objects."""
 
-    fingerprint: Annotated[str, Field(max_length=12)]
-    precision: str
-    target: str
+    fingerprint: Annotated[str, Field(max_length=12)] = Field(description="first 12 digits of its plan's fingerprint")
+    precision: str = Field(description="achieved: `fp32`, `fp16` or `int8`")
+    target: str = Field(description="where it runs: `cpu`, `gpu:0`, `dla:0` …")
 
 
 class DetectionMessage(Payload):
     """``camera/<id>/detections``."""
 
-    schema_: Literal[1] = Field(alias="schema")
-    device: str
-    camera: str
-    seq: Annotated[int, Field(ge=0)]
-    key: str
-    replayed: bool
-    taken_at: AwareDatetime
-    frame_age_ms: FiniteFloat
-    frame_seq: Annotated[int, Field(ge=0)]
-    resolution_wh: tuple[int, int]
-    engine: EngineRow
-    detections: tuple[DetectionRow, ...]
+    schema_: Literal[1] = Field(alias="schema", description="counts incompatible changes of any message")
+    device: str = Field(description="the device's id")
+    camera: str = Field(description="the camera's id")
+    seq: Annotated[int, Field(ge=0)] = Field(description="counts the device's detection messages since its start")
+    key: str = Field(description="device/epoch/seq, unique; the epoch differs between two starts")
+    replayed: bool = Field(description="the message had to wait for the broker")
+    taken_at: AwareDatetime = Field(description="when the frame was captured, UTC")
+    frame_age_ms: FiniteFloat = Field(description="from the capture of the frame to this message, in milliseconds")
+    frame_seq: Annotated[int, Field(ge=0)] = Field(description="counts the camera's frames; a gap is dropped frames")
+    resolution_wh: tuple[int, int] = Field(description="width and height of the camera's image in pixels")
+    engine: EngineRow = Field(description="which engine found the objects")
+    detections: tuple[DetectionRow, ...] = Field(description="the objects; an empty list is an empty scene")
 
 
 class ServiceMessage(Payload):
