@@ -156,7 +156,7 @@ def sabotaged(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> BuildReq
         shrink(plain, 0.01)
         return replace(found, tensors={name: Range(*row) for name, row in plain.items()})
 
-    monkeypatch.setattr(attempt.trt_calibration, "observer", lambda backend, spec: falsely)
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "observer", lambda self, spec: falsely)
     return wanted
 
 

@@ -8,7 +8,7 @@ import pytest
 from engine.trt_simulation import Simulation, install, quantized
 from onnx import TensorProto, helper, numpy_helper
 
-from vajra_edge.engine.backend import Built
+from vajra_edge.engine.backend import Built, Int8Graph
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_dla import loadables
@@ -171,7 +171,7 @@ def test_a_tensor_without_a_range_keeps_its_node_off_the_core(monkeypatch: pytes
 def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch, graph: bytes, has: str) -> None:
     simulation = Simulation("10.3.0", dla_cores=1)
     install(monkeypatch, simulation)
-    assert TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
+    assert TensorRT().int8_graph(EngineSpec(target=Target("dla"), precision=Precision.INT8)) is Int8Graph.RANGES
     with pytest.raises(UnsupportedSpec, match=f"this one has {has}"):
         built(simulation, Precision.INT8, graph)
 
@@ -179,7 +179,7 @@ def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch,
 def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("11.4.0", dla_cores=1)
     install(monkeypatch, simulation)
-    assert not TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
+    assert TensorRT().int8_graph(EngineSpec(target=Target("dla"), precision=Precision.INT8)) is Int8Graph.QDQ
     made = built(simulation, Precision.INT8, quantized(network()))
     assert made.notes["typing"] == "strong"
     assert simulation.set_to("range") == []

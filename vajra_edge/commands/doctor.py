@@ -135,7 +135,7 @@ def _backends(settings: Settings) -> Iterator[Check]:
         wanted = chosen == name
         try:
             backend = select(name).backend
-            spec = BuildRequest.of(settings, "0" * 64, name).spec
+            spec = BuildRequest.of(settings, "0" * 64, backend).spec
             reason = backend.check(spec) or _only_builds(backend, spec)
         except VajraError as error:
             yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)

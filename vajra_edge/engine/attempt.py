@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vajra_edge.engine import evidence, leftovers, onnxrt, speed, trt_calibration, verify
-from vajra_edge.engine.backend import Backend, Built, Runner
+from vajra_edge.engine import evidence, leftovers, onnxrt, speed, verify
+from vajra_edge.engine.backend import Backend, Built, Int8Graph, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.holdout import Holdout
@@ -20,7 +20,6 @@ from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
-from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.verify import VerifyReport
 from vajra_edge.errors import CalibrationError, OutOfMemory, VerifyError
 from vajra_edge.geometry.letterbox import Letterbox
@@ -180,12 +179,12 @@ class Attempts:
             reuse=wanted.reuse,
             fresh=fresh,
             threads=self.request.threads,
-            fused=isinstance(self.backend, onnxrt.OnnxRuntime),
-            observe=trt_calibration.observer(self.backend, spec),
+            fused=self.backend.int8_graph(spec) is Int8Graph.QOPERATOR,
+            observe=self.backend.observer(spec),
         )
 
     def _int8(self, graph: Graph, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Notes]:
-        if isinstance(self.backend, TensorRT) and self.backend.wants_ranges(spec):
+        if self.backend.int8_graph(spec) is Int8Graph.RANGES:
             ranges, source = ranges_for(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
             return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), {"ranges": source}
         refused = dict.fromkeys(sorted(rung.high), REFUSED)

@@ -98,7 +98,7 @@ def _made(
         onnx_bytes = onnx_of(request)
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
     with stages("simplify", "preparing the graph"):
-        spec = replace(request.spec, simplify=request.spec.simplify and not _folds_itself(request))
+        spec = replace(request.spec, simplify=request.spec.simplify and not backend.simplifies(request.spec))
         graph = _assembled(request, onnx_bytes, spec)
     graphs = Graphs(graph, lambda: _assembled(request, onnx_bytes, replace(spec, nms=None)))
     proved = prove(request, backend, graphs, stages, images, began_s=started_s)
@@ -131,15 +131,6 @@ def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Gr
         return Graph(*assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride))
     except GraphError as error:
         raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
-
-
-def _folds_itself(request: BuildRequest) -> bool:
-    """Whether onnxslim would be for nothing.
-
-    What ONNX Runtime makes of an FP32 graph is the same with it and without, node by node and bit by bit (both
-    VajraV1-nano files and YOLOX-nano), and onnxslim takes a third of the time to a first plan.
-    """
-    return request.backend == "onnxruntime" and request.spec.precision is Precision.FP32
 
 
 class _Protocol:

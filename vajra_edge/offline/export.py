@@ -144,15 +144,17 @@ def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
     """Which library, and where its plan will run."""
     target = target_of(arguments.device)
     if arguments.format == "onnx":
-        return OnnxFile(), target or Target("cpu")
+        portable = OnnxFile()
+        return portable, target or portable.auto_target()
     if target == Target("cpu"):
         raise VajraError("an engine does not run on a cpu", remedy="use format=onnx, or device=0")
     try:
-        return select("tensorrt", state_dir=cache_dir()).backend, target or Target("gpu", 0)
+        backend = select("tensorrt", state_dir=cache_dir()).backend
     except BackendUnavailable as error:
         if error.remedy == trt_library.INSTALL and "not installed" in error.message:
             raise BackendUnavailable(f"format=engine: {error.message}", remedy=install_hint()) from error
         raise
+    return backend, target or backend.auto_target()
 
 
 def _request(weights: Path, arguments: ExportArguments, target: Target, backend: str) -> BuildRequest:
