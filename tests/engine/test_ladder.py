@@ -19,13 +19,23 @@ from vajra_edge.engine import attempt, leftovers, refusals, sampler
 from vajra_edge.engine.attempt import Graph, Graphs
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.prove import CALIBRATOR_LEFT_OUT, PLACEMENTS, WALK_SHARE, Proved, prove
+from vajra_edge.engine.prove import (
+    CALIBRATOR_LEFT_OUT,
+    PLACEMENTS,
+    WALK_SHARE,
+    Cancelled,
+    Outcome,
+    Proved,
+    Unproved,
+    prove,
+)
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.errors import (
     BuildCancelled,
     BuildError,
+    CalibrationError,
     GraphError,
     InferenceError,
     OutOfMemory,
@@ -82,9 +92,23 @@ def graphs_of(request: BuildRequest) -> Graphs:
     return Graphs(wanted, lambda: Graph(*assemble(content, replace(request.spec, nms=None))))
 
 
-def walked(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Proved:
+def ended(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Outcome:
     images = images_of(request) if request.spec.precision is Precision.INT8 else None
     return prove(request, library, graphs_of(request), Stages(report), images, clock=library.clock)
+
+
+def walked(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Proved:
+    """A walk that leads to a plan."""
+    outcome = ended(request, library, report)
+    assert isinstance(outcome, Proved)
+    return outcome
+
+
+def failed(request: BuildRequest, library: Standin) -> Unproved:
+    """A walk that leads to none."""
+    outcome = ended(request, library)
+    assert isinstance(outcome, Unproved)
+    return outcome
 
 
 def wanting(request: BuildRequest, **spec: Any) -> BuildRequest:
@@ -206,8 +230,7 @@ def test_a_fresh_plan_that_does_not_load_gives_way_and_is_tried_again_next_time(
 
 def test_a_cancel_ends_the_walk_at_once_and_is_no_refusal(request_: BuildRequest):
     library = Standin(answers={QDQ: [BuildCancelled("asked")]})
-    with pytest.raises(BuildCancelled, match="asked"):
-        walked(request_, library)
+    assert ended(request_, library) == Cancelled("asked")
     assert library.rungs == [QDQ]
     assert not remembered(request_)
 
@@ -218,8 +241,7 @@ def test_a_cancel_through_the_report_ends_the_walk_too(request_: BuildRequest):
             raise BuildCancelled("asked")
 
     library = Standin()
-    with pytest.raises(BuildCancelled, match="asked"):
-        walked(request_, library, stop)
+    assert ended(request_, library, stop) == Cancelled("asked")
     assert library.rungs == [QDQ]
 
 
@@ -231,10 +253,9 @@ def test_want_of_memory_steps_down_and_is_not_remembered(request_: BuildRequest)
 
 def test_where_nothing_was_built_want_of_memory_is_said_for_it_may_pass(request_: BuildRequest):
     every = [QDQ, CALIBRATOR, "fp16", "fp32"]
-    with pytest.raises(OutOfMemory):
-        walked(request_, Standin(answers={rung: [OutOfMemory("too little")] for rung in every}))
-    with pytest.raises(OutOfMemory):
-        walked(request_, Standin(answers={**{rung: [NO] for rung in every}, "fp16": [OutOfMemory("too little")]}))
+    for refusing in ({}, {rung: [NO] for rung in every if rung != "fp16"}):
+        answers = {**{rung: [OutOfMemory("too little")] for rung in every}, **refusing}
+        assert isinstance(failed(request_, Standin(answers=answers)).error, OutOfMemory)
 
 
 def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequest):
@@ -257,8 +278,9 @@ def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequ
 
 def test_where_everything_is_refused_the_last_reason_is_said(request_: BuildRequest):
     answers = {rung: [BuildError(f"no {rung}")] for rung in (QDQ, CALIBRATOR, "fp16", "fp32")}
-    with pytest.raises(BuildError, match="no fp32"):
-        walked(request_, Standin(answers=answers))
+    unproved = failed(request_, Standin(answers=answers))
+    assert unproved.error.message == "no fp32"
+    assert [one["reason"] for one in unproved.rejected] == [f"no {rung}" for rung in answers]
 
 
 def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_first_refusal_is_said(
@@ -266,8 +288,7 @@ def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_fir
 ):
     request = wanting(request_, allow_lower_precision=False)
     library = Standin(answers={QDQ: [BuildError("no qdq")], CALIBRATOR: [BuildError("no calibrator")]})
-    with pytest.raises(BuildError, match="no qdq"):
-        walked(request, library)
+    assert failed(request, library).error.message == "no qdq"
     assert library.rungs == [QDQ, CALIBRATOR]
 
 
@@ -324,8 +345,8 @@ def test_a_plan_that_could_not_be_judged_is_tried_again(request_: BuildRequest, 
 
     with monkeypatch.context() as patched:
         patched.setattr(attempt.verify, "verify", no_frames)
-        with pytest.raises(VerifyError):
-            walked(wanting(request_, allow_lower_precision=False), Standin())
+        error = failed(wanting(request_, allow_lower_precision=False), Standin()).error
+        assert isinstance(error, VerifyError)
     library = Standin()
     walked(wanting(request_, allow_lower_precision=False), library)
     assert library.rungs == [QDQ]
@@ -413,9 +434,10 @@ def test_where_every_way_ended_the_process_the_build_fails_with_the_remedy(
     for _ in range(2):
         crashed(request, QDQ, monkeypatch)
     library = Standin()
-    with pytest.raises(BuildError, match="ended the process twice; vajra-edge rebuild --force") as raised:
-        walked(request, library)
-    assert (library.rungs, raised.value.permanent) == ([], True)
+    error = failed(request, library).error
+    assert isinstance(error, BuildError)
+    assert "ended the process twice; vajra-edge rebuild --force" in str(error)
+    assert (library.rungs, error.permanent) == ([], True)
 
 
 def test_force_tries_everything_where_the_disk_refuses_to_forget(
@@ -449,8 +471,7 @@ def test_force_forgets_what_was_refused(request_: BuildRequest):
 
 def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: BuildRequest):
     every = [QDQ, CALIBRATOR, "fp16", "fp32"]
-    with pytest.raises(BuildError):
-        walked(request_, Standin(answers={rung: [NAMED] for rung in every}))
+    failed(request_, Standin(answers={rung: [NAMED] for rung in every}))
     library = Standin()
     proved = walked(request_, library)
     assert library.rungs == ["fp32"]
@@ -518,7 +539,21 @@ def test_time_that_passed_before_counts(request_: BuildRequest):
         request_, library, graphs_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
     )  # fmt: skip
     assert library.rungs == ["fp16"]
+    assert isinstance(proved, Proved)
     assert proved.passed.built.precision is Precision.FP16
+
+
+def test_images_that_fail_end_the_walk_for_they_are_no_way_s_fault(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise CalibrationError("an image cannot be read")
+
+    monkeypatch.setattr(attempt, "prepare_int8", refuse)
+    library = Standin()
+    unproved = failed(request_, library)
+    assert isinstance(unproved.error, CalibrationError)
+    assert (library.rungs, unproved.rejected) == ([], ())
 
 
 @pytest.fixture

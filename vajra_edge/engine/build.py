@@ -26,7 +26,7 @@ from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.holdout import images_of
 from vajra_edge.engine.intake import onnx_of, size_bytes
 from vajra_edge.engine.manifest import Manifest, Plan
-from vajra_edge.engine.prove import prove
+from vajra_edge.engine.prove import Cancelled, Proved, Unproved, prove
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
@@ -101,9 +101,18 @@ def _made(
         spec = replace(request.spec, simplify=request.spec.simplify and not backend.simplifies(request.spec))
         graph = _assembled(request, onnx_bytes, spec)
     graphs = Graphs(graph, lambda: _assembled(request, onnx_bytes, replace(spec, nms=None)))
-    proved = prove(request, backend, graphs, stages, images, began_s=started_s)
+    match prove(request, backend, graphs, stages, images, began_s=started_s):
+        case Proved() as proved:
+            return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved)
+        case Unproved(error):
+            raise error
+        case Cancelled(reason):
+            raise BuildCancelled(reason)
+
+
+def _manifest(request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved) -> Manifest:
     passed = proved.passed
-    manifest = Manifest(
+    return Manifest(
         fingerprint=fingerprint,
         backend=backend.name,
         signature=passed.signature,
@@ -116,7 +125,6 @@ def _made(
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return passed.built.plan, manifest
 
 
 def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Graph:

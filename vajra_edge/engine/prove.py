@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from vajra_edge.engine.attempt import Attempts, Graphs, Passed
 from vajra_edge.engine.backend import Backend
@@ -27,6 +27,7 @@ from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.trt_calibrator import FROM_CACHE
 from vajra_edge.errors import (
     BackendUnavailable,
+    BuildCancelled,
     BuildError,
     GraphError,
     InferenceError,
@@ -71,6 +72,32 @@ class Proved:
     rejected: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True)
+class Unproved:
+    """No plan that may serve.
+
+    Attributes:
+        error: what to say of it, and whether another time may do: ``VerifyError`` where no plan that may be used agrees
+            with the reference; ``BuildError``, ``GraphError``, ``UnsupportedSpec`` or ``PlanError`` where the library
+            refuses every way; ``OutOfMemory`` or ``InferenceError`` where the device failed at one at least;
+            ``CalibrationError`` where the images are failing, or INT8 has none; ``StoreError`` for the disk.
+        rejected: what was refused, as in ``Proved``.
+    """
+
+    error: VajraError
+    rejected: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Whoever takes the progress wants no plan any more, and says why."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Proved | Unproved | Cancelled
+
+
 def prove(
     request: BuildRequest,
     backend: Backend,
@@ -81,7 +108,7 @@ def prove(
     clock: Clock = time.monotonic,
     began_s: float | None = None,
     forget: bool = False,
-) -> Proved:
+) -> Outcome:
     """Build and verify; a plan that is refused gives way to the next rung, of a lower precision if the settings allow.
 
     Args:
@@ -95,11 +122,7 @@ def prove(
         forget: try what was refused before; ``request.force`` means that too.
 
     Raises:
-        VerifyError: no plan that may be used agrees with the reference.
-        BuildError, GraphError, UnsupportedSpec, PlanError: the library refuses every way.
-        OutOfMemory, InferenceError: the device failed at one at least, and another time may do.
-        CalibrationError: the images are failing, or INT8 has none.
-        BuildCancelled: the report raised it.
+        BackendUnavailable: the library does not load, so that there are no ways to try.
     """
     pace = Pace(stages.report, clock, (clock() if began_s is None else began_s) + WALK_SHARE * request.timeout_s)
     told = Stages(pace.report, stages.taken)
@@ -183,7 +206,15 @@ class _Walk:
         known = {} if forget else refusals.all()  # a disk that refuses to forget does not hinder
         self._known = {rung: one for rung, one in known.items() if one.timeout_s in {None, self._request.timeout_s}}
 
-    def run(self) -> Proved:
+    def run(self) -> Outcome:
+        try:
+            return self._walked()
+        except BuildCancelled as error:
+            return Cancelled(error.message)
+        except VajraError as error:  # no way's own fault: images, disk
+            return Unproved(error, tuple(self._rejected))
+
+    def _walked(self) -> Proved | Unproved:
         while (rung := self._next()) is not None:
             if self._fp16 is not None and rung == self._fp16.rung:
                 return Proved(self._fp16, tuple(self._rejected))
@@ -191,7 +222,7 @@ class _Walk:
             if passed is not None and (worth := self._worth(passed)) is not None:
                 self._refusals.remove(rung)
                 return Proved(worth, tuple(self._rejected))
-        raise self._failure()
+        return Unproved(self._failure(), tuple(self._rejected))
 
     def _next(self) -> Rung | None:
         """The next rung that is worth trying; at the end of the ladder the last one that was skipped."""
