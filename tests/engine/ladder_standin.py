@@ -107,7 +107,7 @@ class Standin(onnxrt.OnnxRuntime):
 
 def rung_of(spec: EngineSpec) -> str:
     way = spec.quantization if spec.precision is Precision.INT8 else ""
-    return f"{spec.precision.value} {way}".strip() + ("" if spec.nms else " raw")
+    return f"{spec.precision.value} {way}".strip()
 
 
 def quantized(onnx_bytes: bytes) -> frozenset[str]:

@@ -16,7 +16,7 @@ import tiny
 from engine.ladder_standin import BUILD_S, Standin
 
 from vajra_edge.engine import attempt, leftovers, refusals, sampler
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prove import (
@@ -86,15 +86,13 @@ def images_of(request: BuildRequest) -> CalibrationSet:
     return made
 
 
-def graphs_of(request: BuildRequest) -> Graphs:
-    content = request.weights_path.read_bytes()
-    wanted = Graph(*assemble(content, request.spec))
-    return Graphs(wanted, lambda: Graph(*assemble(content, replace(request.spec, nms=None))))
+def graph_of(request: BuildRequest) -> Graph:
+    return Graph(*assemble(request.weights_path.read_bytes(), request.spec))
 
 
 def ended(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Outcome:
     images = images_of(request) if request.spec.precision is Precision.INT8 else None
-    return prove(request, library, graphs_of(request), Stages(report), images, clock=library.clock)
+    return prove(request, library, graph_of(request), Stages(report), images, clock=library.clock)
 
 
 def walked(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Proved:
@@ -176,28 +174,6 @@ def test_placements_are_bounded(request_: BuildRequest):
 def test_a_name_that_leads_to_no_layer_in_int8_costs_no_further_build(request_: BuildRequest, layer: str | None):
     library = Standin(ways=("qdq",), answers={QDQ: [BuildError("no tactic", layer=layer)]})
     walked(request_, library)
-    assert library.rungs == [QDQ, "fp16"]
-
-
-def test_nms_moves_to_the_host_only_where_it_may(request_: BuildRequest):
-    refusing = {rung: [NO] for rung in (QDQ, CALIBRATOR, "fp16", "int8 qdq raw", "int8 calibrator raw")}
-    library = Standin(answers={name: list(answers) for name, answers in refusing.items()})
-    assert walked(request_, library).passed.signature.layout is Layout.DETECTIONS
-    assert library.rungs == [QDQ, CALIBRATOR, "fp16", "fp32"]
-
-    library = Standin(answers={name: list(answers) for name, answers in refusing.items()}, release="2.0")
-    proved = walked(replace(request_, host_nms=True), library)
-    assert library.rungs == [QDQ, CALIBRATOR, "int8 qdq raw", "int8 calibrator raw", "fp16", "fp16 raw"]
-    assert str(proved.passed.rung) == "fp16 without in-graph NMS"
-    assert (proved.passed.signature.layout, proved.passed.signature.output_name) == (Layout.RAW, "output0")
-
-
-def test_a_plan_that_was_built_with_nms_and_disagrees_is_not_built_again_without(
-    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    refuse_checks(monkeypatch, Precision.INT8)
-    library = Standin()
-    walked(replace(request_, host_nms=True), library)
     assert library.rungs == [QDQ, "fp16"]
 
 
@@ -294,11 +270,10 @@ def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_fir
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_every_precision_has_its_ladder(request_: BuildRequest, precision: Precision):
-    rungs = ["fp16", "fp16 raw", "fp32"][0 if precision is Precision.FP16 else 2 :]
-    library = Standin(answers={rung: [NO] for rung in rungs})
-    proved = walked(replace(wanting(request_, precision=precision), host_nms=True), library)
-    assert library.rungs == [*rungs, "fp32 raw"]
-    assert proved.passed.signature.layout is Layout.RAW
+    library = Standin(answers={"fp16": [NO]})
+    proved = walked(wanting(request_, precision=precision), library)
+    assert library.rungs == ["fp16", "fp32"][0 if precision is Precision.FP16 else 1 :]
+    assert proved.passed.signature.layout is Layout.DETECTIONS
 
 
 def test_a_precision_that_this_machine_lacks_is_passed_over(request_: BuildRequest):
@@ -536,7 +511,7 @@ def test_time_that_passed_before_counts(request_: BuildRequest):
     images = images_of(request_)
     began_s = library.clock() - request_.timeout_s
     proved = prove(
-        request_, library, graphs_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
+        request_, library, graph_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
     )  # fmt: skip
     assert library.rungs == ["fp16"]
     assert isinstance(proved, Proved)
@@ -579,13 +554,13 @@ def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
 ):
     times["int8"] = 4.0
     library = Standin(compares=True)
-    proved = walked(replace(request_, host_nms=True), library)
+    proved = walked(request_, library)
     assert library.rungs == [QDQ, "fp16"], "it is built once, and the calibrator's accuracy is no price for speed"
     assert proved.passed.built.precision is Precision.FP16
     assert proved.passed.verdict.int8_ms == 4.0
     assert [one["reason"] for one in proved.rejected] == [
         "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)",
-        *[CALIBRATOR_LEFT_OUT] * 2,  # with NMS inside and without
+        CALIBRATOR_LEFT_OUT,
     ]
     assert proved.rejected[0]["report"]["judged"]
     library = Standin(compares=True)

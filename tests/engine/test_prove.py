@@ -37,7 +37,6 @@ from vajra_edge.errors import (
     VajraError,
     VerifyError,
 )
-from vajra_edge.graph.signature import Layout
 from vajra_edge.settings import CalibrationSettings
 
 Make = Callable[..., BuildRequest]
@@ -254,29 +253,6 @@ def test_layers_are_chosen_once_however_many_int8_builds_there_are(
     assert notes["high"]["mean2"] == attempt.REFUSED
     assert notes["chosen"]
     assert notes["curve"]
-
-
-def test_a_plan_whose_nms_the_library_refuses_is_stored_with_the_raw_signature_where_the_host_can_do_it(
-    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    real = onnxrt.OnnxRuntime.build
-
-    def build_(self: Any, graph: bytes, signature: Any, spec: EngineSpec, report: Any, **options: Any) -> Any:
-        if signature.layout is Layout.DETECTIONS:
-            raise BuildError("no tactic for node /nms/score")
-        assert spec.nms is None
-        return real(self, graph, signature, spec, report, **options)
-
-    monkeypatch.setattr(onnxrt.OnnxRuntime, "build", build_)
-    spec = replace(wanted.spec, precision=Precision.FP32)
-    request = replace(wanted, spec=spec, calibration_digest=None, frames=wanted.calibration.data)
-    with pytest.raises(BuildError, match="/nms/score"):
-        built(request)
-    plan = build.run(replace(request, host_nms=True), quiet)
-    assert plan.manifest.signature.layout is Layout.RAW
-    assert plan.manifest.verify["judged"]
-    runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), plan.manifest.signature, plan.manifest.wanted)
-    assert runner.infer(tiny.blob(tiny.scene().image)).shape == (1, 6, 64)
 
 
 def test_a_cancel_within_int8_stores_nothing_and_remembers_nothing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,19 +43,6 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Graphs:
-    """What is built from.
-
-    Attributes:
-        wanted: as the specification asks, with NMS or without.
-        raw: makes the same without NMS; asked once at most.
-    """
-
-    wanted: Graph
-    raw: Callable[[], Graph] | None = None
-
-
-@dataclass(frozen=True)
 class Passed:
     """A plan that passed its gate.
 
@@ -80,7 +67,7 @@ class Attempts:
     Args:
         request: what is wanted.
         backend: builds and runs it.
-        graphs: FP32.
+        graph: FP32, with NMS or without, as the specification asks.
         stages: told what is being done.
         images: for INT8; some are held out for the gate.
         clock: seconds, monotonic.
@@ -90,14 +77,13 @@ class Attempts:
         self,
         request: BuildRequest,
         backend: Backend,
-        graphs: Graphs,
+        graph: Graph,
         stages: Stages,
         images: Holdout | None,
         clock: Clock,
     ) -> None:
         self.request, self.backend, self.stages = request, backend, stages
-        self._graphs, self._images, self._clock = graphs, images, clock
-        self._raw: Graph | None = None
+        self._graph, self._images, self._clock = graph, images, clock
         self._high: dict[str, str] = {}
         self._choice: Notes = {}
 
@@ -116,12 +102,12 @@ class Attempts:
             CalibrationError: the images are failing, or INT8 has none.
         """
         try:
-            graph, spec = self._graph(rung), rung.of(self.request.spec)
-            before, notes = self._prepared(graph, rung, spec, fresh=fresh)
+            spec = rung.of(self.request.spec)
+            before, notes = self._prepared(rung, spec, fresh=fresh)
             began_s = self._clock()
-            built = self._built(before, graph.signature, spec, notes, fresh=fresh)
+            built = self._built(before, spec, notes, fresh=fresh)
             build_s = self._clock() - began_s
-            return Passed(rung, built, self._verdict(graph, spec, built), graph.signature, build_s)
+            return Passed(rung, built, self._verdict(spec, built), self._graph.signature, build_s)
         except MemoryError as error:
             raise OutOfMemory("the build ran out of memory", remedy="free memory and try again") from error
 
@@ -142,9 +128,8 @@ class Attempts:
 
     def refused_layers(self, rung: Rung, names: Iterable[str]) -> frozenset[str]:
         """Keys of the layers in INT8 that an error's names speak of, besides those that are out of it already."""
-        graph = self._graph(rung)
-        wiring = Wiring(load(graph.onnx_bytes))
-        placed = placement.place(wiring, {**self._known(graph), **dict.fromkeys(sorted(rung.high), REFUSED)})
+        wiring = Wiring(load(self._graph.onnx_bytes))
+        placed = placement.place(wiring, {**self._known(), **dict.fromkeys(sorted(rung.high), REFUSED)})
         return nearest.in_int8(wiring, placed, names)
 
     @property
@@ -152,23 +137,16 @@ class Attempts:
         """Where ranges are kept."""
         return RangeCache(self.request.state_dir / leftovers.RANGES.path)
 
-    def _graph(self, rung: Rung) -> Graph:
-        if rung.nms or self._graphs.raw is None:
-            return self._graphs.wanted
-        if self._raw is None:
-            self._raw = self._graphs.raw()
-        return self._raw
-
-    def _prepared(self, graph: Graph, rung: Rung, spec: EngineSpec, *, fresh: bool) -> tuple[bytes, Notes]:
+    def _prepared(self, rung: Rung, spec: EngineSpec, *, fresh: bool) -> tuple[bytes, Notes]:
         """The graph in the form that the backend takes. FP16 and FP32 are every backend's own affair."""
         if spec.precision is not Precision.INT8:
-            return graph.onnx_bytes, {}
+            return self._graph.onnx_bytes, {}
         if self._images is None:
             raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
         if rung.quantization == "calibrator":
-            return graph.onnx_bytes, {}
+            return self._graph.onnx_bytes, {}
         with self.stages("calibrate", f"calibrating on {len(self._images.fitted)} images"):
-            return self._int8(graph, rung, spec, self._calibration(spec, self._images.fitted, fresh=fresh))
+            return self._int8(rung, spec, self._calibration(spec, self._images.fitted, fresh=fresh))
 
     def _calibration(self, spec: EngineSpec, images: CalibrationSet, *, fresh: bool) -> Calibration:
         wanted = self.request.calibration
@@ -183,12 +161,13 @@ class Attempts:
             observe=self.backend.observer(spec),
         )
 
-    def _int8(self, graph: Graph, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Notes]:
+    def _int8(self, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Notes]:
+        graph = self._graph
         if self.backend.int8_graph(spec) is Int8Graph.RANGES:
             ranges, source = ranges_for(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
             return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), {"ranges": source}
         refused = dict.fromkeys(sorted(rung.high), REFUSED)
-        if known := self._known(graph):  # choosing takes minutes, and would end with the same layers
+        if known := self._known():  # choosing takes minutes, and would end with the same layers
             calibration = replace(calibration, keep={**known, **refused}, search=False)
             made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
             return made, {**notes, **self._choice}
@@ -202,15 +181,15 @@ class Attempts:
         self._high = dict(high) if isinstance(high, Mapping) else {}
         self._choice = {name: notes[name] for name in _CHOICE if name in notes}
 
-    def _known(self, graph: Graph) -> dict[str, str]:
-        """Layers that an earlier attempt left out of INT8, by key; none where this graph has not all of them."""
+    def _known(self) -> dict[str, str]:
+        """Layers that an earlier attempt left out of INT8, by key; none where the graph has not all of them."""
         if not self._high:
             return {}
-        keys = nearest.keys_of(Wiring(load(graph.onnx_bytes)), self._high)
+        keys = nearest.keys_of(Wiring(load(self._graph.onnx_bytes)), self._high)
         return {keys[name]: reason for name, reason in self._high.items()} if len(keys) == len(self._high) else {}
 
-    def _built(self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, notes: Notes, *, fresh: bool) -> Built:
-        report = self.stages.report
+    def _built(self, onnx_bytes: bytes, spec: EngineSpec, notes: Notes, *, fresh: bool) -> Built:
+        report, signature = self.stages.report, self._graph.signature
         with self.stages("build", f"building for {spec.target} with {self.backend.name}"):
             if spec.precision is Precision.INT8 and spec.quantization == "calibrator" and self._images is not None:
                 images = self._images.fitted
@@ -219,7 +198,7 @@ class Attempts:
                 built = self.backend.build(onnx_bytes, signature, spec, report)
         return replace(built, notes={**built.notes, "int8": notes}) if notes else built
 
-    def _verdict(self, graph: Graph, spec: EngineSpec, built: Built) -> VerifyReport:
+    def _verdict(self, spec: EngineSpec, built: Built) -> VerifyReport:
         """The gate, where the plan can run here.
 
         Raises:
@@ -228,14 +207,14 @@ class Attempts:
         if (reason := self.backend.cannot_run(_achieved(spec, built))) is not None:
             return verify.not_run(reason, verify.BOUNDS[built.precision])
         try:
-            return self._judged(graph, spec, built)
+            return self._judged(spec, built)
         except VerifyError as error:
             error.values["notes"] = dict(built.notes)
             self._high = {}  # perhaps chosen by ranges that ruined the plan
             raise
 
-    def _judged(self, graph: Graph, spec: EngineSpec, built: Built) -> VerifyReport:
-        bounds = verify.BOUNDS[built.precision]
+    def _judged(self, spec: EngineSpec, built: Built) -> VerifyReport:
+        graph, bounds = self._graph, verify.BOUNDS[built.precision]
         with self.stages("verify", "comparing with the FP32 reference"), contextlib.ExitStack() as held:
             reference = onnxrt.reference(graph.onnx_bytes, graph.signature, threads=self.request.threads)
             held.callback(reference.close)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from vajra_edge.engine import child, wire
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, Progress, Report, select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.holdout import images_of
@@ -100,8 +100,7 @@ def _made(
     with stages("simplify", "preparing the graph"):
         spec = replace(request.spec, simplify=request.spec.simplify and not backend.simplifies(request.spec))
         graph = _assembled(request, onnx_bytes, spec)
-    graphs = Graphs(graph, lambda: _assembled(request, onnx_bytes, replace(spec, nms=None)))
-    match prove(request, backend, graphs, stages, images, began_s=started_s):
+    match prove(request, backend, graph, stages, images, began_s=started_s):
         case Proved() as proved:
             return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved)
         case Unproved(error):

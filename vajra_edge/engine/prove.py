@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from vajra_edge.engine.attempt import Attempts, Graphs, Passed
+from vajra_edge.engine.attempt import Attempts, Graph, Passed
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint
@@ -48,6 +48,9 @@ LONG_SHARE = 0.5
 
 PLACEMENTS = 2
 """Builds more at the most that leave further layers out of INT8, for each takes minutes."""
+
+FP16 = Rung(Precision.FP16)
+"""What INT8 is compared with."""
 
 CALIBRATOR_LEFT_OUT = "skipped: it costs more accuracy than Q/DQ; engine.quantization = calibrator tries it"
 
@@ -101,7 +104,7 @@ Outcome: TypeAlias = Proved | Unproved | Cancelled
 def prove(
     request: BuildRequest,
     backend: Backend,
-    graphs: Graphs,
+    graph: Graph,
     stages: Stages,
     images: CalibrationSet | None = None,
     *,
@@ -114,7 +117,7 @@ def prove(
     Args:
         request: what is wanted.
         backend: builds and runs it.
-        graphs: FP32, with NMS where it is wanted.
+        graph: FP32, with NMS where it is wanted.
         stages: told what is being done.
         images: for INT8; some of them are held out for the gate. None for any other precision.
         clock: seconds, monotonic.
@@ -126,7 +129,7 @@ def prove(
     """
     pace = Pace(stages.report, clock, (clock() if began_s is None else began_s) + WALK_SHARE * request.timeout_s)
     told = Stages(pace.report, stages.taken)
-    attempts = Attempts(request, backend, graphs, told, Holdout.of(images) if images else None, clock)
+    attempts = Attempts(request, backend, graph, told, Holdout.of(images) if images else None, clock)
     identity = backend.identity(request.spec)
     digest = Fingerprint.of(request, identity).digest
     refusals = Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))
@@ -193,12 +196,11 @@ class _Walk:
         self._attempts, self._pace, self._refusals = attempts, pace, refusals
         self._request, self._backend = attempts.request, attempts.backend
         wanted = self._request.spec
-        self._pending = deque(ladder(wanted, self._backend.routes(wanted), host_nms=self._request.host_nms))
+        self._pending = deque(ladder(wanted, self._backend.routes(wanted)))
         self._first = self._pending[0]
         self._rejected: list[dict[str, Any]] = []
         self._failures: list[VajraError] = []
         self._skipped: Rung | None = None
-        self._unfit: set[tuple[Precision, str]] = set()
         self._placements = PLACEMENTS
         self._fp16: Passed | None = None
         if forget:
@@ -252,11 +254,7 @@ class _Walk:
         self._step_down(rung, known.cause, known.layers)
 
     def _is_idle(self, rung: Rung) -> bool:
-        """Whether trying it is out of the question, or would tell nothing new."""
-        if not rung.nms and (rung.precision, rung.quantization) in self._unfit:
-            return True  # the library took the NMS, so that it is not what stands in the way
-        if rung.precision is Precision.INT8 and self._fp16 is not None and rung.nms != self._fp16.rung.nms:
-            return True  # no like to be compared with
+        """Whether this machine has no such precision; of what is wanted that was asked before."""
         return rung != self._first and self._backend.check(rung.of(self._request.spec)) is not None
 
     def _has_hope(self) -> bool:
@@ -271,7 +269,7 @@ class _Walk:
     def _tried(self, rung: Rung) -> Passed | None:
         """One rung; where its ranges were kept from an earlier build it is tried once more with fresh ones."""
         spared = rung.precision is Precision.INT8 and self._has_hope()
-        following = int(self._compares(rung) and self._fp16 is None and self._fp16_for(rung) not in self._known)
+        following = int(self._compares(rung) and self._fp16 is None and FP16 not in self._known)
         self._pace.begin(str(rung), following=following, spared=spared)
         outcome = self._attempted(rung, fresh=self._request.force and not rung.high)
         if isinstance(outcome, _Refused) and outcome.disagrees and _kept(outcome):
@@ -305,10 +303,8 @@ class _Walk:
 
     def _step_down(self, rung: Rung, cause: Cause | None, layers: tuple[str, ...]) -> None:
         """What a refusal says of the rungs that follow."""
-        if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED}:
-            self._unfit.add((rung.precision, rung.quantization))
-            if self._request.spec.quantization == "auto":
-                self._leave_out_calibrator()
+        if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED} and self._request.spec.quantization == "auto":
+            self._leave_out_calibrator()
         if cause is not Cause.LIBRARY or rung.quantization != "qdq" or not layers or not self._placements:
             return
         try:
@@ -365,25 +361,21 @@ class _Walk:
 
     def _beside(self, passed: Passed) -> Passed | str:
         """Build FP16 to compare with, or say why not."""
-        rung = self._fp16_for(passed.rung)
-        if (known := self._known.get(rung)) is not None:
-            return f"{rung} was {known.line}"
-        if (reason := self._backend.check(rung.of(self._request.spec))) is not None:
+        if (known := self._known.get(FP16)) is not None:
+            return f"{FP16} was {known.line}"
+        if (reason := self._backend.check(FP16.of(self._request.spec))) is not None:
             return reason
         if self._pace.left_s < passed.build_s:
             return f"building it would take longer than the {max(self._pace.left_s, 0):.0f} s that are left"
-        self._pace.begin(f"{rung} to compare with", following=0, spared=True)
+        self._pace.begin(f"{FP16} to compare with", following=0, spared=True)
         try:
-            outcome = self._attempted(rung, fresh=False)
+            outcome = self._attempted(FP16, fresh=False)
         except _UNTIMED as error:  # the INT8 plan is good all the same
             return str(error)
         if isinstance(outcome, Passed):
             return outcome
-        self._remember(rung, outcome)
+        self._remember(FP16, outcome)
         return str(outcome.error)
-
-    def _fp16_for(self, rung: Rung) -> Rung:
-        return Rung(Precision.FP16, nms=rung.nms)
 
     def _remember(self, rung: Rung, refused: _Refused) -> None:
         """Only what would be refused again; of FP16 and FP32, which take less time, only what is certain."""

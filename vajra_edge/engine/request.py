@@ -40,7 +40,6 @@ class BuildRequest:
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
         force: build even if the store has the plan, measure INT8 ranges that are kept anew, and try what was refused.
         again: a forced build that failed before, perhaps with its process: what was refused since stays refused.
-        host_nms: whoever runs the plan can do NMS itself, so that a library that refuses it in the graph need not.
         keep_slower: INT8 is wanted even where FP16 is faster; the times are noted.
     """
 
@@ -61,7 +60,6 @@ class BuildRequest:
     address_space_bytes: int | None = None
     force: bool = False
     again: bool = False
-    host_nms: bool = False
     keep_slower: bool = False
 
     @classmethod

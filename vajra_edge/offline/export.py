@@ -15,7 +15,7 @@ from typing import Any
 
 from vajra_edge import __version__, device, durable
 from vajra_edge.engine import engine_file, trt_library
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, Report, select
 from vajra_edge.engine.engine_file import EngineFile
 from vajra_edge.engine.intake import onnx_of
@@ -99,7 +99,7 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     digest = images.digest if images else None  # ranges are kept under it
     request = replace(request, calibration_digest=digest)
     # Somebody asked for this very try, so that what was refused before is forgotten.
-    proved = _proved(prove(request, backend, Graphs(graph), stages, images, forget=True))
+    proved = _proved(prove(request, backend, graph, stages, images, forget=True))
     built_for = _built_for(proved)
     with stages("store", "writing the file"):
         path = _written(request, arguments, proved, built_for)
