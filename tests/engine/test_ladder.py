@@ -277,9 +277,21 @@ def test_every_precision_has_its_ladder(request_: BuildRequest, precision: Preci
 
 
 def test_a_precision_that_this_machine_lacks_is_passed_over(request_: BuildRequest):
-    library = Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}, forbidden=("fp16",))
-    walked(request_, library)
+    answers = {QDQ: [NO], CALIBRATOR: [NO]}
+    library = Standin(answers=answers, forbidden={"fp16": UnsupportedSpec("not here")})
+    proved = walked(request_, library)
     assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
+    assert [one["precision"] for one in proved.rejected] == ["int8", "int8"]
+
+
+def test_a_precision_for_which_memory_is_short_just_now_is_passed_over_and_may_do_another_time(request_: BuildRequest):
+    answers = {QDQ: [NO], CALIBRATOR: [NO], "fp32": [NO]}
+    library = Standin(answers=answers, forbidden={"fp16": OutOfMemory("too little to find out")})
+    unproved = failed(request_, library)
+    assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
+    told = [(one["reason"], one["passing"]) for one in unproved.rejected if one["precision"] == "fp16"]
+    assert told == [("too little to find out", True)]
+    assert isinstance(unproved.error, OutOfMemory)
 
 
 def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(

@@ -136,7 +136,8 @@ def _backends(settings: Settings) -> Iterator[Check]:
         try:
             backend = select(name).backend
             spec = BuildRequest.of(settings, "0" * 64, backend).spec
-            reason = backend.check(spec) or _only_builds(backend, spec)
+            refused = backend.check(spec)
+            reason = _only_builds(backend, spec) if refused is None else str(refused)
         except VajraError as error:
             yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)
             continue

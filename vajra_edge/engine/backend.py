@@ -18,7 +18,7 @@ from vajra_edge.engine import trt_library
 from vajra_edge.engine.calibration import CalibrationSet, Inputs
 from vajra_edge.engine.ranges import Ranges
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
-from vajra_edge.errors import BackendUnavailable
+from vajra_edge.errors import BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
 
 BACKENDS = {
@@ -123,8 +123,11 @@ class Backend(Protocol):
         """What must void a plan when it changes: library version, device, driver, DLA core, power mode."""
         ...
 
-    def check(self, spec: EngineSpec) -> str | None:
-        """Why this machine cannot build or run ``spec``, with the remedy; None if it can."""
+    def check(self, spec: EngineSpec) -> EngineError | None:
+        """What a build of ``spec`` would fail with on this machine, before any work; None if nothing stands in its way.
+
+        ``UnsupportedSpec`` lasts; anything else may pass: a library that is not up yet, want of memory to find out.
+        """
         ...
 
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:

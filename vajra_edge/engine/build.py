@@ -41,7 +41,6 @@ from vajra_edge.errors import (
     InferenceError,
     OutOfMemory,
     StoreError,
-    UnsupportedSpec,
     VajraError,
 )
 
@@ -63,8 +62,8 @@ def run(request: BuildRequest, report: Report) -> Plan:
         VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
     """
     backend = select(request.backend, threads=request.threads, state_dir=request.state_dir).backend
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(request.spec)) is not None:
+        raise error
     fingerprint = Fingerprint.of(request, backend.identity(request.spec))
     store = EngineStore(request.state_dir, request.max_bytes)
     with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(_waiting(who))):

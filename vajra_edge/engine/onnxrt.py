@@ -66,18 +66,22 @@ class OnnxRuntime:
         known = {"device": gpu.name, "driver": gpu.driver or ""} if gpu else {"device": "", "driver": ""}
         return {**library, **known}
 
-    def check(self, spec: EngineSpec) -> str | None:
+    def check(self, spec: EngineSpec) -> UnsupportedSpec | None:
         """Why ONNX Runtime cannot build or run ``spec`` here; None if it can."""
         if spec.target.kind == "dla":
-            return f"ONNX Runtime cannot use {spec.target}; set [engine] backend = tensorrt, or target = cpu"
-        if (reason := calibrator_missing(spec)) is not None:
-            return reason
+            return UnsupportedSpec(
+                f"ONNX Runtime cannot use {spec.target}", remedy="set [engine] backend = tensorrt, or target = cpu"
+            )
+        if (missing := calibrator_missing(spec)) is not None:
+            return missing
         on_gpu = spec.target.kind == "gpu"
         if not on_gpu and spec.precision is Precision.FP16:
             # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
-            return "ONNX Runtime computes fp16 on a GPU only; set [engine] precision = fp32 or int8"
+            remedy = "set [engine] precision = fp32 or int8"
+            return UnsupportedSpec("ONNX Runtime computes fp16 on a GPU only", remedy=remedy)
         if on_gpu and spec.precision is Precision.INT8:
-            return "ONNX Runtime computes int8 on a CPU only; set [engine] precision = fp16, or backend = tensorrt"
+            remedy = "set [engine] precision = fp16, or backend = tensorrt"
+            return UnsupportedSpec("ONNX Runtime computes int8 on a CPU only", remedy=remedy)
         return _check_gpu(spec.target) if on_gpu else None
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
@@ -142,8 +146,8 @@ class OnnxRuntime:
         import onnxruntime
 
         del images, fresh
-        if (reason := self.check(spec)) is not None:
-            raise UnsupportedSpec(reason)
+        if (refused := self.check(spec)) is not None:
+            raise refused
         report(Progress("build", None, f"optimising for {spec.target}"))
         if spec.precision is Precision.FP16:
             from vajra_edge.engine.prepare import prepare_half
@@ -182,10 +186,11 @@ class OnnxRuntime:
         return _runner(plan, signature, spec.target, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
 
 
-def calibrator_missing(spec: EngineSpec) -> str | None:
+def calibrator_missing(spec: EngineSpec) -> UnsupportedSpec | None:
     """Why the asked route to INT8 is TensorRT's alone; None if it is not, or INT8 is not asked for."""
     if spec.precision is Precision.INT8 and spec.quantization == "calibrator":
-        return "only TensorRT has a calibrator of its own; set [engine] quantization = qdq, or backend = tensorrt"
+        remedy = "set [engine] quantization = qdq, or backend = tensorrt"
+        return UnsupportedSpec("only TensorRT has a calibrator of its own", remedy=remedy)
     return None
 
 
@@ -266,18 +271,18 @@ class OnnxRunner:
         return self._padded
 
 
-def _check_gpu(target: Target) -> str | None:
+def _check_gpu(target: Target) -> UnsupportedSpec | None:
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()
     if _CUDA not in providers:
-        return (
-            f"this ONNX Runtime has no CUDA provider (it has {', '.join(providers)}); "
-            "pip install onnxruntime-gpu, or set [engine] target = cpu"
+        return UnsupportedSpec(
+            f"this ONNX Runtime has no CUDA provider (it has {', '.join(providers)})",
+            remedy="pip install onnxruntime-gpu, or set [engine] target = cpu",
         )
     known = [gpu.index for gpu in device.gpus()]
     if target.index not in known:
-        return f"{target} is not there (GPUs seen: {known or 'none'}); set [engine] target"
+        return UnsupportedSpec(f"{target} is not there (GPUs seen: {known or 'none'})", remedy="set [engine] target")
     return None
 
 

@@ -29,6 +29,7 @@ from vajra_edge.errors import (
     BackendUnavailable,
     BuildCancelled,
     BuildError,
+    EngineError,
     GraphError,
     InferenceError,
     OutOfMemory,
@@ -230,7 +231,8 @@ class _Walk:
         """The next rung that is worth trying; at the end of the ladder the last one that was skipped."""
         while self._pending:
             rung = self._pending.popleft()
-            if self._is_idle(rung):
+            if (absent := self._absent(rung)) is not None:
+                self._pass_over(rung, absent)
                 continue
             known = self._known.get(rung)
             if known is None and rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
@@ -253,9 +255,15 @@ class _Walk:
         self._reject(rung, f"skipped: {known.line}", seconds=0.0, passing=passing)
         self._step_down(rung, known.cause, known.layers)
 
-    def _is_idle(self, rung: Rung) -> bool:
-        """Whether this machine has no such precision; of what is wanted that was asked before."""
-        return rung != self._first and self._backend.check(rung.of(self._request.spec)) is not None
+    def _absent(self, rung: Rung) -> EngineError | None:
+        """Why this machine has no such precision; of what is wanted that was asked before."""
+        return None if rung == self._first else self._backend.check(rung.of(self._request.spec))
+
+    def _pass_over(self, rung: Rung, absent: EngineError) -> None:
+        """A precision that this machine does not have is not worth a word; one that it may have another time is."""
+        if not isinstance(absent, UnsupportedSpec):
+            self._reject(rung, str(absent), seconds=0.0, passing=True)
+            self._failures.append(absent)
 
     def _has_hope(self) -> bool:
         """Whether a plan of another precision than INT8 is there, or may yet be built."""
@@ -363,8 +371,8 @@ class _Walk:
         """Build FP16 to compare with, or say why not."""
         if (known := self._known.get(FP16)) is not None:
             return f"{FP16} was {known.line}"
-        if (reason := self._backend.check(FP16.of(self._request.spec))) is not None:
-            return reason
+        if (absent := self._backend.check(FP16.of(self._request.spec))) is not None:
+            return str(absent)
         if self._pace.left_s < passed.build_s:
             return f"building it would take longer than the {max(self._pace.left_s, 0):.0f} s that are left"
         self._pace.begin(f"{FP16} to compare with", following=0, spared=True)

@@ -33,7 +33,7 @@ from vajra_edge.engine.trt_log import Lines, listening
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
-from vajra_edge.errors import BackendUnavailable, BuildError, OutOfMemory, UnsupportedSpec
+from vajra_edge.errors import BackendUnavailable, BuildError, EngineError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 
@@ -72,13 +72,13 @@ class TensorRT:
         facts |= {"l4t": device.l4t() or "", "power_mode": device.power_mode() or ""}
         return {name: value for name, value in facts.items() if value}
 
-    def check(self, spec: EngineSpec) -> str | None:
-        """Why this machine cannot build ``spec``, with the remedy; None if it can."""
+    def check(self, spec: EngineSpec) -> EngineError | None:
+        """What a build of ``spec`` would fail with on this machine; None if nothing stands in its way."""
         try:
             with _on(spec):
                 _require(trt_library.load(), spec)
         except (BackendUnavailable, UnsupportedSpec, BuildError, OutOfMemory) as error:
-            return str(error)
+            return error
         return None
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
@@ -207,7 +207,7 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
 
     Raises:
         UnsupportedSpec: with what to set.
-        BuildError: the library does not start here.
+        BuildError, OutOfMemory: the library does not start here.
     """
     on_dla = spec.target.kind == "dla"
     if spec.target.kind == "cpu":

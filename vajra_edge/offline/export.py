@@ -89,8 +89,8 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     began_s = time.monotonic()
     backend, target = _backend(arguments)
     request = _request(weights, arguments, target, backend.name)
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(request.spec)) is not None:
+        raise error
     images, stages = images_of(arguments), Stages(report)
     with stages("export", f"reading {weights.name}"):
         onnx_bytes = onnx_of(request)

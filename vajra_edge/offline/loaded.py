@@ -111,8 +111,8 @@ def _onnx(path: Path, arguments: RunArguments) -> Loaded:
 def _of_onnx(content: bytes, found: Signature, arguments: RunArguments) -> Loaded:
     backend = OnnxRuntime()
     target = target_of(arguments.device) or backend.auto_target()
-    if (reason := backend.check(EngineSpec(target=target))) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(EngineSpec(target=target))) is not None:
+        raise error
     inside = precision_of(content)
     if arguments.half and inside is Precision.FP32:
         content, inside = prepare_half(content)[0], Precision.FP16

@@ -14,6 +14,7 @@ from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
+from vajra_edge.errors import EngineError
 from vajra_edge.graph.signature import Signature
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class OnnxFile:
         """Of the library that runs it here."""
         return self._runtime.identity(spec)
 
-    def check(self, spec: EngineSpec) -> str | None:
+    def check(self, spec: EngineSpec) -> EngineError | None:
         """Why ONNX Runtime cannot run ``spec`` here; its precision is in the graph and hinders nothing."""
         return calibrator_missing(spec) or self._runtime.check(replace(spec, precision=Precision.FP32))
 
