@@ -19,6 +19,7 @@ from vajra_edge.engine import attempt, leftovers, refusals, sampler
 from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.prove import (
     CALIBRATOR_LEFT_OUT,
     PLACEMENTS,
@@ -107,6 +108,23 @@ def failed(request: BuildRequest, library: Standin) -> Unproved:
     outcome = ended(request, library)
     assert isinstance(outcome, Unproved)
     return outcome
+
+
+def above(request: BuildRequest, library: Standin, precision: Precision = Precision.FP16) -> Outcome:
+    """A walk while a plan of a lower precision serves."""
+    images = images_of(request)
+    return prove(
+        request, library, graph_of(request), Stages(quiet), images, clock=library.clock, above=precision
+    )  # fmt: skip
+
+
+def missed(request: BuildRequest, library: Standin) -> str | None:
+    found = refusals.Refusals(request.state_dir, digest_of(request, library), library.release).missed
+    return found.reason if found else None
+
+
+def digest_of(request: BuildRequest, library: Standin) -> str:
+    return Fingerprint.of(request, library.identity(request.spec)).digest
 
 
 def wanting(request: BuildRequest, **spec: Any) -> BuildRequest:
@@ -712,3 +730,68 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
     proved = walked(request_, library)
     assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
     assert str(proved.passed.rung).startswith("int8")
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("too little"), MemoryError(), InferenceError("a kernel failed"), NO])
+def test_a_precision_that_was_missed_for_what_may_pass_is_noted_to_be_tried_again(
+    request_: BuildRequest, error: Exception
+):
+    library = Standin(ways=("qdq",), answers={QDQ: [error]})
+    assert walked(request_, library).passed.built.precision is Precision.FP16
+    assert str(missed(request_, library)).startswith("int8 by Q/DQ was missed: ")
+    outcome = above(request_, Standin(ways=("qdq",)))
+    assert isinstance(outcome, Proved)
+    assert outcome.passed.built.precision is Precision.INT8
+    assert missed(request_, library) is None
+
+
+def test_a_precision_for_which_time_was_short_is_tried_again_though_every_other_build_skips_it(request_: BuildRequest):
+    request = replace(request_, timeout_s=5000.0)
+    library = Standin(ways=("qdq",), slow_s={QDQ: 10_000.0})
+    walked(request, library)
+    assert "the time for it was over" in str(missed(request, library))
+    walked(request, Standin(ways=("qdq",)))
+    assert "refused on 20" in str(missed(request, library)), "skipped is missed too"
+    retried = Standin(ways=("qdq",))
+    assert isinstance(above(request, retried), Proved)
+    assert retried.rungs == [QDQ]
+
+
+def test_what_is_refused_for_good_is_not_missed(request_: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    answers = {QDQ: [NAMED], CALIBRATOR: [UnsupportedSpec("no such calibrator")]}
+    library = Standin(answers={name: list(errors) for name, errors in answers.items()})
+    walked(request_, library)
+    assert missed(request_, library) is None
+    refuse_checks(monkeypatch, Precision.INT8)
+    walked(replace(request_, force=True), library)
+    assert missed(request_, library) is None
+
+
+def test_another_way_to_the_wanted_precision_misses_nothing(request_: BuildRequest):
+    library = Standin(answers={QDQ: [OutOfMemory("too little")]})
+    assert walked(request_, library).passed.built.precision is Precision.INT8
+    assert missed(request_, library) is None
+
+
+def test_above_a_plan_nothing_else_is_built_and_what_was_refused_is_no_last_hope(request_: BuildRequest):
+    walked(request_, Standin(answers={QDQ: [NAMED], CALIBRATOR: [OutOfMemory("too little")]}))
+    library = Standin(answers={CALIBRATOR: [OutOfMemory("still too little")]})
+    outcome = above(request_, library)
+    assert isinstance(outcome, Unproved)
+    assert isinstance(outcome.error, OutOfMemory)
+    assert library.rungs == [CALIBRATOR]
+    assert missed(request_, library) == "int8 by the library's calibrator was missed: still too little"
+    library = Standin(answers={CALIBRATOR: [NAMED]})
+    assert isinstance(above(request_, library), Unproved)
+    assert missed(request_, library) is None, "it is refused for good now"
+
+
+def test_above_a_plan_an_int8_that_is_not_faster_gives_way_to_what_there_is(
+    request_: BuildRequest, times: dict[str, float]
+):
+    times["int8"] = 4.0
+    library = Standin(ways=("qdq",), compares=True)
+    outcome = above(request_, library)
+    assert isinstance(outcome, Unproved)
+    assert "int8 is not faster than fp16 here" in outcome.rejected[0]["reason"]
+    assert missed(request_, library) is None

@@ -272,6 +272,22 @@ def test_want_of_memory_at_every_precision_may_pass(wanted: BuildRequest, monkey
     assert not build._permanent(raised.value)
 
 
+def test_a_precision_that_was_missed_takes_the_place_of_the_lower_plan_once_it_can_be_built(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as short:
+        refusing(short, int8=OutOfMemory("too little"))
+        lower = built(wanted)
+        assert lower.precision is Precision.FP32
+        with pytest.raises(OutOfMemory):
+            built(replace(wanted, missed=True))
+        assert built(wanted) == lower, "it is untouched"
+    better = built(replace(wanted, missed=True))
+    assert better.precision is Precision.INT8
+    assert better.fingerprint == lower.fingerprint
+    assert built(replace(wanted, missed=True)) == better, "nothing is above it"
+
+
 def test_the_build_child_of_a_library_that_refuses_int8_gives_a_plan(wanted: BuildRequest):
     script = Path(__file__).with_name("refusing_build.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -23,6 +23,11 @@ def test_every_route_comes_before_the_next_precision():
     ]
 
 
+def test_above_a_plan_that_is_there_are_the_precisions_that_it_is_lower_than():
+    above = [[str(rung) for rung in ladder(INT8, ["qdq"], above=one)] for one in (Precision.FP16, Precision.FP32)]
+    assert above == [["int8 by Q/DQ"], ["int8 by Q/DQ", "fp16"]]
+
+
 def test_what_is_forbidden_is_no_rung():
     assert words(replace(INT8, allow_lower_precision=False), "qdq", "calibrator") == [
         "int8 by Q/DQ",

@@ -69,10 +69,11 @@ def run(request: BuildRequest, report: Report) -> Plan:
     with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(_waiting(who))):
         started_s = time.monotonic()  # another build's time is not this one's
         plan = None if request.force else store.get(fingerprint.digest)
-        if plan is not None:
+        if plan is not None and not (request.missed and plan.manifest.precision is not request.spec.precision):
             return plan
         stages = Stages(report)
-        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s)
+        above = None if plan is None else plan.manifest.precision
+        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s, above)
         with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
             notes = {**manifest.notes, "stages": dict(stages.taken)}
             return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
@@ -89,6 +90,7 @@ def _made(
     store: EngineStore,
     stages: Stages,
     started_s: float,
+    above: Precision | None,
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its gate; nothing is stored yet."""
     with stages("load", f"reading {request.weights_path.name}"):
@@ -99,7 +101,7 @@ def _made(
     with stages("simplify", "preparing the graph"):
         spec = replace(request.spec, simplify=request.spec.simplify and not backend.simplifies(request.spec))
         graph = _assembled(request, onnx_bytes, spec)
-    match prove(request, backend, graph, stages, images, began_s=started_s):
+    match prove(request, backend, graph, stages, images, began_s=started_s, above=above):
         case Proved() as proved:
             return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved)
         case Unproved(error):

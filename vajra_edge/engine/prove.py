@@ -112,6 +112,7 @@ def prove(
     clock: Clock = time.monotonic,
     began_s: float | None = None,
     forget: bool = False,
+    above: Precision | None = None,
 ) -> Outcome:
     """Build and verify; a plan that is refused gives way to the next rung, of a lower precision if the settings allow.
 
@@ -124,6 +125,7 @@ def prove(
         clock: seconds, monotonic.
         began_s: when the time for this build began, on that clock; None: now.
         forget: try what was refused before; ``request.force`` means that too.
+        above: of a plan that is there: only what it is lower than is tried, and that too for which time was short.
 
     Raises:
         BackendUnavailable: the library does not load, so that there are no ways to try.
@@ -134,7 +136,8 @@ def prove(
     identity = backend.identity(request.spec)
     digest = Fingerprint.of(request, identity).digest
     refusals = Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))
-    return _Walk(attempts, pace, refusals, forget=forget or (request.force and not request.again)).run()
+    insists = forget or (request.force and not request.again)
+    return _Walk(attempts, pace, refusals, forget=insists, above=above).run()
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,11 @@ class _Refused:
         return self.cause in {None, Cause.TIME} and not isinstance(self.error, UnsupportedSpec)
 
     @property
+    def missed(self) -> bool:
+        """It is tried again by itself: it failed for want of memory or time, or with the device."""
+        return self.passing and not isinstance(self.error, VerifyError)  # the same frames would judge it again
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers at fault."""
         values = self.error.values
@@ -193,11 +201,13 @@ class _Refused:
 class _Walk:
     """One build's way along the ladder."""
 
-    def __init__(self, attempts: Attempts, pace: Pace, refusals: Refusals, *, forget: bool) -> None:
+    def __init__(
+        self, attempts: Attempts, pace: Pace, refusals: Refusals, *, forget: bool, above: Precision | None
+    ) -> None:
         self._attempts, self._pace, self._refusals = attempts, pace, refusals
         self._request, self._backend = attempts.request, attempts.backend
-        wanted = self._request.spec
-        self._pending = deque(ladder(wanted, self._backend.routes(wanted)))
+        wanted, self._above = self._request.spec, above
+        self._pending = deque(ladder(wanted, self._backend.routes(wanted), above=above))
         self._first = self._pending[0]
         self._rejected: list[dict[str, Any]] = []
         self._failures: list[VajraError] = []
@@ -207,7 +217,9 @@ class _Walk:
         if forget:
             refusals.clear()
         known = {} if forget else refusals.all()  # a disk that refuses to forget does not hinder
-        self._known = {rung: one for rung, one in known.items() if one.timeout_s in {None, self._request.timeout_s}}
+        lasting = {None} if above else {None, self._request.timeout_s}
+        self._known = {rung: one for rung, one in known.items() if one.timeout_s in lasting}
+        self._missed: dict[Rung, str] = {}
 
     def run(self) -> Outcome:
         try:
@@ -220,12 +232,29 @@ class _Walk:
     def _walked(self) -> Proved | Unproved:
         while (rung := self._next()) is not None:
             if self._fp16 is not None and rung == self._fp16.rung:
-                return Proved(self._fp16, tuple(self._rejected))
+                return self._proved(self._fp16)
             passed = self._tried(rung)
             if passed is not None and (worth := self._worth(passed)) is not None:
                 self._refusals.remove(rung)
-                return Proved(worth, tuple(self._rejected))
+                return self._proved(worth)
+        if self._above is not None:
+            self._note_missed()
         return Unproved(self._failure(), tuple(self._rejected))
+
+    def _proved(self, passed: Passed) -> Proved:
+        if passed.rung.precision is self._request.spec.precision:
+            self._missed.clear()
+        self._missed.pop(passed.rung, None)  # the last one, which was skipped before
+        self._note_missed()
+        return Proved(passed, tuple(self._rejected))
+
+    def _note_missed(self) -> None:
+        """Have the service try again what may do better than the plan that there is."""
+        if self._missed:
+            rung, reason = next(iter(self._missed.items()))
+            self._refusals.miss(f"{rung} was missed: {reason}")
+        else:
+            self._refusals.missed_nothing()
 
     def _next(self) -> Rung | None:
         """The next rung that is worth trying; at the end of the ladder the last one that was skipped."""
@@ -236,11 +265,14 @@ class _Walk:
                 continue
             known = self._known.get(rung)
             if known is None and rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
+                self._missed[rung] = OVER
                 self._reject(rung, f"skipped: {OVER}", seconds=0.0, passing=True)
             elif known is None:
                 return rung
             else:
                 self._skip(rung, known)
+        if self._above is not None:
+            return None  # there is a plan: no need to try what was refused
         last, self._skipped = self._skipped, None
         if last is not None:
             del self._known[last]
@@ -251,6 +283,8 @@ class _Walk:
         """Pass over what was refused before; what ended the process is not even tried as the last way."""
         if known.cause is not Cause.CRASH:
             self._skipped = rung
+        if known.cause is Cause.TIME:
+            self._missed[rung] = known.line
         passing = known.cause in {Cause.TIME, Cause.CRASH}
         self._reject(rung, f"skipped: {known.line}", seconds=0.0, passing=passing)
         self._step_down(rung, known.cause, known.layers)
@@ -262,16 +296,21 @@ class _Walk:
     def _pass_over(self, rung: Rung, absent: EngineError) -> None:
         """A precision that this machine does not have is not worth a word; one that it may have another time is."""
         if not isinstance(absent, UnsupportedSpec):
+            self._missed[rung] = str(absent)
             self._reject(rung, str(absent), seconds=0.0, passing=True)
             self._failures.append(absent)
 
     def _has_hope(self) -> bool:
         """Whether a plan of another precision than INT8 is there, or may yet be built."""
-        return self._fp16 is not None or any(
-            rung.precision is not Precision.INT8
-            and rung not in self._known
-            and self._backend.check(rung.of(self._request.spec)) is None
-            for rung in self._pending
+        return (
+            self._above is not None
+            or self._fp16 is not None
+            or any(
+                rung.precision is not Precision.INT8
+                and rung not in self._known
+                and self._backend.check(rung.of(self._request.spec)) is None
+                for rung in self._pending
+            )
         )
 
     def _tried(self, rung: Rung) -> Passed | None:
@@ -288,6 +327,8 @@ class _Walk:
             return outcome
         self._reject_refused(rung, outcome)
         self._remember(rung, outcome)
+        if outcome.missed:
+            self._missed[rung] = str(outcome.error)
         if not isinstance(outcome.error, OutOfTime):
             self._failures.append(outcome.error)
         self._step_down(rung, outcome.cause, outcome.layers)

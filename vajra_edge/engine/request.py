@@ -40,6 +40,8 @@ class BuildRequest:
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
         force: build even if the store has the plan, measure INT8 ranges that are kept anew, and try what was refused.
         again: a forced build that failed before, perhaps with its process: what was refused since stays refused.
+        missed: the store's plan is of a lower precision than ``spec``: try what is above it and was missed for a cause
+            that may have passed; where that fails, the plan stays as it is.
         keep_slower: INT8 is wanted even where FP16 is faster; the times are noted.
     """
 
@@ -60,6 +62,7 @@ class BuildRequest:
     address_space_bytes: int | None = None
     force: bool = False
     again: bool = False
+    missed: bool = False
     keep_slower: bool = False
 
     @classmethod

@@ -55,14 +55,17 @@ class Rung:
         return cls(Precision(fields["precision"]), str(fields["quantization"]), high)
 
 
-def ladder(wanted: EngineSpec, routes: Sequence[str]) -> tuple[Rung, ...]:
+def ladder(wanted: EngineSpec, routes: Sequence[str], *, above: Precision | None = None) -> tuple[Rung, ...]:
     """Every rung that may be tried, in order; layers that turn out to be refused add more.
 
     Args:
         wanted: what is asked for; without ``allow_lower_precision`` all rungs are of its precision.
         routes: to INT8, the best first.
+        above: of a plan that is there: only what it is lower than; None: there is none.
     """
     precisions = (wanted.precision, *(wanted.precision.fallbacks if wanted.allow_lower_precision else ()))
+    if above in precisions:
+        precisions = precisions[: precisions.index(above)]
     return tuple(
         Rung(precision, route)
         for precision in precisions
