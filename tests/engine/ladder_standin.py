@@ -9,6 +9,7 @@ from vajra_edge.engine import onnxrt
 from vajra_edge.engine.backend import Built, Progress, Report
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.errors import EngineError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import load
 
@@ -45,7 +46,7 @@ class Standin(onnxrt.OnnxRuntime):
         compares: see ``Backend.compares_speed``.
         slow_s: what the build of a rung takes.
         loads: an exception for the plan of a rung that does not load.
-        forbidden: precisions that this machine does not have.
+        forbidden: see ``Backend.check``, by precision.
         asked: what was built, in order.
     """
 
@@ -55,7 +56,7 @@ class Standin(onnxrt.OnnxRuntime):
     compares: bool = False
     slow_s: Mapping[str, float] = field(default_factory=dict)
     loads: Mapping[str, Exception] = field(default_factory=dict)
-    forbidden: tuple[str, ...] = ()
+    forbidden: Mapping[str, EngineError] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     release: str = "standin 1.0"
     threads: int | None = 1
@@ -63,8 +64,8 @@ class Standin(onnxrt.OnnxRuntime):
     def identity(self, spec: EngineSpec) -> Mapping[str, str]:
         return {"library": self.release}
 
-    def check(self, spec: EngineSpec) -> str | None:
-        return "not here" if spec.precision.value in self.forbidden else None
+    def check(self, spec: EngineSpec) -> EngineError | None:  # type: ignore[override]
+        return self.forbidden.get(spec.precision.value)
 
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:
         return self.ways if spec.quantization == "auto" else (spec.quantization,)
@@ -107,7 +108,7 @@ class Standin(onnxrt.OnnxRuntime):
 
 def rung_of(spec: EngineSpec) -> str:
     way = spec.quantization if spec.precision is Precision.INT8 else ""
-    return f"{spec.precision.value} {way}".strip() + ("" if spec.nms else " raw")
+    return f"{spec.precision.value} {way}".strip()
 
 
 def quantized(onnx_bytes: bytes) -> frozenset[str]:

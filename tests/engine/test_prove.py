@@ -37,7 +37,6 @@ from vajra_edge.errors import (
     VajraError,
     VerifyError,
 )
-from vajra_edge.graph.signature import Layout
 from vajra_edge.settings import CalibrationSettings
 
 Make = Callable[..., BuildRequest]
@@ -156,7 +155,7 @@ def sabotaged(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> BuildReq
         shrink(plain, 0.01)
         return replace(found, tensors={name: Range(*row) for name, row in plain.items()})
 
-    monkeypatch.setattr(attempt.trt_calibration, "observer", lambda backend, spec: falsely)
+    monkeypatch.setattr(onnxrt.OnnxRuntime, "observer", lambda self, spec: falsely)
     return wanted
 
 
@@ -256,29 +255,6 @@ def test_layers_are_chosen_once_however_many_int8_builds_there_are(
     assert notes["curve"]
 
 
-def test_a_plan_whose_nms_the_library_refuses_is_stored_with_the_raw_signature_where_the_host_can_do_it(
-    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    real = onnxrt.OnnxRuntime.build
-
-    def build_(self: Any, graph: bytes, signature: Any, spec: EngineSpec, report: Any, **options: Any) -> Any:
-        if signature.layout is Layout.DETECTIONS:
-            raise BuildError("no tactic for node /nms/score")
-        assert spec.nms is None
-        return real(self, graph, signature, spec, report, **options)
-
-    monkeypatch.setattr(onnxrt.OnnxRuntime, "build", build_)
-    spec = replace(wanted.spec, precision=Precision.FP32)
-    request = replace(wanted, spec=spec, calibration_digest=None, frames=wanted.calibration.data)
-    with pytest.raises(BuildError, match="/nms/score"):
-        built(request)
-    plan = build.run(replace(request, host_nms=True), quiet)
-    assert plan.manifest.signature.layout is Layout.RAW
-    assert plan.manifest.verify["judged"]
-    runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), plan.manifest.signature, plan.manifest.wanted)
-    assert runner.infer(tiny.blob(tiny.scene().image)).shape == (1, 6, 64)
-
-
 def test_a_cancel_within_int8_stores_nothing_and_remembers_nothing(
     wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
@@ -294,6 +270,22 @@ def test_want_of_memory_at_every_precision_may_pass(wanted: BuildRequest, monkey
     with pytest.raises(OutOfMemory) as raised:
         built(wanted)
     assert not build._permanent(raised.value)
+
+
+def test_a_precision_that_was_missed_takes_the_place_of_the_lower_plan_once_it_can_be_built(
+    wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as short:
+        refusing(short, int8=OutOfMemory("too little"))
+        lower = built(wanted)
+        assert lower.precision is Precision.FP32
+        with pytest.raises(OutOfMemory):
+            built(replace(wanted, missed=True))
+        assert built(wanted) == lower, "it is untouched"
+    better = built(replace(wanted, missed=True))
+    assert better.precision is Precision.INT8
+    assert better.fingerprint == lower.fingerprint
+    assert built(replace(wanted, missed=True)) == better, "nothing is above it"
 
 
 def test_the_build_child_of_a_library_that_refuses_int8_gives_a_plan(wanted: BuildRequest):

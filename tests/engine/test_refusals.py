@@ -13,7 +13,17 @@ import pytest
 from vajra_edge import __version__, durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine import refusals as module
-from vajra_edge.engine.refusals import CRASHED, KEPT, LONGEST, MOST_BYTES, REBOOTS, Cause, Refusals, excuse
+from vajra_edge.engine.refusals import (
+    CRASHED,
+    KEPT,
+    LONGEST,
+    MOST_BYTES,
+    REBOOTS,
+    RETRY_AFTER_S,
+    Cause,
+    Refusals,
+    excuse,
+)
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.spec import Precision
 
@@ -184,3 +194,49 @@ def test_two_crashes_of_one_boot_count_after_a_power_cut_too(tmp_path: Path):
         cut_short(Refusals(tmp_path, PLAN, LIBRARY, boot="second"))
     (found,) = Refusals(tmp_path, PLAN, LIBRARY, boot="second").all().values()
     assert found.reason == CRASHED
+
+
+def test_what_was_missed_is_tried_again_further_and_further_apart_and_then_not_any_more(tmp_path: Path):
+    now_s = [1_764_000_000.0]
+    kept = Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: now_s[0])
+    assert not kept.try_missed()
+    kept.miss("int8 by Q/DQ was missed: not enough memory")
+    assert kept.missed
+    assert kept.missed.line == (
+        "int8 by Q/DQ was missed: not enough memory; it is tried again after 2025-11-24 17:00 UTC (try 1 of 4)"
+    )
+    for pause_s in RETRY_AFTER_S:
+        now_s[0] += pause_s - 1
+        assert not kept.try_missed()
+        now_s[0] += 1
+        assert kept.try_missed()
+        kept.miss("int8 by Q/DQ was missed: not enough memory")
+    now_s[0] += 1e9
+    assert not kept.try_missed()
+    assert kept.missed.line.endswith("tried 4 times more in vain: vajra-edge rebuild --force tries it once again")
+    assert list(RETRY_AFTER_S) == sorted(set(RETRY_AFTER_S))
+    kept.clear()
+    assert kept.missed is None
+
+
+def test_a_try_counts_before_it_begins_so_that_one_which_takes_the_machine_down_is_no_loop(tmp_path: Path):
+    refusals(tmp_path).miss("int8 by Q/DQ was missed: not enough memory")
+    later_s = 1_764_000_000.0 + RETRY_AFTER_S[0]
+    assert Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: later_s).try_missed()
+    assert not Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: later_s).try_missed(), "the process died meanwhile"
+
+
+def test_what_cannot_be_counted_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    refusals(tmp_path).miss("int8 by Q/DQ was missed: not enough memory")
+    monkeypatch.setattr(module, "_write", lambda *_: None)
+    assert not Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: 1e12).try_missed()
+
+
+def test_what_was_missed_and_what_was_refused_leave_each_other_alone(tmp_path: Path):
+    refusals(tmp_path).add(QDQ, Cause.LIBRARY, "no tactic", 1.0)
+    refusals(tmp_path).miss("fp16 was missed: not enough memory")
+    with refusals(tmp_path).attempt(Rung(Precision.FP16)):
+        assert refusals(tmp_path).missed
+    assert list(refusals(tmp_path).all()) == [QDQ]
+    refusals(tmp_path).missed_nothing()
+    assert (refusals(tmp_path).missed, list(refusals(tmp_path).all())) == (None, [QDQ])

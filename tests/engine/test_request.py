@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.engine import request
+from vajra_edge import device
+from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import BuildError, UnsupportedSpec, WeightsError
 from vajra_edge.settings import CalibrationSettings, Settings, load
 
@@ -18,7 +20,7 @@ def settings(**engine: object) -> Settings:
 
 
 def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(request.device, "gpus", tuple)
+    monkeypatch.setattr(device, "gpus", tuple)
     wanted = load(
         None,
         {
@@ -35,7 +37,7 @@ def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyP
             "service": {"threads": 3},
         },
     )
-    made = BuildRequest.of(wanted, "ab" * 32, "onnxruntime")
+    made = BuildRequest.of(wanted, "ab" * 32, OnnxRuntime())
     assert made.spec == EngineSpec(resolution_hw=(384, 640), batch=4, nms=NmsSpec(0.5, 50, 400))
     assert made.weights_path == Path.cwd() / "net.onnx"
     assert made.weights_python == Path.cwd() / "py"
@@ -45,19 +47,19 @@ def test_what_the_settings_ask_for_is_in_the_request(monkeypatch: pytest.MonkeyP
 
 def test_the_route_to_int8_is_handed_on():
     asked = settings(precision="int8", quantization="calibrator")
-    assert BuildRequest.of(asked, "0" * 64, "tensorrt").spec.quantization == "calibrator"
+    assert BuildRequest.of(asked, "0" * 64, TensorRT()).spec.quantization == "calibrator"
 
 
 @pytest.mark.parametrize("size", [None, 320, (256, 320)])
 def test_an_input_size_is_a_side_or_a_pair_or_that_of_the_weights(size: object):
     expected = {None: None, 320: (320, 320), (256, 320): (256, 320)}[size]
-    assert BuildRequest.of(settings(img_size=size), "0" * 64, "onnxruntime").spec.resolution_hw == expected
+    assert BuildRequest.of(settings(img_size=size), "0" * 64, OnnxRuntime()).spec.resolution_hw == expected
 
 
 def test_auto_means_fp16_on_tensorrts_gpu_and_fp32_on_a_cpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(request.device, "gpus", lambda: ())
-    on_gpu = BuildRequest.of(settings(), "0" * 64, "tensorrt").spec
-    on_cpu = BuildRequest.of(settings(), "0" * 64, "onnxruntime").spec
+    monkeypatch.setattr(device, "gpus", lambda: ())
+    on_gpu = BuildRequest.of(settings(), "0" * 64, TensorRT()).spec
+    on_cpu = BuildRequest.of(settings(), "0" * 64, OnnxRuntime()).spec
     assert (on_gpu.target, on_gpu.precision) == (Target("gpu", 0), Precision.FP16)
     assert (on_cpu.target, on_cpu.precision) == (Target("cpu"), Precision.FP32)
 
@@ -65,16 +67,16 @@ def test_auto_means_fp16_on_tensorrts_gpu_and_fp32_on_a_cpu(monkeypatch: pytest.
 @pytest.mark.parametrize("target", ["gpu:0", "dla:0"])
 def test_tensorrts_plans_leave_nms_to_the_host_so_that_its_figures_ask_for_no_other_plan(target: str):
     asked = [settings(target=target), settings(target=target, nms_iou=0.5, max_det=9, nms_top_k=30)]
-    first, second = (BuildRequest.of(one, "0" * 64, "tensorrt") for one in asked)
+    first, second = (BuildRequest.of(one, "0" * 64, TensorRT()) for one in asked)
     assert first.spec.nms is None
     assert first == second
-    inside = [BuildRequest.of(settings(nms_iou=iou), "0" * 64, "onnxruntime").spec.nms for iou in (0.7, 0.5)]
+    inside = [BuildRequest.of(settings(nms_iou=iou), "0" * 64, OnnxRuntime()).spec.nms for iou in (0.7, 0.5)]
     assert inside == [NmsSpec(), NmsSpec(iou=0.5)]
 
 
 def test_a_dla_core_means_fp16_unless_the_operator_decides():
-    automatic = BuildRequest.of(settings(target="dla:1"), "0" * 64, "tensorrt").spec
-    decided = BuildRequest.of(settings(target="dla:1", precision="int8"), "0" * 64, "tensorrt").spec
+    automatic = BuildRequest.of(settings(target="dla:1"), "0" * 64, TensorRT()).spec
+    decided = BuildRequest.of(settings(target="dla:1", precision="int8"), "0" * 64, TensorRT()).spec
     assert (automatic.target, automatic.precision) == (Target("dla", 1), Precision.FP16)
     assert decided.precision is Precision.INT8
 

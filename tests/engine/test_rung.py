@@ -10,21 +10,22 @@ from vajra_edge.engine.spec import EngineSpec, Precision
 INT8 = EngineSpec(precision=Precision.INT8)
 
 
-def words(spec: EngineSpec, *routes: str, host_nms: bool = False) -> list[str]:
-    return [str(rung) for rung in ladder(spec, routes, host_nms=host_nms)]
+def words(spec: EngineSpec, *routes: str) -> list[str]:
+    return [str(rung) for rung in ladder(spec, routes)]
 
 
-def test_routes_come_before_the_graph_without_nms_and_both_before_the_next_precision():
-    assert words(INT8, "calibrator", "qdq", host_nms=True) == [
+def test_every_route_comes_before_the_next_precision():
+    assert words(INT8, "calibrator", "qdq") == [
         "int8 by the library's calibrator",
         "int8 by Q/DQ",
-        "int8 by the library's calibrator without in-graph NMS",
-        "int8 by Q/DQ without in-graph NMS",
         "fp16",
-        "fp16 without in-graph NMS",
         "fp32",
-        "fp32 without in-graph NMS",
     ]
+
+
+def test_above_a_plan_that_is_there_are_the_precisions_that_it_is_lower_than():
+    above = [[str(rung) for rung in ladder(INT8, ["qdq"], above=one)] for one in (Precision.FP16, Precision.FP32)]
+    assert above == [["int8 by Q/DQ"], ["int8 by Q/DQ", "fp16"]]
 
 
 def test_what_is_forbidden_is_no_rung():
@@ -32,19 +33,17 @@ def test_what_is_forbidden_is_no_rung():
         "int8 by Q/DQ",
         "int8 by the library's calibrator",
     ]
-    assert words(EngineSpec(nms=None), host_nms=True) == ["fp32"]
+    assert words(EngineSpec()) == ["fp32"]
 
 
-@pytest.mark.parametrize(
-    "rung", [Rung(Precision.FP16), Rung(Precision.INT8, "qdq", nms=False, high=frozenset({"b", "a"}))]
-)
+@pytest.mark.parametrize("rung", [Rung(Precision.FP16), Rung(Precision.INT8, "qdq", high=frozenset({"b", "a"}))])
 def test_a_rung_comes_back_from_json(rung: Rung):
     assert Rung.from_json(rung.to_json()) == rung
 
 
 def test_a_rung_says_what_the_backend_is_asked_for():
-    asked = Rung(Precision.INT8, "calibrator", nms=False).of(INT8)
-    assert (asked.precision, asked.quantization, asked.nms) == (Precision.INT8, "calibrator", None)
+    asked = Rung(Precision.INT8, "calibrator").of(INT8)
+    assert asked == replace(INT8, quantization="calibrator")
     assert Rung(Precision.FP16).of(INT8) == replace(INT8, precision=Precision.FP16)
 
 

@@ -203,7 +203,7 @@ def test_onnx_runtime_measures_what_tensorrt_does_not_and_says_why(
 
 
 def test_onnx_runtime_s_own_builds_are_measured_by_it() -> None:
-    assert observer(OnnxRuntime(), SPEC) is observe
+    assert OnnxRuntime().observer(SPEC) is observe
 
 
 def test_what_is_no_number_is_found_though_a_gpu_s_extremes_pass_over_it() -> None:

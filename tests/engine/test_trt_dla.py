@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from engine.trt_simulation import Simulation, install, quantized
+from engine.trt_simulation import MEMORY_ERROR, Simulation, install, quantized
 from onnx import TensorProto, helper, numpy_helper
 
-from vajra_edge.engine.backend import Built
+from vajra_edge.engine import build
+from vajra_edge.engine.backend import Built, Int8Graph
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_dla import loadables
-from vajra_edge.errors import BuildError, UnsupportedSpec
+from vajra_edge.errors import BuildError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph import dla_ranges
 from vajra_edge.graph.signature import Layout, Signature
 
@@ -171,7 +172,7 @@ def test_a_tensor_without_a_range_keeps_its_node_off_the_core(monkeypatch: pytes
 def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch, graph: bytes, has: str) -> None:
     simulation = Simulation("10.3.0", dla_cores=1)
     install(monkeypatch, simulation)
-    assert TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
+    assert TensorRT().int8_graph(EngineSpec(target=Target("dla"), precision=Precision.INT8)) is Int8Graph.RANGES
     with pytest.raises(UnsupportedSpec, match=f"this one has {has}"):
         built(simulation, Precision.INT8, graph)
 
@@ -179,7 +180,7 @@ def test_int8_before_11_needs_ranges_and_no_qdq(monkeypatch: pytest.MonkeyPatch,
 def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("11.4.0", dla_cores=1)
     install(monkeypatch, simulation)
-    assert not TensorRT().wants_ranges(EngineSpec(target=Target("dla"), precision=Precision.INT8))
+    assert TensorRT().int8_graph(EngineSpec(target=Target("dla"), precision=Precision.INT8)) is Int8Graph.QDQ
     made = built(simulation, Precision.INT8, quantized(network()))
     assert made.notes["typing"] == "strong"
     assert simulation.set_to("range") == []
@@ -229,3 +230,28 @@ def test_a_network_without_anything_for_the_core_is_refused(monkeypatch: pytest.
     graph = helper.make_model(helper.make_graph([node], "none", ends[:1], ends[1:], [shape]))
     with pytest.raises(UnsupportedSpec, match="no part of this network can run on dla:0: box arithmetic"):
         built(simulation, Precision.FP16, graph.SerializeToString())
+
+
+def test_want_of_memory_while_looking_for_a_core_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", dla_cores=1)
+    install(monkeypatch, simulation)
+
+    def nothing(self: object, logger: object) -> None:
+        logger.log(simulation.module.ILogger.ERROR, MEMORY_ERROR)  # type: ignore[attr-defined]
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    asked = EngineSpec(target=Target("dla"), precision=Precision.FP16)
+    with monkeypatch.context() as short:
+        short.setattr(simulation.module.Runtime, "__init__", nothing)
+        refused = TensorRT().check(asked)
+        assert isinstance(refused, OutOfMemory)
+        assert not build._permanent(refused)
+    assert TensorRT().check(asked) is None
+
+
+def test_want_of_memory_while_a_core_is_tried_out_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation("10.3.0", dla_cores=1, probe_memory_failures=1)
+    install(monkeypatch, simulation)
+    with pytest.raises(OutOfMemory, match="not enough memory to try out dla:0"):
+        built(simulation, Precision.FP16)
+    assert built(simulation, Precision.FP16).plan

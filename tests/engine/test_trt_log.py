@@ -126,6 +126,7 @@ NO_FORMAT = (
     "TensorRT operator doc (https://docs.nvidia.com/deeplearning/tensorrt/operators/docs/index.html) for supported "
     "formats.)"
 )
+NO_WORDS = "IBuilder::buildSerializedNetwork: Error Code 1: Cask (no further information)"
 PASSED_OVER = "Error Code: 9: Skipping tactic 0x0000000000000009 due to exception Assertion x failed. "
 LITTLE_MEMORY = "Tactic Device request: 4607MB Available: 1024MB. Device memory is insufficient to use tactic."
 
@@ -202,3 +203,9 @@ def test_a_tactic_passed_over_for_memory_makes_no_refusal_of_the_graph_one_of_me
     skipped = "Skipping tactic 0x3 due to insufficient memory on requested size of 4831838208 detected."
     assert type(build_failure(said(skipped, QUANTIZED_SUM))) is BuildError
     assert isinstance(build_failure(said(skipped, NO_TACTIC)), OutOfMemory)
+
+
+def test_an_error_without_words_is_want_of_memory_where_little_was_free_and_nowhere_else() -> None:
+    assert isinstance(build_failure(said(NO_WORDS), scarce=True), OutOfMemory)
+    assert type(build_failure(said(NO_WORDS))) is BuildError
+    assert type(build_failure(said(QUANTIZED_SUM), scarce=True)) is BuildError

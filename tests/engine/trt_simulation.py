@@ -46,6 +46,7 @@ class Simulation:
         version: a key of the listings.
         dla_cores: how many there are.
         memory_failures: builds that fail for want of memory before one succeeds.
+        probe_memory_failures: likewise of the one convolution that tries out a DLA core.
         no_tactic_above_level_0: a fused region has no implementation, as with a real graph (10.6).
         dla_refuses: operator types that ``can_run_on_DLA`` refuses.
         dla_builds: a build for the DLA succeeds.
@@ -58,6 +59,7 @@ class Simulation:
     version: str
     dla_cores: int = 0
     memory_failures: int = 0
+    probe_memory_failures: int = 0
     no_tactic_above_level_0: bool = False
     dla_refuses: frozenset[str] = frozenset()
     dla_builds: bool = True
@@ -276,6 +278,10 @@ class Simulation:
 
     def _build_probe(self, builder: Any, network: Any, config: Any) -> Any:
         """One convolution for the core, whose linear inputs and outputs the GPU reformats (NVIDIA/TensorRT#3438)."""
+        if self.probe_memory_failures:
+            self.probe_memory_failures -= 1
+            builder._sim_logger.log(self.module.ILogger.ERROR, MEMORY_ERROR)
+            return None
         falls_back = "GPU_FALLBACK" in config._sim_flags
         if not falls_back or not self.dla_builds:
             reason = "cannot load libnvdla_compiler.so" if falls_back else "I/O needs a reformat, GPU fallback is off"

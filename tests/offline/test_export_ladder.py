@@ -62,12 +62,12 @@ def test_int8_that_is_refused_gives_fp16_and_is_tried_again_by_the_next_export_w
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     error = BuildError("no tactic", layer="no such layer")
-    refusing = {"int8 qdq raw": [error], "int8 calibrator raw": [error]}
+    refusing = {"int8 qdq": [error], "int8 calibrator": [error]}
     made, _ = exported(weights, Standin(answers=refusing), monkeypatch)
     assert made.precision is Precision.FP16
     assert [one["reason"] for one in made.to_json()["rejected"]] == ["no tactic"] * 2
     assert list((export.cache_dir() / leftovers.REFUSALS.path).iterdir())
     library = Standin()
     made, _ = exported(weights, library, monkeypatch)
-    assert library.rungs == ["int8 qdq raw"]
+    assert library.rungs == ["int8 qdq"]
     assert made.notes["int8"]["ranges"]["source"] != MEASURED_NOW

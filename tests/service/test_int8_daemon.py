@@ -21,10 +21,10 @@ import tiny
 from station import Station, wait_for
 
 from vajra_edge.__main__ import main
-from vajra_edge.engine import sampler
+from vajra_edge.engine import refusals, sampler
 from vajra_edge.errors import ControlError
 from vajra_edge.publish.subscription import Subscription
-from vajra_edge.service import images, int8, plans, states
+from vajra_edge.service import images, int8, missed, plans, states
 from vajra_edge.service.builder import Builder
 from vajra_edge.settings import MqttSettings
 
@@ -257,6 +257,39 @@ def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
     station.start()
     told = "its build ended the process twice; another try may do better: vajra-edge rebuild --force"
     station.until(lambda status: any(told in one for one in (status["engine"]["serving"] or {}).get("rejected", ())))
+
+
+def test_int8_that_memory_was_short_for_is_tried_again_a_few_times_and_serves_once_there_is_enough(
+    quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(missed, "LOOK_S", 0.1)
+    monkeypatch.setattr(refusals, "RETRY_AFTER_S", (600.0,))
+    enough = tmp_path / "enough"
+    command = [sys.executable, str(Path(__file__).parent / "short_build.py"), str(enough)]
+    monkeypatch.setattr(plans.builder, "Builder", functools.partial(Builder, command=command))
+    quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    told = "int8 by Q/DQ was missed: too little memory; stop other programs; it is tried again after 20"
+    first = station.until(lambda status: told in status["reason"])
+    assert first["engine"]["serving"]["precision"] == "fp32"
+    assert jobs(station) == 2
+    monkeypatch.setattr(refusals, "RETRY_AFTER_S", (0.0, 0.0))
+    ears.until(lambda _, content: "too little memory; stop other programs; it is tried again now" in content["why"])
+    ears.close()
+    vain = station.until(lambda status: "tried 2 times more in vain" in status["reason"])
+    assert vain["engine"]["serving"] == first["engine"]["serving"], "the plan that served goes on"
+    assert vain["engine"]["last_error"] == ""
+    assert jobs(station) == 4, "two builds more and no load"
+    time.sleep(1.0)
+    assert jobs(station) == 4
+    enough.touch()
+    monkeypatch.setattr(refusals, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
+    assert last["engine"]["serving"]["fingerprint"] == first["engine"]["serving"]["fingerprint"]
+    assert station.until(lambda status: not status["reason"])["phase"] == "serving"
+    assert jobs(station) == 6
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted_and_this_is_published(quantizable: Station, tmp_path: Path):

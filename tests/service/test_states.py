@@ -35,6 +35,7 @@ from vajra_edge.service.events import (
     Strike,
     Swap,
     Tick,
+    TryMissed,
     Unfit,
     Unknown,
     Wanted,
@@ -158,6 +159,8 @@ class World:
             return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback, now_s=self.now_s)
         if r.random() < 0.05:
             return Rebuild(force=r.random() < 0.5)
+        if r.random() < 0.05:
+            return TryMissed(self.s.wanted)
         if self.serving and not self.broken and r.random() < fail / 10:
             self.broken = r.random() < 0.5
             return InferFailed("spoilt") if self.broken else Unfit("slow")
@@ -500,6 +503,43 @@ def test_rebuild_of_what_serves_needs_force():
     s, _ = advance(s, Built(Job(1, "A")))
     s, actions = advance(s, Loaded(Job(2, "A"), 9.0))
     assert actions == (Swap(Job(2, "A")), Retire(Job(0, "A")), MarkGood("A"))
+
+
+def test_what_was_missed_is_built_beside_what_serves_and_takes_its_place():
+    s, actions = advance(serving(), TryMissed("A"))
+    assert actions == (Build(Job(1, "A"), missed=True),)
+    assert advance(s, TryMissed("A")) == (s, ()), "one build"
+    s, actions = after(Built(Job(1, "A")), Loaded(Job(2, "A"), 9.0), s=s)
+    assert actions == (Swap(Job(2, "A")), Retire(Job(0, "A")), MarkGood("A"))
+    assert not s.missed
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_what_was_missed_and_fails_again_leaves_everything_as_it_was(permanent):
+    s, _ = advance(serving(), TryMissed("A"))
+    s, actions = advance(s, BuildFailed(Job(1, "A"), "not enough memory", permanent, 1.0))
+    assert (s, actions) == (replace(serving(), jobs=2), ()), "no reason, no wait, no further try by itself"
+
+
+def test_what_was_missed_waits_while_anything_else_is_under_way():
+    waiting, _ = after(Wanted("B", Have.MISSING), s=serving())
+    replaced, _ = after(Wanted("B", Have.READY), Loaded(Job(1, "B"), 1.0), s=serving())
+    for s, fingerprint in ((waiting, "B"), (replaced, "B"), (serving(), "B"), (State(), "A")):
+        assert advance(s, TryMissed(fingerprint)) == (s, ())
+
+
+def test_somebody_who_insists_while_what_was_missed_is_tried_gets_a_build_of_his_own():
+    s, _ = advance(serving(), TryMissed("A"))
+    s, actions = advance(s, Rebuild(force=True))
+    assert actions == (CancelBuild(Job(1, "A")), Build(Job(2, "A"), force=True))
+    s, _ = advance(s, BuildFailed(Job(2, "A"), "no tactic", permanent=True, now_s=1.0))
+    assert s.reason == "no tactic"
+
+
+def test_another_wish_ends_the_try_of_what_was_missed():
+    s, _ = advance(serving(), TryMissed("A"))
+    s, actions = advance(s, Wanted("B", Have.MISSING))
+    assert actions == (CancelBuild(Job(1, "A")), Build(Job(2, "B")))
 
 
 def test_rebuild_cuts_the_wait_after_a_failure_short():

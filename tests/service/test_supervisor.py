@@ -14,7 +14,6 @@ from station import Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
-from vajra_edge.engine import request
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
@@ -388,8 +387,7 @@ def most_detections(content):
 
 
 def test_nms_outside_the_engine_changes_in_place(station, monkeypatch):
-    spec_of = request._spec
-    monkeypatch.setattr(request, "_spec", lambda *asked: replace(spec_of(*asked), nms=None))  # as TensorRT's
+    monkeypatch.setattr(OnnxRuntime, "nms_inside", False)  # as TensorRT's
     ears = station.listen("camera/gate/detections")
     station.write(engine={"max_det": 4})
     station.start()

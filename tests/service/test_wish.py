@@ -14,6 +14,7 @@ from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.engine.store import EngineStore
+from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import BackendUnavailable, UnsupportedSpec, WeightsError
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service import wish as wish_module
@@ -178,7 +179,7 @@ def test_crashes_long_ago_do_not_count(wishes, settings, store):
     assert wishes.work_out(settings()).have is Have.READY
 
 
-class Accelerator(OnnxRuntime):
+class Accelerator(TensorRT):
     """Stands for TensorRT, which no machine of ours has a GPU for: what matters here is only that its name differs."""
 
     name = "tensorrt"

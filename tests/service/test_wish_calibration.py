@@ -312,6 +312,6 @@ def test_a_stored_plan_stays_wanted_when_its_images_are_deleted(
 def test_nothing_is_collected_for_an_int8_that_cannot_be_built_here(
     wishes: Wishes, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: "no INT8 here; set precision = fp32")
+    monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: UnsupportedSpec("no INT8 here"))
     with pytest.raises(UnsupportedSpec, match="no INT8 here"):
         wishes.work_out(settings())

@@ -135,8 +135,9 @@ def _backends(settings: Settings) -> Iterator[Check]:
         wanted = chosen == name
         try:
             backend = select(name).backend
-            spec = BuildRequest.of(settings, "0" * 64, name).spec
-            reason = backend.check(spec) or _only_builds(backend, spec)
+            spec = BuildRequest.of(settings, "0" * 64, backend).spec
+            refused = backend.check(spec)
+            reason = _only_builds(backend, spec) if refused is None else str(refused)
         except VajraError as error:
             yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)
             continue

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine import trt_library
-from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.calibration import CalibrationSet, Inputs
+from vajra_edge.engine.ranges import Ranges
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
-from vajra_edge.errors import BackendUnavailable
+from vajra_edge.errors import BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
 
 BACKENDS = {
@@ -47,6 +49,17 @@ class Progress:
 
 Report = Callable[[Progress], None]
 """Takes progress; raises ``BuildCancelled`` when the build is to stop."""
+
+Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
+"""Measures ranges: the FP32 graph, its signature, the images, the algorithm, progress, threads of the CPU."""
+
+
+class Int8Graph(Enum):
+    """The form in which a library takes an INT8 graph that we made."""
+
+    QDQ = "Q/DQ nodes around the layers"
+    QOPERATOR = "quantized operators, see graph.qlinear"
+    RANGES = "FP32 with a range for each tensor, see graph.dla_ranges"
 
 
 @dataclass(frozen=True)
@@ -88,16 +101,33 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """A module that builds and loads plans of one library."""
+    """A module that builds and loads plans of one library. What it can do is asked here, never guessed from its name.
+
+    Attributes:
+        name: as settings, manifests and the log have it.
+        nms_inside: the daemon has NMS in its plans; otherwise it does NMS itself, see ``HostDetector``.
+    """
 
     name: str
+    nms_inside: bool
+
+    def auto_target(self) -> Target:
+        """Where its plans run if nobody says."""
+        ...
+
+    def auto_precision(self, target: Target) -> Precision:
+        """The precision of its plans if nobody says."""
+        ...
 
     def identity(self, spec: EngineSpec) -> Mapping[str, str]:
         """What must void a plan when it changes: library version, device, driver, DLA core, power mode."""
         ...
 
-    def check(self, spec: EngineSpec) -> str | None:
-        """Why this machine cannot build or run ``spec``, with the remedy; None if it can."""
+    def check(self, spec: EngineSpec) -> EngineError | None:
+        """What a build of ``spec`` would fail with on this machine, before any work; None if nothing stands in its way.
+
+        ``UnsupportedSpec`` lasts; anything else may pass: a library that is not up yet, want of memory to find out.
+        """
         ...
 
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:
@@ -106,6 +136,18 @@ class Backend(Protocol):
 
     def compares_speed(self, spec: EngineSpec) -> bool:
         """Whether INT8 has to be faster than FP16 here to be used."""
+        ...
+
+    def simplifies(self, spec: EngineSpec) -> bool:
+        """Whether onnxslim would be for nothing, since the library makes the same plan without it."""
+        ...
+
+    def int8_graph(self, spec: EngineSpec) -> Int8Graph:
+        """The form in which it takes an INT8 graph that was made for the route ``qdq``."""
+        ...
+
+    def observer(self, spec: EngineSpec) -> Observe:
+        """Who measures the ranges of INT8 for it."""
         ...
 
     def build(

@@ -20,13 +20,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from vajra_edge.engine import child, wire
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, Progress, Report, select
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.holdout import images_of
 from vajra_edge.engine.intake import onnx_of, size_bytes
 from vajra_edge.engine.manifest import Manifest, Plan
-from vajra_edge.engine.prove import prove
+from vajra_edge.engine.prove import Cancelled, Proved, Unproved, prove
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
@@ -41,7 +41,6 @@ from vajra_edge.errors import (
     InferenceError,
     OutOfMemory,
     StoreError,
-    UnsupportedSpec,
     VajraError,
 )
 
@@ -63,17 +62,18 @@ def run(request: BuildRequest, report: Report) -> Plan:
         VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
     """
     backend = select(request.backend, threads=request.threads, state_dir=request.state_dir).backend
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(request.spec)) is not None:
+        raise error
     fingerprint = Fingerprint.of(request, backend.identity(request.spec))
     store = EngineStore(request.state_dir, request.max_bytes)
     with store.lock("build", wait_s=LOCK_WAIT_S, waiting=lambda who: report(_waiting(who))):
         started_s = time.monotonic()  # another build's time is not this one's
         plan = None if request.force else store.get(fingerprint.digest)
-        if plan is not None:
+        if plan is not None and not (request.missed and plan.manifest.precision is not request.spec.precision):
             return plan
         stages = Stages(report)
-        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s)
+        above = None if plan is None else plan.manifest.precision
+        plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s, above)
         with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
             notes = {**manifest.notes, "stages": dict(stages.taken)}
             return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
@@ -90,6 +90,7 @@ def _made(
     store: EngineStore,
     stages: Stages,
     started_s: float,
+    above: Precision | None,
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its gate; nothing is stored yet."""
     with stages("load", f"reading {request.weights_path.name}"):
@@ -98,12 +99,20 @@ def _made(
         onnx_bytes = onnx_of(request)
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
     with stages("simplify", "preparing the graph"):
-        spec = replace(request.spec, simplify=request.spec.simplify and not _folds_itself(request))
+        spec = replace(request.spec, simplify=request.spec.simplify and not backend.simplifies(request.spec))
         graph = _assembled(request, onnx_bytes, spec)
-    graphs = Graphs(graph, lambda: _assembled(request, onnx_bytes, replace(spec, nms=None)))
-    proved = prove(request, backend, graphs, stages, images, began_s=started_s)
+    match prove(request, backend, graph, stages, images, began_s=started_s, above=above):
+        case Proved() as proved:
+            return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved)
+        case Unproved(error):
+            raise error
+        case Cancelled(reason):
+            raise BuildCancelled(reason)
+
+
+def _manifest(request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved) -> Manifest:
     passed = proved.passed
-    manifest = Manifest(
+    return Manifest(
         fingerprint=fingerprint,
         backend=backend.name,
         signature=passed.signature,
@@ -116,7 +125,6 @@ def _made(
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return passed.built.plan, manifest
 
 
 def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Graph:
@@ -131,15 +139,6 @@ def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Gr
         return Graph(*assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride))
     except GraphError as error:
         raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
-
-
-def _folds_itself(request: BuildRequest) -> bool:
-    """Whether onnxslim would be for nothing.
-
-    What ONNX Runtime makes of an FP32 graph is the same with it and without, node by node and bit by bit (both
-    VajraV1-nano files and YOLOX-nano), and onnxslim takes a third of the time to a first plan.
-    """
-    return request.backend == "onnxruntime" and request.spec.precision is Precision.FP32
 
 
 class _Protocol:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,21 @@ _log = logging.getLogger(__name__)
 
 RECOMMENDED_IMAGES = 500
 """NVIDIA's guideline for INT8 calibration, quoted by upstream's documentation."""
+
+
+class Inputs(Protocol):
+    """The images of a calibration set, ready for a network; iterated once a pass."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the images and their order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def inputs(self, input_hw: tuple[int, int]) -> Iterable[NDArray[np.float32]]:
+        """(1, 3, H, W) float32, RGB, 0..1, letterboxed, one after the other."""
+        ...
 
 
 @dataclass(frozen=True)

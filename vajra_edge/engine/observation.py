@@ -6,39 +6,20 @@ MinMax takes one pass over the images; percentile and entropy take a second one 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.engine import histogram
 from vajra_edge.engine.backend import Progress, Report
+from vajra_edge.engine.calibration import Inputs
 from vajra_edge.engine.ranges import Range, Ranges, key_of, structure_of
 from vajra_edge.engine.replay import Outputs, Replay
 from vajra_edge.errors import CalibrationError
 from vajra_edge.graph import probes
 from vajra_edge.graph.signature import Signature
-
-
-class Inputs(Protocol):
-    """The images of a calibration set, ready for a network; iterated once a pass."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the images and their order."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def inputs(self, input_hw: tuple[int, int]) -> Iterable[NDArray[np.float32]]:
-        """(1, 3, H, W) float32, RGB, 0..1, letterboxed, one after the other."""
-        ...
-
-
-Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
-"""What ``observe`` is, for whoever else measures."""
 
 
 def observe(

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vajra_edge.engine import sensitivity
-from vajra_edge.engine.backend import Report
+from vajra_edge.engine.backend import Observe, Report
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe, observe
+from vajra_edge.engine.observation import observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.sensitivity import WORST, Choice, Point
 from vajra_edge.engine.trials import Trials

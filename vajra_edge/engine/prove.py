@@ -10,9 +10,9 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from vajra_edge.engine.attempt import Attempts, Graphs, Passed
+from vajra_edge.engine.attempt import Attempts, Graph, Passed
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint
@@ -27,7 +27,9 @@ from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.trt_calibrator import FROM_CACHE
 from vajra_edge.errors import (
     BackendUnavailable,
+    BuildCancelled,
     BuildError,
+    EngineError,
     GraphError,
     InferenceError,
     OutOfMemory,
@@ -47,6 +49,9 @@ LONG_SHARE = 0.5
 
 PLACEMENTS = 2
 """Builds more at the most that leave further layers out of INT8, for each takes minutes."""
+
+FP16 = Rung(Precision.FP16)
+"""What INT8 is compared with."""
 
 CALIBRATOR_LEFT_OUT = "skipped: it costs more accuracy than Q/DQ; engine.quantization = calibrator tries it"
 
@@ -71,43 +76,68 @@ class Proved:
     rejected: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True)
+class Unproved:
+    """No plan that may serve.
+
+    Attributes:
+        error: what to say of it, and whether another time may do: ``VerifyError`` where no plan that may be used agrees
+            with the reference; ``BuildError``, ``GraphError``, ``UnsupportedSpec`` or ``PlanError`` where the library
+            refuses every way; ``OutOfMemory`` or ``InferenceError`` where the device failed at one at least;
+            ``CalibrationError`` where the images are failing, or INT8 has none; ``StoreError`` for the disk.
+        rejected: what was refused, as in ``Proved``.
+    """
+
+    error: VajraError
+    rejected: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Whoever takes the progress wants no plan any more, and says why."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Proved | Unproved | Cancelled
+
+
 def prove(
     request: BuildRequest,
     backend: Backend,
-    graphs: Graphs,
+    graph: Graph,
     stages: Stages,
     images: CalibrationSet | None = None,
     *,
     clock: Clock = time.monotonic,
     began_s: float | None = None,
     forget: bool = False,
-) -> Proved:
+    above: Precision | None = None,
+) -> Outcome:
     """Build and verify; a plan that is refused gives way to the next rung, of a lower precision if the settings allow.
 
     Args:
         request: what is wanted.
         backend: builds and runs it.
-        graphs: FP32, with NMS where it is wanted.
+        graph: FP32, with NMS where it is wanted.
         stages: told what is being done.
         images: for INT8; some of them are held out for the gate. None for any other precision.
         clock: seconds, monotonic.
         began_s: when the time for this build began, on that clock; None: now.
         forget: try what was refused before; ``request.force`` means that too.
+        above: of a plan that is there: only what it is lower than is tried, and that too for which time was short.
 
     Raises:
-        VerifyError: no plan that may be used agrees with the reference.
-        BuildError, GraphError, UnsupportedSpec, PlanError: the library refuses every way.
-        OutOfMemory, InferenceError: the device failed at one at least, and another time may do.
-        CalibrationError: the images are failing, or INT8 has none.
-        BuildCancelled: the report raised it.
+        BackendUnavailable: the library does not load, so that there are no ways to try.
     """
     pace = Pace(stages.report, clock, (clock() if began_s is None else began_s) + WALK_SHARE * request.timeout_s)
     told = Stages(pace.report, stages.taken)
-    attempts = Attempts(request, backend, graphs, told, Holdout.of(images) if images else None, clock)
+    attempts = Attempts(request, backend, graph, told, Holdout.of(images) if images else None, clock)
     identity = backend.identity(request.spec)
     digest = Fingerprint.of(request, identity).digest
     refusals = Refusals(request.state_dir, digest, identity.get(LIBRARY, ""))
-    return _Walk(attempts, pace, refusals, forget=forget or (request.force and not request.again)).run()
+    insists = forget or (request.force and not request.again)
+    return _Walk(attempts, pace, refusals, forget=insists, above=above).run()
 
 
 @dataclass(frozen=True)
@@ -139,6 +169,11 @@ class _Refused:
         return self.cause in {None, Cause.TIME} and not isinstance(self.error, UnsupportedSpec)
 
     @property
+    def missed(self) -> bool:
+        """It is tried again by itself: it failed for want of memory or time, or with the device."""
+        return self.passing and not isinstance(self.error, VerifyError)  # the same frames would judge it again
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers at fault."""
         values = self.error.values
@@ -166,46 +201,78 @@ class _Refused:
 class _Walk:
     """One build's way along the ladder."""
 
-    def __init__(self, attempts: Attempts, pace: Pace, refusals: Refusals, *, forget: bool) -> None:
+    def __init__(
+        self, attempts: Attempts, pace: Pace, refusals: Refusals, *, forget: bool, above: Precision | None
+    ) -> None:
         self._attempts, self._pace, self._refusals = attempts, pace, refusals
         self._request, self._backend = attempts.request, attempts.backend
-        wanted = self._request.spec
-        self._pending = deque(ladder(wanted, self._backend.routes(wanted), host_nms=self._request.host_nms))
+        wanted, self._above = self._request.spec, above
+        self._pending = deque(ladder(wanted, self._backend.routes(wanted), above=above))
         self._first = self._pending[0]
         self._rejected: list[dict[str, Any]] = []
         self._failures: list[VajraError] = []
         self._skipped: Rung | None = None
-        self._unfit: set[tuple[Precision, str]] = set()
         self._placements = PLACEMENTS
         self._fp16: Passed | None = None
         if forget:
             refusals.clear()
         known = {} if forget else refusals.all()  # a disk that refuses to forget does not hinder
-        self._known = {rung: one for rung, one in known.items() if one.timeout_s in {None, self._request.timeout_s}}
+        lasting = {None} if above else {None, self._request.timeout_s}
+        self._known = {rung: one for rung, one in known.items() if one.timeout_s in lasting}
+        self._missed: dict[Rung, str] = {}
 
-    def run(self) -> Proved:
+    def run(self) -> Outcome:
+        try:
+            return self._walked()
+        except BuildCancelled as error:
+            return Cancelled(error.message)
+        except VajraError as error:  # no way's own fault: images, disk
+            return Unproved(error, tuple(self._rejected))
+
+    def _walked(self) -> Proved | Unproved:
         while (rung := self._next()) is not None:
             if self._fp16 is not None and rung == self._fp16.rung:
-                return Proved(self._fp16, tuple(self._rejected))
+                return self._proved(self._fp16)
             passed = self._tried(rung)
             if passed is not None and (worth := self._worth(passed)) is not None:
                 self._refusals.remove(rung)
-                return Proved(worth, tuple(self._rejected))
-        raise self._failure()
+                return self._proved(worth)
+        if self._above is not None:
+            self._note_missed()
+        return Unproved(self._failure(), tuple(self._rejected))
+
+    def _proved(self, passed: Passed) -> Proved:
+        if passed.rung.precision is self._request.spec.precision:
+            self._missed.clear()
+        self._missed.pop(passed.rung, None)  # the last one, which was skipped before
+        self._note_missed()
+        return Proved(passed, tuple(self._rejected))
+
+    def _note_missed(self) -> None:
+        """Have the service try again what may do better than the plan that there is."""
+        if self._missed:
+            rung, reason = next(iter(self._missed.items()))
+            self._refusals.miss(f"{rung} was missed: {reason}")
+        else:
+            self._refusals.missed_nothing()
 
     def _next(self) -> Rung | None:
         """The next rung that is worth trying; at the end of the ladder the last one that was skipped."""
         while self._pending:
             rung = self._pending.popleft()
-            if self._is_idle(rung):
+            if (absent := self._absent(rung)) is not None:
+                self._pass_over(rung, absent)
                 continue
             known = self._known.get(rung)
             if known is None and rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
+                self._missed[rung] = OVER
                 self._reject(rung, f"skipped: {OVER}", seconds=0.0, passing=True)
             elif known is None:
                 return rung
             else:
                 self._skip(rung, known)
+        if self._above is not None:
+            return None  # there is a plan: no need to try what was refused
         last, self._skipped = self._skipped, None
         if last is not None:
             del self._known[last]
@@ -216,31 +283,40 @@ class _Walk:
         """Pass over what was refused before; what ended the process is not even tried as the last way."""
         if known.cause is not Cause.CRASH:
             self._skipped = rung
+        if known.cause is Cause.TIME:
+            self._missed[rung] = known.line
         passing = known.cause in {Cause.TIME, Cause.CRASH}
         self._reject(rung, f"skipped: {known.line}", seconds=0.0, passing=passing)
         self._step_down(rung, known.cause, known.layers)
 
-    def _is_idle(self, rung: Rung) -> bool:
-        """Whether trying it is out of the question, or would tell nothing new."""
-        if not rung.nms and (rung.precision, rung.quantization) in self._unfit:
-            return True  # the library took the NMS, so that it is not what stands in the way
-        if rung.precision is Precision.INT8 and self._fp16 is not None and rung.nms != self._fp16.rung.nms:
-            return True  # no like to be compared with
-        return rung != self._first and self._backend.check(rung.of(self._request.spec)) is not None
+    def _absent(self, rung: Rung) -> EngineError | None:
+        """Why this machine has no such precision; of what is wanted that was asked before."""
+        return None if rung == self._first else self._backend.check(rung.of(self._request.spec))
+
+    def _pass_over(self, rung: Rung, absent: EngineError) -> None:
+        """A precision that this machine does not have is not worth a word; one that it may have another time is."""
+        if not isinstance(absent, UnsupportedSpec):
+            self._missed[rung] = str(absent)
+            self._reject(rung, str(absent), seconds=0.0, passing=True)
+            self._failures.append(absent)
 
     def _has_hope(self) -> bool:
         """Whether a plan of another precision than INT8 is there, or may yet be built."""
-        return self._fp16 is not None or any(
-            rung.precision is not Precision.INT8
-            and rung not in self._known
-            and self._backend.check(rung.of(self._request.spec)) is None
-            for rung in self._pending
+        return (
+            self._above is not None
+            or self._fp16 is not None
+            or any(
+                rung.precision is not Precision.INT8
+                and rung not in self._known
+                and self._backend.check(rung.of(self._request.spec)) is None
+                for rung in self._pending
+            )
         )
 
     def _tried(self, rung: Rung) -> Passed | None:
         """One rung; where its ranges were kept from an earlier build it is tried once more with fresh ones."""
         spared = rung.precision is Precision.INT8 and self._has_hope()
-        following = int(self._compares(rung) and self._fp16 is None and self._fp16_for(rung) not in self._known)
+        following = int(self._compares(rung) and self._fp16 is None and FP16 not in self._known)
         self._pace.begin(str(rung), following=following, spared=spared)
         outcome = self._attempted(rung, fresh=self._request.force and not rung.high)
         if isinstance(outcome, _Refused) and outcome.disagrees and _kept(outcome):
@@ -251,6 +327,8 @@ class _Walk:
             return outcome
         self._reject_refused(rung, outcome)
         self._remember(rung, outcome)
+        if outcome.missed:
+            self._missed[rung] = str(outcome.error)
         if not isinstance(outcome.error, OutOfTime):
             self._failures.append(outcome.error)
         self._step_down(rung, outcome.cause, outcome.layers)
@@ -274,10 +352,8 @@ class _Walk:
 
     def _step_down(self, rung: Rung, cause: Cause | None, layers: tuple[str, ...]) -> None:
         """What a refusal says of the rungs that follow."""
-        if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED}:
-            self._unfit.add((rung.precision, rung.quantization))
-            if self._request.spec.quantization == "auto":
-                self._leave_out_calibrator()
+        if cause in {Cause.CHECK, Cause.DRIFT, Cause.SPEED} and self._request.spec.quantization == "auto":
+            self._leave_out_calibrator()
         if cause is not Cause.LIBRARY or rung.quantization != "qdq" or not layers or not self._placements:
             return
         try:
@@ -334,25 +410,21 @@ class _Walk:
 
     def _beside(self, passed: Passed) -> Passed | str:
         """Build FP16 to compare with, or say why not."""
-        rung = self._fp16_for(passed.rung)
-        if (known := self._known.get(rung)) is not None:
-            return f"{rung} was {known.line}"
-        if (reason := self._backend.check(rung.of(self._request.spec))) is not None:
-            return reason
+        if (known := self._known.get(FP16)) is not None:
+            return f"{FP16} was {known.line}"
+        if (absent := self._backend.check(FP16.of(self._request.spec))) is not None:
+            return str(absent)
         if self._pace.left_s < passed.build_s:
             return f"building it would take longer than the {max(self._pace.left_s, 0):.0f} s that are left"
-        self._pace.begin(f"{rung} to compare with", following=0, spared=True)
+        self._pace.begin(f"{FP16} to compare with", following=0, spared=True)
         try:
-            outcome = self._attempted(rung, fresh=False)
+            outcome = self._attempted(FP16, fresh=False)
         except _UNTIMED as error:  # the INT8 plan is good all the same
             return str(error)
         if isinstance(outcome, Passed):
             return outcome
-        self._remember(rung, outcome)
+        self._remember(FP16, outcome)
         return str(outcome.error)
-
-    def _fp16_for(self, rung: Rung) -> Rung:
-        return Rung(Precision.FP16, nms=rung.nms)
 
     def _remember(self, rung: Rung, refused: _Refused) -> None:
         """Only what would be refused again; of FP16 and FP32, which take less time, only what is certain."""

@@ -1,7 +1,8 @@
 """Refusals: which ways to a plan were refused here before, so that the next build does not spend minutes on them again.
 
-One small file for each fingerprint. It is worth no more than the time it saves: one that is damaged, of another release
-of the library or of this product, or cannot be written is as good as none.
+Beside them stands what a build missed for a cause that may pass, so that it is tried again, a few times. One small file
+for each fingerprint. It is worth no more than the time it saves: one that is damaged, of another release of the library
+or of this product, or cannot be written is as good as none.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ CRASHES = 2
 REBOOTS = 6
 """Times that the machine went down during one way's build, after which that is blamed: it may draw too much power, or
 hang the GPU. Power cuts alone hardly fall into the same minutes so often."""
+
+RETRY_AFTER_S = (3600.0, 6 * 3600.0, 24 * 3600.0, 7 * 24 * 3600.0)
+"""Pauses before the tries of what was missed; when all are over only a person tries it again."""
 
 CRASHED = "its build ended the process twice"
 
@@ -145,11 +149,51 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Missed:
+    """What is above the plan that was built, and failed for want of memory or time, or with the device.
+
+    Attributes:
+        reason: the way and why, in one line.
+        at_s: when it failed or was begun the last time, Unix time.
+        tries: how often it was tried again by itself.
+    """
+
+    reason: str
+    at_s: float
+    tries: int = 0
+
+    @property
+    def due_s(self) -> float | None:
+        """When it is tried again by itself, Unix time; None: not any more."""
+        return self.at_s + RETRY_AFTER_S[self.tries] if self.tries < len(RETRY_AFTER_S) else None
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        if self.due_s is None:
+            again = f"tried {self.tries} times more in vain: vajra-edge rebuild --force tries it once again"
+        else:
+            at = datetime.fromtimestamp(self.due_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+            again = f"it is tried again after {at} (try {self.tries + 1} of {len(RETRY_AFTER_S)})"
+        return f"{self.reason}; {again}"
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Missed:
+        """The inverse of ``asdict``.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or of another type.
+        """
+        return cls(str(fields["reason"]), float(fields["at_s"]), int(fields["tries"]))
+
+
+@dataclass(frozen=True)
 class _Kept:
     """What a file holds."""
 
     refused: tuple[Refusal, ...] = ()
     begun: tuple[Begun, ...] = ()
+    missed: Missed | None = None
 
 
 class Refusals:
@@ -206,6 +250,36 @@ class Refusals:
         if refused != kept.refused:
             self._write(replace(kept, refused=refused))
 
+    @property
+    def missed(self) -> Missed | None:
+        """What the newest plan is lower than, for a cause that may pass; None: nothing."""
+        return self._read().missed
+
+    def miss(self, reason: str) -> None:
+        """A plan was built below this, or the try that somebody began came to nothing."""
+        kept = self._read()
+        tries = kept.missed.tries if kept.missed else 0
+        self._write(replace(kept, missed=Missed(reason[:LONGEST], self._now_s(), tries)))
+
+    def missed_nothing(self) -> None:
+        """What was missed came to be, or is refused for good."""
+        kept = self._read()
+        if kept.missed is not None:
+            self._write(replace(kept, missed=None))
+
+    def try_missed(self) -> bool:
+        """Count a try if its time has come, before it begins, so that one which takes the machine down counts too.
+
+        Returns:
+            Whether it may begin. What a disk does not let count would never end.
+        """
+        kept = self._read()
+        if kept.missed is None or kept.missed.due_s is None or self._now_s() < kept.missed.due_s:
+            return False
+        counted = replace(kept.missed, tries=kept.missed.tries + 1, at_s=self._now_s())
+        self._write(replace(kept, missed=counted))
+        return self._read().missed == counted
+
     def clear(self) -> None:
         """Somebody insists: everything may be tried again."""
         _delete(self.path)
@@ -235,6 +309,7 @@ class Refusals:
             return _Kept(
                 tuple(Refusal.from_json(one) for one in plain["refused"]),
                 tuple(Begun.from_json(one) for one in plain["begun"]),
+                Missed.from_json(plain["missed"]) if plain.get("missed") else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _LOGGER.warning("%s cannot be read and is forgotten: %s", self.path, error)
@@ -248,7 +323,8 @@ class Refusals:
             name: [{**asdict(one), "rung": one.rung.to_json()} for one in ones]
             for name, ones in (("refused", kept.refused), ("begun", kept.begun))
         }
-        return _write(self._state_dir, self.path, {**plain, **rows})
+        missed = {"missed": asdict(kept.missed)} if kept.missed else {}
+        return _write(self._state_dir, self.path, {**plain, **rows, **missed})
 
 
 def excuse(state_dir: Path, pid: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import device
+from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.errors import BuildError, WeightsError
 from vajra_edge.settings import CalibrationSettings, EngineSettings, Settings
@@ -40,7 +40,8 @@ class BuildRequest:
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
         force: build even if the store has the plan, measure INT8 ranges that are kept anew, and try what was refused.
         again: a forced build that failed before, perhaps with its process: what was refused since stays refused.
-        host_nms: whoever runs the plan can do NMS itself, so that a library that refuses it in the graph need not.
+        missed: the store's plan is of a lower precision than ``spec``: try what is above it and was missed for a cause
+            that may have passed; where that fails, the plan stays as it is.
         keep_slower: INT8 is wanted even where FP16 is faster; the times are noted.
     """
 
@@ -61,17 +62,17 @@ class BuildRequest:
     address_space_bytes: int | None = None
     force: bool = False
     again: bool = False
-    host_nms: bool = False
+    missed: bool = False
     keep_slower: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, weights_sha256: str, backend_name: str) -> BuildRequest:
-        """What the settings ask for, with every ``auto`` decided for ``backend_name``.
+    def of(cls, settings: Settings, weights_sha256: str, backend: Backend) -> BuildRequest:
+        """What the settings ask for, with every ``auto`` decided for ``backend``.
 
         Args:
             settings: the operator's.
             weights_sha256: from ``weights_digest``.
-            backend_name: from ``backend.select``.
+            backend: from ``backend.select``.
 
         Raises:
             UnsupportedSpec: the target's text is not one.
@@ -80,8 +81,8 @@ class BuildRequest:
         return cls(
             weights_path=weights.path.absolute(),
             weights_sha256=weights_sha256,
-            backend=backend_name,
-            spec=_spec(settings.engine, backend_name),
+            backend=backend.name,
+            spec=_spec(settings.engine, backend),
             state_dir=settings.store.state_dir.absolute(),
             max_bytes=settings.store.max_bytes,
             class_names=weights.class_names,
@@ -151,16 +152,16 @@ def weights_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _spec(engine: EngineSettings, backend: str) -> EngineSpec:
+def _spec(engine: EngineSettings, backend: Backend) -> EngineSpec:
     size = engine.img_size
-    target = _auto_target(backend) if engine.target == "auto" else Target.parse(engine.target)
+    target = backend.auto_target() if engine.target == "auto" else Target.parse(engine.target)
     return EngineSpec(
         target=target,
-        precision=_auto_precision(backend, target) if engine.precision == "auto" else Precision(engine.precision),
+        precision=backend.auto_precision(target) if engine.precision == "auto" else Precision(engine.precision),
         resolution_hw=(size, size) if isinstance(size, int) else size,
         batch=engine.batch,
         dynamic=engine.dynamic,
-        nms=nms_of(engine) if backend == "onnxruntime" else None,  # see HostDetector
+        nms=nms_of(engine) if backend.nms_inside else None,
         simplify=engine.simplify,
         opset=engine.opset,
         workspace_gib=engine.workspace_gib,
@@ -169,17 +170,6 @@ def _spec(engine: EngineSettings, backend: str) -> EngineSpec:
         quantization=engine.quantization,
         allow_lower_precision=engine.allow_lower_precision,
     )
-
-
-def _auto_target(backend: str) -> Target:
-    """TensorRT runs on the first GPU; ONNX Runtime too where its CUDA build is installed and a GPU is seen."""
-    cuda = backend == "tensorrt" or (device.package_version("onnxruntime-gpu") is not None and bool(device.gpus()))
-    return Target("gpu", 0) if cuda else Target("cpu")
-
-
-def _auto_precision(backend: str, target: Target) -> Precision:
-    """FP16 where TensorRT has a GPU or DLA; ONNX Runtime's CPU kernels are fastest in FP32."""
-    return Precision.FP16 if backend == "tensorrt" and target.kind != "cpu" else Precision.FP32
 
 
 def _absolute(calibration: CalibrationSettings) -> CalibrationSettings:

@@ -19,36 +19,28 @@ class Rung:
     Attributes:
         precision: of the bulk of the network.
         quantization: route to INT8, see ``spec.QUANTIZATIONS``; empty for every other precision.
-        nms: in-graph NMS as it is wanted; False: it moves to whoever runs the plan.
         high: keys of the layers that the library refused in INT8; they stay out of it.
     """
 
     precision: Precision
     quantization: str = ""
-    nms: bool = True
     high: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         way = f" {WAYS.get(self.quantization, self.quantization)}" if self.quantization else ""
         plural = "" if len(self.high) == 1 else "s"
         left = f" with {len(self.high)} refused layer{plural} in fp16" if self.high else ""
-        return f"{self.precision.value}{way}{left}{'' if self.nms else ' without in-graph NMS'}"
+        return f"{self.precision.value}{way}{left}"
 
     def of(self, wanted: EngineSpec) -> EngineSpec:
         """What is wanted, this way."""
-        return replace(
-            wanted,
-            precision=self.precision,
-            quantization=self.quantization or wanted.quantization,
-            nms=wanted.nms if self.nms else None,
-        )
+        return replace(wanted, precision=self.precision, quantization=self.quantization or wanted.quantization)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
         return {
             "precision": self.precision.value,
             "quantization": self.quantization,
-            "nms": self.nms,
             "high": sorted(self.high),
         }
 
@@ -60,22 +52,22 @@ class Rung:
             KeyError, TypeError, ValueError: a field is missing or of another type.
         """
         high = frozenset(str(key) for key in fields["high"])
-        return cls(Precision(fields["precision"]), str(fields["quantization"]), bool(fields["nms"]), high)
+        return cls(Precision(fields["precision"]), str(fields["quantization"]), high)
 
 
-def ladder(wanted: EngineSpec, routes: Sequence[str], *, host_nms: bool) -> tuple[Rung, ...]:
+def ladder(wanted: EngineSpec, routes: Sequence[str], *, above: Precision | None = None) -> tuple[Rung, ...]:
     """Every rung that may be tried, in order; layers that turn out to be refused add more.
 
     Args:
         wanted: what is asked for; without ``allow_lower_precision`` all rungs are of its precision.
         routes: to INT8, the best first.
-        host_nms: NMS may move out of the graph.
+        above: of a plan that is there: only what it is lower than; None: there is none.
     """
     precisions = (wanted.precision, *(wanted.precision.fallbacks if wanted.allow_lower_precision else ()))
-    inside = (True, False) if host_nms and wanted.nms is not None else (True,)
+    if above in precisions:
+        precisions = precisions[: precisions.index(above)]
     return tuple(
-        Rung(precision, route, nms)
+        Rung(precision, route)
         for precision in precisions
-        for nms in inside
         for route in (routes if precision is Precision.INT8 else ("",))
     )

@@ -12,10 +12,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vajra_edge import device
-from vajra_edge.engine import cuda, leftovers, trt_build, trt_calibrator, trt_dla, trt_library, trt_memory, trt_timing
-from vajra_edge.engine.backend import Built, Progress, Report, Runner
+from vajra_edge.engine import (
+    cuda,
+    leftovers,
+    trt_build,
+    trt_calibration,
+    trt_calibrator,
+    trt_dla,
+    trt_library,
+    trt_memory,
+    trt_timing,
+)
+from vajra_edge.engine.backend import Built, Int8Graph, Observe, Progress, Report, Runner
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt_calibrator import Feed
 from vajra_edge.engine.trt_graph import prepare
 from vajra_edge.engine.trt_library import Library, Typing
@@ -23,7 +33,7 @@ from vajra_edge.engine.trt_log import Lines, listening
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
-from vajra_edge.errors import BackendUnavailable, BuildError, OutOfMemory, UnsupportedSpec
+from vajra_edge.errors import BackendUnavailable, BuildError, EngineError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 
 
@@ -35,9 +45,18 @@ class TensorRT:
     """
 
     name = "tensorrt"
+    nms_inside = False
 
     def __init__(self, state_dir: Path | None = None) -> None:
         self.state_dir = state_dir
+
+    def auto_target(self) -> Target:
+        """The first GPU."""
+        return Target("gpu", 0)
+
+    def auto_precision(self, target: Target) -> Precision:
+        """FP16, which every GPU and DLA core computes."""
+        return Precision.FP32 if target.kind == "cpu" else Precision.FP16
 
     def identity(self, spec: EngineSpec) -> Mapping[str, str]:
         """What voids a plan when it changes: library, GPU, driver, Jetson Linux, power mode, DLA core.
@@ -53,28 +72,37 @@ class TensorRT:
         facts |= {"l4t": device.l4t() or "", "power_mode": device.power_mode() or ""}
         return {name: value for name, value in facts.items() if value}
 
-    def check(self, spec: EngineSpec) -> str | None:
-        """Why this machine cannot build ``spec``, with the remedy; None if it can."""
+    def check(self, spec: EngineSpec) -> EngineError | None:
+        """What a build of ``spec`` would fail with on this machine; None if nothing stands in its way."""
         try:
             with _on(spec):
                 _require(trt_library.load(), spec)
         except (BackendUnavailable, UnsupportedSpec, BuildError, OutOfMemory) as error:
-            return str(error)
+            return error
         return None
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """Why this machine can build plans for ``spec`` but not run them; None if it can run them."""
         return cuda.absence(_gpu_index(spec))
 
-    def wants_ranges(self, spec: EngineSpec) -> bool:
-        """Whether INT8 needs the FP32 graph with ranges (``graph.dla_ranges.attach``) in the place of Q/DQ nodes.
+    def simplifies(self, spec: EngineSpec) -> bool:
+        """No: what its parser makes of a graph that was not simplified may be another plan."""
+        del spec
+        return False
+
+    def int8_graph(self, spec: EngineSpec) -> Int8Graph:
+        """Q/DQ nodes, but for a DLA core with weak typing, which takes ranges alone.
 
         Raises:
             BackendUnavailable, UnsupportedSpec: the library is absent or has no such typing.
         """
-        if spec.target.kind != "dla":
-            return False
-        return not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
+        on_dla = spec.target.kind == "dla"
+        weak = on_dla and not trt_library.typing_of(trt_library.load(), spec.typing, on_dla=True).strong
+        return Int8Graph.RANGES if weak else Int8Graph.QDQ
+
+    def observer(self, spec: EngineSpec) -> Observe:
+        """Itself on the GPU that will run the plan, where that can be."""
+        return trt_calibration.observer(self, spec)
 
     def routes(self, spec: EngineSpec) -> tuple[str, ...]:
         """Ways to INT8, the best first: the one that ``spec`` names; else Q/DQ nodes, then the library's calibrator.
@@ -104,7 +132,7 @@ class TensorRT:
         """Turn a graph into a plan.
 
         Args:
-            onnx_bytes: an FP32 graph, or one with Q/DQ for INT8 (see ``wants_ranges``).
+            onnx_bytes: an FP32 graph, or one with Q/DQ for INT8 (see ``int8_graph``).
             signature: of the graph.
             spec: what is wanted.
             report: takes progress; raises ``BuildCancelled`` to stop.
@@ -179,7 +207,7 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
 
     Raises:
         UnsupportedSpec: with what to set.
-        BuildError: the library does not start here.
+        BuildError, OutOfMemory: the library does not start here.
     """
     on_dla = spec.target.kind == "dla"
     if spec.target.kind == "cpu":

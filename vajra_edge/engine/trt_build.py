@@ -117,8 +117,10 @@ def _made(job: Job, limits: Limits, attempts: list[str], feed: trt_calibrator.Fe
     timed = trt_timing.use(net.library, config, timings)
     calibrator = _calibrated(job, config, feed)
     net.lines.errors.clear()  # a cache that does not fit is logged as one, and is not why a build fails
+    scarce = trt_memory.look(job.gpu).free_bytes < trt_memory.SCARCE_BYTES
     began_s = time.monotonic()
-    plan = _serialize(net, config, Watch(_heeding(job.report, feed), trt_timing.expected_s(lasted)), feed)
+    watch = Watch(_heeding(job.report, feed), trt_timing.expected_s(lasted))
+    plan = _serialize(net, config, watch, feed, scarce=scarce)
     del calibrator  # until here the library called it, and keeps no reference of its own
     notes["build_s"] = round(time.monotonic() - began_s, 2)
     notes["plan_bytes"] = len(plan)
@@ -157,7 +159,7 @@ def _heeding(report: Report, feed: trt_calibrator.Feed | None) -> Report:
     return told
 
 
-def _serialize(net: Network, config: Any, watch: Watch, feed: trt_calibrator.Feed | None) -> bytes:
+def _serialize(net: Network, config: Any, watch: Watch, feed: trt_calibrator.Feed | None, *, scarce: bool) -> bytes:
     """Run the builder under watch; what report or images raised comes out once the builder has stopped."""
     with watched(net.library, config, watch):
         memory = net.builder.build_serialized_network(net.network, config)
@@ -165,5 +167,5 @@ def _serialize(net: Network, config: Any, watch: Watch, feed: trt_calibrator.Fee
     if feed is not None:
         feed.settle()
     if memory is None:
-        raise build_failure(net.lines)
+        raise build_failure(net.lines, scarce=scarce)
     return bytes(memory)

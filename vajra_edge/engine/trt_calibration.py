@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine import trt_library, trt_memory
-from vajra_edge.engine.backend import Backend, Progress, Report
-from vajra_edge.engine.observation import Extremes, Inputs, Observe, Pass, observe
+from vajra_edge.engine.backend import Backend, Observe, Progress, Report
+from vajra_edge.engine.calibration import Inputs
+from vajra_edge.engine.observation import Extremes, Pass, observe
 from vajra_edge.engine.ranges import Range, Ranges
 from vajra_edge.engine.replay import Outputs
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
-from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_graph import fixed
 from vajra_edge.engine.trt_replay import TrtReplay
 from vajra_edge.errors import BuildCancelled, EngineError, GraphError
@@ -48,12 +48,12 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def observer(backend: Backend, spec: EngineSpec) -> Observe:
-    """Who measures ranges for a build: TensorRT where it builds the plan and its GPU runs, else ONNX Runtime."""
-    return functools.partial(_observe, backend, spec) if isinstance(backend, TensorRT) else observe
+    """Who measures ranges for a plan of TensorRT: itself where its GPU runs, else ONNX Runtime."""
+    return functools.partial(_observe, backend, spec)
 
 
 def _observe(
-    backend: TensorRT,
+    backend: Backend,
     spec: EngineSpec,
     onnx_bytes: bytes,
     signature: Signature,
@@ -81,14 +81,14 @@ def _observe(
     return replace(ranges, collector=f"{ranges.collector}, not TensorRT: {reason}")
 
 
-def _unfit(backend: TensorRT, spec: EngineSpec, algorithm: str) -> str | None:
+def _unfit(backend: Backend, spec: EngineSpec, algorithm: str) -> str | None:
     if algorithm != "minmax":
         return f"{algorithm} needs histograms"
     return backend.cannot_run(spec)
 
 
 def measure(
-    backend: TensorRT, spec: EngineSpec, onnx_bytes: bytes, signature: Signature, images: Inputs, report: Report
+    backend: Backend, spec: EngineSpec, onnx_bytes: bytes, signature: Signature, images: Inputs, report: Report
 ) -> Ranges:
     """MinMax ranges by TensorRT engines that are built for it and let go.
 
@@ -148,7 +148,7 @@ def _of_part(report: Report, number: int, parts: int) -> Report:
 
 
 def _measured(
-    backend: TensorRT,
+    backend: Backend,
     spec: EngineSpec,
     graph: bytes,
     extremes: Extremes,

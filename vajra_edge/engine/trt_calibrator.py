@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vajra_edge.engine import cuda, trt_timing
 from vajra_edge.engine.backend import Report
-from vajra_edge.engine.observation import Inputs, Pass
+from vajra_edge.engine.calibration import Inputs
+from vajra_edge.engine.observation import Pass
 from vajra_edge.engine.ranges import key_of
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.errors import UnsupportedSpec

@@ -54,7 +54,7 @@ def require_core(library: Library, core: int) -> None:
 
     Raises:
         UnsupportedSpec: it has not; the message says what to set.
-        BuildError: the library does not start here.
+        BuildError, OutOfMemory: the library does not start here.
     """
     trt = library.trt
     lines = Lines()
@@ -78,6 +78,7 @@ def probe(library: Library, core: int, typing: Typing) -> None:
     Raises:
         UnsupportedSpec: it does not run on the core; the message carries the library's reason.
         BuildError: the library does not start here, or does not load what it built.
+        OutOfMemory: the memory did not suffice to find out.
     """
     lines = Lines()
     with listening(lines):
@@ -110,6 +111,8 @@ def _idle(library: Library, core: int, typing: Typing, lines: Lines) -> str | No
     if not config.can_run_on_DLA(layer):
         return f"is refused: {lines.reason()}"
     plan = made.build_serialized_network(network, config)
+    if plan is None and lines.memory():
+        raise build_failure(lines, f"try out dla:{core}")
     if plan is None:
         return f"does not build for it: {lines.reason()}"
     layers = _layers(library, bytes(plan), core, lines)

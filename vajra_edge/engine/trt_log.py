@@ -29,6 +29,9 @@ MEMORY = re.compile(
 """What a build without enough memory logs, in an error or in a warning that a tactic is passed over for it. CUDA's
 error 2 is its want of memory, and is what starting the library says of it (YOLOX#515)."""
 
+UNSAID = re.compile(r"Error Code \d+: \w+ \(no further information\)")
+"""All that a build says whose kernels did not fit (10.6, 1 GiB free). With memory at hand it means something else."""
+
 STRUCTURE = re.compile(r"candidateRequirements|No supported formats")
 """The graph itself is refused, before any tactic is tried: memory has no part in it, whatever else was logged."""
 
@@ -66,9 +69,15 @@ class Lines:
         self.errors.clear()
         self.warnings.clear()
 
-    def memory(self) -> bool:
-        """Whether an error speaks of want of memory, or a warning where no tactic was left in the end."""
+    def memory(self, *, scarce: bool = False) -> bool:
+        """Whether an error speaks of want of memory, or a warning where no tactic was left in the end.
+
+        Args:
+            scarce: little was free when the build began; an error that says nothing is then taken for it too.
+        """
         text = "\n".join(self.errors)
+        if scarce and UNSAID.search(text):
+            return True
         if STRUCTURE.search(text):
             return False
         if NO_IMPLEMENTATION.search(text):
@@ -159,12 +168,15 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def build_failure(lines: Lines, doing: str = "build this network") -> BuildError | BuildCancelled | OutOfMemory:
+def build_failure(
+    lines: Lines, doing: str = "build this network", *, scarce: bool = False
+) -> BuildError | BuildCancelled | OutOfMemory:
     """The exception for a builder that returned nothing.
 
     Args:
         lines: what was logged.
         doing: what was tried, after "cannot".
+        scarce: see ``Lines.memory``.
 
     Returns:
         Its ``values`` have ``layers``, the names at fault, and ``no_tactic``: no kernel could do one region.
@@ -175,7 +187,7 @@ def build_failure(lines: Lines, doing: str = "build this network") -> BuildError
     where = f" at layer {layers[0]}" if layers and layers[0] not in reason else ""
     no_tactic = NO_IMPLEMENTATION.search("\n".join(lines.errors)) is not None
     named: dict[str, Any] = {"layer": layers[0] if layers else None, "layers": layers, "no_tactic": no_tactic}
-    if lines.memory():
+    if lines.memory(scarce=scarce):
         return OutOfMemory(
             f"not enough memory to {doing}{where}: {reason}",
             remedy="stop other programs, lower engine.batch or img_size, or reboot and build first",

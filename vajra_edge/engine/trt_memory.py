@@ -30,6 +30,11 @@ DLA_LOCAL_BYTES, DLA_GLOBAL_BYTES = 256 * MIB, 128 * MIB
 """Upper bounds of the pools a loadable may use, powers of two; the library's 1 GiB and 512 MiB starve 8 GB boards."""
 
 
+SCARCE_BYTES = 3 * GIB // 2
+"""With less free than this a build that gives no reason failed for it: VajraV1-nano is built with 2 GiB free and not
+with 1 (10.6, on an H200)."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one attempt may use.

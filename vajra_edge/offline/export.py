@@ -15,15 +15,15 @@ from typing import Any
 
 from vajra_edge import __version__, device, durable
 from vajra_edge.engine import engine_file, trt_library
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, Report, select
 from vajra_edge.engine.engine_file import EngineFile
 from vajra_edge.engine.intake import onnx_of
-from vajra_edge.engine.prove import Proved, prove
+from vajra_edge.engine.prove import Cancelled, Outcome, Proved, Unproved, prove
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.stages import Stages
-from vajra_edge.errors import BackendUnavailable, GraphError, UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.errors import BackendUnavailable, BuildCancelled, GraphError, UnsupportedSpec, VajraError, WeightsError
 from vajra_edge.graph import metadata, proto, signature
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
@@ -89,8 +89,8 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     began_s = time.monotonic()
     backend, target = _backend(arguments)
     request = _request(weights, arguments, target, backend.name)
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(request.spec)) is not None:
+        raise error
     images, stages = images_of(arguments), Stages(report)
     with stages("export", f"reading {weights.name}"):
         onnx_bytes = onnx_of(request)
@@ -98,7 +98,8 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
         graph = Graph(*assemble(onnx_bytes, request.spec))
     digest = images.digest if images else None  # ranges are kept under it
     request = replace(request, calibration_digest=digest)
-    proved = prove(request, backend, Graphs(graph), stages, images, forget=True)  # somebody asked for this very try
+    # Somebody asked for this very try, so that what was refused before is forgotten.
+    proved = _proved(prove(request, backend, graph, stages, images, forget=True))
     built_for = _built_for(proved)
     with stages("store", "writing the file"):
         path = _written(request, arguments, proved, built_for)
@@ -144,15 +145,17 @@ def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
     """Which library, and where its plan will run."""
     target = target_of(arguments.device)
     if arguments.format == "onnx":
-        return OnnxFile(), target or Target("cpu")
+        portable = OnnxFile()
+        return portable, target or portable.auto_target()
     if target == Target("cpu"):
         raise VajraError("an engine does not run on a cpu", remedy="use format=onnx, or device=0")
     try:
-        return select("tensorrt", state_dir=cache_dir()).backend, target or Target("gpu", 0)
+        backend = select("tensorrt", state_dir=cache_dir()).backend
     except BackendUnavailable as error:
         if error.remedy == trt_library.INSTALL and "not installed" in error.message:
             raise BackendUnavailable(f"format=engine: {error.message}", remedy=install_hint()) from error
         raise
+    return backend, target or backend.auto_target()
 
 
 def _request(weights: Path, arguments: ExportArguments, target: Target, backend: str) -> BuildRequest:
@@ -224,6 +227,16 @@ def _fixed(weights: Path, name: str, has: object, asked: object) -> GraphError:
 def _require_dla(spec: EngineSpec) -> None:
     if spec.target.kind == "dla" and spec.precision is Precision.FP32:
         raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy="pass half=True or int8=True")
+
+
+def _proved(outcome: Outcome) -> Proved:
+    match outcome:
+        case Proved():
+            return outcome
+        case Unproved(error):
+            raise error
+        case Cancelled(reason):
+            raise BuildCancelled(reason)
 
 
 def _built_for(proved: Proved) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vajra_edge import device
 from vajra_edge.engine.backend import Runner, select
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.prepare import prepare_half
@@ -110,10 +109,10 @@ def _onnx(path: Path, arguments: RunArguments) -> Loaded:
 
 
 def _of_onnx(content: bytes, found: Signature, arguments: RunArguments) -> Loaded:
-    target = target_of(arguments.device) or _best_target()
     backend = OnnxRuntime()
-    if (reason := backend.check(EngineSpec(target=target))) is not None:
-        raise UnsupportedSpec(reason)
+    target = target_of(arguments.device) or backend.auto_target()
+    if (error := backend.check(EngineSpec(target=target))) is not None:
+        raise error
     inside = precision_of(content)
     if arguments.half and inside is Precision.FP32:
         content, inside = prepare_half(content)[0], Precision.FP16
@@ -165,12 +164,6 @@ _OPENERS: Mapping[str, Callable[[Path, RunArguments], Loaded]] = {
     ".onnx": _onnx,
     ".engine": _engine,
 }
-
-
-def _best_target() -> Target:
-    """The first GPU where ONNX Runtime's CUDA build is installed, else the CPU."""
-    cuda = device.package_version("onnxruntime-gpu") is not None and bool(device.gpus())
-    return Target("gpu", 0) if cuda else Target("cpu")
 
 
 def _as_built(name: str, found: Signature, precision: Precision | None, arguments: RunArguments) -> Signature:

@@ -9,11 +9,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vajra_edge.engine.backend import Built, Report, Runner
+from vajra_edge.engine.backend import Built, Int8Graph, Observe, Report, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
-from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.engine.spec import EngineSpec, Precision, Target
+from vajra_edge.errors import EngineError
 from vajra_edge.graph.signature import Signature
 
 _LOGGER = logging.getLogger(__name__)
@@ -23,15 +24,25 @@ class OnnxFile:
     """The backend; ONNX Runtime runs what it makes."""
 
     name = "onnx"
+    nms_inside = True
 
     def __init__(self) -> None:
         self._runtime = OnnxRuntime()
+
+    def auto_target(self) -> Target:
+        """The CPU, where the gate runs it; the file runs anywhere."""
+        return Target("cpu")
+
+    def auto_precision(self, target: Target) -> Precision:
+        """FP32, that of the weights."""
+        del target
+        return Precision.FP32
 
     def identity(self, spec: EngineSpec) -> Mapping[str, str]:
         """Of the library that runs it here."""
         return self._runtime.identity(spec)
 
-    def check(self, spec: EngineSpec) -> str | None:
+    def check(self, spec: EngineSpec) -> EngineError | None:
         """Why ONNX Runtime cannot run ``spec`` here; its precision is in the graph and hinders nothing."""
         return calibrator_missing(spec) or self._runtime.check(replace(spec, precision=Precision.FP32))
 
@@ -48,6 +59,20 @@ class OnnxFile:
         """No: the file will run elsewhere."""
         del spec
         return False
+
+    def simplifies(self, spec: EngineSpec) -> bool:
+        """No: the file is the graph as it was made."""
+        del spec
+        return False
+
+    def int8_graph(self, spec: EngineSpec) -> Int8Graph:
+        """Q/DQ nodes, which every library reads."""
+        del spec
+        return Int8Graph.QDQ
+
+    def observer(self, spec: EngineSpec) -> Observe:
+        """ONNX Runtime."""
+        return self._runtime.observer(spec)
 
     def build(
         self,

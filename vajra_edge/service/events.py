@@ -80,6 +80,13 @@ class Rebuild:
 
 
 @dataclass(frozen=True)
+class TryMissed:
+    """The plan is of a lower precision than was asked for, because of something that may have passed."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Built:
     """The build child committed its plan to the store."""
 
@@ -164,7 +171,19 @@ class Drained:
 
 
 Event: TypeAlias = (
-    Wanted | Unknown | Rebuild | Built | BuildFailed | Loaded | LoadFailed | InferFailed | Unfit | Tick | Stop | Drained
+    Wanted
+    | Unknown
+    | Rebuild
+    | TryMissed
+    | Built
+    | BuildFailed
+    | Loaded
+    | LoadFailed
+    | InferFailed
+    | Unfit
+    | Tick
+    | Stop
+    | Drained
 )
 
 
@@ -180,12 +199,14 @@ class Build:
         quick: it is the fallback.
         force: even if the store has the plan.
         again: a forced build that failed before, so that what it found to be refused stays refused.
+        missed: only of what is above the plan that serves and was missed, see ``BuildRequest``.
     """
 
     job: Job
     quick: bool = False
     force: bool = False
     again: bool = False
+    missed: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
 
 PASSING = "; another try may do better: vajra-edge rebuild --force"
-"""What failed for a cause that may pass is not tried again by itself while a lower plan serves: a build at every start
-would cost minutes of a device that has to serve.
+"""By itself it is tried a few times, see ``missed``: a build at every start would cost minutes of a device that has to
+serve.
 """
 
 

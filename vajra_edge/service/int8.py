@@ -12,7 +12,7 @@ from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.errors import CalibrationError, UnsupportedSpec
+from vajra_edge.errors import CalibrationError, EngineError, UnsupportedSpec
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,13 @@ class Calibrations:
 
         Raises:
             UnsupportedSpec: this machine has no INT8.
+            EngineError: whether it has cannot be told now.
             CalibrationError: the images cannot be used, and the settings allow no other precision.
         """
         if request.spec.precision is not Precision.INT8:
             return Calibrated(request)
-        if (reason := backend.check(request.spec)) is not None:
-            raise UnsupportedSpec(reason)
+        if (absent := backend.check(request.spec)) is not None:
+            raise absent
         try:
             return Calibrated(self._calibrated(request, backend, trusting=trusting, doubt=doubt))
         except CalibrationError as error:
@@ -123,9 +124,10 @@ def fingerprint_of(request: BuildRequest, backend: Backend) -> Fingerprint:
 
     Raises:
         UnsupportedSpec: this machine cannot build it.
+        EngineError: whether it can cannot be told now.
     """
-    if (reason := backend.check(request.spec)) is not None:
-        raise UnsupportedSpec(reason)
+    if (error := backend.check(request.spec)) is not None:
+        raise error
     return Fingerprint.of(request, backend.identity(request.spec))
 
 
@@ -134,10 +136,11 @@ def _lower(request: BuildRequest, backend: Backend) -> BuildRequest:
 
     Raises:
         UnsupportedSpec: it has none.
+        EngineError: whether it has cannot be told now.
     """
-    reason: str | None = None
+    error: EngineError | None = None
     for precision in request.spec.precision.fallbacks:
         spec = replace(request.spec, precision=precision)
-        if (reason := backend.check(spec)) is None:
+        if (error := backend.check(spec)) is None:
             return replace(request, spec=spec)
-    raise UnsupportedSpec(reason or "there is no precision below int8")
+    raise error or UnsupportedSpec("there is no precision below int8")

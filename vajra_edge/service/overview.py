@@ -30,6 +30,7 @@ class Known:
         served: fingerprint of the plan that serves or served last since the start; an interim plan does not count.
         weights_sha256: of the weights file, as the watch saw it last; None: it could not be read, or was not looked at.
         building: the build in flight.
+        missed: a precision above that of the plan that serves, why it was missed and when it is tried again.
         broker: the newest event.
         view: of the settings file.
         trouble: the newest failure of each task on a desk, by task, until the same task succeeds.
@@ -44,6 +45,7 @@ class Known:
     served: Fingerprint | None = None
     weights_sha256: str | None = None
     building: BuildView | None = None
+    missed: str = ""
     broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
     view: SettingsView = field(default_factory=SettingsView)
     trouble: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +70,9 @@ def overview(parts: Parts, s: State, known: Known, now_s: float) -> Status:
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
-        reason=_joined((_damage(s, known), s.why, calibration, known.view.error, warning, *troubles, *known.late)),
+        reason=_joined(
+            (_damage(s, known), s.why, calibration, known.missed, known.view.error, warning, *troubles, *known.late)
+        ),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
@@ -96,7 +100,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         building=known.building,
         loading=s.loading.fingerprint if s.loading else None,
         damage=_damage(s, known),
-        why=known.why,
+        why=(known.missed,) if s.missed else known.why,
         last_error=s.why,
         retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
     )

@@ -54,6 +54,7 @@ class State:
         going_back: ``prior`` is being loaded in place of what serves.
         broken: what serves fails on frames, so that without ``prior`` the process must go.
         forced: the wanted plan is built even if the store has it.
+        missed: the wanted plan serves, and what is above it is built; where that fails, everything stays as it is.
         reason: why the wanted plan does not serve; empty if it does or is on its way.
         jobs: number of the next job.
     """
@@ -78,6 +79,7 @@ class State:
     going_back: bool = False
     broken: bool = False
     forced: bool = False
+    missed: bool = False
     reason: str = ""
     jobs: int = 0
 
@@ -85,6 +87,13 @@ class State:
     def why(self) -> str:
         """Why what is wanted does not serve, or is not known, for people; empty if nothing stands in its way."""
         return self.unknown or self.reason
+
+    @property
+    def rests(self) -> bool:
+        """The wanted plan serves for good, and nothing is under way."""
+        served = self.serving is not None and self.serving.fingerprint == self.wanted and not self.broken
+        busy = self.step is not Step.IDLE or self.building or self.loading or self.probation_until_s is not None
+        return served and not busy
 
     @property
     def tries_at_s(self) -> float | None:

@@ -99,7 +99,7 @@ class Plans:
         if action.force:
             self._desk.do("forget rejection", lambda: self._rejections.remove(job.fingerprint))
         self._building = job
-        self._builder.start(job.number, replace(request, force=action.force, again=action.again))
+        self._builder.start(job.number, replace(request, force=action.force, again=action.again, missed=action.missed))
 
     def cancel(self) -> None:
         """End the build child."""

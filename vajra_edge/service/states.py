@@ -36,6 +36,7 @@ from vajra_edge.service.events import (
     Strike,
     Swap,
     Tick,
+    TryMissed,
     Unfit,
     Unknown,
     Wanted,
@@ -58,7 +59,7 @@ def advance(s: State, event: Event) -> Advanced:  # noqa: PLR0911  one return a 
     if s.phase in ENDING:
         return _ending(s, event)
     match event:
-        case Stop() | Wanted() | Unknown() | Rebuild():
+        case Stop() | Wanted() | Unknown() | Rebuild() | TryMissed():
             return _asked(s, event)
         case Built() | BuildFailed():
             return _build_ended(s, event) if event.job == s.building else (s, ())
@@ -71,7 +72,7 @@ def advance(s: State, event: Event) -> Advanced:  # noqa: PLR0911  one return a 
     return _went_wrong(s, event)
 
 
-def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild) -> Advanced:
+def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild | TryMissed) -> Advanced:
     """Wishes of people, files and settings."""
     match event:
         case Wanted():
@@ -80,6 +81,8 @@ def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild) -> Advanced:
             return _unknown(s, event)
         case Rebuild(force):
             return _rebuild(s, force)
+        case TryMissed(fingerprint):
+            return _try_missed(s, fingerprint)
     return replace(s, phase=Phase.STOPPING, building=None, loading=None), (*_cancel(s), StopAll())
 
 
@@ -111,7 +114,7 @@ def _pursue(s: State, *before: Action) -> Advanced:
         s, job = _next_job(s, s.fallback if quick else s.wanted)
         s = replace(s, building=job)
         force = s.forced and not quick
-        actions.append(Build(job, quick=quick, force=force, again=force and s.attempts > 0))
+        actions.append(Build(job, quick=quick, force=force, again=force and s.attempts > 0, missed=s.missed))
     back = s.fallback_step is Step.LOAD and (s.going_back or (s.serving is None and s.step is not Step.LOAD))
     if s.loading is None and (back or s.step is Step.LOAD):
         s, job = _next_job(s, s.fallback if back else s.wanted)
@@ -154,7 +157,7 @@ def _want(s: State, e: Wanted) -> Advanced:
     loading = s.loading if s.loading and needed.get(s.loading.fingerprint) is Step.LOAD else None
     cancel = () if building else _cancel(s)
     s = replace(s, building=building, loading=loading, wanted=e.fingerprint, step=step, reason=e.reason)
-    return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False), *cancel)
+    return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False, missed=False), *cancel)
 
 
 def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
@@ -192,14 +195,25 @@ def _rebuild(s: State, force: bool) -> Advanced:
     if s.wanted is None or (not force and (served or s.step is Step.LOAD)):
         return s, ()
     loading = s.loading if s.loading and s.loading.fingerprint != s.wanted else None
-    return _pursue(replace(s, loading=loading, step=Step.BUILD, attempts=0, retry_at_s=None, forced=force, reason=""))
+    cancel = _cancel(s) if s.missed else ()  # it tries less than what is asked for now
+    s = replace(s, building=None if cancel else s.building, missed=False, loading=loading)
+    return _pursue(replace(s, step=Step.BUILD, attempts=0, retry_at_s=None, forced=force, reason=""), *cancel)
+
+
+def _try_missed(s: State, fingerprint: str) -> Advanced:
+    """Only while nothing else is under way."""
+    if fingerprint != s.wanted or not s.rests:
+        return s, ()
+    return _pursue(replace(s, step=Step.BUILD, attempts=0, missed=True))
 
 
 def _build_ended(s: State, e: Built | BuildFailed) -> Advanced:
-    s = replace(s, building=None)
+    missed, s = s.missed, replace(s, building=None, missed=False)
     wanted = e.job.fingerprint == s.wanted
     if isinstance(e, Built):
         return _pursue(replace(s, step=Step.LOAD, forced=False) if wanted else replace(s, fallback_step=Step.LOAD))
+    if missed:
+        return _pursue(replace(s, step=Step.IDLE))
     if not wanted:
         return _pursue(_without(s, e.job))
     again, s = e.renamed and s.attempts > 0, replace(s, forced=s.forced and not e.renamed)

@@ -27,6 +27,7 @@ from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed, TaskMended
 from vajra_edge.service.images import ImagesMoved
+from vajra_edge.service.missed import MissedSeen
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State, Step
 from vajra_edge.service.plan_view import PlanView
@@ -82,6 +83,7 @@ class Supervisor:
             BrokerChanged: lambda told: self._know(broker=told),
             ImagesChanged: lambda _: self._work_out(),
             ImagesMoved: lambda _: self._wishing.moved(self._known.settings, self._known.weights_sha256),
+            MissedSeen: self._missed_seen,
             TaskFailed: lambda failed: self._know(trouble={**self._known.trouble, failed.name: failed.reason}),
             TaskMended: self._mended,
         }
@@ -125,6 +127,7 @@ class Supervisor:
             self._advance(events.Stop())
         if self._waits_for_images():
             self._parts.images.tick(self._known.settings, now_s)
+        self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
         self._tell_waiting()
 
@@ -176,6 +179,24 @@ class Supervisor:
         served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
         lowered = self._known.wish is not None and bool(self._known.wish.calibration)
         return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
+
+    def _look_for_missed(self, now_s: float) -> None:
+        """Where a plan of a lower precision than was asked for serves and nothing is under way."""
+        ready, wish = self._parts.serving.ready, self._known.wish
+        lower = ready is not None and ready.manifest.precision is not ready.manifest.wanted.precision
+        if lower and wish is not None and self._s.rests:
+            self._parts.missed.tick(wish.request, wish.fingerprint.digest, now_s)
+        elif self._known.missed and not self._s.missed:
+            self._parts.missed.soon()
+            self._know(missed="")
+
+    def _missed_seen(self, seen: MissedSeen) -> None:
+        if seen.fingerprint != self._s.wanted:
+            return
+        self._know(missed=seen.line)
+        if seen.due:
+            self._parts.missed.soon()
+            self._advance(events.TryMissed(seen.fingerprint))
 
     def _file_changed(self, changed: FileChanged) -> None:
         if changed.name == "settings":

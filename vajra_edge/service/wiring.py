@@ -28,6 +28,7 @@ from vajra_edge.service.control import Control
 from vajra_edge.service.crash_log import CrashLog
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.images import Images
+from vajra_edge.service.missed import Missed
 from vajra_edge.service.notify import Notify
 from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.plans import Plans
@@ -70,6 +71,7 @@ class Parts:
     topics: Topics
     pictures: Pictures
     images: Images
+    missed: Missed
     serving: Serving
     watch: Watch
     control: Control
@@ -183,6 +185,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         topics=topics,
         pictures=pictures,
         images=Images(desk, state_dir),
+        missed=Missed(desk),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),
         watch=Watch(
             inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s

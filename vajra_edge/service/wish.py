@@ -146,7 +146,7 @@ class Wishes:
         digest = weights_sha256 or weights_digest(settings.weights.path)
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
-        asked = BuildRequest.of(settings, digest, choice.backend.name)
+        asked = BuildRequest.of(settings, digest, choice.backend)
         calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
         request = calibrated.request
         fingerprint = fingerprint_of(request, choice.backend)

@@ -1,0 +1,30 @@
+"""The build child with an ONNX Runtime that lacks the memory for INT8 until a file says otherwise."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vajra_edge.engine import build, onnxrt
+from vajra_edge.engine.backend import Built, Report
+from vajra_edge.engine.spec import EngineSpec, Precision
+from vajra_edge.errors import OutOfMemory
+from vajra_edge.graph.signature import Signature
+
+ENOUGH = Path(sys.argv[1])
+"""There is memory once this file exists."""
+
+
+class Short(onnxrt.OnnxRuntime):
+    """Has no memory for INT8."""
+
+    def build(
+        self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report, **options: object
+    ) -> Built:
+        if spec.precision is Precision.INT8 and not ENOUGH.exists():
+            raise OutOfMemory("too little memory", remedy="stop other programs")
+        return super().build(onnx_bytes, signature, spec, report, **options)
+
+
+onnxrt.OnnxRuntime = Short  # type: ignore[misc]
+sys.exit(build.main(sys.argv[2:]))
