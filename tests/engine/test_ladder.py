@@ -15,17 +15,28 @@ import pytest
 import tiny
 from engine.ladder_standin import BUILD_S, Standin
 
-from vajra_edge.engine import attempt, leftovers, refusals, sampler
-from vajra_edge.engine.attempt import Graph, Graphs
+from vajra_edge.engine import attempt, leftovers, onnxrt, refusals, sampler, verify
+from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.prove import CALIBRATOR_LEFT_OUT, PLACEMENTS, WALK_SHARE, Proved, prove
+from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.prove import (
+    CALIBRATOR_LEFT_OUT,
+    PLACEMENTS,
+    WALK_SHARE,
+    Cancelled,
+    Outcome,
+    Proved,
+    Unproved,
+    prove,
+)
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.errors import (
     BuildCancelled,
     BuildError,
+    CalibrationError,
     GraphError,
     InferenceError,
     OutOfMemory,
@@ -35,7 +46,7 @@ from vajra_edge.errors import (
     VerifyError,
 )
 from vajra_edge.graph.assemble import assemble
-from vajra_edge.graph.signature import Layout
+from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.settings import CalibrationSettings
 
 QDQ, CALIBRATOR = "int8 qdq", "int8 calibrator"
@@ -76,15 +87,44 @@ def images_of(request: BuildRequest) -> CalibrationSet:
     return made
 
 
-def graphs_of(request: BuildRequest) -> Graphs:
-    content = request.weights_path.read_bytes()
-    wanted = Graph(*assemble(content, request.spec))
-    return Graphs(wanted, lambda: Graph(*assemble(content, replace(request.spec, nms=None))))
+def graph_of(request: BuildRequest) -> Graph:
+    return Graph(*assemble(request.weights_path.read_bytes(), request.spec))
+
+
+def ended(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Outcome:
+    images = images_of(request) if request.spec.precision is Precision.INT8 else None
+    return prove(request, library, graph_of(request), Stages(report), images, clock=library.clock)
 
 
 def walked(request: BuildRequest, library: Standin, report: Callable[[Progress], None] = quiet) -> Proved:
-    images = images_of(request) if request.spec.precision is Precision.INT8 else None
-    return prove(request, library, graphs_of(request), Stages(report), images, clock=library.clock)
+    """A walk that leads to a plan."""
+    outcome = ended(request, library, report)
+    assert isinstance(outcome, Proved)
+    return outcome
+
+
+def failed(request: BuildRequest, library: Standin) -> Unproved:
+    """A walk that leads to none."""
+    outcome = ended(request, library)
+    assert isinstance(outcome, Unproved)
+    return outcome
+
+
+def above(request: BuildRequest, library: Standin, precision: Precision = Precision.FP16) -> Outcome:
+    """A walk while a plan of a lower precision serves."""
+    images = images_of(request)
+    return prove(
+        request, library, graph_of(request), Stages(quiet), images, clock=library.clock, above=precision
+    )  # fmt: skip
+
+
+def missed(request: BuildRequest, library: Standin) -> str | None:
+    found = refusals.Refusals(request.state_dir, digest_of(request, library), library.release).missed
+    return found.reason if found else None
+
+
+def digest_of(request: BuildRequest, library: Standin) -> str:
+    return Fingerprint.of(request, library.identity(request.spec)).digest
 
 
 def wanting(request: BuildRequest, **spec: Any) -> BuildRequest:
@@ -127,6 +167,35 @@ def test_a_route_that_is_named_is_the_only_one(request_: BuildRequest):
     assert library.rungs == [CALIBRATOR, "fp16"]
 
 
+class Drifting(Standin):
+    """A library whose INT8 plans give every class of every anchor a lower score: no box is lost by it."""
+
+    def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> onnxrt.OnnxRunner:
+        runner = super().load(plan, signature, spec)
+        if spec.precision is Precision.INT8:
+            infer = runner.infer
+
+            def raised(batch: np.ndarray) -> np.ndarray:
+                output = infer(batch).copy()
+                output[:, 4:] *= 0.9
+                return output
+
+            runner.infer = raised  # type: ignore[method-assign]
+        return runner
+
+
+def test_a_plan_that_passes_the_gate_and_drifts_is_refused_by_what_it_computes_itself(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    loose = replace(verify.BOUNDS[Precision.INT8], score_drift=1.0)
+    monkeypatch.setitem(verify.BOUNDS, Precision.INT8, loose)
+    raw = replace(request_, spec=replace(request_.spec, nms=None))
+    assert walked(raw, Standin(ways=("calibrator",))).passed.built.precision is Precision.INT8
+    outcome = walked(raw, Drifting(ways=("calibrator",)))
+    assert outcome.passed.built.precision is Precision.FP16
+    assert "the int8 plan drifts from FP32" in outcome.rejected[0]["reason"]
+
+
 @pytest.mark.parametrize("values", [{"layers": ("mean2", "mean3")}, {"layers": ["mean3", "mean1_q"]}])
 def test_layers_that_the_error_names_stay_out_of_int8_in_the_next_build(
     request_: BuildRequest, values: dict[str, object]
@@ -152,28 +221,6 @@ def test_placements_are_bounded(request_: BuildRequest):
 def test_a_name_that_leads_to_no_layer_in_int8_costs_no_further_build(request_: BuildRequest, layer: str | None):
     library = Standin(ways=("qdq",), answers={QDQ: [BuildError("no tactic", layer=layer)]})
     walked(request_, library)
-    assert library.rungs == [QDQ, "fp16"]
-
-
-def test_nms_moves_to_the_host_only_where_it_may(request_: BuildRequest):
-    refusing = {rung: [NO] for rung in (QDQ, CALIBRATOR, "fp16", "int8 qdq raw", "int8 calibrator raw")}
-    library = Standin(answers={name: list(answers) for name, answers in refusing.items()})
-    assert walked(request_, library).passed.signature.layout is Layout.DETECTIONS
-    assert library.rungs == [QDQ, CALIBRATOR, "fp16", "fp32"]
-
-    library = Standin(answers={name: list(answers) for name, answers in refusing.items()}, release="2.0")
-    proved = walked(replace(request_, host_nms=True), library)
-    assert library.rungs == [QDQ, CALIBRATOR, "int8 qdq raw", "int8 calibrator raw", "fp16", "fp16 raw"]
-    assert str(proved.passed.rung) == "fp16 without in-graph NMS"
-    assert (proved.passed.signature.layout, proved.passed.signature.output_name) == (Layout.RAW, "output0")
-
-
-def test_a_plan_that_was_built_with_nms_and_disagrees_is_not_built_again_without(
-    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    refuse_checks(monkeypatch, Precision.INT8)
-    library = Standin()
-    walked(replace(request_, host_nms=True), library)
     assert library.rungs == [QDQ, "fp16"]
 
 
@@ -206,8 +253,7 @@ def test_a_fresh_plan_that_does_not_load_gives_way_and_is_tried_again_next_time(
 
 def test_a_cancel_ends_the_walk_at_once_and_is_no_refusal(request_: BuildRequest):
     library = Standin(answers={QDQ: [BuildCancelled("asked")]})
-    with pytest.raises(BuildCancelled, match="asked"):
-        walked(request_, library)
+    assert ended(request_, library) == Cancelled("asked")
     assert library.rungs == [QDQ]
     assert not remembered(request_)
 
@@ -218,8 +264,7 @@ def test_a_cancel_through_the_report_ends_the_walk_too(request_: BuildRequest):
             raise BuildCancelled("asked")
 
     library = Standin()
-    with pytest.raises(BuildCancelled, match="asked"):
-        walked(request_, library, stop)
+    assert ended(request_, library, stop) == Cancelled("asked")
     assert library.rungs == [QDQ]
 
 
@@ -231,10 +276,9 @@ def test_want_of_memory_steps_down_and_is_not_remembered(request_: BuildRequest)
 
 def test_where_nothing_was_built_want_of_memory_is_said_for_it_may_pass(request_: BuildRequest):
     every = [QDQ, CALIBRATOR, "fp16", "fp32"]
-    with pytest.raises(OutOfMemory):
-        walked(request_, Standin(answers={rung: [OutOfMemory("too little")] for rung in every}))
-    with pytest.raises(OutOfMemory):
-        walked(request_, Standin(answers={**{rung: [NO] for rung in every}, "fp16": [OutOfMemory("too little")]}))
+    for refusing in ({}, {rung: [NO] for rung in every if rung != "fp16"}):
+        answers = {**{rung: [OutOfMemory("too little")] for rung in every}, **refusing}
+        assert isinstance(failed(request_, Standin(answers=answers)).error, OutOfMemory)
 
 
 def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequest):
@@ -257,8 +301,9 @@ def test_what_a_refused_build_held_is_let_go_before_the_next(request_: BuildRequ
 
 def test_where_everything_is_refused_the_last_reason_is_said(request_: BuildRequest):
     answers = {rung: [BuildError(f"no {rung}")] for rung in (QDQ, CALIBRATOR, "fp16", "fp32")}
-    with pytest.raises(BuildError, match="no fp32"):
-        walked(request_, Standin(answers=answers))
+    unproved = failed(request_, Standin(answers=answers))
+    assert unproved.error.message == "no fp32"
+    assert [one["reason"] for one in unproved.rejected] == [f"no {rung}" for rung in answers]
 
 
 def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_first_refusal_is_said(
@@ -266,24 +311,34 @@ def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_fir
 ):
     request = wanting(request_, allow_lower_precision=False)
     library = Standin(answers={QDQ: [BuildError("no qdq")], CALIBRATOR: [BuildError("no calibrator")]})
-    with pytest.raises(BuildError, match="no qdq"):
-        walked(request, library)
+    assert failed(request, library).error.message == "no qdq"
     assert library.rungs == [QDQ, CALIBRATOR]
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_every_precision_has_its_ladder(request_: BuildRequest, precision: Precision):
-    rungs = ["fp16", "fp16 raw", "fp32"][0 if precision is Precision.FP16 else 2 :]
-    library = Standin(answers={rung: [NO] for rung in rungs})
-    proved = walked(replace(wanting(request_, precision=precision), host_nms=True), library)
-    assert library.rungs == [*rungs, "fp32 raw"]
-    assert proved.passed.signature.layout is Layout.RAW
+    library = Standin(answers={"fp16": [NO]})
+    proved = walked(wanting(request_, precision=precision), library)
+    assert library.rungs == ["fp16", "fp32"][0 if precision is Precision.FP16 else 1 :]
+    assert proved.passed.signature.layout is Layout.DETECTIONS
 
 
 def test_a_precision_that_this_machine_lacks_is_passed_over(request_: BuildRequest):
-    library = Standin(answers={QDQ: [NO], CALIBRATOR: [NO]}, forbidden=("fp16",))
-    walked(request_, library)
+    answers = {QDQ: [NO], CALIBRATOR: [NO]}
+    library = Standin(answers=answers, forbidden={"fp16": UnsupportedSpec("not here")})
+    proved = walked(request_, library)
     assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
+    assert [one["precision"] for one in proved.rejected] == ["int8", "int8"]
+
+
+def test_a_precision_for_which_memory_is_short_just_now_is_passed_over_and_may_do_another_time(request_: BuildRequest):
+    answers = {QDQ: [NO], CALIBRATOR: [NO], "fp32": [NO]}
+    library = Standin(answers=answers, forbidden={"fp16": OutOfMemory("too little to find out")})
+    unproved = failed(request_, library)
+    assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
+    told = [(one["reason"], one["passing"]) for one in unproved.rejected if one["precision"] == "fp16"]
+    assert told == [("too little to find out", True)]
+    assert isinstance(unproved.error, OutOfMemory)
 
 
 def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(
@@ -324,8 +379,8 @@ def test_a_plan_that_could_not_be_judged_is_tried_again(request_: BuildRequest, 
 
     with monkeypatch.context() as patched:
         patched.setattr(attempt.verify, "verify", no_frames)
-        with pytest.raises(VerifyError):
-            walked(wanting(request_, allow_lower_precision=False), Standin())
+        error = failed(wanting(request_, allow_lower_precision=False), Standin()).error
+        assert isinstance(error, VerifyError)
     library = Standin()
     walked(wanting(request_, allow_lower_precision=False), library)
     assert library.rungs == [QDQ]
@@ -413,9 +468,10 @@ def test_where_every_way_ended_the_process_the_build_fails_with_the_remedy(
     for _ in range(2):
         crashed(request, QDQ, monkeypatch)
     library = Standin()
-    with pytest.raises(BuildError, match="ended the process twice; vajra-edge rebuild --force") as raised:
-        walked(request, library)
-    assert (library.rungs, raised.value.permanent) == ([], True)
+    error = failed(request, library).error
+    assert isinstance(error, BuildError)
+    assert "ended the process twice; vajra-edge rebuild --force" in str(error)
+    assert (library.rungs, error.permanent) == ([], True)
 
 
 def test_force_tries_everything_where_the_disk_refuses_to_forget(
@@ -449,8 +505,7 @@ def test_force_forgets_what_was_refused(request_: BuildRequest):
 
 def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: BuildRequest):
     every = [QDQ, CALIBRATOR, "fp16", "fp32"]
-    with pytest.raises(BuildError):
-        walked(request_, Standin(answers={rung: [NAMED] for rung in every}))
+    failed(request_, Standin(answers={rung: [NAMED] for rung in every}))
     library = Standin()
     proved = walked(request_, library)
     assert library.rungs == ["fp32"]
@@ -515,10 +570,24 @@ def test_time_that_passed_before_counts(request_: BuildRequest):
     images = images_of(request_)
     began_s = library.clock() - request_.timeout_s
     proved = prove(
-        request_, library, graphs_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
+        request_, library, graph_of(request_), Stages(quiet), images, clock=library.clock, began_s=began_s
     )  # fmt: skip
     assert library.rungs == ["fp16"]
+    assert isinstance(proved, Proved)
     assert proved.passed.built.precision is Precision.FP16
+
+
+def test_images_that_fail_end_the_walk_for_they_are_no_way_s_fault(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise CalibrationError("an image cannot be read")
+
+    monkeypatch.setattr(attempt, "prepare_int8", refuse)
+    library = Standin()
+    unproved = failed(request_, library)
+    assert isinstance(unproved.error, CalibrationError)
+    assert (library.rungs, unproved.rejected) == ([], ())
 
 
 @pytest.fixture
@@ -544,13 +613,13 @@ def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
 ):
     times["int8"] = 4.0
     library = Standin(compares=True)
-    proved = walked(replace(request_, host_nms=True), library)
+    proved = walked(request_, library)
     assert library.rungs == [QDQ, "fp16"], "it is built once, and the calibrator's accuracy is no price for speed"
     assert proved.passed.built.precision is Precision.FP16
     assert proved.passed.verdict.int8_ms == 4.0
     assert [one["reason"] for one in proved.rejected] == [
         "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)",
-        *[CALIBRATOR_LEFT_OUT] * 2,  # with NMS inside and without
+        CALIBRATOR_LEFT_OUT,
     ]
     assert proved.rejected[0]["report"]["judged"]
     library = Standin(compares=True)
@@ -690,3 +759,68 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
     proved = walked(request_, library)
     assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
     assert str(proved.passed.rung).startswith("int8")
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("too little"), MemoryError(), InferenceError("a kernel failed"), NO])
+def test_a_precision_that_was_missed_for_what_may_pass_is_noted_to_be_tried_again(
+    request_: BuildRequest, error: Exception
+):
+    library = Standin(ways=("qdq",), answers={QDQ: [error]})
+    assert walked(request_, library).passed.built.precision is Precision.FP16
+    assert str(missed(request_, library)).startswith("int8 by Q/DQ was missed: ")
+    outcome = above(request_, Standin(ways=("qdq",)))
+    assert isinstance(outcome, Proved)
+    assert outcome.passed.built.precision is Precision.INT8
+    assert missed(request_, library) is None
+
+
+def test_a_precision_for_which_time_was_short_is_tried_again_though_every_other_build_skips_it(request_: BuildRequest):
+    request = replace(request_, timeout_s=5000.0)
+    library = Standin(ways=("qdq",), slow_s={QDQ: 10_000.0})
+    walked(request, library)
+    assert "the time for it was over" in str(missed(request, library))
+    walked(request, Standin(ways=("qdq",)))
+    assert "refused on 20" in str(missed(request, library)), "skipped is missed too"
+    retried = Standin(ways=("qdq",))
+    assert isinstance(above(request, retried), Proved)
+    assert retried.rungs == [QDQ]
+
+
+def test_what_is_refused_for_good_is_not_missed(request_: BuildRequest, monkeypatch: pytest.MonkeyPatch):
+    answers = {QDQ: [NAMED], CALIBRATOR: [UnsupportedSpec("no such calibrator")]}
+    library = Standin(answers={name: list(errors) for name, errors in answers.items()})
+    walked(request_, library)
+    assert missed(request_, library) is None
+    refuse_checks(monkeypatch, Precision.INT8)
+    walked(replace(request_, force=True), library)
+    assert missed(request_, library) is None
+
+
+def test_another_way_to_the_wanted_precision_misses_nothing(request_: BuildRequest):
+    library = Standin(answers={QDQ: [OutOfMemory("too little")]})
+    assert walked(request_, library).passed.built.precision is Precision.INT8
+    assert missed(request_, library) is None
+
+
+def test_above_a_plan_nothing_else_is_built_and_what_was_refused_is_no_last_hope(request_: BuildRequest):
+    walked(request_, Standin(answers={QDQ: [NAMED], CALIBRATOR: [OutOfMemory("too little")]}))
+    library = Standin(answers={CALIBRATOR: [OutOfMemory("still too little")]})
+    outcome = above(request_, library)
+    assert isinstance(outcome, Unproved)
+    assert isinstance(outcome.error, OutOfMemory)
+    assert library.rungs == [CALIBRATOR]
+    assert missed(request_, library) == "int8 by the library's calibrator was missed: still too little"
+    library = Standin(answers={CALIBRATOR: [NAMED]})
+    assert isinstance(above(request_, library), Unproved)
+    assert missed(request_, library) is None, "it is refused for good now"
+
+
+def test_above_a_plan_an_int8_that_is_not_faster_gives_way_to_what_there_is(
+    request_: BuildRequest, times: dict[str, float]
+):
+    times["int8"] = 4.0
+    library = Standin(ways=("qdq",), compares=True)
+    outcome = above(request_, library)
+    assert isinstance(outcome, Unproved)
+    assert "int8 is not faster than fp16 here" in outcome.rejected[0]["reason"]
+    assert missed(request_, library) is None
