@@ -15,6 +15,7 @@ from station import LIMIT_S, Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
+from vajra_edge.detect import open_detector
 from vajra_edge.engine import request
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.onnxrt import OnnxRuntime
@@ -93,7 +94,7 @@ class Held:
 
     def __init__(self, station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
         self.let_go, self.closed = threading.Event(), Counter()
-        runner = station.parts.serving.ready.detector._runner
+        runner = station.parts.serving.ready.detector.runner
         infer, close = runner.infer, type(runner).close
         monkeypatch.setattr(runner, "infer", lambda batch: self.let_go.wait(LIMIT_S) and infer(batch))
         monkeypatch.setattr(type(runner), "close", lambda one: self.closed.update([id(one)]) or close(one))
@@ -308,7 +309,7 @@ def test_when_the_last_good_plan_does_not_load_the_one_before_it_serves(rebooted
 @pytest.fixture
 def late_driver(monkeypatch):
     """A library that does not load before the event is set."""
-    up, select = threading.Event(), plans.select
+    up, select = threading.Event(), open_detector.select
 
     def late(*args, **kwargs):
         if not up.is_set():
@@ -317,7 +318,7 @@ def late_driver(monkeypatch):
 
     monkeypatch.setattr(states, "RETRY_S", (0.3,))
     monkeypatch.setattr(wish, "select", late)
-    monkeypatch.setattr(plans, "select", late)
+    monkeypatch.setattr(open_detector, "select", late)
     return up
 
 
@@ -334,7 +335,7 @@ def test_a_driver_that_is_up_after_the_daemon_costs_only_that_time(rebooted, lat
 
 
 def test_the_last_good_plan_serves_while_what_is_wanted_cannot_be_known(rebooted, late_driver, monkeypatch):
-    monkeypatch.setattr(plans, "select", select)
+    monkeypatch.setattr(open_detector, "select", select)
     rebooted.start()
     status = rebooted.until(lambda status: status["phase"] == "serving")
     assert (status["engine"]["wanted"], "driver does not load" in status["reason"]) == (None, True)
@@ -610,7 +611,7 @@ def test_a_stop_in_the_middle_of_a_build_leaves_no_child(station):
 def test_a_runner_that_fails_for_good_ends_the_process_with_a_strike(rebooted):
     rebooted.start()
     fingerprint = rebooted.serving()
-    rebooted.parts.serving.ready.detector._runner.close()
+    rebooted.parts.serving.ready.detector.runner.close()
     wait_for(lambda: rebooted.code is not None)
     assert rebooted.code == 1
     assert rebooted.parts.store.strikes(fingerprint, time.time(), 60.0) == 1
@@ -623,7 +624,7 @@ def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(reboot
     rebooted.write_weights(tiny.network(gain=30.0))
     new = rebooted.until(lambda status: status["engine"]["on_probation"])["engine"]["serving"]["fingerprint"]
     ears.until(lambda _, content: content["engine"]["fingerprint"] == new[:12])
-    rebooted.parts.serving.ready.detector._runner.close()
+    rebooted.parts.serving.ready.detector.runner.close()
     status = rebooted.until(lambda status: status["engine"]["serving"]["fingerprint"] == old)
     assert "the runner is closed" in status["reason"]
     ears.until(lambda _, content: content["engine"]["fingerprint"] == old[:12])

@@ -120,13 +120,13 @@ class HostDetector:
     (x86-64).
 
     Args:
-        runner: taken over; closed with the detector.
+        runner: taken over; closed with the detector. ``bench`` measures it alone.
         nms: for a RAW output, None: the defaults; a DETECTIONS output has its own baked in.
     """
 
     def __init__(self, runner: Runner, nms: NmsSpec | None = None) -> None:
         self.signature = runner.signature
-        self._runner = runner
+        self.runner = runner
         self._nms = nms or NmsSpec()
         self._letterbox = Letterbox(self.signature.resolution_hw)
         self._buffers = [self._letterbox.blank(self.signature.batch) for _ in range(SLOTS)]
@@ -161,7 +161,7 @@ class HostDetector:
         self._turn = (self._turn + 1) % SLOTS
         places = tuple(self._letterbox.apply(frame.image, row) for frame, row in zip(frames, buffer, strict=False))
         prepare_ms = (time.perf_counter() - started) * 1e3
-        output = self._thread.submit(_timed, self._runner.infer, buffer[: len(frames)])
+        output = self._thread.submit(_timed, self.runner.infer, buffer[: len(frames)])
         self._slots.append(_Slot(tuple(frames), tuple(filters), places, prepare_ms, output))
 
     def wait(self, timeout_s: float) -> bool:
@@ -199,7 +199,7 @@ class HostDetector:
         self._closed = True
         self._thread.shutdown(wait=True)
         self._slots.clear()
-        self._runner.close()
+        self.runner.close()
 
     def _decode(
         self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement, nms: NmsSpec
