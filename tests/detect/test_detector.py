@@ -11,8 +11,8 @@ from vajra_edge.detect.detector import Filter, HostDetector
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
-from vajra_edge.geometry.decode import best_class
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.heads.detect import best_class
 
 SIGNATURE = Signature(
     "images", "detections", Layout.DETECTIONS, 2, (64, 64), False, False, 32, ("cat", "dog"), 0.7, 3, 10

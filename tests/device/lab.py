@@ -235,8 +235,8 @@ class Points:
 def score(runner: Runner, scored: Any) -> Points:
     """As tests/bench/int8_accuracy.py scores: letterbox, every class of an anchor, NMS, COCO's mAP."""
     from vajra_edge.evaluate import coco
-    from vajra_edge.geometry.decode import multi_label
     from vajra_edge.geometry.letterbox import Letterbox
+    from vajra_edge.heads.detect import multi_label
     from vajra_edge.labels import Truth
 
     letterbox, found, truths = Letterbox(runner.signature.resolution_hw), [], []

@@ -19,9 +19,9 @@ from vajra_edge.engine.backend import Runner
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
-from vajra_edge.geometry.decode import best_class, rows_of_detections
 from vajra_edge.geometry.letterbox import Letterbox, Placement
-from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.graph.signature import Signature
+from vajra_edge.heads import Limits, head_of
 
 SLOTS = 2
 """Batches in flight: one is inferred while the next is prepared; more would only add latency."""
@@ -127,6 +127,7 @@ class HostDetector:
     def __init__(self, runner: Runner, nms: NmsSpec | None = None) -> None:
         self.signature = runner.signature
         self.runner = runner
+        self._head = head_of(self.signature)
         self._nms = nms or NmsSpec()
         self._letterbox = Letterbox(self.signature.resolution_hw)
         self._buffers = [self._letterbox.blank(self.signature.batch) for _ in range(SLOTS)]
@@ -208,14 +209,10 @@ class HostDetector:
 
         Decoding weaker ones for the count changes nothing of what passes: no box gives way to a weaker one.
         """
-        lowest = min(filter_.confidence, CONFIDENCE)
-        if self.signature.layout is Layout.DETECTIONS:
-            found = rows_of_detections(output, lowest)
-        else:
-            found = best_class(output, lowest, nms.iou, nms.max_det, nms.top_k)
+        limits = Limits(min(filter_.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k)
+        found = self._head.decode(self.signature, output, limits)
         certain = int((found.confidence >= CONFIDENCE).sum())
-        found = filter_.apply(found)
-        return Detections(place.to_image(found.xyxy, frame.resolution_wh), found.confidence, found.class_id), certain
+        return self._head.to_image(filter_.apply(found), place, frame.resolution_wh), certain
 
 
 def _timed(
