@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from vajra_edge.detect.detector import Batch, Filter
+from vajra_edge.detect.detector import Batch, Filter, StageTimes
 from vajra_edge.detections import Detections
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
@@ -45,7 +45,7 @@ class CountingDetector:
 
     def __init__(self, fails_at=None, inference_s=0.001):
         self.signature, self.fails_at, self.inference_s = SIGNATURE, fails_at, inference_s
-        self.pending, self.filters, self.deepest = deque(), [], 0
+        self.pending, self.filters, self.deepest, self.made = deque(), [], 0, []
 
     @property
     def in_flight(self):
@@ -66,8 +66,9 @@ class CountingDetector:
         time.sleep(max(0.0, ready_s - time.monotonic()))
         if any(frame.seq == self.fails_at for frame in frames):
             raise InferenceError("engine refused frame")
-        found = tuple(Detections.empty() for _ in frames)
-        return Batch(frames, found, tuple(frame.seq for frame in frames), 0.1, 1.0, 0.1)
+        found, unfiltered = (tuple(Detections.empty() for _ in frames) for _ in range(2))
+        self.made.append(Batch(frames, found, unfiltered, StageTimes(0.1, 1.0, 0.1)))
+        return self.made[-1]
 
     def close(self):
         raise AssertionError("a detector is closed by whoever made it")
@@ -92,7 +93,7 @@ class HeldDetector(CountingDetector):
 class Run:
     def __init__(self, **options):
         self.feed, self.sunk, self.events, self.beats = Feed(), [], queue.SimpleQueue(), []
-        self.threads = set()
+        self.threads, self.results = set(), []
         self.pipeline = Pipeline(
             self.feed,
             self.sink,
@@ -101,10 +102,10 @@ class Run:
             **options,
         )
 
-    def sink(self, frame, found, tag, certain):
-        assert certain == frame.seq, "each frame with its own count"
+    def sink(self, result):
         self.threads.add(threading.current_thread().name)
-        self.sunk.append((frame.camera, frame.seq, tag))
+        self.results.append(result)
+        self.sunk.append((result.frame.camera, result.frame.seq, result.plan))
 
     def until(self, count):
         deadline = time.monotonic() + 5
@@ -138,6 +139,12 @@ def test_every_frame_is_published_once_in_order(run):
         run.feed.put(seq)
     run.until(40)
     assert [seq for _, seq, _ in run.sunk] == list(range(40))
+    made = [(one, *each) for one in detector.made for each in zip(one.frames, one.found, one.unfiltered, strict=True)]
+    for result, (batch, frame, found, unfiltered) in zip(run.results, made, strict=True):
+        assert result.frame is frame
+        assert result.found is found, "each frame with what was found in it"
+        assert result.unfiltered is unfiltered
+        assert result.times is batch.times
     assert detector.deepest == 2
     assert run.pipeline.counters().published == {"gate": 40}
     assert run.pipeline.counters().age_p99_ms > 0

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from vajra_edge.detect.detector import SLOTS, Batch, Detector, Filter
+from vajra_edge.detect.detector import SLOTS, Batch, Detector, Filter, StageTimes
 from vajra_edge.detections import Detections
 from vajra_edge.errors import EngineError
 from vajra_edge.frames import Frame
@@ -36,6 +36,25 @@ class FrameSource(Protocol):
     def take(self, limit: int, timeout_s: float, gather_s: float) -> Sequence[Frame]:
         """Up to ``limit`` newest frames of different cameras; empty after ``timeout_s`` without one."""
         ...
+
+
+@dataclass(frozen=True)
+class FrameResult(Generic[Tag]):
+    """One frame and what came of it.
+
+    Attributes:
+        frame: the image, its camera and when it was taken.
+        found: what its camera's filter lets through, in pixels of it.
+        unfiltered: see ``Batch.unfiltered``.
+        plan: the tag that the plan which found it was swapped in with.
+        times: of its batch.
+    """
+
+    frame: Frame
+    found: Detections
+    unfiltered: Detections
+    plan: Tag
+    times: StageTimes
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,7 @@ class Pipeline(Generic[Tag]):
 
     Args:
         frames: where frames come from.
-        sink: takes each frame with what was found in it, the tag of the plan that found it, and ``Batch.certain``.
+        sink: takes what came of each frame, in the loop's thread.
         post: takes ``Swapped``, ``InferFailed`` and ``Exhausted``; only enqueues.
         beat: called at each turn, and while waiting for frames on purpose.
         gather_s: longest wait for other cameras' frames to fill a batch.
@@ -104,7 +123,7 @@ class Pipeline(Generic[Tag]):
     def __init__(
         self,
         frames: FrameSource,
-        sink: Callable[[Frame, Detections, Tag, int], None],
+        sink: Callable[[FrameResult[Tag]], None],
         post: Callable[[object], None],
         beat: Callable[[], None],
         gather_s: float = 0.005,
@@ -241,16 +260,17 @@ class Pipeline(Generic[Tag]):
 
     def _publish(self, batch: Batch, tag: Tag) -> None:
         self._submitted_s = time.monotonic()
-        for frame, found, certain in zip(batch.frames[: self._left], batch.found, batch.certain, strict=False):
-            self._sink(frame, found, tag, certain)
+        times = batch.times
+        for frame, found, unfiltered in zip(batch.frames[: self._left], batch.found, batch.unfiltered, strict=False):
+            self._sink(FrameResult(frame, found, unfiltered, tag, times))
             self._published[frame.camera] += 1
             self._ages_ms.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
         publish_ms = (time.monotonic() - self._submitted_s) * 1e3
-        self._stages.append((batch.prepare_ms, batch.inference_ms, batch.decode_ms, publish_ms))
+        self._stages.append((times.prepare_ms, times.inference_ms, times.decode_ms, publish_ms))
         self._typical_s = (
-            batch.inference_ms / 1e3 if not self._typical_s else _ease(self._typical_s, batch.inference_ms)
+            times.inference_ms / 1e3 if not self._typical_s else _ease(self._typical_s, times.inference_ms)
         )
-        self._lead_s = 2 * batch.prepare_ms / 1e3
+        self._lead_s = 2 * times.prepare_ms / 1e3
         if self._left is not None and not self._stop.is_set():
             self._left = max(self._left - len(batch.frames), 0)
             if self._left == 0:

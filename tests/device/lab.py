@@ -340,7 +340,7 @@ def whole_frame(lab: Lab, runner: Runner, frames: int = 400) -> Whole:
             made = detector.collect()
             if number >= 20:
                 taken_ms.append((time.perf_counter() - began_s) * 1e3)
-                stages.append((made.prepare_ms, made.inference_ms, made.decode_ms))
+                stages.append((made.times.prepare_ms, made.times.inference_ms, made.times.decode_ms))
     medians = (round(float(one), 4) for one in np.median(stages, axis=0))
     p50, p99 = (round(float(np.percentile(taken_ms, share)), 4) for share in (50, 99))
     return Whole(p50, p99, *medians, boxes=len(made.found[0]))

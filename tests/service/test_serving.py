@@ -55,8 +55,8 @@ class Loop:
         self.serving = Serving(self.mailboxes, self.sink, self.inbox.put, Beats(), settings(), None)
         self.seq = 0
 
-    def sink(self, frame, found, tag, certain):
-        self.sunk.append((frame.seq, tag.fingerprint))
+    def sink(self, result):
+        self.sunk.append((result.frame.seq, result.plan.tag.fingerprint))
 
     def frame(self) -> None:
         image, now = np.zeros((64, 64, 3), np.uint8), datetime.now(timezone.utc)

@@ -27,11 +27,9 @@ from vajra_edge.commands.ready import ready_plan
 from vajra_edge.demo.packaged import broker_settings, overrides
 from vajra_edge.detect.detector import HostDetector
 from vajra_edge.detect.open_detector import Loadable, open_detector
-from vajra_edge.detections import Detections
 from vajra_edge.engine.request import nms_of
 from vajra_edge.errors import VajraError
-from vajra_edge.frames import Frame
-from vajra_edge.pipeline import Pipeline, PipelineCounters
+from vajra_edge.pipeline import FrameResult, Pipeline, PipelineCounters
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.topics import topics_of
@@ -162,9 +160,9 @@ class Run:
         """Run the frame loop on one camera; when each message was handed to the publisher."""
         seen: list[_Seen] = []
 
-        def sink(frame: Frame, found: Detections, tag: EngineTag, _: int) -> None:
-            self._publisher.detections(frame, found, tag)
-            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - frame.captured_ns) / 1e6))
+        def sink(result: FrameResult[EngineTag]) -> None:
+            self._publisher.detections(result.frame, result.found, result.plan)
+            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - result.frame.captured_ns) / 1e6))
 
         pipeline: Pipeline[EngineTag] = Pipeline(camera.mailboxes, sink, self._inbox.put, _no_beat)
         pipeline.swap(self._detector, self.tag)

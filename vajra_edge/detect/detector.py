@@ -48,24 +48,35 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What came of one ``submit``.
+class StageTimes:
+    """What one batch took.
 
     Attributes:
-        frames: as submitted.
-        found: one ``Detections`` a frame, in pixels of that frame.
-        certain: objects a frame that the gate would count, whatever the filters let through.
         prepare_ms: letterboxing all frames.
         inference_ms: the runner's call alone.
         decode_ms: from network output to detections.
     """
 
-    frames: tuple[Frame, ...]
-    found: tuple[Detections, ...]
-    certain: tuple[int, ...]
     prepare_ms: float
     inference_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of one ``submit``.
+
+    Attributes:
+        frames: as submitted.
+        found: one ``Detections`` a frame, in pixels of that frame: what its filter lets through.
+        unfiltered: likewise everything from ``CONFIDENCE`` on, or from the filter's where that is lower.
+        times: of all frames together.
+    """
+
+    frames: tuple[Frame, ...]
+    found: tuple[Detections, ...]
+    unfiltered: tuple[Detections, ...]
+    times: StageTimes
 
 
 class Detector(Protocol):
@@ -180,13 +191,13 @@ class HostDetector:
         slot = self._slots.popleft()
         output, inference_ms = slot.output.result()
         started, nms = time.perf_counter(), self._nms
-        decoded = [
+        unfiltered = tuple(
             self._decode(rows, frame, one, place, nms)
             for rows, frame, one, place in zip(output, slot.frames, slot.filters, slot.placements, strict=True)
-        ]
-        found, certain = tuple(one for one, _ in decoded), tuple(count for _, count in decoded)
+        )
+        found = tuple(one.apply(everything) for one, everything in zip(slot.filters, unfiltered, strict=True))
         decode_ms = (time.perf_counter() - started) * 1e3
-        return Batch(slot.frames, found, certain, slot.prepare_ms, inference_ms, decode_ms)
+        return Batch(slot.frames, found, unfiltered, StageTimes(slot.prepare_ms, inference_ms, decode_ms))
 
     def detect(self, frame: Frame, filter_: Filter | None = None) -> Detections:
         """One frame, start to end."""
@@ -204,15 +215,14 @@ class HostDetector:
 
     def _decode(
         self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement, nms: NmsSpec
-    ) -> tuple[Detections, int]:
-        """What passes the filter, and how many objects the gate would count.
+    ) -> Detections:
+        """Everything, down to what the filter and the gate want to know of.
 
-        Decoding weaker ones for the count changes nothing of what passes: no box gives way to a weaker one.
+        Weaker boxes than the filter lets through change nothing of what passes: none gives way to a weaker one.
         """
         limits = Limits(min(filter_.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k)
         found = self._head.decode(self.signature, output, limits)
-        certain = int((found.confidence >= CONFIDENCE).sum())
-        return self._head.to_image(filter_.apply(found), place, frame.resolution_wh), certain
+        return self._head.to_image(found, place, frame.resolution_wh)
 
 
 def _timed(

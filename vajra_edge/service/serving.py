@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.detect.detector import Filter
-from vajra_edge.detections import Detections
 from vajra_edge.engine.request import nms_of
-from vajra_edge.frames import Frame
-from vajra_edge.pipeline import InferFailed, Pipeline, PipelineCounters, Swapped
+from vajra_edge.pipeline import FrameResult, InferFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service.beats import Beats
 from vajra_edge.service.events import Job
@@ -23,8 +21,6 @@ from vajra_edge.settings import Settings
 
 DEADLINE_S = 30.0
 """A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
-
-Sink = Callable[[Frame, Detections, EngineTag, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +48,7 @@ class Serving:
 
     Args:
         mailboxes: where frames come from.
-        sink: where detections go.
+        sink: where they go, with what was found.
         post: takes ``pipeline.Swapped``, ``InferFailed`` and ``Exhausted``; only enqueues.
         beats: watches the loop.
         settings: thresholds, filters and NMS.
@@ -62,7 +58,7 @@ class Serving:
     def __init__(
         self,
         mailboxes: Mailboxes,
-        sink: Sink,
+        sink: Callable[[FrameResult[Served]], None],
         post: Callable[[object], None],
         beats: Beats,
         settings: Settings,
@@ -161,9 +157,9 @@ class Serving:
     def _newest(self) -> Served | None:
         return self._asked[-1] if self._asked else self._now
 
-    def _publish(self, frame: Frame, found: Detections, plan: Served, certain: int) -> None:
-        self._sink(frame, found, plan.tag, certain)
-        plan.tally.add((time.monotonic_ns() - frame.captured_ns) / 1e6, len(found))
+    def _publish(self, result: FrameResult[Served]) -> None:
+        self._sink(result)
+        result.plan.tally.add((time.monotonic_ns() - result.frame.captured_ns) / 1e6, len(result.found))
 
 
 def filters_of(settings: Settings, class_names: Sequence[str]) -> dict[str, Filter]:
