@@ -20,6 +20,7 @@ LAYERS = (
     {"weights", "changes"},
     {"graph"},
     {"geometry"},
+    {"heads"},
     {"engine"},
     {"capture", "detect", "publish", "evaluate", "results"},
     {"pipeline"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from datetime import datetime, timezone
@@ -8,12 +9,12 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from vajra_edge.detect.detector import Batch, Filter
+from vajra_edge.detect.detector import Batch, Filter, StageTimes
 from vajra_edge.detections import Detections
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
 from vajra_edge.graph.signature import Layout, Signature
-from vajra_edge.pipeline import Exhausted, InferFailed, Pipeline
+from vajra_edge.pipeline import Exhausted, InferFailed, Pipeline, Swapped
 
 SIGNATURE = Signature("images", "output0", Layout.RAW, 2, (64, 64), False, False, 32, ("cat",))
 
@@ -44,7 +45,7 @@ class CountingDetector:
 
     def __init__(self, fails_at=None, inference_s=0.001):
         self.signature, self.fails_at, self.inference_s = SIGNATURE, fails_at, inference_s
-        self.pending, self.filters, self.deepest = deque(), [], 0
+        self.pending, self.filters, self.deepest, self.made = deque(), [], 0, []
 
     @property
     def in_flight(self):
@@ -65,16 +66,34 @@ class CountingDetector:
         time.sleep(max(0.0, ready_s - time.monotonic()))
         if any(frame.seq == self.fails_at for frame in frames):
             raise InferenceError("engine refused frame")
-        found = tuple(Detections.empty() for _ in frames)
-        return Batch(frames, found, tuple(frame.seq for frame in frames), 0.1, 1.0, 0.1)
+        found, unfiltered = (tuple(Detections.empty() for _ in frames) for _ in range(2))
+        self.made.append(Batch(frames, found, unfiltered, StageTimes(0.1, 1.0, 0.1)))
+        return self.made[-1]
 
     def close(self):
-        pass
+        raise AssertionError("a detector is closed by whoever made it")
+
+
+class HeldDetector(CountingDetector):
+    """Its batches are done when the test says so; ``fails_with`` is raised then."""
+
+    def __init__(self, fails_with=None):
+        super().__init__()
+        self.done, self.asked_for, self.fails_with = threading.Event(), threading.Event(), fails_with
+
+    def collect(self):
+        self.asked_for.set()
+        assert self.done.wait(5)
+        batch = super().collect()
+        if self.fails_with is not None:
+            raise self.fails_with
+        return batch
 
 
 class Run:
     def __init__(self, **options):
         self.feed, self.sunk, self.events, self.beats = Feed(), [], queue.SimpleQueue(), []
+        self.threads, self.results = set(), []
         self.pipeline = Pipeline(
             self.feed,
             self.sink,
@@ -83,15 +102,26 @@ class Run:
             **options,
         )
 
-    def sink(self, frame, found, tag, certain):
-        assert certain == frame.seq, "each frame with its own count"
-        self.sunk.append((frame.camera, frame.seq, tag))
+    def sink(self, result):
+        self.threads.add(threading.current_thread().name)
+        self.results.append(result)
+        self.sunk.append((result.frame.camera, result.frame.seq, result.plan))
 
     def until(self, count):
         deadline = time.monotonic() + 5
         while len(self.sunk) < count:
             assert time.monotonic() < deadline, f"only {self.sunk}"
             time.sleep(0.002)
+
+    def heard(self):
+        return self.events.get(timeout=5)
+
+    def busy_with(self, detector, tag="old"):
+        """Frame 0 is in flight, and the loop waits for it."""
+        self.pipeline.swap(detector, tag)
+        assert self.heard() == Swapped(tag)
+        self.feed.put(0)
+        assert detector.asked_for.wait(5)
 
 
 @pytest.fixture
@@ -109,6 +139,12 @@ def test_every_frame_is_published_once_in_order(run):
         run.feed.put(seq)
     run.until(40)
     assert [seq for _, seq, _ in run.sunk] == list(range(40))
+    made = [(one, *each) for one in detector.made for each in zip(one.frames, one.found, one.unfiltered, strict=True)]
+    for result, (batch, frame, found, unfiltered) in zip(run.results, made, strict=True):
+        assert result.frame is frame
+        assert result.found is found, "each frame with what was found in it"
+        assert result.unfiltered is unfiltered
+        assert result.times is batch.times
     assert detector.deepest == 2
     assert run.pipeline.counters().published == {"gate": 40}
     assert run.pipeline.counters().age_p99_ms > 0
@@ -128,7 +164,8 @@ def test_swap_publishes_what_is_in_flight_under_the_old_tag_and_nothing_is_lost(
     for seq in range(30):
         run.feed.put(seq)
     run.until(5)
-    assert run.pipeline.swap(second, "new") is first
+    run.pipeline.swap(second, "new")
+    assert [run.heard(), run.heard()] == [Swapped("old"), Swapped("new")]
     assert first.in_flight == 0
     run.until(30)
     tags = [tag for _, _, tag in run.sunk]
@@ -144,26 +181,88 @@ def test_without_a_detector_it_waits_and_beats(run):
     assert len(run.beats) > 1
 
 
-def test_a_refused_frame_ends_the_loop_with_an_event(run):
-    run.pipeline.swap(CountingDetector(fails_at=3), "one")
-    for seq in range(6):
-        run.feed.put(seq)
-    event = run.events.get(timeout=5)
-    assert event == InferFailed("engine refused frame")
+def test_a_swap_returns_at_once_and_the_loop_alone_publishes_what_the_old_plan_has_in_flight(run):
+    old, new = HeldDetector(), CountingDetector()
+    run.busy_with(old)
+    run.pipeline.swap(new, "new")
+    assert run.events.empty(), "the old plan has a batch in flight"
+    assert run.sunk == []
+    old.done.set()
+    assert run.heard() == Swapped("new")
+    assert run.sunk == [("gate", 0, "old")]
+    assert run.threads == {"pipeline"}
 
 
-def test_a_broken_replaced_engine_does_not_stop_the_new_one():
-    run = Run()
-    bad = CountingDetector(fails_at=0)
-    run.pipeline.swap(bad, "old")
-    run.feed.put(0)
-    bad.submit(run.feed.take(1, 1, 0), [Filter()])
-    assert run.pipeline.swap(CountingDetector(), "new") is bad
+def test_swaps_are_done_in_the_order_of_asking_and_each_is_told(run):
+    old, passing, new = HeldDetector(), CountingDetector(), CountingDetector()
+    run.busy_with(old)
+    run.pipeline.swap(passing, "passing")
+    run.pipeline.swap(new, "new")
+    old.done.set()
+    assert [run.heard(), run.heard()] == [Swapped("passing"), Swapped("new")]
     run.feed.put(1)
+    run.until(2)
+    assert run.sunk == [("gate", 0, "old"), ("gate", 1, "new")]
+    assert not passing.filters
+
+
+def test_a_frame_that_comes_after_the_swap_was_asked_for_in_a_quiet_scene_goes_to_the_new_plan(run):
+    run.pipeline.swap(CountingDetector(), "old")
+    assert run.heard() == Swapped("old")
+    run.pipeline.swap(CountingDetector(), "new")
+    run.feed.put(0)
+    run.until(1)
+    assert run.sunk == [("gate", 0, "new")]
+
+
+def test_a_stop_while_a_swap_is_asked_for_publishes_what_is_in_flight_and_swaps_nothing():
+    run, old = Run(), HeldDetector()
     run.pipeline.start()
+    run.busy_with(old)
+    run.pipeline.swap(CountingDetector(), "new")
+    assert not run.pipeline.stop(0)
+    old.done.set()
+    assert run.pipeline.stop(5)
+    assert run.sunk == [("gate", 0, "old")]
+    assert run.events.empty()
+
+
+def test_a_refused_frame_becomes_an_event_and_the_loop_waits_for_another_plan(run):
+    run.pipeline.swap(CountingDetector(fails_at=3), "one")
+    assert run.heard() == Swapped("one")
+    run.feed.put(3)
+    assert run.heard() == InferFailed("engine refused frame", "one")
+    run.pipeline.swap(CountingDetector(), "two")
+    assert run.heard() == Swapped("two")
+    sunk = len(run.sunk)
+    run.feed.put(6)
+    run.until(sunk + 1)
+    assert run.sunk[-1] == ("gate", 6, "two")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(InferenceError("engine refused frame"), "engine refused frame"), (RuntimeError("CUDA"), "RuntimeError: CUDA")],
+)
+def test_a_replaced_engine_that_fails_on_its_last_frame_is_told_and_the_new_one_serves(run, error, reason):
+    bad = HeldDetector(fails_with=error)
+    run.busy_with(bad)
+    run.pipeline.swap(CountingDetector(), "new")
+    bad.done.set()
+    assert [run.heard(), run.heard()] == [InferFailed(reason, "old"), Swapped("new")]
+    run.feed.put(1)
     run.until(1)
     assert run.sunk == [("gate", 1, "new")]
+
+
+def test_an_engine_that_fails_while_the_loop_ends_is_told_too():
+    run, bad = Run(), HeldDetector(fails_with=RuntimeError("CUDA"))
+    run.pipeline.start()
+    run.busy_with(bad)
+    assert not run.pipeline.stop(0)
+    bad.done.set()
     assert run.pipeline.stop(5)
+    assert run.heard() == InferFailed("RuntimeError: CUDA", "old")
 
 
 def test_it_ends_after_the_asked_number_of_messages():
@@ -172,7 +271,7 @@ def test_it_ends_after_the_asked_number_of_messages():
     for seq in range(20):
         run.feed.put(seq)
     run.pipeline.start()
-    assert run.events.get(timeout=5) == Exhausted(5)
+    assert [run.heard(), run.heard()] == [Swapped("one"), Exhausted(5)]
     assert run.pipeline.stop(5)
     assert len(run.sunk) == 5
 
@@ -197,3 +296,16 @@ def test_the_class_filter_changes_with_the_plan_and_not_one_frame_later(run):
     run.feed.put(1)
     run.until(2)
     assert [filter_.class_ids for filter_ in (*old.filters, *new.filters)] == [frozenset({7}), frozenset({2})]
+
+
+def test_filters_asked_for_while_a_swap_waits_are_for_the_new_plan(run):
+    """They are given in class ids, and those are the new plan's."""
+    old, new = HeldDetector(), CountingDetector()
+    run.busy_with(old)
+    run.pipeline.swap(new, "new", {"gate": Filter(0.5, frozenset({2}))})
+    run.pipeline.apply({"gate": Filter(0.9, frozenset({3}))}, 0.0)
+    old.done.set()
+    assert run.heard() == Swapped("new")
+    run.feed.put(1)
+    run.until(2)
+    assert new.filters == [Filter(0.9, frozenset({3}))]

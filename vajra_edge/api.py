@@ -20,7 +20,7 @@ from vajra_edge.offline import loaded
 from vajra_edge.offline.arguments import DEFAULT_DATA, Device, ExportArguments, ImageSize
 from vajra_edge.offline.export import Exported, export
 from vajra_edge.offline.lent import Lent
-from vajra_edge.offline.loaded import Loaded, RunArguments
+from vajra_edge.offline.loaded import RunArguments
 from vajra_edge.offline.phrasing import users_words
 from vajra_edge.offline.predict import predict
 from vajra_edge.offline.progress import building, counting
@@ -47,7 +47,7 @@ class Vajra:
         self.verbose = verbose
         default = os.environ.get(f"{ENV_PREFIX}STORE__STATE_DIR") or StoreSettings().state_dir
         self.state_dir = Path(state_dir or default)
-        self._open: dict[RunArguments, tuple[Loaded, Lock]] = {}
+        self._open: dict[RunArguments, tuple[Runner, Lock]] = {}
 
     def export(
         self,
@@ -194,7 +194,7 @@ class Vajra:
     def close(self) -> None:
         """Let every runner go; a second call does nothing."""
         while self._open:
-            self._open.popitem()[1][0].runner.close()
+            self._open.popitem()[1][0].close()
 
     def __enter__(self) -> Self:
         return self
@@ -208,5 +208,5 @@ class Vajra:
         """The runner for these arguments, and how many images may go in one call."""
         if asked not in self._open:
             self._open[asked] = loaded.load(self.weights, asked, self.state_dir), Lock()
-        found, turn = self._open[asked]
-        return Lent(found.runner, turn), asked.batch or found.runner.signature.batch
+        runner, turn = self._open[asked]
+        return Lent(runner, turn), asked.batch or runner.signature.batch

@@ -1,24 +1,27 @@
-"""The frame loop: newest frames in, detections out, ``swap(detector)`` between two frames."""
+"""The frame loop: newest frames in, detections out, ``swap(detector)`` between two frames.
+
+Only the loop's own thread touches a detector that serves, so only it can publish what the one that leaves has in
+flight. Whoever swaps asks, and hears by an event when it is done.
+"""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from vajra_edge.detect.detector import SLOTS, Batch, Detector, Filter
+from vajra_edge.detect.detector import SLOTS, Batch, Detector, Filter, StageTimes
 from vajra_edge.detections import Detections
 from vajra_edge.errors import EngineError
 from vajra_edge.frames import Frame
 
 Tag = TypeVar("Tag")
-log = logging.getLogger(__name__)
 
 IDLE_S = 0.25
 """Longest wait for a frame before the loop beats and looks at its stop flag."""
@@ -36,10 +39,43 @@ class FrameSource(Protocol):
 
 
 @dataclass(frozen=True)
-class InferFailed:
-    """Event: the runner refused or failed; the loop has ended."""
+class FrameResult(Generic[Tag]):
+    """One frame and what came of it.
+
+    Attributes:
+        frame: the image, its camera and when it was taken.
+        found: what its camera's filter lets through, in pixels of it.
+        unfiltered: see ``Batch.unfiltered``.
+        plan: the tag that the plan which found it was swapped in with.
+        times: of its batch.
+    """
+
+    frame: Frame
+    found: Detections
+    unfiltered: Detections
+    plan: Tag
+    times: StageTimes
+
+
+@dataclass(frozen=True)
+class Swapped(Generic[Tag]):
+    """Event: this plan takes the frames, and the one before it has nothing in flight; one for each ``swap``, in order.
+
+    The loop does not touch the detector before it again, so that it may be closed.
+    """
+
+    plan: Tag
+
+
+@dataclass(frozen=True)
+class InferFailed(Generic[Tag]):
+    """Event: this plan failed and is out of the loop, which waits for another.
+
+    A plan may fail on its last batches, when another is to take over already: ``Swapped`` follows then.
+    """
 
     reason: str
+    plan: Tag
 
 
 @dataclass(frozen=True)
@@ -77,8 +113,8 @@ class Pipeline(Generic[Tag]):
 
     Args:
         frames: where frames come from.
-        sink: takes each frame with what was found in it, the tag of the plan that found it, and ``Batch.certain``.
-        post: takes ``InferFailed`` and ``Exhausted``; only enqueues.
+        sink: takes what came of each frame, in the loop's thread.
+        post: takes ``Swapped``, ``InferFailed`` and ``Exhausted``; only enqueues.
         beat: called at each turn, and while waiting for frames on purpose.
         gather_s: longest wait for other cameras' frames to fill a batch.
         max_frames: end after this many published messages; None: never.
@@ -87,7 +123,7 @@ class Pipeline(Generic[Tag]):
     def __init__(
         self,
         frames: FrameSource,
-        sink: Callable[[Frame, Detections, Tag, int], None],
+        sink: Callable[[FrameResult[Tag]], None],
         post: Callable[[object], None],
         beat: Callable[[], None],
         gather_s: float = 0.005,
@@ -95,7 +131,7 @@ class Pipeline(Generic[Tag]):
     ) -> None:
         self._frames, self._sink, self._post, self._beat = frames, sink, post, beat
         self._gather_s, self._left = gather_s, max_frames
-        self._lock = threading.Lock()
+        self._asked: deque[Callable[[], None]] = deque()
         self._served: tuple[Detector, Tag] | None = None
         self._filters: Mapping[str, Filter] = {}
         self._stop = threading.Event()
@@ -117,36 +153,25 @@ class Pipeline(Generic[Tag]):
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def swap(
-        self, detector: Detector | None, tag: Tag | None = None, filters: Mapping[str, Filter] | None = None
-    ) -> Detector | None:
-        """Serve ``detector`` from the next frame on.
+    def swap(self, detector: Detector, tag: Tag, filters: Mapping[str, Filter] | None = None) -> None:
+        """Ask for ``detector`` to take the frames from the next one on; ``Swapped`` is posted once it does.
 
-        What the old one has in flight is published first, under its own tag and filters.
+        What the one before it has in flight is published first, under its own tag and filters. Callable from any
+        thread; what is asked is done in the order of asking. A loop that ends first leaves ``detector`` as it is.
 
         Args:
-            detector: None: frames wait.
+            detector: whoever made it closes it.
             tag: of its plan.
             filters: as for ``apply``; class ids belong to a plan, so they change with it. None: as they are.
-
-        Returns:
-            The old detector, for the caller to close.
         """
-        with self._lock:
-            old = self._served
-            if old is not None and not self._stop.is_set():
-                try:
-                    self._drain(*old)
-                except EngineError as error:  # it goes with the plan that leaves; the new one is not to blame
-                    log.warning("the replaced engine failed on its last frame: %s", error)
-            self._served = None if detector is None or tag is None else (detector, tag)
-            self._filters = self._filters if filters is None else dict(filters)
-            self._typical_s = self._lead_s = 0.0
-            return old[0] if old else None
+        self._asked.append(partial(self._take_over, detector, tag, filters))
 
     def apply(self, filters: Mapping[str, Filter], gather_s: float) -> None:
-        """Use these thresholds and class filters, by camera id, from the next frame on."""
-        self._filters, self._gather_s = dict(filters), gather_s
+        """Use these thresholds and class filters, by camera id, from the next frame on, or after a swap asked before.
+
+        Callable from any thread.
+        """
+        self._asked.append(partial(self._set, dict(filters), gather_s))
 
     def counters(self) -> PipelineCounters:
         """A snapshot; callable from any thread."""
@@ -158,41 +183,65 @@ class Pipeline(Generic[Tag]):
         return PipelineCounters(dict(self._published), *(float(value) for value in (*medians, p50, p99)))
 
     def _run(self) -> None:
+        while not self._stop.is_set():
+            self._beat()
+            self._do_asked()
+            if self._served is None:
+                self._stop.wait(IDLE_S / 10)
+            else:
+                self._guarded(self._turn)
+        self._leave()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Let the plan that serves do ``step``; whatever it fails with becomes an event, and the plan is out."""
         try:
-            while not self._stop.is_set():
-                self._beat()
-                self._turn()
-            with self._lock:
-                if self._served is not None:
-                    self._drain(*self._served)
+            step()
         except EngineError as error:
             self._fail(str(error))
-        except Exception as error:  # noqa: BLE001  the top of a thread: it becomes an event
+        except Exception as error:  # noqa: BLE001  libraries raise what they like, and this is the top of a thread
             self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, reason: str) -> None:
-        self._stop.set()
-        self._post(InferFailed(reason))
+        _, tag = self._serving()
+        self._served = None
+        self._post(InferFailed(reason, tag))
+
+    def _serving(self) -> tuple[Detector, Tag]:
+        if self._served is None:
+            raise AssertionError("a step without a plan")
+        return self._served
 
     def _turn(self) -> None:
         """Take at most one batch, then publish at most one."""
-        served = self._served
-        if served is None:
-            self._stop.wait(IDLE_S / 10)
-            return
-        busy = served[0].in_flight > 0
+        detector, tag = self._serving()
+        busy = detector.in_flight > 0
         if busy:
-            self._let_it_run(served[0])
-        taken = self._frames.take(served[0].signature.batch, 0.0 if busy else IDLE_S, self._gather_s)
-        with self._lock:
-            if self._served is None:
+            self._let_it_run(detector)
+            if self._asked:
                 return
-            detector, tag = self._served
-            if taken and not self._stop.is_set():
-                for start in range(0, len(taken), detector.signature.batch):
-                    self._submit(detector, tag, taken[start : start + detector.signature.batch])
-            if detector.in_flight and (busy or not taken):
-                self._publish(detector.collect(), tag)
+        taken = self._frames.take(detector.signature.batch, 0.0 if busy else IDLE_S, self._gather_s)
+        if not busy:  # a plan that is asked for while there are no frames gets the next one
+            self._do_asked()
+            detector, tag = self._serving()
+        if taken and not self._stop.is_set():
+            for start in range(0, len(taken), detector.signature.batch):
+                self._submit(detector, tag, taken[start : start + detector.signature.batch])
+        if detector.in_flight and (busy or not taken):
+            self._publish(detector.collect(), tag)
+
+    def _do_asked(self) -> None:
+        while self._asked:
+            self._asked.popleft()()
+
+    def _take_over(self, detector: Detector, tag: Tag, filters: Mapping[str, Filter] | None) -> None:
+        self._leave()
+        self._served = detector, tag
+        self._filters = self._filters if filters is None else dict(filters)
+        self._typical_s = self._lead_s = 0.0
+        self._post(Swapped(tag))
+
+    def _set(self, filters: Mapping[str, Filter], gather_s: float) -> None:
+        self._filters, self._gather_s = filters, gather_s
 
     def _let_it_run(self, detector: Detector) -> None:
         """Leave the newest frame in its mailbox until the batch in flight is nearly done: it would only grow old."""
@@ -211,24 +260,32 @@ class Pipeline(Generic[Tag]):
 
     def _publish(self, batch: Batch, tag: Tag) -> None:
         self._submitted_s = time.monotonic()
-        for frame, found, certain in zip(batch.frames[: self._left], batch.found, batch.certain, strict=False):
-            self._sink(frame, found, tag, certain)
+        times = batch.times
+        for frame, found, unfiltered in zip(batch.frames[: self._left], batch.found, batch.unfiltered, strict=False):
+            self._sink(FrameResult(frame, found, unfiltered, tag, times))
             self._published[frame.camera] += 1
             self._ages_ms.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
         publish_ms = (time.monotonic() - self._submitted_s) * 1e3
-        self._stages.append((batch.prepare_ms, batch.inference_ms, batch.decode_ms, publish_ms))
+        self._stages.append((times.prepare_ms, times.inference_ms, times.decode_ms, publish_ms))
         self._typical_s = (
-            batch.inference_ms / 1e3 if not self._typical_s else _ease(self._typical_s, batch.inference_ms)
+            times.inference_ms / 1e3 if not self._typical_s else _ease(self._typical_s, times.inference_ms)
         )
-        self._lead_s = 2 * batch.prepare_ms / 1e3
+        self._lead_s = 2 * times.prepare_ms / 1e3
         if self._left is not None and not self._stop.is_set():
             self._left = max(self._left - len(batch.frames), 0)
             if self._left == 0:
                 self._stop.set()
                 self._post(Exhausted(sum(self._published.values())))
 
-    def _drain(self, detector: Detector, tag: Tag) -> None:
+    def _leave(self) -> None:
+        """Let the plan that serves, if there is one, publish what it has in flight; the next is not to blame for it."""
+        if self._served is not None:
+            self._guarded(self._drain)
+
+    def _drain(self) -> None:
+        detector, tag = self._serving()
         while detector.in_flight:
+            self._beat()
             self._publish(detector.collect(), tag)
 
 

@@ -18,10 +18,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.geometry.boxes import iou
-from vajra_edge.geometry.decode import best_class
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import export, proto
 from vajra_edge.graph.simplify import simplify
+from vajra_edge.heads.detect import best_class
 
 SMALLEST = 256  # elements; biases and shapes stay FP32
 

@@ -29,11 +29,11 @@ from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
 from vajra_edge.engine.ranges import RangeCache
 from vajra_edge.evaluate import coco
-from vajra_edge.geometry.decode import multi_label
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import placement, signature
 from vajra_edge.graph.macs import macs_by_layer
 from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.heads.detect import multi_label
 from vajra_edge.labels import Truth
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from vajra_edge.detect.detector import Filter, HostDetector
+from vajra_edge.engine.agreement import counted
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
-from vajra_edge.geometry.decode import best_class
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.heads.detect import best_class
 
 SIGNATURE = Signature(
     "images", "detections", Layout.DETECTIONS, 2, (64, 64), False, False, 32, ("cat", "dog"), 0.7, 3, 10
@@ -72,17 +73,19 @@ def test_each_frame_has_its_own_filter(detector):
     assert [one.camera for one in batch.frames] == ["a", "b"]
 
 
-def test_objects_that_the_gate_would_count_are_counted_whatever_is_published(detector, runner):
+def test_what_the_gate_would_count_is_told_whatever_is_published(detector, runner):
     filters = [Filter(), Filter(0.8), Filter(0.01), Filter(0.25, frozenset()), Filter(0.01, frozenset({0}))]
     runner.rows[2] = [0, 0, 9, 9, 0.2, 0]
-    found, certain = [], []
+    found, certain, weakest = [], [], []
     for one in filters:
         detector.submit([frame()], [one])
         batch = detector.collect()
         found += map(len, batch.found)
-        certain += batch.certain
+        certain += map(counted, batch.unfiltered)
+        weakest.append(round(float(batch.unfiltered[0].confidence.min()), 2))
     assert found == [2, 1, 3, 0, 2]
     assert certain == [2] * 5
+    assert weakest == [0.4, 0.4, 0.2, 0.4, 0.2]
 
 
 @pytest.mark.parametrize("confidence", [0.3, 0.6])

@@ -161,13 +161,13 @@ def _compared(lab: Lab, engine: Path, wanted: Any, size_hw: tuple[int, int]) -> 
         Vajra(reference_file.with_suffix(".pt")).export(
             format="onnx", img_size=wanted.img_size, dynamic=wanted.dynamic, nms=wanted.nms
         )
-    reference = loaded.load(str(reference_file), RunArguments(img_size=size_hw, device="cpu"), engine.parent).runner
+    reference = loaded.load(str(reference_file), RunArguments(img_size=size_hw, device="cpu"), engine.parent)
     batch = wanted.batch
     if lab.dry:
         candidate, batch = reference, 1
     else:
         size = size_hw if wanted.dynamic else None
-        candidate = loaded.load(str(engine), RunArguments(img_size=size), engine.parent).runner
+        candidate = loaded.load(str(engine), RunArguments(img_size=size), engine.parent)
     letterbox, tally, largest = Letterbox(size_hw), Agreement(), 0.0
     images = _frames(lab)
     for start in range(0, len(images), batch):

@@ -235,8 +235,8 @@ class Points:
 def score(runner: Runner, scored: Any) -> Points:
     """As tests/bench/int8_accuracy.py scores: letterbox, every class of an anchor, NMS, COCO's mAP."""
     from vajra_edge.evaluate import coco
-    from vajra_edge.geometry.decode import multi_label
     from vajra_edge.geometry.letterbox import Letterbox
+    from vajra_edge.heads.detect import multi_label
     from vajra_edge.labels import Truth
 
     letterbox, found, truths = Letterbox(runner.signature.resolution_hw), [], []
@@ -340,7 +340,7 @@ def whole_frame(lab: Lab, runner: Runner, frames: int = 400) -> Whole:
             made = detector.collect()
             if number >= 20:
                 taken_ms.append((time.perf_counter() - began_s) * 1e3)
-                stages.append((made.prepare_ms, made.inference_ms, made.decode_ms))
+                stages.append((made.times.prepare_ms, made.times.inference_ms, made.times.decode_ms))
     medians = (round(float(one), 4) for one in np.median(stages, axis=0))
     p50, p99 = (round(float(np.percentile(taken_ms, share)), 4) for share in (50, 99))
     return Whole(p50, p99, *medians, boxes=len(made.found[0]))

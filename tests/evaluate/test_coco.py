@@ -14,8 +14,8 @@ from vajra_edge.dataset import open_dataset
 from vajra_edge.detections import Detections
 from vajra_edge.errors import DatasetError, VajraError
 from vajra_edge.evaluate.coco import CONFIDENCE, MAX_DET, NMS_IOU, score
-from vajra_edge.geometry.decode import multi_label
 from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.heads.detect import multi_label
 from vajra_edge.labels import Truth
 
 NAMES = ("person", "car", "dog")

@@ -10,10 +10,10 @@ import tiny
 from vajra_edge.engine import onnxrt
 from vajra_edge.engine.spec import EngineSpec, NmsSpec
 from vajra_edge.errors import GraphError
-from vajra_edge.geometry.decode import rows_of_detections
 from vajra_edge.graph import nms
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout
+from vajra_edge.heads.detect import rows_of_detections
 
 SMALL = NmsSpec(max_det=20, top_k=30)
 

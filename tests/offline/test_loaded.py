@@ -22,10 +22,9 @@ def stored(tmp_path):
 
 def test_a_plan_of_the_store_is_opened_by_the_first_digits_of_its_fingerprint(stored, tmp_path):
     for digits in (8, 64):
-        found = load(stored.fingerprint[:digits], RunArguments(), tmp_path / "state")
-        assert found.runner.signature.class_names == tiny.NAMES
-        assert str(found.target) == "cpu"
-        found.runner.close()
+        runner = load(stored.fingerprint[:digits], RunArguments(), tmp_path / "state")
+        assert runner.signature.class_names == tiny.NAMES
+        runner.close()
 
 
 def test_a_stored_plan_is_as_it_was_built(stored, tmp_path):

@@ -54,21 +54,24 @@ def test_a_waiting_caller_hears_news_at_once_and_otherwise_a_heartbeat():
     waiting.add(caller, {"why": ["weights"]}, PLAN)
     view = BuildView("B", quick=False)
     for now_s, percent in ((0.0, 0.0), (0.1, 0.0), (0.2, 40.0), (0.3, 40.0), (0.3 + HEARTBEAT_S, 40.0)):
-        waiting.look(building, PLAN, replace(view, percent=percent), now_s)
+        waiting.look(building, PLAN, replace(view, percent=percent), now_s, swapping=False)
     assert [content["building"]["percent"] for _, content in caller.heard] == [0.0, 40.0, 40.0]
     new = replace(PLAN, fingerprint="B", built_at="2026-11-23")
-    waiting.look(replace(SERVED, wanted="B", serving=Job(2, "B")), new, None, 9.0)
+    decided = replace(SERVED, wanted="B", serving=Job(2, "B"))
+    waiting.look(decided, PLAN, None, 8.9, swapping=True)
+    assert caller.heard[-1][0] == "progress", "the plan before it has frames in flight"
+    waiting.look(decided, new, None, 9.0, swapping=False)
     kind, content = caller.heard[-1]
     assert (kind, content["built"], content["serving"], content["why"]) == ("done", True, "B", ["weights"])
-    waiting.look(SERVED, new, None, 20.0)
-    assert len(caller.heard) == 4
+    waiting.look(SERVED, new, None, 20.0, swapping=False)
+    assert len(caller.heard) == 5
 
 
 def test_a_failure_ends_every_wait_with_its_reason():
     waiting, callers = Waiting(), [Recorder(), Recorder()]
     for caller in callers:
         waiting.add(caller, {}, None)
-    waiting.look(State(Phase.BLOCKED, wanted="B", reason="wrong output"), None, None, 0.0)
+    waiting.look(State(Phase.BLOCKED, wanted="B", reason="wrong output"), None, None, 0.0, swapping=False)
     assert [caller.heard for caller in callers] == [[("error", "wrong output")]] * 2
 
 
@@ -78,3 +81,10 @@ def test_a_request_is_read_strictly():
     for fields in ({"force": 1}, {"url": "http://x"}):
         with pytest.raises(ControlError):
             RebuildAsked.of(caller, fields)
+
+
+def test_a_stop_ends_the_wait_for_a_swap():
+    waiting, caller = Waiting(), Recorder()
+    waiting.add(caller, {}, PLAN)
+    waiting.look(replace(SERVED, phase=Phase.STOPPING), PLAN, None, 0.0, swapping=True)
+    assert caller.heard == [("error", "the daemon is stopping")]

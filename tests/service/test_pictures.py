@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
+from vajra_edge.detections import Detections
 from vajra_edge.frames import Frame
 from vajra_edge.service.collector import Collector
 from vajra_edge.service.pictures import Pictures
@@ -34,6 +35,12 @@ def settings(every_s: float | None = None, precision: str = "auto") -> Settings:
 def frame(image: np.ndarray | None = None, camera: str = "gate") -> Frame:
     image = tiny.scene().image if image is None else image
     return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), 0, camera)
+
+
+def objects(count: int) -> Detections:
+    """So many that the gate counts, and one that it does not."""
+    confidence = np.array([0.9] * count + [0.2], np.float32)
+    return Detections(np.zeros((count + 1, 4), np.float32), confidence, np.zeros(count + 1, np.int32))
 
 
 def test_a_snapshot_is_due_at_the_cameras_own_interval_which_changes_in_place():
@@ -76,10 +83,10 @@ def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: 
         sent.append(threading.current_thread().name)
 
     pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(0.0001))
-    pictures.see(frame(), 6)
+    pictures.see(frame(), objects(6))
     assert busy.wait(10)
     for _ in range(50):
-        pictures.see(frame(), 6)  # returns though nothing is written
+        pictures.see(frame(), objects(6))  # returns though nothing is written
     assert sent == []
     free.set()
     assert pictures.close(10)
@@ -90,7 +97,7 @@ def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, pos
     snapshots = Snapshots(lambda camera, jpeg: None)
     pictures = pictures_of(tmp_path, posted, snapshots, settings(precision="int8"))
     for seed in range(12):
-        pictures.see(frame(tiny.scene(objects=8, seed=seed).image), 8)
+        pictures.see(frame(tiny.scene(objects=8, seed=seed).image), objects(8))
         time.sleep(0.05)
     assert posted.get(timeout=10).frozen
     assert (pictures.collected.images, pictures.collected.boxes, pictures.collected.frozen) == (8, 64, True)
@@ -101,11 +108,11 @@ def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_pat
     sent = []
     snapshots = Snapshots(lambda camera, jpeg: sent.append(camera))
     pictures = pictures_of(tmp_path, posted, snapshots, settings(0.0001))
-    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), 0)
+    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), objects(0))
     failed = posted.get(timeout=10)
     assert failed.name == "publish a snapshot"
     assert failed.reason
     time.sleep(0.01)
-    pictures.see(frame(), 6)
+    pictures.see(frame(), objects(6))
     assert pictures.close(10)
     assert sent == ["gate"]

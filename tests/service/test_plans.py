@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
+from vajra_edge.detect import open_detector
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.service import plans as plans_module
 from vajra_edge.service.builder import BuildSucceeded
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.events import Build, BuildFailed, Built, Job, Loaded, LoadFailed
@@ -77,7 +77,7 @@ def test_a_plan_of_another_library_release_is_said_to_be_that_and_stays_whole(lo
 
 def test_a_library_that_raises_something_unheard_of_is_an_event_too(loading, monkeypatch):
     plans, fingerprint, inbox = loading
-    monkeypatch.setattr(plans_module, "WARM_UP", "three")
+    monkeypatch.setattr(open_detector, "WARM_UP", "three")
     plans.load(Job(3, fingerprint))
     failed = inbox.get(timeout=30)
     assert isinstance(failed, LoadFailed)

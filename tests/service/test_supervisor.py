@@ -6,19 +6,22 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import tiny
-from station import Ears, Station, build_children, wait_for
+from station import LIMIT_S, Ears, Station, build_children, wait_for
 
 from vajra_edge.commands.run import run
 from vajra_edge.demo.broker import Broker
+from vajra_edge.detect import open_detector
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import BackendUnavailable, ControlError, ForeignPlan
 from vajra_edge.service import plans, states, wish
+from vajra_edge.service.events import Stop
 from vajra_edge.service.wish import Wishes
 
 
@@ -83,6 +86,55 @@ def test_new_weights_are_built_beside_and_swapped_in_between_two_frames(rebooted
     assert status["engine"]["on_probation"]
     assert rebooted.stop() == 0
     ears.close()
+
+
+class Held:
+    """Keeps every call of a runner that serves until it is let go; counts how often each runner is closed."""
+
+    def __init__(self, station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let_go, self.closed = threading.Event(), Counter()
+        runner = station.parts.serving.ready.detector.runner
+        infer, close = runner.infer, type(runner).close
+        monkeypatch.setattr(runner, "infer", lambda batch: self.let_go.wait(LIMIT_S) and infer(batch))
+        monkeypatch.setattr(type(runner), "close", lambda one: self.closed.update([id(one)]) or close(one))
+        self.runner = runner
+
+
+def test_while_the_old_plan_ends_with_its_frames_the_supervisor_answers_and_says_which_plan_serves(
+    rebooted, monkeypatch
+):
+    ears = rebooted.listen("camera/gate/detections")
+    rebooted.start()
+    old = rebooted.serving()
+    ears.until(lambda _, content: content)
+    held = Held(rebooted, monkeypatch)
+    rebooted.write_weights(tiny.network(gain=30.0))
+    status = rebooted.until(lambda status: status["engine"]["loading"] and rebooted.parts.serving.awaited)
+    new = status["engine"]["loading"]
+    assert status["engine"]["serving"]["fingerprint"] == old != new
+    assert not status["engine"]["on_probation"]
+    assert not held.closed
+    held.let_go.set()
+    status = rebooted.until(lambda status: status["engine"]["on_probation"])
+    assert (status["engine"]["serving"]["fingerprint"], status["engine"]["loading"]) == (new, None)
+    wait_for(lambda: held.closed[id(held.runner)])
+    assert rebooted.stop() == 0
+    assert set(held.closed.values()) == {1}
+    assert len(held.closed) == 2
+    ears.close()
+
+
+def test_a_stop_while_a_swap_waits_closes_every_runner_once(rebooted, monkeypatch):
+    rebooted.start()
+    rebooted.serving()
+    held = Held(rebooted, monkeypatch)
+    rebooted.write_weights(tiny.network(gain=30.0))
+    wait_for(lambda: rebooted.parts.serving.awaited)
+    rebooted.parts.inbox.put(Stop())
+    held.let_go.set()
+    assert rebooted.stop() == 0
+    assert set(held.closed.values()) == {1}
+    assert len(held.closed) == 2
 
 
 def test_a_stored_plan_serves_without_a_build(rebooted):
@@ -256,7 +308,7 @@ def test_when_the_last_good_plan_does_not_load_the_one_before_it_serves(rebooted
 @pytest.fixture
 def late_driver(monkeypatch):
     """A library that does not load before the event is set."""
-    up, select = threading.Event(), plans.select
+    up, select = threading.Event(), open_detector.select
 
     def late(*args, **kwargs):
         if not up.is_set():
@@ -265,7 +317,7 @@ def late_driver(monkeypatch):
 
     monkeypatch.setattr(states, "RETRY_S", (0.3,))
     monkeypatch.setattr(wish, "select", late)
-    monkeypatch.setattr(plans, "select", late)
+    monkeypatch.setattr(open_detector, "select", late)
     return up
 
 
@@ -282,7 +334,7 @@ def test_a_driver_that_is_up_after_the_daemon_costs_only_that_time(rebooted, lat
 
 
 def test_the_last_good_plan_serves_while_what_is_wanted_cannot_be_known(rebooted, late_driver, monkeypatch):
-    monkeypatch.setattr(plans, "select", select)
+    monkeypatch.setattr(open_detector, "select", select)
     rebooted.start()
     status = rebooted.until(lambda status: status["phase"] == "serving")
     assert (status["engine"]["wanted"], "driver does not load" in status["reason"]) == (None, True)
@@ -557,7 +609,7 @@ def test_a_stop_in_the_middle_of_a_build_leaves_no_child(station):
 def test_a_runner_that_fails_for_good_ends_the_process_with_a_strike(rebooted):
     rebooted.start()
     fingerprint = rebooted.serving()
-    rebooted.parts.serving.ready.detector._runner.close()
+    rebooted.parts.serving.ready.detector.runner.close()
     wait_for(lambda: rebooted.code is not None)
     assert rebooted.code == 1
     assert rebooted.parts.store.strikes(fingerprint, time.time(), 60.0) == 1
@@ -570,7 +622,7 @@ def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(reboot
     rebooted.write_weights(tiny.network(gain=30.0))
     new = rebooted.until(lambda status: status["engine"]["on_probation"])["engine"]["serving"]["fingerprint"]
     ears.until(lambda _, content: content["engine"]["fingerprint"] == new[:12])
-    rebooted.parts.serving.ready.detector._runner.close()
+    rebooted.parts.serving.ready.detector.runner.close()
     status = rebooted.until(lambda status: status["engine"]["serving"]["fingerprint"] == old)
     assert "the runner is closed" in status["reason"]
     ears.until(lambda _, content: content["engine"]["fingerprint"] == old[:12])

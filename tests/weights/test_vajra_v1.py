@@ -13,8 +13,8 @@ import pytest
 from checkpoints import NAMES, random_network
 
 from vajra_edge.errors import WeightsError
-from vajra_edge.geometry.decode import best_class
 from vajra_edge.geometry.letterbox import placement
+from vajra_edge.heads.detect import best_class
 from vajra_edge.weights import identity
 from vajra_edge.weights.checkpoint import Checkpoint, load
 

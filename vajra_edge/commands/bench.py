@@ -23,15 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vajra_edge.capture.grabber import Grabber, Mailboxes
-from vajra_edge.commands.ready import ready_plan, runner_of
+from vajra_edge.commands.ready import ready_plan
 from vajra_edge.demo.packaged import broker_settings, overrides
 from vajra_edge.detect.detector import HostDetector
-from vajra_edge.detections import Detections
-from vajra_edge.engine.backend import Runner
+from vajra_edge.detect.open_detector import Loadable, open_detector
 from vajra_edge.engine.request import nms_of
 from vajra_edge.errors import VajraError
-from vajra_edge.frames import Frame
-from vajra_edge.pipeline import Pipeline, PipelineCounters
+from vajra_edge.pipeline import FrameResult, Pipeline, PipelineCounters
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.topics import topics_of
@@ -39,9 +37,6 @@ from vajra_edge.settings import CameraSettings, Settings, load
 
 BLOCK_S = 1.5
 """Long enough for tens of frames on a slow CPU, short enough that neighbouring blocks meet the machine alike."""
-
-WARM_UP = 5
-"""Calls before anything counts: first calls allocate and choose kernels."""
 
 
 def bench(
@@ -86,13 +81,11 @@ def _measure(settings: Settings, seconds: float) -> dict[str, Any]:
 @contextmanager
 def opened(settings: Settings) -> Iterator[Run]:
     """The parts around the plan of ``settings``, built if it is not there."""
-    backend, plan = ready_plan(settings)
-    runner = runner_of(backend, plan)
-    detector = HostDetector(runner, nms_of(settings.engine))
-    tag = EngineTag(
-        plan.fingerprint, plan.manifest.precision.value, str(plan.manifest.target), runner.signature.class_names
-    )
-    run = Run(settings, runner, detector, tag)
+    plan = ready_plan(settings)
+    detector = open_detector(Loadable.of(plan), threads=settings.service.threads, nms=nms_of(settings.engine))
+    manifest = plan.manifest
+    tag = EngineTag(plan.fingerprint, manifest.precision.value, str(manifest.target), manifest.signature.class_names)
+    run = Run(settings, detector, tag)
     try:
         yield run
     finally:
@@ -116,15 +109,15 @@ class _Camera:
 class Run:
     """The real parts around one detector: grabbers and a publisher with a broker."""
 
-    def __init__(self, settings: Settings, runner: Runner, detector: HostDetector, tag: EngineTag) -> None:
-        self._runner, self._detector, self.tag = runner, detector, tag
+    def __init__(self, settings: Settings, detector: HostDetector, tag: EngineTag) -> None:
+        self._runner, self._detector, self.tag = detector.runner, detector, tag
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
         self._publisher.start()
         camera = settings.cameras[0].model_copy(update={"loop": True})
         self._eager = _Camera(camera.model_copy(update={"realtime": False, "fps": None}), self._inbox.put)
         self._paced = camera.model_copy(update={"realtime": True})
-        self._batch = np.full((1, 3, *runner.signature.resolution_hw), 0.5, np.float32)
+        self._batch = np.full((1, 3, *detector.signature.resolution_hw), 0.5, np.float32)
 
     def close(self) -> None:
         """Stop the threads; a second call does nothing."""
@@ -133,8 +126,6 @@ class Run:
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Alternate blocks for about ``seconds``."""
-        for _ in range(WARM_UP):
-            self._runner.infer(self._batch)
         self._pipelined(self._eager, BLOCK_S / 3)
         blocks: list[tuple[float, float, PipelineCounters]] = []
         ages_ms: list[float] = []
@@ -169,9 +160,9 @@ class Run:
         """Run the frame loop on one camera; when each message was handed to the publisher."""
         seen: list[_Seen] = []
 
-        def sink(frame: Frame, found: Detections, tag: EngineTag, _: int) -> None:
-            self._publisher.detections(frame, found, tag)
-            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - frame.captured_ns) / 1e6))
+        def sink(result: FrameResult[EngineTag]) -> None:
+            self._publisher.detections(result.frame, result.found, result.plan)
+            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - result.frame.captured_ns) / 1e6))
 
         pipeline: Pipeline[EngineTag] = Pipeline(camera.mailboxes, sink, self._inbox.put, _no_beat)
         pipeline.swap(self._detector, self.tag)

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 from dataclasses import replace
 
-from vajra_edge.engine.backend import Backend, Progress, Runner, select
+from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.store import EngineStore
@@ -27,9 +27,7 @@ def wish_of(settings: Settings) -> tuple[Wish, EngineStore]:
     return Wishes(store, Rejections(settings.store.state_dir / "rejected.json")).work_out(settings), store
 
 
-def ready_plan(
-    settings: Settings, *, force: bool = False, show: Callable[[Progress], None] = lambda _: None
-) -> tuple[Backend, Plan]:
+def ready_plan(settings: Settings, *, force: bool = False, show: Callable[[Progress], None] = lambda _: None) -> Plan:
     """The wanted plan, built in a child if the store lacks it or ``force`` asks for it.
 
     Args:
@@ -42,21 +40,13 @@ def ready_plan(
         BuildError: the build failed.
     """
     wish, store = wish_of(settings)
-    backend = select(wish.request.backend, threads=settings.service.threads).backend
     plan = None if force else store.get(wish.fingerprint.digest)
     if plan is None:
         _build(replace(wish.request, force=force), show)
         plan = store.get(wish.fingerprint.digest)
     if plan is None:
         raise BuildError(f"plan {wish.fingerprint.short} is not in the store after its build", remedy="see the log")
-    return backend, plan
-
-
-def runner_of(backend: Backend, plan: Plan) -> Runner:
-    """A stored plan, able to run where it was built for."""
-    manifest = plan.manifest
-    spec = replace(manifest.wanted, precision=manifest.precision, target=manifest.target)
-    return backend.load(plan.read(), manifest.signature, spec)
+    return plan
 
 
 def _build(request: BuildRequest, show: Callable[[Progress], None]) -> None:

@@ -95,7 +95,7 @@ def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> 
         view = view.after(progress)
         show(view.stage, view.percent, view.message)
 
-    plan = ready_plan(settings, force=force, show=step)[1]
+    plan = ready_plan(settings, force=force, show=step)
     manifest = plan.manifest
     achieved = {"precision": manifest.precision.value, "target": str(manifest.target), "build_s": manifest.build_s}
     return {**said, "built": True, **achieved, "verify": dict(manifest.verify)}

@@ -19,9 +19,9 @@ from vajra_edge.engine.backend import Runner
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import InferenceError
 from vajra_edge.frames import Frame
-from vajra_edge.geometry.decode import best_class, rows_of_detections
 from vajra_edge.geometry.letterbox import Letterbox, Placement
-from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.graph.signature import Signature
+from vajra_edge.heads import Limits, head_of
 
 SLOTS = 2
 """Batches in flight: one is inferred while the next is prepared; more would only add latency."""
@@ -48,24 +48,35 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What came of one ``submit``.
+class StageTimes:
+    """What one batch took.
 
     Attributes:
-        frames: as submitted.
-        found: one ``Detections`` a frame, in pixels of that frame.
-        certain: objects a frame that the gate would count, whatever the filters let through.
         prepare_ms: letterboxing all frames.
         inference_ms: the runner's call alone.
         decode_ms: from network output to detections.
     """
 
-    frames: tuple[Frame, ...]
-    found: tuple[Detections, ...]
-    certain: tuple[int, ...]
     prepare_ms: float
     inference_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of one ``submit``.
+
+    Attributes:
+        frames: as submitted.
+        found: one ``Detections`` a frame, in pixels of that frame: what its filter lets through.
+        unfiltered: likewise everything from ``CONFIDENCE`` on, or from the filter's where that is lower.
+        times: of all frames together.
+    """
+
+    frames: tuple[Frame, ...]
+    found: tuple[Detections, ...]
+    unfiltered: tuple[Detections, ...]
+    times: StageTimes
 
 
 class Detector(Protocol):
@@ -120,13 +131,14 @@ class HostDetector:
     (x86-64).
 
     Args:
-        runner: taken over; closed with the detector.
+        runner: taken over; closed with the detector. ``bench`` measures it alone.
         nms: for a RAW output, None: the defaults; a DETECTIONS output has its own baked in.
     """
 
     def __init__(self, runner: Runner, nms: NmsSpec | None = None) -> None:
         self.signature = runner.signature
-        self._runner = runner
+        self.runner = runner
+        self._head = head_of(self.signature)
         self._nms = nms or NmsSpec()
         self._letterbox = Letterbox(self.signature.resolution_hw)
         self._buffers = [self._letterbox.blank(self.signature.batch) for _ in range(SLOTS)]
@@ -161,7 +173,7 @@ class HostDetector:
         self._turn = (self._turn + 1) % SLOTS
         places = tuple(self._letterbox.apply(frame.image, row) for frame, row in zip(frames, buffer, strict=False))
         prepare_ms = (time.perf_counter() - started) * 1e3
-        output = self._thread.submit(_timed, self._runner.infer, buffer[: len(frames)])
+        output = self._thread.submit(_timed, self.runner.infer, buffer[: len(frames)])
         self._slots.append(_Slot(tuple(frames), tuple(filters), places, prepare_ms, output))
 
     def wait(self, timeout_s: float) -> bool:
@@ -179,13 +191,13 @@ class HostDetector:
         slot = self._slots.popleft()
         output, inference_ms = slot.output.result()
         started, nms = time.perf_counter(), self._nms
-        decoded = [
+        unfiltered = tuple(
             self._decode(rows, frame, one, place, nms)
             for rows, frame, one, place in zip(output, slot.frames, slot.filters, slot.placements, strict=True)
-        ]
-        found, certain = tuple(one for one, _ in decoded), tuple(count for _, count in decoded)
+        )
+        found = tuple(one.apply(everything) for one, everything in zip(slot.filters, unfiltered, strict=True))
         decode_ms = (time.perf_counter() - started) * 1e3
-        return Batch(slot.frames, found, certain, slot.prepare_ms, inference_ms, decode_ms)
+        return Batch(slot.frames, found, unfiltered, StageTimes(slot.prepare_ms, inference_ms, decode_ms))
 
     def detect(self, frame: Frame, filter_: Filter | None = None) -> Detections:
         """One frame, start to end."""
@@ -199,23 +211,18 @@ class HostDetector:
         self._closed = True
         self._thread.shutdown(wait=True)
         self._slots.clear()
-        self._runner.close()
+        self.runner.close()
 
     def _decode(
         self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: Placement, nms: NmsSpec
-    ) -> tuple[Detections, int]:
-        """What passes the filter, and how many objects the gate would count.
+    ) -> Detections:
+        """Everything, down to what the filter and the gate want to know of.
 
-        Decoding weaker ones for the count changes nothing of what passes: no box gives way to a weaker one.
+        Weaker boxes than the filter lets through change nothing of what passes: none gives way to a weaker one.
         """
-        lowest = min(filter_.confidence, CONFIDENCE)
-        if self.signature.layout is Layout.DETECTIONS:
-            found = rows_of_detections(output, lowest)
-        else:
-            found = best_class(output, lowest, nms.iou, nms.max_det, nms.top_k)
-        certain = int((found.confidence >= CONFIDENCE).sum())
-        found = filter_.apply(found)
-        return Detections(place.to_image(found.xyxy, frame.resolution_wh), found.confidence, found.class_id), certain
+        limits = Limits(min(filter_.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k)
+        found = self._head.decode(self.signature, output, limits)
+        return self._head.to_image(found, place, frame.resolution_wh)
 
 
 def _timed(

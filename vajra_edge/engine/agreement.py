@@ -19,6 +19,11 @@ MATCH_IOU = 0.5
 """The overlap from which COCO and Pascal call a box found; how much better it is shows in ``mean_iou``."""
 
 
+def counted(found: Detections) -> int:
+    """How many of these the gate would count."""
+    return int((found.confidence >= CONFIDENCE).sum())
+
+
 class Agreement:
     """A tally of matches and misses.
 

@@ -14,7 +14,8 @@ from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.engine.trt_log import Lines, listening, logger
 from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
-from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.graph.signature import Signature
+from vajra_edge.heads import head_of
 
 FREE = "free memory of the GPU, or lower engine.batch"
 REBUILD = "rebuild the engine on this device"
@@ -167,10 +168,10 @@ class TrtRunner:
         self._made = tuple(int(side) for side in self._context.get_tensor_shape(self.signature.output_name))
 
     def _require_layout(self) -> None:
-        rows = {Layout.RAW: 4 + len(self.signature.class_names), Layout.DETECTIONS: self.signature.max_det}
-        if len(self._made) != 3 or self._made[1] != rows[self.signature.layout]:  # noqa: PLR2004  N, rows, columns
+        rows = head_of(self.signature).rows(self.signature)
+        if len(self._made) != 3 or self._made[1] != rows:  # noqa: PLR2004  N, rows, columns
             raise PlanError(
-                f"the plan's output has shape {self._made}, its signature says {rows[self.signature.layout]} rows",
+                f"the plan's output has shape {self._made}, its signature says {rows} rows",
                 remedy=REBUILD,
             )
 

@@ -15,9 +15,8 @@ from vajra_edge.engine.backend import Progress, Report, Runner
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.spec import Precision
 from vajra_edge.errors import VerifyError
-from vajra_edge.geometry.decode import best_class, rows_of_detections
 from vajra_edge.geometry.letterbox import Letterbox
-from vajra_edge.graph.signature import Layout
+from vajra_edge.heads import Limits, head_of
 
 LEAST_BOXES = 20
 """Below this one box more or less is 5 % of recall, and a verdict would be chance (issue C)."""
@@ -171,9 +170,7 @@ def _finite(output: NDArray[np.float32], whose: str, remedy: str) -> NDArray[np.
 
 def _decoded(runner: Runner, output: NDArray[np.float32]) -> Detections:
     """One image's boxes in input pixels, down to the slack below the published confidence."""
-    if runner.signature.layout is Layout.DETECTIONS:
-        return rows_of_detections(output, CONFIDENCE * SLACK)
-    return best_class(output, CONFIDENCE * SLACK, 0.7, 300)
+    return head_of(runner.signature).decode(runner.signature, output, Limits(CONFIDENCE * SLACK))
 
 
 class _Stopwatch:

@@ -23,9 +23,8 @@ from vajra_edge.engine.backend import Runner
 from vajra_edge.errors import DatasetError
 from vajra_edge.evaluate import coco
 from vajra_edge.evaluate.report import Report
-from vajra_edge.geometry.decode import multi_label, rows_of_detections
 from vajra_edge.geometry.letterbox import Letterbox, Placement
-from vajra_edge.graph.signature import Layout
+from vajra_edge.heads import Limits, head_of
 from vajra_edge.labels import Truth
 
 BEST_CLASS_NOTE = "a network with NMS tells the best class of each anchor only: scores lie a little lower than without"
@@ -77,8 +76,7 @@ def validate(
     ids = class_ids(pictures, names)
     made = tally(runner, pictures, conf, iou, batch, advance)
     truths = [replace(truth, class_id=ids[truth.class_id]) for truth in made.truths]
-    raw = runner.signature.layout is Layout.RAW
-    notes = () if raw else (BEST_CLASS_NOTE,)
+    notes = (BEST_CLASS_NOTE,) if runner.signature.has_nms else ()
     return Report(coco.score(truths, made.found, names), made.speed_ms(), notes)
 
 
@@ -108,6 +106,7 @@ def tally(
 ) -> Tally:
     """Run every picture; see ``validate``."""
     letterbox, made = Letterbox(runner.signature.resolution_hw, rounded_up), Tally()
+    head, limits = head_of(runner.signature), Limits(conf, iou, coco.MAX_DET, every_class=True)
     buffer = letterbox.blank(min(batch, runner.signature.batch))
     for group in _groups(pictures, len(buffer)):
         at_s = [time.perf_counter()]
@@ -116,10 +115,8 @@ def tally(
         outputs = runner.infer(buffer[: len(group)])
         at_s.append(time.perf_counter())
         for one, place, output in zip(group, places, outputs, strict=True):
-            found = _decoded(runner, output, conf, iou)
-            resolution_wh = (one.image.shape[1], one.image.shape[0])
-            boxes = place.to_image(found.xyxy, resolution_wh)
-            made.found.append(Detections(boxes, found.confidence, found.class_id))
+            found = head.decode(runner.signature, output, limits)
+            made.found.append(head.to_image(found, place, (one.image.shape[1], one.image.shape[0])))
             made.truths.append(one.truth or Truth.of([]))
         at_s.append(time.perf_counter())
         for stage, spent_s in zip(made.spent_s, np.diff(at_s), strict=True):
@@ -148,9 +145,3 @@ def _groups(pictures: Dataset, most: int) -> Iterator[list[Picture]]:
             gathered = []
     if gathered:
         yield gathered
-
-
-def _decoded(runner: Runner, output: NDArray[np.float32], conf: float, iou: float) -> Detections:
-    if runner.signature.layout is Layout.DETECTIONS:
-        return rows_of_detections(output, conf)
-    return multi_label(output, conf, iou, coco.MAX_DET)

@@ -69,6 +69,11 @@ class Signature:
         """Largest height and width that may be asked of it, in pixels."""
         return self.largest_hw or self.resolution_hw
 
+    @property
+    def has_nms(self) -> bool:
+        """NMS is in the network, with figures that nobody changes."""
+        return self.layout is Layout.DETECTIONS
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
         return {**asdict(self), "layout": self.layout.value}

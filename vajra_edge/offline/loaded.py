@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vajra_edge.engine.backend import Runner, select
+from vajra_edge.detect.open_detector import Loadable, open_runner
+from vajra_edge.engine.backend import Runner
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.prepare import prepare_half
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
@@ -51,30 +52,16 @@ class RunArguments:
     device: Device = None
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Something that runs.
-
-    Attributes:
-        runner: closed by whoever loaded it.
-        precision: it computes in.
-        target: it runs on.
-        library: that runs it, for people.
-    """
-
-    runner: Runner
-    precision: Precision
-    target: Target
-    library: str
-
-
-def load(named: str, arguments: RunArguments, state_dir: Path) -> Loaded:
+def load(named: str, arguments: RunArguments, state_dir: Path) -> Runner:
     """Open what the user named.
 
     Args:
         named: path of a ``.pt``, ``.onnx`` or ``.engine`` file, or the fingerprint of a stored plan (8 digits suffice).
         arguments: how to run it.
         state_dir: where the store is.
+
+    Returns:
+        What runs it, for the caller to close.
 
     Raises:
         VajraError: it is not there, cannot be used, or not as asked; in one line.
@@ -90,25 +77,25 @@ def load(named: str, arguments: RunArguments, state_dir: Path) -> Loaded:
     return opener(path, arguments)
 
 
-def _checkpoint(path: Path, arguments: RunArguments) -> Loaded:
+def _checkpoint(path: Path, arguments: RunArguments) -> Runner:
     """Weights are exported to ONNX in memory and run by ONNX Runtime."""
     from vajra_edge.graph import export
 
     size = None if arguments.img_size is None else resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX)
     content = export.from_checkpoint(path, resolution_hw=size, batch=arguments.batch or 1)
-    return _of_onnx(content, signature.read(content), arguments)
+    return _of_onnx(path.name, content, signature.read(content), arguments)
 
 
-def _onnx(path: Path, arguments: RunArguments) -> Loaded:
+def _onnx(path: Path, arguments: RunArguments) -> Runner:
     content = path.read_bytes()
     found = _sized(path.name, read_signature(content, arguments.img_size), arguments.img_size)
     if found.dynamic_batch and arguments.batch is not None:
         found = replace(found, batch=batch_of(arguments.batch))  # nothing in an open graph limits it
     _require_batch(path.name, found, arguments.batch)
-    return _of_onnx(content, found, arguments)
+    return _of_onnx(path.name, content, found, arguments)
 
 
-def _of_onnx(content: bytes, found: Signature, arguments: RunArguments) -> Loaded:
+def _of_onnx(name: str, content: bytes, found: Signature, arguments: RunArguments) -> Runner:
     backend = OnnxRuntime()
     target = target_of(arguments.device) or backend.auto_target()
     if (error := backend.check(EngineSpec(target=target))) is not None:
@@ -118,28 +105,23 @@ def _of_onnx(content: bytes, found: Signature, arguments: RunArguments) -> Loade
         content, inside = prepare_half(content)[0], Precision.FP16
     elif arguments.half and inside is not Precision.FP16:
         _LOGGER.warning("half: the file is %s already and runs as it is", inside.value)
-    runner = backend.load(content, found, EngineSpec(target=target, precision=inside))
-    return Loaded(runner, inside, target, backend.identity(EngineSpec(target=target))["library"])
+    spec = EngineSpec(target=target, precision=inside)
+    return open_runner(Loadable(name, backend.name, lambda: content, found, spec))
 
 
-def _engine(path: Path, arguments: RunArguments) -> Loaded:
+def _engine(path: Path, arguments: RunArguments) -> Runner:
     """A file that the user names is run on his word; the daemon runs plans of its own store only."""
     found = foreign.read(path)
     made = _as_built(path.name, found.signature, found.precision, arguments)
-    target = target_of(arguments.device) or found.target
-    if target != found.target:
-        raise UnsupportedSpec(f"{path.name} was built for {found.target}, not {target}", remedy="leave device out")
-    backend = select("tensorrt").backend
-    spec = EngineSpec(target=target, precision=found.precision or Precision.FP32, batch=found.signature.batch)
-    if (reason := backend.cannot_run(spec)) is not None:
-        raise UnsupportedSpec(f"{path.name} is built by {found.header} and cannot run here: {reason}")
+    _require_target(path.name, found.target, arguments)
+    spec = EngineSpec(target=found.target, precision=found.precision or Precision.FP32, batch=found.signature.batch)
     _LOGGER.warning(
         "%s (%s) is run because you named it: an engine is a program, so know its maker", path, found.header
     )
-    return Loaded(backend.load(found.plan, made, spec), spec.precision, target, found.header)
+    return open_runner(Loadable(f"{path.name}, built by {found.header},", "tensorrt", lambda: found.plan, made, spec))
 
 
-def _plan(fingerprint: str, arguments: RunArguments, state_dir: Path) -> Loaded:
+def _plan(fingerprint: str, arguments: RunArguments, state_dir: Path) -> Runner:
     store = EngineStore(state_dir, _STORE_BYTES)
     matching = [name for name in store.plans() if name.startswith(fingerprint)]
     plan = store.get(matching[0]) if len(matching) == 1 else None
@@ -150,20 +132,22 @@ def _plan(fingerprint: str, arguments: RunArguments, state_dir: Path) -> Loaded:
         )
     manifest = plan.manifest
     made = _as_built(fingerprint, manifest.signature, manifest.precision, arguments)
-    target = target_of(arguments.device) or manifest.target
-    if target != manifest.target:
-        raise UnsupportedSpec(f"{fingerprint} was built for {manifest.target}, not {target}", remedy="leave device out")
-    backend = select(manifest.backend).backend
-    spec = replace(manifest.wanted, precision=manifest.precision, target=target)
-    runner = backend.load(plan.read(), made, spec)
-    return Loaded(runner, manifest.precision, target, backend.identity(spec)["library"])
+    _require_target(fingerprint, manifest.target, arguments)
+    return open_runner(Loadable.of(plan, made))
 
 
-_OPENERS: Mapping[str, Callable[[Path, RunArguments], Loaded]] = {
+_OPENERS: Mapping[str, Callable[[Path, RunArguments], Runner]] = {
     **dict.fromkeys(CHECKPOINTS, _checkpoint),
     ".onnx": _onnx,
     ".engine": _engine,
 }
+
+
+def _require_target(name: str, built_for: Target, arguments: RunArguments) -> None:
+    if target_of(arguments.device) not in {None, built_for}:
+        raise UnsupportedSpec(
+            f"{name} was built for {built_for}, not {target_of(arguments.device)}", remedy="leave device out"
+        )
 
 
 def _as_built(name: str, found: Signature, precision: Precision | None, arguments: RunArguments) -> Signature:

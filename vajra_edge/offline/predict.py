@@ -67,5 +67,6 @@ def _through(
 
 def _speed(made: Batch) -> dict[str, float]:
     """Milliseconds an image, by upstream's names of the stages."""
-    taken = {"preprocess": made.prepare_ms, "inference": made.inference_ms, "postprocess": made.decode_ms}
+    times = made.times
+    taken = {"preprocess": times.prepare_ms, "inference": times.inference_ms, "postprocess": times.decode_ms}
     return {stage: spent_ms / len(made.frames) for stage, spent_ms in taken.items()}

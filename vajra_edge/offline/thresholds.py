@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vajra_edge.detections import Detections
 from vajra_edge.errors import VajraError
-from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.graph.signature import Signature
 from vajra_edge.offline.arguments import share_of
 
 IOU, MAX_DET = 0.7, 300
@@ -60,7 +60,7 @@ def thresholds(
     if max_det is not None and (not isinstance(max_det, int) or isinstance(max_det, bool) or max_det < 1):
         raise VajraError(f"max_det {max_det!r} is not a number of boxes", remedy="use 1 or more")
     iou = None if iou is None else share_of("iou", iou)
-    if signature.layout is Layout.DETECTIONS:
+    if signature.has_nms:
         _require_baked("iou", iou, signature.nms_iou)
         _require_baked("max_det", max_det, signature.max_det)
         iou, max_det = signature.nms_iou, signature.max_det

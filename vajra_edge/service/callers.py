@@ -143,7 +143,9 @@ class Waiting:
         self._waiters.append(_Waiter(caller, outlook, _built_at(serving)))
         self._last = None
 
-    def look(self, s: State, serving: PlanView | None, building: BuildView | None, now_s: float) -> None:
+    def look(
+        self, s: State, serving: PlanView | None, building: BuildView | None, now_s: float, *, swapping: bool
+    ) -> None:
         """Tell everybody where things stand, if that is news or they have heard nothing for long.
 
         Args:
@@ -151,11 +153,12 @@ class Waiting:
             serving: the plan that serves.
             building: the build in flight; another view is news.
             now_s: monotonic.
+            swapping: the frame loop has not taken the newest plan yet, so that nothing has ended well so far.
         """
         if not self._waiters:
             return
         ended = outcome(s)
-        if ended is None:
+        if ended is None or (swapping and not ended):
             self._report(s, building, now_s)
             return
         waiters, self._waiters = self._waiters, []

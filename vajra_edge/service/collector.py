@@ -82,7 +82,7 @@ class Collector:
 
         Args:
             frame: of any camera.
-            boxes: objects that the gate would count in it, see ``detector.Batch.certain``.
+            boxes: objects that the gate would count in it, see ``agreement.counted``.
 
         Raises:
             CalibrationError: the image cannot be encoded.

@@ -89,16 +89,16 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
     ready = parts.serving.ready
     calibration = (known.wish.calibration if known.wish else "") or _calibration(parts)
     serving = PlanView.of(ready.manifest) if ready else None
-    tries_at_s = s.tries_at_s
+    tries_at_s, loading = s.tries_at_s, s.loading.fingerprint if s.loading else parts.serving.awaited
     if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
         serving = replace(serving, wanted_precision=Precision.INT8.value)
     return EngineView(
         wanted=s.wanted,
         serving=serving,
         calibration=calibration,
-        on_probation=s.probation_until_s is not None,
+        on_probation=s.probation_until_s is not None and parts.serving.awaited is None,
         building=known.building,
-        loading=s.loading.fingerprint if s.loading else None,
+        loading=loading,
         damage=_damage(s, known),
         why=(known.missed,) if s.missed else known.why,
         last_error=s.why,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from vajra_edge.detections import Detections
+from vajra_edge.engine.agreement import counted
 from vajra_edge.engine.collected import Collected
 from vajra_edge.frames import Frame
 from vajra_edge.service.collector import Collector
@@ -48,18 +50,18 @@ class Pictures:
         """How far the calibration images got; None where the cameras are not asked for any."""
         return self._collector.collected
 
-    def see(self, frame: Frame, boxes: int) -> None:
+    def see(self, frame: Frame, unfiltered: Detections) -> None:
         """Look whether the frame is due for anything. Called by the frame loop; microseconds.
 
         Args:
             frame: that was inferred.
-            boxes: objects that the gate would count in it, see ``detector.Batch.certain``.
+            unfiltered: everything found in it, whatever its camera wants to hear of.
         """
         now_s = time.monotonic()
         if self._snapshots.due(frame.camera, now_s):
             self._do("publish a snapshot", frame, lambda: self._snapshots.send(frame))
         if self._collector.due(frame.camera, now_s):
-            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, boxes))
+            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, counted(unfiltered)))
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits; whether that was done in time."""

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-import numpy as np
-
-from vajra_edge.detect.detector import Detector, HostDetector
-from vajra_edge.engine.backend import select
+from vajra_edge.detect.detector import Detector
+from vajra_edge.detect.open_detector import Loadable, open_detector
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
-from vajra_edge.frames import Frame
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service import builder
 from vajra_edge.service.desk import Desk
@@ -36,13 +33,8 @@ from vajra_edge.service.wish import Wish
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3
-"""Frames inferred before the swap: libraries allocate and choose kernels on the first ones."""
-
 CHILD_GRACE_S = 3.0
 """From SIGTERM to SIGKILL of a build child: a stop waits for it, and the store survives a kill at any moment."""
-
-_BLANK_HW = (720, 1280)
 
 
 @dataclass(frozen=True)
@@ -204,25 +196,4 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     plan = store.get(fingerprint)
     if plan is None:
         raise PlanError(f"plan {fingerprint[:12]} is not in the store any more", remedy="it is built anew")
-    manifest = plan.manifest
-    backend = select(manifest.backend, threads=threads).backend
-    if moved := manifest.fingerprint.foreign_to(backend.identity(manifest.wanted)):
-        told = "; ".join(moved)
-        raise ForeignPlan(f"plan {fingerprint[:12]} is not for this machine: {told}", remedy="it is built anew")
-    spec = replace(manifest.wanted, precision=manifest.precision, target=manifest.target)
-    if (reason := backend.cannot_run(spec)) is not None:
-        raise VajraError(f"plan {fingerprint[:12]} cannot run here: {reason}")
-    detector = HostDetector(backend.load(plan.read(), manifest.signature, spec))
-    try:
-        _warm_up(detector)
-    except BaseException:
-        detector.close()
-        raise
-    return Ready(detector, manifest)
-
-
-def _warm_up(detector: HostDetector) -> None:
-    image = np.full((*_BLANK_HW, 3), 114, np.uint8)
-    frame = Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), 0, "warm-up")
-    for _ in range(WARM_UP):
-        detector.detect(frame)
+    return Ready(open_detector(Loadable.of(plan), threads=threads), plan.manifest)

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.detect.detector import Filter
-from vajra_edge.detections import Detections
 from vajra_edge.engine.request import nms_of
-from vajra_edge.frames import Frame
-from vajra_edge.pipeline import Pipeline, PipelineCounters
+from vajra_edge.pipeline import FrameResult, InferFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service.beats import Beats
+from vajra_edge.service.events import Job
 from vajra_edge.service.plan_view import latency_ms
 from vajra_edge.service.plans import Ready
 from vajra_edge.service.probation import Tally, unfit
 from vajra_edge.settings import Settings
 
-log = logging.getLogger(__name__)
-
 DEADLINE_S = 30.0
 """A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
 
-Sink = Callable[[Frame, Detections, EngineTag, int], None]
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One loaded plan in the frame loop; two loads of the same plan are two of these.
+
+    Attributes:
+        job: the load.
+        ready: what it gave.
+        tag: what its detection messages say about it.
+        tally: of the frames that it found something in; it goes with the plan, so that each counts for who made it.
+    """
+
+    job: Job
+    ready: Ready
+    tag: EngineTag
+    tally: Tally = field(default_factory=Tally)
 
 
 class Serving:
     """What takes the frames.
 
+    The loop is asked for a swap and tells by an event when it is done, for it publishes first what the old plan has in
+    flight. Until that was heard, the old plan serves.
+
     Args:
         mailboxes: where frames come from.
-        sink: where detections go.
-        post: takes ``pipeline.InferFailed`` and ``pipeline.Exhausted``; only enqueues.
+        sink: where they go, with what was found.
+        post: takes ``pipeline.Swapped``, ``InferFailed`` and ``Exhausted``; only enqueues.
         beats: watches the loop.
         settings: thresholds, filters and NMS.
         max_frames: end after this many detection messages; None: never.
@@ -42,21 +58,21 @@ class Serving:
     def __init__(
         self,
         mailboxes: Mailboxes,
-        sink: Sink,
+        sink: Callable[[FrameResult[Served]], None],
         post: Callable[[object], None],
         beats: Beats,
         settings: Settings,
         max_frames: int | None,
     ) -> None:
-        self._mailboxes, self._sink, self._post, self._settings = mailboxes, sink, post, settings
-        self._beat = beats.expect("pipeline", DEADLINE_S)
-        self._max_frames = max_frames
-        self._past: dict[str, int] = {}
-        self._before, self._tally = Tally(), Tally()
-        self._old: Ready | None = None
-        self._ready: Ready | None = None
-        self._broken = False
-        self._pipeline = self._make_pipeline()
+        self._sink, self._settings = sink, settings
+        self._old: Served | None = None
+        self._now: Served | None = None
+        self._asked: deque[Served] = deque()
+        gather_s = settings.service.batch_wait_ms / 1e3
+        beat = beats.expect("pipeline", DEADLINE_S)
+        self._pipeline: Pipeline[Served] = Pipeline(
+            mailboxes, self._publish, post, beat, gather_s, max_frames=max_frames
+        )
 
     def start(self) -> None:
         """Let the loop run; without a plan it only waits."""
@@ -64,75 +80,86 @@ class Serving:
 
     @property
     def ready(self) -> Ready | None:
-        """The plan that serves."""
-        return self._ready
+        """The plan that serves; the very first one serves once it is asked for."""
+        served = self._now or (self._asked[0] if self._asked else None)
+        return served.ready if served else None
 
-    def swap(self, ready: Ready) -> None:
-        """Let ``ready`` take the frames; after a failure, in a new loop. The old one is the caller's to close."""
-        self._old, self._ready = self._ready, ready
-        self._before, self._tally = self._tally, Tally()
-        if self._broken:
-            self._past = self.published()
-            self._pipeline = self._make_pipeline()
-            self._pipeline.start()
-            self._broken = False
+    @property
+    def awaited(self) -> str | None:
+        """Fingerprint of the plan that is to take over from another and was not heard of yet."""
+        return self._asked[-1].job.fingerprint if self._now and self._asked else None
+
+    def holds(self, job: Job) -> bool:
+        """Whether the frame loop has, or is to get, what this load gave; it must not be closed then."""
+        return any(served.job == job for served in (self._now, *self._asked) if served)
+
+    def swap(self, job: Job, ready: Ready) -> None:
+        """Ask the loop to let ``ready`` take the frames; ``pipeline.Swapped`` comes once it does."""
         ready.detector.set_nms(nms_of(self._settings.engine))
-        names = ready.manifest.signature.class_names
-        self._pipeline.swap(ready.detector, ready.tag, filters_of(self._settings, names))
+        asked = Served(job, ready, ready.tag)
+        self._asked.append(asked)
+        self._pipeline.swap(ready.detector, asked, filters_of(self._settings, ready.manifest.signature.class_names))
+
+    def swapped(self, event: Swapped[Served]) -> Served:
+        """The loop did what was asked; what served until now is not used any more and is the caller's to close."""
+        self._asked.remove(event.plan)
+        self._old, self._now = self._now, event.plan
+        return event.plan
 
     def apply(self, settings: Settings) -> None:
-        """Use these thresholds and filters, and this NMS where it is not baked in, from the next frame on."""
+        """Use these thresholds and filters, and this NMS where it is not baked in, from the next frame on.
+
+        A plan that is still to take over gets them too: class ids are those of the newest plan.
+        """
         self._settings = settings
-        if self._ready:
-            self._ready.detector.set_nms(nms_of(settings.engine))
-        names = self._ready.manifest.signature.class_names if self._ready else ()
+        newest = self._newest
+        if newest:
+            newest.ready.detector.set_nms(nms_of(settings.engine))
+        names = newest.ready.manifest.signature.class_names if newest else ()
         self._pipeline.apply(filters_of(settings, names), settings.service.batch_wait_ms / 1e3)
 
-    def failed(self) -> None:
-        """The loop has ended with a failure; the next swap starts another."""
-        self._broken = True
-        self._pipeline.stop(0.0)
+    def lost(self, event: InferFailed[Served]) -> bool:
+        """Whether the plan that failed is the newest: another one takes over from any other, or has done so."""
+        return event.plan is self._newest
 
     def unfit(self) -> str:
         """Why the plan on probation must not stay; empty while nothing speaks against it."""
-        if self._old is None or self._ready is None:
+        if self._old is None or self._now is None or self._asked:
             return ""
-        old, new = self._old.manifest, self._ready.manifest
+        old, new = self._old.ready.manifest, self._now.ready.manifest
         before_ms, after_ms = latency_ms(old.verify), latency_ms(new.verify)
         ratio = after_ms / before_ms if before_ms and after_ms else None
         same = old.signature.class_names == new.signature.class_names
-        return unfit(self._before.figures(), self._tally.figures(), ratio, same_classes=same)
+        return unfit(self._old.tally.figures(), self._now.tally.figures(), ratio, same_classes=same)
 
     def unknown_classes(self) -> str:
         """A warning about class names in the settings that the serving plan does not know; else empty."""
-        if self._ready is None:
+        if (ready := self.ready) is None:
             return ""
-        known = self._ready.manifest.signature.class_names
+        known = ready.manifest.signature.class_names
         asked = {name for classes in _classes(self._settings).values() for name in classes or ()}
         unknown = sorted(asked - set(known))
         return f"no such class: {', '.join(unknown)}; the network knows {_few(known)}" if unknown else ""
 
     def published(self) -> dict[str, int]:
         """Detection messages by camera, since the start."""
-        now = self._pipeline.counters().published
-        return {camera: self._past.get(camera, 0) + now.get(camera, 0) for camera in {*self._past, *now}}
+        return dict(self._pipeline.counters().published)
 
     def counters(self) -> PipelineCounters:
-        """Of the loop that runs now."""
+        """Of the loop."""
         return self._pipeline.counters()
 
     def stop(self, timeout_s: float) -> bool:
         """Publish what is in flight and end the loop; whether it ended in time."""
         return self._pipeline.stop(timeout_s)
 
-    def _make_pipeline(self) -> Pipeline[EngineTag]:
-        left = None if self._max_frames is None else max(self._max_frames - sum(self._past.values()), 0)
-        gather_s = self._settings.service.batch_wait_ms / 1e3
-        return Pipeline(self._mailboxes, self._publish, self._post, self._beat, gather_s, max_frames=left)
+    @property
+    def _newest(self) -> Served | None:
+        return self._asked[-1] if self._asked else self._now
 
-    def _publish(self, frame: Frame, found: Detections, tag: EngineTag, certain: int) -> None:
-        self._sink(frame, found, tag, certain)
-        self._tally.add((time.monotonic_ns() - frame.captured_ns) / 1e6, len(found))
+    def _publish(self, result: FrameResult[Served]) -> None:
+        self._sink(result)
+        result.plan.tally.add((time.monotonic_ns() - result.frame.captured_ns) / 1e6, len(result.found))
 
 
 def filters_of(settings: Settings, class_names: Sequence[str]) -> dict[str, Filter]:

@@ -31,6 +31,7 @@ from vajra_edge.service.missed import MissedSeen
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State, Step
 from vajra_edge.service.plan_view import PlanView
+from vajra_edge.service.serving import Served
 from vajra_edge.service.states import advance
 from vajra_edge.service.status import BuildView, SettingsView, Status
 from vajra_edge.service.watch import FileChanged
@@ -65,6 +66,7 @@ class Supervisor:
         self._known = Known(settings, view=SettingsView(str(path or "")))
         self._wishing = Wishing(parts.wishes, parts.images, parts.desk)
         self._waiting = Waiting()
+        self._leaving: list[events.Job] = []
         self._next_tick_s = 0.0
         self._exit_code: int | None = None
         self._shut = False
@@ -77,6 +79,7 @@ class Supervisor:
             builder.BuildProgressed: self._progressed,
             builder.BuildSucceeded: self._build_ended,
             builder.BuildFailed: self._build_ended,
+            pipeline.Swapped: self._swapped,
             pipeline.InferFailed: self._infer_failed,
             pipeline.Exhausted: lambda _: self._advance(events.Stop()),
             CameraChanged: parts.cameras.changed,
@@ -154,7 +157,8 @@ class Supervisor:
             case events.Swap(job):
                 self._swap(job)
             case events.Retire(job):
-                plans.retire(job)
+                self._leaving.append(job)
+                self._let_go()
             case events.Reconsider(without):
                 self._wishing.again(self._known.settings, self._known.weights_sha256, without)
             case events.StopAll():
@@ -166,13 +170,32 @@ class Supervisor:
                 plans.remember(action, keep=self._s.wanted)
 
     def _swap(self, job: events.Job) -> None:
-        ready, wish = self._parts.plans.ready(job), self._known.wish
-        self._parts.serving.swap(ready)
-        if wish is None or not wish.interim(job.fingerprint):
-            self._know(served=ready.manifest.fingerprint)
+        """Ask the frame loop, which ends with the old plan first; ``_swapped`` hears when it is done.
+
+        A crash meanwhile is charged to the new plan already: charged too early, a plan has one strike too many; too
+        late, a plan that crashes on its first frame would have the old one rejected in its place.
+        """
         self._parts.crash_log.serving(job.fingerprint)
+        self._parts.serving.swap(job, self._parts.plans.ready(job))
+
+    def _swapped(self, event: pipeline.Swapped[Served]) -> None:
+        if self._shut:
+            return
+        served, wish = self._parts.serving.swapped(event), self._known.wish
+        if wish is None or not wish.interim(served.job.fingerprint):
+            self._know(served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
-        log.info("plan %s serves", job.fingerprint[:12])
+        log.info("plan %s serves", served.job.fingerprint[:12])
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the detectors that the frame loop has no use for (any more)."""
+        leaving, self._leaving = self._leaving, []
+        for job in leaving:
+            if self._parts.serving.holds(job):
+                self._leaving.append(job)
+            else:
+                self._parts.plans.retire(job)
 
     def _waits_for_images(self) -> bool:
         """INT8 is asked for, is not what serves, and nothing is being done about it."""
@@ -286,13 +309,16 @@ class Supervisor:
         if ended is not None:
             self._advance(ended)
 
-    def _infer_failed(self, event: pipeline.InferFailed) -> None:
+    def _infer_failed(self, event: pipeline.InferFailed[Served]) -> None:
+        if not self._parts.serving.lost(event):
+            log.warning("plan %s failed on its last frames: %s", event.plan.job.fingerprint[:12], event.reason)
+            return
         log.error("inference failed: %s", event.reason)
-        self._parts.serving.failed()
         self._advance(events.InferFailed(event.reason))
 
     def _tell_waiting(self) -> None:
-        self._waiting.look(self._s, self._serving(), self._known.building, time.monotonic())
+        swapping = self._parts.serving.awaited is not None
+        self._waiting.look(self._s, self._serving(), self._known.building, time.monotonic(), swapping=swapping)
 
     def _serving(self) -> PlanView | None:
         ready = self._parts.serving.ready

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.changes import Action
-from vajra_edge.detections import Detections
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.engine.store import EngineStore
-from vajra_edge.frames import Frame
-from vajra_edge.publish.messages import EngineTag
+from vajra_edge.pipeline import FrameResult
 from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.topics import Topics, topics_of
 from vajra_edge.service import journal, notify, reload
@@ -33,7 +31,7 @@ from vajra_edge.service.notify import Notify
 from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.plans import Plans
 from vajra_edge.service.rejections import Rejections
-from vajra_edge.service.serving import Serving
+from vajra_edge.service.serving import Served, Serving
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.service.watch import Watch
 from vajra_edge.service.wish import Wishes
@@ -166,9 +164,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
 
-    def sink(frame: Frame, found: Detections, tag: EngineTag, certain: int) -> None:
-        publisher.detections(frame, found, tag)
-        pictures.see(frame, certain)
+    def sink(result: FrameResult[Served]) -> None:
+        publisher.detections(result.frame, result.found, result.plan.tag)
+        pictures.see(result.frame, result.unfiltered)
 
     return Parts(
         inbox=inbox,

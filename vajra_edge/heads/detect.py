@@ -1,4 +1,4 @@
-"""Decode: what a network returns for one image into boxes in its input's pixels."""
+"""Detect: heads of networks that find boxes, and what they do to the arrays of one image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,48 @@ from numpy.typing import NDArray
 
 from vajra_edge.detections import Detections
 from vajra_edge.geometry.boxes import cxcywh_to_xyxy, nms
+from vajra_edge.geometry.letterbox import Placement
+from vajra_edge.graph.signature import BOX_ROWS, Signature
+from vajra_edge.heads.base import Limits
+
+MOST_CANDIDATES = 30_000
+"""Candidates that enter NMS in ``multi_label``: upstream's ``max_nms``."""
+
+
+class _BoxHead:
+    """What every head has that finds boxes and nothing else."""
+
+    def to_image(self, found: Detections, place: Placement, resolution_wh: tuple[int, int]) -> Detections:
+        """The same boxes in pixels of the image, clipped to it."""
+        return Detections(place.to_image(found.xyxy, resolution_wh), found.confidence, found.class_id)
+
+
+class AnchorHead(_BoxHead):
+    """``Layout.RAW``: boxes and class scores of every anchor; NMS is done here."""
+
+    def rows(self, signature: Signature) -> int:
+        """Four of the box, one a class."""
+        return BOX_ROWS + len(signature.class_names)
+
+    def decode(self, signature: Signature, output: NDArray[np.float32], limits: Limits) -> Detections:
+        """See ``best_class`` and ``multi_label``."""
+        del signature
+        if limits.every_class:
+            return multi_label(output, limits.confidence, limits.iou, limits.max_det)
+        return best_class(output, limits.confidence, limits.iou, limits.max_det, limits.top_k)
+
+
+class RowHead(_BoxHead):
+    """``Layout.DETECTIONS``: one object a row; NMS is in the network, and so are its limits."""
+
+    def rows(self, signature: Signature) -> int:
+        """As many as the network tells of objects."""
+        return signature.max_det or 0
+
+    def decode(self, signature: Signature, output: NDArray[np.float32], limits: Limits) -> Detections:
+        """See ``rows_of_detections``."""
+        del signature
+        return rows_of_detections(output, limits.confidence)
 
 
 def rows_of_detections(output: NDArray[np.float32], confidence: float) -> Detections:
@@ -50,10 +92,6 @@ def multi_label(output: NDArray[np.float32], confidence: float, iou_above: float
     scores = output[4 + class_id, anchors]
     best = np.argsort(-scores, kind="stable")[:MOST_CANDIDATES]
     return _suppress(output, anchors[best], scores[best], class_id[best].astype(np.int32), iou_above, max_det)
-
-
-MOST_CANDIDATES = 30_000
-"""Candidates that enter NMS in ``multi_label``: upstream's ``max_nms``."""
 
 
 def _suppress(

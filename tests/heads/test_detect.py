@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from vajra_edge.detections import Detections
 from vajra_edge.geometry import boxes
-from vajra_edge.geometry.decode import best_class, multi_label, rows_of_detections
 from vajra_edge.geometry.letterbox import Placement
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.heads import Limits, head_of
+from vajra_edge.heads.detect import best_class, multi_label, rows_of_detections
 
 
 def raw(*anchors):
@@ -72,3 +74,47 @@ def test_the_golden_detections_of_upstream_are_reproduced(shared_data):
         boxes = Placement.of((width, height), (640, 640)).to_image(found.xyxy, (width, height))
         assert found.class_id.tolist() == golden[name][:, 5].astype(int).tolist()
         np.testing.assert_allclose(boxes, golden[name][:, :4], atol=0.1)
+
+
+def signature_of(layout, **nms):
+    return Signature("images", "out", layout, 1, (64, 64), False, False, 32, ("person", "car"), **nms)
+
+
+ANCHORS = raw((50, 50, 20, 20, 0.9, 0.8), (51, 50, 20, 20, 0.6, 0.1), (9, 9, 8, 8, 0.2, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Limits(0.25, 0.5), [0.9]),
+        (Limits(0.25, 0.95), [0.9, 0.6]),
+        (Limits(0.15, 0.5), [0.9, 0.2]),
+        (Limits(0.15, 0.5, max_det=1), [0.9]),
+        (Limits(0.15, 0.5, top_k=2), [0.9]),
+        (Limits(0.25, 0.5, every_class=True), [0.9, 0.8]),
+    ],
+)
+def test_limits_hold_where_the_network_has_no_nms(limits, expected):
+    signature = signature_of(Layout.RAW)
+    found = head_of(signature).decode(signature, ANCHORS, limits)
+    np.testing.assert_allclose(found.confidence, expected)
+
+
+def test_of_a_network_with_nms_the_confidence_alone_counts():
+    signature = signature_of(Layout.DETECTIONS, nms_iou=0.7, max_det=3, top_k=9)
+    rows = np.array([[1, 1, 5, 5, 0.9, 0], [1, 1, 5, 5, 0.6, 0], [0, 0, 0, 0, 0, 0]], np.float32)
+    found = head_of(signature).decode(signature, rows, Limits(0.25, 0.1, max_det=1, top_k=1, every_class=True))
+    np.testing.assert_allclose(found.confidence, [0.9, 0.6])
+
+
+def test_found_boxes_are_moved_to_the_image_and_clipped_to_it():
+    signature = signature_of(Layout.RAW)
+    found = Detections(np.array([[0, 16, 64, 60]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    moved = head_of(signature).to_image(found, Placement.of((128, 64), (64, 64)), (128, 64))
+    np.testing.assert_allclose(moved.xyxy, [[0, 0, 128, 64]])
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_every_layout_has_a_head_that_knows_its_rows(layout):
+    signature = signature_of(layout, max_det=3)
+    assert head_of(signature).rows(signature) == {Layout.RAW: 6, Layout.DETECTIONS: 3}[layout]
