@@ -19,7 +19,7 @@ from daemon_record import Record
 from daemon_rig import BACKENDS, Rig, Turn, failed, served
 from station import build_children
 
-from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint, _hash
+from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint, Part, _hash
 from vajra_edge.engine.request import weights_digest
 
 Scenario = Callable[[Rig, Record], None]
@@ -342,7 +342,7 @@ def _boot_beside(rig: Rig, record: Record, first: str, foreign: set[str], label:
     record.check(f"{label}: no plan of the other library serves", not seen & {one[:12] for one in foreign}, list(seen))
     record.check(f"{label}: the wanted plan is the one of before", wanted == first, wanted[:12])
     manifest = rig.manifest(wanted)
-    own = manifest is not None and not any(_OLD in value for _, value in manifest.fingerprint.parts)
+    own = manifest is not None and not any(_OLD in part.value for part in manifest.fingerprint.parts)
     record.check(f"{label}: it is built anew by this library", own)
     told = [*words(rig, started_s), *(line for line in rig.journal(began_bytes) if _OLD in line)]
     record.check(f"{label}: what changed is said", any(_OLD in text for text in told), told[:6])
@@ -353,8 +353,10 @@ def _boot_beside(rig: Rig, record: Record, first: str, foreign: set[str], label:
 _OLD = "0.9.9"
 
 
-def _old_parts(parts: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, f"{value.split(' ')[0]} {_OLD}" if name == LIBRARY else value) for name, value in parts)
+def _old_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
+    return tuple(
+        replace(part, value=f"{part.value.split(' ')[0]} {_OLD}") if part.key == LIBRARY else part for part in parts
+    )
 
 
 def _age_plans(rig: Rig) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.engine import fingerprint
-from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.fingerprint import IMAGES, WEIGHTS, Fingerprint, Part
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.settings import CalibrationSettings
@@ -91,8 +91,12 @@ def test_texts_that_would_run_together_differ(wanted: BuildRequest):
     one = Fingerprint.of(replace(wanted, class_names=("a, b",)), TENSORRT)
     two = Fingerprint.of(replace(wanted, class_names=("a", "b")), TENSORRT)
     assert one.digest != two.digest
-    assert fingerprint._hash([("ab", "c")]) != fingerprint._hash([("a", "bc")])
-    assert fingerprint._hash([("a", "b"), ("c", "d")]) != fingerprint._hash([("a", "bcd")])
+    assert hashed(("ab", "c")) != hashed(("a", "bc"))
+    assert hashed(("a", "b"), ("c", "d")) != hashed(("a", "bcd"))
+
+
+def hashed(*rows: tuple[str, str]) -> str:
+    return fingerprint._hash([Part("", *row) for row in rows])
 
 
 def test_a_version_that_cannot_be_read_shares_no_plan_with_one_that_can(wanted: BuildRequest):
@@ -105,7 +109,8 @@ def test_a_version_that_cannot_be_read_shares_no_plan_with_one_that_can(wanted: 
 def test_an_absent_graph_library_is_hashed_under_another_label(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
     whole = Fingerprint.of(wanted, TENSORRT)
     monkeypatch.setattr(fingerprint, "GRAPH_LIBRARIES", ("onnx", "no-such-distribution-at-all"))
-    assert ("no-such-distribution-at-all (unreadable)", "") in Fingerprint.of(wanted, TENSORRT).parts
+    name = "no-such-distribution-at-all"
+    assert Part(name, f"{name} (unreadable)", "") in Fingerprint.of(wanted, TENSORRT).parts
     assert Fingerprint.of(wanted, TENSORRT).digest != whole.digest
 
 
@@ -150,6 +155,13 @@ def test_new_weights_are_explained_by_their_first_digits(wanted: BuildRequest):
     assert before.explain(after) == ("weights abababababab -> cdcdcdcdcdcd",)
 
 
+def test_a_version_that_cannot_be_read_any_more_is_explained(wanted: BuildRequest):
+    before = Fingerprint.of(wanted, TENSORRT)
+    after = Fingerprint.of(wanted, {**TENSORRT, "driver": ""})
+    assert before.explain(after) == ("driver 540.4.0 -> unreadable", "weights same")
+    assert after.explain(before) == ("driver unreadable -> 540.4.0", "weights same")
+
+
 def test_equal_fingerprints_have_nothing_to_explain(wanted: BuildRequest):
     assert Fingerprint.of(wanted, TENSORRT).explain(Fingerprint.of(wanted, TENSORRT)) == ()
 
@@ -173,6 +185,86 @@ def test_one_changed_setting_is_explained_under_its_name(wanted: BuildRequest):
     rest = f"max_det {NmsSpec().max_det}, top_k {NmsSpec().top_k}"
     phrase = f"NMS iou 0.7, {rest} -> iou 0.5, {rest}"
     assert before.explain(after) == (phrase, "weights same")
+
+
+def test_a_part_is_looked_up_by_its_key_after_it_was_stored_too(wanted: BuildRequest):
+    int8 = replace(wanted, spec=replace(wanted.spec, precision=Precision.INT8), calibration_digest="cd" * 32)
+    made = Fingerprint.of(int8, {**TENSORRT, "driver": "", "target": "cpu"})
+    for one in (made, Fingerprint.from_json(json.loads(json.dumps(made.to_json())))):
+        assert (one.value(WEIGHTS), one.value(IMAGES)) == ("ab" * 32, "cd" * 32)
+        assert (one.value("library"), one.value("driver"), one.value("of another version")) == (
+            "TensorRT 10.3.0",
+            "",
+            "",
+        )
+
+
+VERSIONS = {"onnx": "1.17.0", "onnxslim": "0.1.65", "torch": "2.5.1", "onnxruntime": "1.20.1"}
+ORIN = {"library": "TensorRT 10.3.0", "gpu": "Orin", "compute_capability": "8.7", "l4t": "36.4.0", "power_mode": "MAXN"}
+ON_CPU = BuildRequest(Path("/w/a.onnx"), "ab" * 32, "onnxruntime", EngineSpec(), Path("/s"), 1 << 30)
+ON_GPU = replace(
+    ON_CPU,
+    weights_path=Path("/w/a.pt"),
+    backend="tensorrt",
+    class_names=("person", "Fußgänger"),
+    stride=32,
+    spec=EngineSpec(
+        target=Target("gpu", 0),
+        precision=Precision.FP16,
+        resolution_hw=(384, 640),
+        batch=4,
+        dynamic=True,
+        largest_hw=(768, 1280),
+        nms=None,
+        opset=17,
+        workspace_gib=1.5,
+        typing="strong",
+        optimization_level=4,
+        allow_lower_precision=False,
+        simplify=False,
+    ),
+)
+ON_DLA = replace(
+    ON_GPU,
+    spec=EngineSpec(
+        target=Target("dla", 1),
+        precision=Precision.INT8,
+        nms=NmsSpec(iou=0.5, max_det=100, top_k=300),
+        quantization="qdq",
+    ),
+    calibration=CalibrationSettings(algorithm="entropy"),
+    calibration_digest="cd" * 32,
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "identity", "digest"),
+    [
+        (
+            ON_CPU,
+            {"library": "onnxruntime 1.20.1", "device": "x86_64 Xeon"},
+            "c44c5bd9a6a7269c727d8ff549dbbfe1c6f359d96841109a8b80901eb1fb5e9f",
+        ),
+        (
+            ON_GPU,
+            {**ORIN, "target": "gpu:0", "driver": "540.4.0"},
+            "37adb628d86da307c8ea410140d83c4506b6206bba29d9453a0e225ec7580732",
+        ),
+        (
+            ON_DLA,
+            {**ORIN, "target": "dla:1", "driver": ""},
+            "1ef7089ab30e97652d09adfcd2a0e6c9b9f3bfa7f7438b863fe02b328ed3d826",
+        ),
+    ],
+    ids=["cpu", "gpu", "dla"],
+)
+def test_digests_are_those_of_plans_in_the_field(
+    monkeypatch: pytest.MonkeyPatch, request_: BuildRequest, identity: dict[str, str], digest: str
+):
+    monkeypatch.setattr(fingerprint, "SCHEMA", 2)
+    monkeypatch.setattr(fingerprint, "PASSES", 4)
+    monkeypatch.setattr(fingerprint.device, "package_version", VERSIONS.get)
+    assert Fingerprint.of(request_, identity).digest == digest
 
 
 @pytest.mark.parametrize("precision", Precision)

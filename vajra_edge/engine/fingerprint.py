@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vajra_edge import device
@@ -27,10 +27,42 @@ TRACING, MEASURING = "torch", "onnxruntime"
 TUNING = frozenset({"power_mode"})
 """Parts of an identity that change which plan is the fastest, not whether one loads and computes right."""
 
-UNREADABLE = " (unreadable)"
-
 LIBRARY = "library"
 """Key of ``Backend.identity`` that holds the library's name and version, like ``TensorRT 10.3.0``."""
+
+WEIGHTS, IMAGES = "weights", "calibration_images"
+"""Keys of parts that others look up."""
+
+LABELS = {
+    WEIGHTS: "weights",
+    "class_names": "class names",
+    "stride": "stride",
+    "backend": "backend",
+    "precision": "precision",
+    "target": "target",
+    "input_size": "input size",
+    "batch": "batch",
+    "dynamic_sizes": "dynamic sizes",
+    "nms": "NMS",
+    "simplify": "simplify",
+    "opset": "opset",
+    "workspace": "workspace",
+    "typing": "typing",
+    "optimization_level": "optimization level",
+    "allow_lower_precision": "lower precision allowed",
+    "calibration": "calibration",
+    IMAGES: "calibration images",
+    "calibration_reuse": "calibration reuse",
+    "quantization": "quantization",
+    "passes": "passes",
+}
+"""Key -> label of what a request gives. Labels are hashed: another text is another digest, and every plan is built
+anew."""
+
+_KEYS = {label: key for key, label in LABELS.items()}
+
+UNREADABLE = " (unreadable)"
+"""Ends the label of a version that could not be read."""
 
 SHORT = 12
 """Hex digits of the digest in messages and logs: 48 bits, far more than one device's plans need."""
@@ -39,16 +71,41 @@ _DIGEST = 64
 
 
 @dataclass(frozen=True)
+class Part:
+    """One thing hashed.
+
+    Attributes:
+        key: what code looks it up by; neither hashed nor stored.
+        label: what it is, for people; hashed.
+        value: empty where it could not be read; hashed.
+    """
+
+    key: str
+    label: str
+    value: str
+
+    @classmethod
+    def of(cls, key: str, value: str) -> Part:
+        """A part of the request."""
+        return cls(key, LABELS[key], value)
+
+    @classmethod
+    def version(cls, key: str, value: str | None) -> Part:
+        """Of a library, or what the backend says of this machine; see ``Fingerprint.of`` for what cannot be read."""
+        return cls(key, key, value) if value else cls(key, f"{key}{UNREADABLE}", "")
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What was wanted, hashed.
 
     Attributes:
         digest: 64 lower-case hex digits; the name of the plan's folder.
-        parts: label and value of everything hashed, in order.
+        parts: everything hashed, in order.
     """
 
     digest: str
-    parts: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
 
     @classmethod
     def of(cls, request: BuildRequest, identity: Mapping[str, str]) -> Fingerprint:
@@ -59,16 +116,17 @@ class Fingerprint:
             identity: from the backend; an empty value is a version that could not be read, and is hashed under another
                 label, so that a broken machine never shares a plan with a sound one.
         """
+        names = ", ".join(map(repr, request.class_names)) if request.class_names else "of the file"
         parts = (
-            ("weights", request.weights_sha256),
-            ("class names", ", ".join(map(repr, request.class_names)) if request.class_names else "of the file"),
-            ("stride", str(request.stride or "of the file")),
-            ("backend", request.backend),
+            Part.of(WEIGHTS, request.weights_sha256),
+            Part.of("class_names", names),
+            Part.of("stride", str(request.stride or "of the file")),
+            Part.of("backend", request.backend),
             *_wanted(request.spec),
             *_calibration(request),
-            ("passes", str(PASSES)),
-            *(_version(name, device.package_version(name)) for name in _libraries(request)),
-            *(_version(name, value) for name, value in sorted(identity.items())),
+            Part.of("passes", str(PASSES)),
+            *(Part.version(name, device.package_version(name)) for name in _libraries(request)),
+            *(Part.version(name, value) for name, value in sorted(identity.items())),
         )
         return cls(_hash(parts), parts)
 
@@ -77,13 +135,18 @@ class Fingerprint:
         """The digest's first digits, for people."""
         return self.digest[:SHORT]
 
+    def value(self, key: str) -> str:
+        """Of the part with this key; empty where there is none, as in plans that other versions built."""
+        return next((part.value for part in self.parts if part.key == key), "")
+
     def explain(self, other: Fingerprint) -> tuple[str, ...]:
         """What changes from this fingerprint to ``other``, one phrase a part; empty if nothing does.
 
         ``weights same`` is the last phrase where other parts changed and the weights did not.
         """
-        moved = _moved(dict(self.parts), dict(other.parts))
-        return (*moved.values(), "weights same") if moved and "weights" not in moved else tuple(moved.values())
+        moved = _moved(self.parts, other.parts)
+        same = bool(moved) and self.value(WEIGHTS) == other.value(WEIGHTS)
+        return (*moved, "weights same") if same else moved
 
     def foreign_to(self, identity: Mapping[str, str]) -> tuple[str, ...]:
         """Why a plan built for this does not belong on this machine any more, one phrase a part; empty while it does.
@@ -93,20 +156,13 @@ class Fingerprint:
         Args:
             identity: from the backend, now.
         """
-        here = {name: value for name, value in identity.items() if value and name not in TUNING}
-        built_on = {label: value for label, value in self._identity() if label in here}
-        return tuple(_moved(built_on, {label: here[label] for label in built_on}).values())
-
-    def _identity(self) -> tuple[tuple[str, str], ...]:
-        """The parts that the backend gave: those behind the libraries, see ``of``."""
-        libraries = {*GRAPH_LIBRARIES, TRACING, MEASURING}
-        labels = [label.removesuffix(UNREADABLE) for label, _ in self.parts]
-        last = max((index for index, label in enumerate(labels) if label in libraries), default=-1)
-        return self.parts[last + 1 :]
+        here = {key: value for key, value in identity.items() if value and key not in TUNING}
+        built_on = [part for part in self.parts if part.key in here and part.value]
+        return _moved(built_on, [replace(part, value=here[part.key]) for part in built_on])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
-        return {"digest": self.digest, "parts": [list(part) for part in self.parts]}
+        return {"digest": self.digest, "parts": [[part.label, part.value] for part in self.parts]}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Fingerprint:
@@ -115,46 +171,51 @@ class Fingerprint:
         Raises:
             KeyError, TypeError, ValueError: a field is missing or of another type.
         """
-        return cls(str(fields["digest"]), tuple((str(label), str(value)) for label, value in fields["parts"]))
+        return cls(str(fields["digest"]), tuple(_part(str(label), str(value)) for label, value in fields["parts"]))
 
 
-def _hash(parts: Iterable[tuple[str, str]]) -> str:
+def _part(label: str, value: str) -> Part:
+    """Stored labels have lost their keys; those of libraries and of the machine are keys themselves."""
+    return Part(_KEYS.get(label, label.removesuffix(UNREADABLE)), label, value)
+
+
+def _hash(parts: Iterable[Part]) -> str:
     """Schema first, then every label and value with its length, so that no two lists of parts can run together."""
     digest = hashlib.sha256(SCHEMA.to_bytes(4, "big"))
     for part in parts:
-        for text in part:
+        for text in (part.label, part.value):
             encoded = text.encode()
             digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.hexdigest()
 
 
-def _wanted(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+def _wanted(spec: EngineSpec) -> tuple[Part, ...]:
     return (
-        ("precision", spec.precision.value),
-        ("target", str(spec.target)),
-        ("input size", _size(spec.resolution_hw) if spec.resolution_hw else "of the weights"),
-        ("batch", str(spec.batch)),
-        ("dynamic sizes", f"up to {_size(spec.largest_hw)}" if spec.largest_hw else _yes(spec.dynamic)),
-        ("NMS", _nms(spec.nms)),
-        ("simplify", _yes(spec.simplify)),
-        ("opset", str(spec.opset or "of the backend")),
-        ("workspace", f"{spec.workspace_gib:g} GiB" if spec.workspace_gib else "automatic"),
-        ("typing", spec.typing),
-        ("optimization level", str(spec.optimization_level)),
-        ("lower precision allowed", _yes(spec.allow_lower_precision)),
+        Part.of("precision", spec.precision.value),
+        Part.of("target", str(spec.target)),
+        Part.of("input_size", _size(spec.resolution_hw) if spec.resolution_hw else "of the weights"),
+        Part.of("batch", str(spec.batch)),
+        Part.of("dynamic_sizes", f"up to {_size(spec.largest_hw)}" if spec.largest_hw else _yes(spec.dynamic)),
+        Part.of("nms", _nms(spec.nms)),
+        Part.of("simplify", _yes(spec.simplify)),
+        Part.of("opset", str(spec.opset or "of the backend")),
+        Part.of("workspace", f"{spec.workspace_gib:g} GiB" if spec.workspace_gib else "automatic"),
+        Part.of("typing", spec.typing),
+        Part.of("optimization_level", str(spec.optimization_level)),
+        Part.of("allow_lower_precision", _yes(spec.allow_lower_precision)),
     )
 
 
-def _calibration(request: BuildRequest) -> tuple[tuple[str, str], ...]:
+def _calibration(request: BuildRequest) -> tuple[Part, ...]:
     """Route, algorithm and images, for INT8 only; a set still being collected changes nothing until it is frozen."""
     if request.spec.precision is not Precision.INT8:
         return ()
     calibration = request.calibration
     return (
-        ("calibration", calibration.algorithm),
-        ("calibration images", request.calibration_digest or "not frozen"),
-        ("calibration reuse", _yes(calibration.reuse)),
-        ("quantization", request.spec.quantization),
+        Part.of("calibration", calibration.algorithm),
+        Part.of(IMAGES, request.calibration_digest or "not frozen"),
+        Part.of("calibration_reuse", _yes(calibration.reuse)),
+        Part.of("quantization", request.spec.quantization),
     )
 
 
@@ -176,28 +237,29 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _version(label: str, value: str | None) -> tuple[str, str]:
-    return (label, value) if value else (f"{label}{UNREADABLE}", "")
+def _moved(before: Iterable[Part], after: Iterable[Part]) -> tuple[str, ...]:
+    """Differences in words; a target that the machine names too is said once."""
+    old, new = ({part.key: part for part in parts} for parts in (before, after))
+    keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
+    return tuple(_phrase(old.get(key), new.get(key)) for key in keys)
 
 
-def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
-    """Differences in words, by label."""
-    labels = [label for label in dict.fromkeys((*before, *after)) if before.get(label) != after.get(label)]
-    return {label: _phrase(label, before.get(label), after.get(label)) for label in labels}
-
-
-def _phrase(label: str, before: str | None, after: str | None) -> str:
+def _phrase(before: Part | None, after: Part | None) -> str:
     """One difference; a library's value carries its name, ``TensorRT 10.3.0``, which is said once."""
     if before is None or after is None:
-        value = _shown(after or before)
-        return f"{label} {'added' if before is None else 'gone'}" + (f" ({value})" if value else "")
-    name, _, version = after.partition(" ")
-    if label == LIBRARY and before.startswith(f"{name} "):
-        return f"{before} -> {version}"
-    return f"{label} {_shown(before)} -> {_shown(after)}"
+        lone = ((before, "gone"), (after, "added"))
+        return "".join(f"{part.label} {verb}{_aside(part)}" for part, verb in lone if part is not None)
+    name, _, version = after.value.partition(" ")
+    if after.key == LIBRARY and before.value.startswith(f"{name} ") and version:
+        return f"{before.value} -> {version}"
+    return f"{after.label.removesuffix(UNREADABLE)} {_shown(before)} -> {_shown(after)}"
 
 
-def _shown(value: str | None) -> str:
+def _aside(part: Part) -> str:
+    return f" ({_shown(part)})" if part.value else ""
+
+
+def _shown(part: Part) -> str:
     """A digest as its first digits, anything else whole."""
-    text = value or ""
+    text = part.value or "unreadable"
     return text[:SHORT] if len(text) == _DIGEST and set(text) <= set("0123456789abcdef") else text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from vajra_edge.engine import sampler
 from vajra_edge.engine.backend import Backend
-from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.fingerprint import IMAGES, Fingerprint
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
@@ -112,7 +112,7 @@ class Calibrations:
         current = self._store.current()
         for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
             plan = None if self._rejected(name) else self._store.get(name)
-            digest = dict(plan.manifest.fingerprint.parts).get("calibration images") if plan else None
+            digest = plan.manifest.fingerprint.value(IMAGES) if plan else ""
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:
                 return earlier

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vajra_edge.engine.fingerprint import WEIGHTS
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 from vajra_edge.service.figures import dla_of, int8_of, refused_of
@@ -55,7 +56,7 @@ class PlanView:
             batch=manifest.signature.batch,
             class_names=manifest.signature.class_names,
             weights=manifest.weights_name,
-            weights_sha256=dict(manifest.fingerprint.parts).get("weights", ""),
+            weights_sha256=manifest.fingerprint.value(WEIGHTS),
             built_at=manifest.created_at,
             build_s=manifest.build_s,
             verify=dict(manifest.verify),
