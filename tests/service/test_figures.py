@@ -14,6 +14,7 @@ from measured import CARD, INT8_NOTES, REPORT
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.signing import KEY_BYTES, open_signed
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.publish.messages import encode
@@ -49,6 +50,17 @@ def published(manifest: Manifest) -> EngineMessage:
     status = Status("gate-7", "serving", "", now, 1.0, 7, EngineView(serving=view))
     orjson.dumps(status.to_json())
     return EngineMessage.model_validate_json(encode(status.engine_message()))
+
+
+STORED = Path(__file__).parents[1] / "engine/manifests"
+
+
+@pytest.mark.parametrize("name", ["lowered", "dla", "again"])
+def test_a_stored_manifest_is_published_as_it_was_by_the_version_that_wrote_it(name: str):
+    view = PlanView.of(open_signed(STORED / f"{name}.json", bytes(KEY_BYTES)))
+    now = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    message = Status("gate-7", "serving", "", now, 1.0, 7, EngineView(serving=view)).engine_message()
+    assert encode(replace(message, at=now)) + b"\n" == (STORED / f"{name}.engine").read_bytes()
 
 
 def test_every_figure_of_the_gate_is_published(manifest: Manifest):
