@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vajra_edge.engine.plain import Fields
+from vajra_edge.engine.report_json import read, read_verify
 from vajra_edge.service.plan_view import PlanView
 
 REPORT: dict[str, Any] = {
@@ -51,6 +53,8 @@ CARD: dict[str, Any] = {
         "beyond the region": {"nodes": 3, "first": "/conv"},
     },
 }
+NOTES: dict[str, Any] = {"int8": INT8_NOTES, "dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}, "rejected": []}
+BUILT = read(Fields(NOTES)).plan
 PLAN = PlanView(
     fingerprint="ab" * 32,
     backend="tensorrt",
@@ -64,5 +68,5 @@ PLAN = PlanView(
     weights_sha256="cd" * 32,
     built_at="2026-11-22T10:00:00Z",
     build_s=61.0,
-    verify={"latency_p50_ms": 4.9, "recall": 0.99},
+    verify=read_verify(Fields({"latency_p50_ms": 4.9, "recall": 0.99})),
 )

@@ -181,8 +181,8 @@ def observe_dynamic(weights, tensorrt_too):
         Path("open.onnx").write_bytes(tiny.network(SIDE_PX, batch=None, open_size=True))
         arguments = ExportArguments(img_size=SIDE_PX, dynamic=True, batch=2, workspace=4)
         made = Vajra("open.onnx").exported(arguments)
-        assert made.notes["shapes"]["opt"] == [2, 3, SIDE_PX, SIDE_PX]
-        assert made.notes["shapes"]["max"] == [2, 3, 2 * SIDE_PX, 2 * SIDE_PX], "whatever the workspace"
+        assert made.report.plan.tensorrt.shapes.best == (2, 3, SIDE_PX, SIDE_PX)
+        assert made.report.plan.tensorrt.shapes.most == (2, 3, 2 * SIDE_PX, 2 * SIDE_PX), "whatever the workspace"
         header = engine_file.read(made.path).metadata
         assert (header["img_size"], header["max_img_size"]) == ([SIDE_PX] * 2, [2 * SIDE_PX] * 2)
         assert foreign.read(made.path).signature.most_hw == (2 * SIDE_PX, 2 * SIDE_PX)

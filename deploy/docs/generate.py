@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from vajra_edge.changes import ACTIONS
-from vajra_edge.publish import figures, messages, schema
+from vajra_edge.publish import messages, schema
 from vajra_edge.publish.topics import Topic, Topics
 from vajra_edge.settings import CameraSettings, Settings
 
@@ -43,12 +43,9 @@ WRITTEN_FROM: Mapping[type[BaseModel], type] = {
     schema.EngineMessage: messages.EngineStatus,
     schema.CameraMessage: messages.CameraStatus,
     schema.ResponseMessage: messages.Response,
-    schema.GateRow: figures.GateFigures,
-    schema.Int8Row: figures.Int8Figures,
-    schema.DlaRow: figures.DlaFigures,
-    schema.RefusedRow: figures.Refused,
 }
-"""Payloads whose fields are explained in the docstring of the record that the daemon writes them from."""
+"""Payloads whose fields are explained in the docstring of the record that the daemon writes them from; those that are
+themselves records have their own."""
 
 
 def rendered(page: str) -> str:
@@ -129,25 +126,29 @@ def _default(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _with_parts(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """The model, then those of its fields, however deep."""
+def _with_parts(model: type) -> Iterator[type]:
+    """The model or record, then those of its fields, however deep."""
     yield model
-    for name in re.findall(r"#/\$defs/(\w+)", str(model.model_json_schema()["properties"])):
+    for name in re.findall(r"#/\$defs/(\w+)", str(_properties(model))):
         yield from _with_parts(getattr(schema, name))
 
 
-def _message_table(model: type[BaseModel]) -> str:
+def _properties(model: type) -> dict[str, Any]:
+    """The fields in JSON."""
+    properties: dict[str, Any] = TypeAdapter(model).json_schema()["properties"]
+    return properties
+
+
+def _message_table(model: type) -> str:
     topic = next((topic.name for topic, payload, _ in PUBLISHED if payload is model), None)
     title = f"### {model.__name__}" + (f"\n\n`{topic}`" if topic else "")
-    meanings = _attributes(WRITTEN_FROM[model]) if model in WRITTEN_FROM else {}
-    shared = schema.DetectionMessage.model_fields
+    meanings, shared = _attributes(WRITTEN_FROM.get(model, model)), _properties(schema.DetectionMessage)
     rows = []
-    for name, info in model.model_fields.items():
-        meaning = info.description or meanings.get(name) or (shared[name].description if name in shared else None)
+    for key, part in _properties(model).items():
+        meaning = part.get("description") or meanings.get(key) or shared.get(key, {}).get("description")
         if meaning is None:
-            raise LookupError(f"{model.__name__}.{name} is explained nowhere; see WRITTEN_FROM")
-        key = info.alias or name
-        rows.append((f"`{key}`", _values(model.model_json_schema()["properties"][key]), _in_json(meaning)))
+            raise LookupError(f"{model.__name__}.{key} is explained nowhere; see WRITTEN_FROM")
+        rows.append((f"`{key}`", _values(part), _in_json(meaning)))
     return f"{title}\n\n{_table(('field', 'values', 'meaning'), iter(rows))}"
 
 

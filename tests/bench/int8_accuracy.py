@@ -28,6 +28,8 @@ from vajra_edge.engine import prepare
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
 from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.engine.report import PlanReport
+from vajra_edge.engine.report_json import write_plan
 from vajra_edge.evaluate import coco
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import placement, signature
@@ -149,20 +151,21 @@ def measured(fold: Fold, say: Callable[[str], None], *, cuda: bool = False) -> t
         say(f"{fold.name}: {name}: {row['map50_95']} points, lost {rows[name]['lost']}")
 
     add("fp32", onnx_bytes, written=True)
-    add("fp16", prepare_half(onnx_bytes)[0], written=True)
+    add("fp16", prepare_half(onnx_bytes), written=True)
     if cuda:
         add("fp32 on CUDA", onnx_bytes, written=True, cuda=True)
-        add("fp16 on CUDA", prepare_half(onnx_bytes)[0], written=True, cuda=True)
+        add("fp16 on CUDA", prepare_half(onnx_bytes), written=True, cuda=True)
     with tempfile.TemporaryDirectory() as folder:
         recipe = Calibration(images, cache=RangeCache(Path(folder)))
         for name, fused in (("int8", False), ("int8 for the CPU", True)):
             started_s = time.monotonic()
-            graph, notes = prepare_int8(onnx_bytes, known, replace(recipe, fused=fused), lambda _: None)
+            graph, int8 = prepare_int8(onnx_bytes, known, replace(recipe, fused=fused), lambda _: None)
             prepared_s = round(time.monotonic() - started_s, 1)
+            notes = write_plan(PlanReport(int8=int8))["int8"]
             chosen = {key: notes[key] for key in ("int8_share", "int8_layers", "chosen", "curve")}
             add(name, graph, written=not fused, prepared_s=prepared_s, **chosen)
             if not fused:  # what TensorRT is given: all that is not INT8 is FP16
-                add("int8 with fp16", prepare_half(graph)[0], written=True)
+                add("int8 with fp16", prepare_half(graph), written=True)
     # ONNX Runtime 1.32 refuses its own graph of yolox with the precise option ("replace the existing tensor").
     add("quantize_static defaults", onnxruntime_defaults(onnx_bytes, images), written=False, precise=False)
     return {"calibrated_on": len(images), "scored_on": len(fold.scored), "rows": rows}, outcomes

@@ -20,7 +20,7 @@ import numpy as np
 
 from vajra_edge import device
 from vajra_edge.demo.packaged import WEIGHTS
-from vajra_edge.engine import build, sampler
+from vajra_edge.engine import build, report_json, sampler
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.request import BuildRequest, weights_digest
@@ -90,13 +90,13 @@ def main() -> None:
             "cores": os.cpu_count(),
             "has": [flag for flag in VNNI if flag in flags],
             "achieved": int8.precision.value,
-            "int8_share": int8.notes.get("int8", {}).get("int8_share"),
-            "verify": int8.verify,
-            "rejected": [one["reason"] for one in int8.notes["rejected"]],
+            "int8_share": int8.report.plan.int8.share if int8.report.plan.int8 else None,
+            "verify": report_json.write_verify(int8.verify),
+            "rejected": [one.reason for one in int8.report.refused],
             "plan_bytes": bytes_of,
             "size": round(bytes_of["int8"] / bytes_of["fp32"], 3),
             "build_s": {name: round(plan.manifest.build_s, 1) for name, plan in chosen.items()},
-            "stages": int8.notes["stages"],
+            "stages": report_json.write(int8.report)["stages"],
         }
         timed = {count: in_turns(chosen, int(count), asked.seconds) for count in asked.threads.split(",")}
     print(json.dumps(figures | {"threads": timed}))

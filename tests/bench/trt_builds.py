@@ -21,6 +21,7 @@ from pathlib import Path
 
 import onnx
 
+from vajra_edge.engine import trt_dla
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.prepare import Calibration, prepare_int8
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
@@ -84,11 +85,11 @@ def build(source: Path | str, precision: Precision, *, dynamic: bool, with_nms: 
         "build_s": round(time.monotonic() - began_s, 1),
         "plan_mb": round(len(made.plan) / 1e6, 1),
         "onnx_mb": round(len(graph) / 1e6, 1),
-        "layers": made.notes["network_layers"],
+        "layers": made.report.tensorrt.network_layers,
         "reports": len(seen),
         "last_percent": max(seen),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "capability": made.notes["compute_capability"],
+        "capability": made.report.tensorrt.compute_capability,
     }
 
 
@@ -103,12 +104,16 @@ def one_image(onnx_bytes: bytes) -> bytes:
 def card(source: Path | str) -> dict[str, object]:
     """The DLA report card of one network, short."""
     graph = one_image(simplify(graph_of(source, dynamic=False)))
-    full = dla.plan(graph).card()
+    full = trt_dla.card(dla.plan(graph))
     second = dla.plan(graph, most_regions=4)
     return {
-        **{name: full[name] for name in ("macs_share", "transitions", "nodes_on_dla", "nodes", "regions_possible")},
+        "macs_share": full.macs_share,
+        "transitions": full.transitions,
+        "nodes_on_dla": full.nodes_on_dla,
+        "nodes": full.nodes,
+        "regions_possible": full.regions_possible,
         "with_more_regions": {"macs_share": round(second.macs_share, 4), "transitions": second.transitions},
-        "left_on_gpu": {reason: entry["nodes"] for reason, entry in full["left_on_gpu"].items()},  # type: ignore[attr-defined]
+        "left_on_gpu": {reason: left.nodes for reason, left in full.left_on_gpu.items()},
     }
 
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
-from measured import CARD, INT8_NOTES, PLAN, REPORT
+from measured import BUILT, PLAN, REPORT
 from station import Station
 
 from vajra_edge.__main__ import main
 from vajra_edge.commands import status as command
+from vajra_edge.engine.plain import Fields
+from vajra_edge.engine.report_json import read_verify
 from vajra_edge.service.figures import dla_of, int8_of
 from vajra_edge.service.status import BrokerView, EngineView, Status
 
@@ -41,9 +43,9 @@ def test_every_figure_of_the_serving_plan_is_shown(station, monkeypatch, capsys)
         PLAN,
         precision="int8",
         target="dla:0",
-        verify=REPORT,
-        int8=int8_of({"int8": INT8_NOTES}),
-        dla=dla_of({"dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}}),
+        verify=read_verify(Fields(REPORT)),
+        int8=int8_of(BUILT),
+        dla=dla_of(BUILT),
     )
     began = datetime(2026, 11, 22, tzinfo=timezone.utc)
     said = Status("d", "serving", "", began, 1.0, 7, EngineView(serving=plan), broker=BrokerView("b:1883"))

@@ -71,9 +71,12 @@ def scored(
     lab: Lab, name: str, made: shared.Timed, fp32: bytes, spec: EngineSpec, pictures: Any, notes: dict[str, Any]
 ) -> Figures:
     """Keep a plan and its signature, then score it against FP32."""
+    from vajra_edge.engine.report_json import write_plan
+
     keep_plan(lab, name, made)
     kept = ("typing", "typing_reason", "limits", "attempts", "network_layers", "warnings", "calibration")
-    notes = {**{key: made.built.notes[key] for key in kept if key in made.built.notes}, **notes}
+    told = write_plan(made.built.report)
+    notes = {**{key: told[key] for key in kept if key in told}, **notes}
     plan_mb, onnx_mb = (round(len(content) / 1e6, 2) for content in (made.built.plan, fp32))
     lab.keep({"build_s": made.seconds, "plan_mb": plan_mb, "notes": notes})
     with shared.running(lab, made.built.plan, made.signature, spec, fp32) as runner:
@@ -123,9 +126,11 @@ def quantized(lab: Lab, network: str, fp32: bytes, found: Any, images: Calibrati
 def choose(fp32: bytes, found: Any, images: CalibrationSet, *, search: bool) -> tuple[bytes, dict[str, Any]]:
     """Ranges by ONNX Runtime, layers by trials."""
     from vajra_edge.engine.prepare import Calibration, prepare_int8
+    from vajra_edge.engine.report import PlanReport
+    from vajra_edge.engine.report_json import write_plan
 
-    graph, notes = prepare_int8(fp32, found, Calibration(images, search=search), shared.quiet)
-    kept = ("int8_share", "int8_layers", "chosen", "ranges")
+    graph, int8 = prepare_int8(fp32, found, Calibration(images, search=search), shared.quiet)
+    kept, notes = ("int8_share", "int8_layers", "chosen", "ranges"), write_plan(PlanReport(int8=int8))["int8"]
     return graph, json.loads(json.dumps({key: notes[key] for key in kept if key in notes}, default=str))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Exported:
 def export(lab: Lab, arguments: dict[str, Any]) -> Exported:
     """Export as told, run the engine at every size that it takes, and judge it by the gate's figures."""
     from vajra_edge import Vajra
+    from vajra_edge.engine.report_json import write_verify
     from vajra_edge.engine.spec import Precision
     from vajra_edge.engine.verify import BOUNDS
     from vajra_edge.offline.arguments import ExportArguments
@@ -75,15 +76,16 @@ def export(lab: Lab, arguments: dict[str, Any]) -> Exported:
     wanted = ExportArguments(device=0, **told)
     with shared.effort(), shared.quick_choice(lab):
         made = Vajra(weights).exported(wanted)
+    built = made.report.plan.tensorrt
     found = Exported(
         seconds=round(made.seconds, 1),
-        build_s=made.notes.get("build_s"),
+        build_s=built.build_s if built else None,
         precision=made.precision.value,
         engine_mb=round(made.path.stat().st_size / 1e6, 1),
-        check=dict(made.verify),
-        speed=str(made.verify.get("speed", "")),
-        rejected=[f"{one['rung']}: {one['reason']}" for one in made.notes.get("rejected", ())],
-        attempts=list(made.notes.get("attempts", ())),
+        check=write_verify(made.verify),
+        speed=made.verify.figures.speed,
+        rejected=[f"{one.rung}: {one.reason}" for one in made.report.refused],
+        attempts=list(built.attempts) if built else [],
         ran_on="ONNX Runtime (stand-in)" if lab.dry else "TensorRT",
     )
     lab.keep(found)
@@ -184,7 +186,9 @@ def _compared(lab: Lab, engine: Path, wanted: Any, size_hw: tuple[int, int]) -> 
     if candidate is not reference:
         candidate.close()
     reference.close()
-    return Compared(size_hw, batch, tally.reference_boxes, largest_difference=round(largest, 4), **tally.figures())
+    return Compared(
+        size_hw, batch, tally.reference_boxes, largest_difference=round(largest, 4), **asdict(tally.figures())
+    )
 
 
 def _frames(lab: Lab) -> list[Any]:
@@ -249,7 +253,7 @@ def workspace_lowered(lab: Lab) -> Workspace:
         with shared.effort():
             arguments = ExportArguments(img_size=SIZE_PX, half=True, workspace=asked, device=0)
             made = Vajra(weights).exported(arguments)
-    attempts = [str(one) for one in made.notes["attempts"]]
+    attempts = list(made.report.plan.tensorrt.attempts)
     found = Workspace(
         memory.total_bytes / trt_memory.GIB, memory.free_bytes / trt_memory.GIB, asked, "; ".join(attempts)
     )

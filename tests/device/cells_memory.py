@@ -97,7 +97,7 @@ def starved(lab: Lab, free_gib: float) -> Starved:
         began_s = time.monotonic()
         try:
             built = TensorRT().build(graph, found, spec, report)
-            verdict, message, attempts = "built", "", [str(one) for one in built.notes["attempts"]]
+            verdict, message, attempts = "built", "", list(built.report.tensorrt.attempts)
         except VajraError as error:
             verdict, message, attempts = type(error).__name__, str(error), []
     seconds = round(time.monotonic() - began_s, 1)

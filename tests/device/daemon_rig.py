@@ -19,6 +19,7 @@ from daemon_ears import Ears, Shot
 from daemon_record import Budget, BudgetOver, Missed, Record
 
 from vajra_edge.demo.broker import Broker, die_with_parent
+from vajra_edge.engine import report_json
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import VajraError
@@ -277,7 +278,7 @@ class Rig:
             return {"stored": False}
         if manifest.backend == self.inputs.backend:
             self.longest_build_s = max(self.longest_build_s, manifest.build_s)
-        notes = manifest.notes
+        notes = report_json.write(manifest.report)
         known = ("rung", "stages", "timing_cache", "timing_expected", "nodes", "int8")
         return {
             "fingerprint": fingerprint[:12],
@@ -288,9 +289,9 @@ class Rig:
             "build_s": round(manifest.build_s, 2),
             "created_at": manifest.created_at,
             "size_bytes": manifest.size_bytes,
-            "verify": dict(manifest.verify),
+            "verify": report_json.write_verify(manifest.verify),
             "notes": {name: _bounded(notes[name]) for name in known if name in notes},
-            "rejected": [_bounded(one) for one in notes.get("rejected", ())],
+            "rejected": [_bounded(one) for one in notes["rejected"]],
         }
 
     def steady(self, fingerprint: str, shots: int = STEADY_SHOTS, limit_s: float = 15.0) -> list[Shot]:

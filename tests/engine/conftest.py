@@ -9,6 +9,7 @@ import pytest
 
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.report import BuildReport, OnnxReport, PlanReport
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.graph.signature import Layout, Signature
@@ -31,8 +32,8 @@ def manifest_of() -> Callable[[str], Manifest]:
             wanted=request.spec,
             precision=request.spec.precision,
             target=request.spec.target,
-            verify={"recall": 0.99},
-            notes={"nodes": 3},
+            verify=None,
+            report=BuildReport(PlanReport(onnx=OnnxReport("1.0", 3, "raw"))),
             weights_name=f"{name}.onnx",
             build_s=1.5,
             created_at="2026-11-22T00:00:00+00:00",

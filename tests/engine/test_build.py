@@ -77,11 +77,11 @@ def test_a_build_gives_a_judged_plan_whose_manifest_says_what_it_took(wanted: Bu
     plan = build.run(wanted, lambda progress: stages.append(progress.stage))
     assert list(dict.fromkeys(stages)) == ["load", "simplify", "build", "verify", "store"]
     manifest = plan.manifest
-    assert manifest.verify["judged"]
-    assert manifest.verify["recall"] == 1.0
+    assert manifest.verify.figures.judged
+    assert manifest.verify.figures.recall == 1.0
     assert (manifest.precision, manifest.target, manifest.weights_name) == (Precision.FP32, Target("cpu"), "tiny.onnx")
-    assert set(manifest.notes["stages"]) == {"load", "simplify", "build", "verify"}
-    assert manifest.notes["stages"]["verify"]["peak_rss_bytes"] > 10_000_000
+    assert set(manifest.report.stages) == {"load", "simplify", "build", "verify"}
+    assert manifest.report.stages["verify"].peak_rss_bytes > 10_000_000
     assert manifest.build_s > 0
     runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), manifest.signature, manifest.wanted)
     assert (runner.infer(tiny.blob(tiny.scene().image))[0, :, 4] > 0.5).sum() == 6
@@ -192,9 +192,9 @@ def test_a_cancel_between_two_stages_stops_the_build(wanted: BuildRequest):
 
 def test_a_plan_that_cannot_run_here_is_stored_without_a_verdict(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(onnxrt.OnnxRuntime, "cannot_run", lambda self, spec: "no GPU is seen")
-    verdict = build.run(wanted, quiet).manifest.verify
-    assert (verdict["judged"], verdict["recall"], verdict["latency_p50_ms"]) == (False, None, None)
-    assert "no GPU is seen" in verdict["reason"]
+    verdict = build.run(wanted, quiet).manifest.verify.figures
+    assert (verdict.judged, verdict.recall, verdict.latency_p50_ms) == (False, None, None)
+    assert "no GPU is seen" in verdict.reason
 
 
 def test_the_child_answers_in_lines_and_keeps_libraries_off_the_pipe(wanted: BuildRequest):

@@ -133,7 +133,7 @@ def test_a_build_goes_on_without_what_is_damaged_and_asks_no_camera_that_is_swit
     calibration = CalibrationSettings(cameras=cameras)
     request = BuildRequest(weights, weights_digest(weights), "onnxruntime", EngineSpec(), tmp_path / "state", 1 << 30)
     manifest = build.run(replace(request, calibration=calibration, threads=1), lambda progress: None).manifest
-    assert manifest.verify["source"] == source
+    assert manifest.verify.figures.source == source
 
 
 def test_an_image_behind_an_early_end_is_never_decoded(tmp_path: Path):

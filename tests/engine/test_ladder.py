@@ -30,6 +30,7 @@ from vajra_edge.engine.prove import (
     Unproved,
     prove,
 )
+from vajra_edge.engine.report import NO_PLAN, Int8Report, PlanReport, TensorRTReport
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.engine.stages import Stages
@@ -137,7 +138,7 @@ def remembered(request: BuildRequest) -> list[Path]:
 
 
 def reasons(proved: Proved) -> list[tuple[str, str]]:
-    return [(one["rung"], one["reason"]) for one in proved.rejected]
+    return [(one.rung, one.reason) for one in proved.rejected]
 
 
 def test_what_the_library_refuses_gives_way_to_the_other_route_and_then_to_fp16(request_: BuildRequest):
@@ -149,7 +150,7 @@ def test_what_the_library_refuses_gives_way_to_the_other_route_and_then_to_fp16(
         ("int8 by Q/DQ", "no tactic"),
         ("int8 by the library's calibrator", "cannot read this graph"),
     ]
-    assert [one["seconds"] for one in proved.rejected] == [BUILD_S, BUILD_S]
+    assert [one.seconds for one in proved.rejected] == [BUILD_S, BUILD_S]
 
 
 def test_a_calibrator_gets_the_fp32_graph_and_the_images_that_are_not_held_out(request_: BuildRequest):
@@ -193,7 +194,7 @@ def test_a_plan_that_passes_the_gate_and_drifts_is_refused_by_what_it_computes_i
     assert walked(raw, Standin(ways=("calibrator",))).passed.built.precision is Precision.INT8
     outcome = walked(raw, Drifting(ways=("calibrator",)))
     assert outcome.passed.built.precision is Precision.FP16
-    assert "the int8 plan drifts from FP32" in outcome.rejected[0]["reason"]
+    assert "the int8 plan drifts from FP32" in outcome.rejected[0].reason
 
 
 @pytest.mark.parametrize("values", [{"layers": ("mean2", "mean3")}, {"layers": ["mean3", "mean1_q"]}])
@@ -205,7 +206,7 @@ def test_layers_that_the_error_names_stay_out_of_int8_in_the_next_build(
     assert library.rungs == [QDQ, QDQ]
     assert library.asked[0].quantized - library.asked[1].quantized == {"mean2", "mean3"}
     assert str(proved.passed.rung) == "int8 by Q/DQ with 2 refused layers in fp16"
-    high = proved.passed.built.notes["int8"]["high"]
+    high = proved.passed.built.report.int8.high
     assert [name for name, reason in high.items() if "refuses it in INT8" in reason] == ["mean2", "mean3"]
 
 
@@ -303,7 +304,7 @@ def test_where_everything_is_refused_the_last_reason_is_said(request_: BuildRequ
     answers = {rung: [BuildError(f"no {rung}")] for rung in (QDQ, CALIBRATOR, "fp16", "fp32")}
     unproved = failed(request_, Standin(answers=answers))
     assert unproved.error.message == "no fp32"
-    assert [one["reason"] for one in unproved.rejected] == [f"no {rung}" for rung in answers]
+    assert [one.reason for one in unproved.rejected] == [f"no {rung}" for rung in answers]
 
 
 def test_without_lower_precisions_the_ways_to_the_same_one_are_tried_and_the_first_refusal_is_said(
@@ -328,7 +329,7 @@ def test_a_precision_that_this_machine_lacks_is_passed_over(request_: BuildReque
     library = Standin(answers=answers, forbidden={"fp16": UnsupportedSpec("not here")})
     proved = walked(request_, library)
     assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
-    assert [one["precision"] for one in proved.rejected] == ["int8", "int8"]
+    assert [one.precision for one in proved.rejected] == ["int8", "int8"]
 
 
 def test_a_precision_for_which_memory_is_short_just_now_is_passed_over_and_may_do_another_time(request_: BuildRequest):
@@ -336,7 +337,7 @@ def test_a_precision_for_which_memory_is_short_just_now_is_passed_over_and_may_d
     library = Standin(answers=answers, forbidden={"fp16": OutOfMemory("too little to find out")})
     unproved = failed(request_, library)
     assert library.rungs == [QDQ, CALIBRATOR, "fp32"]
-    told = [(one["reason"], one["passing"]) for one in unproved.rejected if one["precision"] == "fp16"]
+    told = [(one.reason, one.passing) for one in unproved.rejected if one.precision == "fp16"]
     assert told == [("too little to find out", True)]
     assert isinstance(unproved.error, OutOfMemory)
 
@@ -350,15 +351,15 @@ def test_what_was_refused_is_skipped_the_next_time_and_said_with_its_date(
     proved = walked(request_, library)
     assert library.rungs == ["fp16"]
     first, second = proved.rejected
-    assert first["reason"].startswith("skipped: refused on 20")
-    assert first["reason"].endswith(": no tactic")
-    assert (second["precision"], second["report"], second["notes"]) == ("int8", None, {})
-    assert "it finds other boxes" in second["reason"]
+    assert first.reason.startswith("skipped: refused on 20")
+    assert first.reason.endswith(": no tactic")
+    assert (second.precision, second.verify, second.plan) == ("int8", None, NO_PLAN)
+    assert "it finds other boxes" in second.reason
 
 
 def test_a_refusal_that_names_no_layer_may_be_the_devices_and_is_tried_again(request_: BuildRequest):
     proved = walked(request_, Standin(answers={QDQ: [NO], CALIBRATOR: [GraphError("cannot read this graph")]}))
-    assert [one["passing"] for one in proved.rejected] == [True, False]
+    assert [one.passing for one in proved.rejected] == [True, False]
     library = Standin()
     proved = walked(request_, library)
     assert (library.rungs, proved.rejected) == ([QDQ], ())
@@ -390,7 +391,7 @@ def drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Q/DQ mixture is close enough."""
 
     def refuse(*_: object) -> None:
-        raise VerifyError("int8 drifts", notes={"int8": {}}, drift=0.5)
+        raise VerifyError("int8 drifts", plan=PlanReport(int8=Int8Report()), drift=0.5)
 
     monkeypatch.setattr(attempt, "prepare_int8", refuse)
 
@@ -509,7 +510,7 @@ def test_where_everything_was_refused_the_last_rung_is_tried_anyway(request_: Bu
     library = Standin()
     proved = walked(request_, library)
     assert library.rungs == ["fp32"]
-    assert [one["precision"] for one in proved.rejected] == ["int8", "int8", "fp16"]
+    assert [one.precision for one in proved.rejected] == ["int8", "int8", "fp16"]
     again = Standin()
     assert walked(request_, again).passed.built.precision is Precision.FP32
     assert again.rungs == ["fp32"], "and what is good now is no longer refused"
@@ -536,7 +537,7 @@ def test_when_time_is_up_an_int8_build_is_cut_short_and_fp16_comes_next(request_
     assert proved.passed.built.precision is Precision.FP16
     assert reasons(proved)[0] == ("int8 by Q/DQ", "the time for it was over, see [engine] build_timeout_s")
     assert reasons(proved)[1][1].startswith("skipped: the time for it was over")
-    assert 5000.0 * WALK_SHARE < proved.rejected[0]["seconds"] < 10_000.0
+    assert 5000.0 * WALK_SHARE < proved.rejected[0].seconds < 10_000.0
 
 
 def test_a_way_for_which_the_time_did_not_suffice_is_skipped_until_there_is_more_time(request_: BuildRequest):
@@ -603,9 +604,9 @@ def test_int8_that_is_faster_than_fp16_serves_and_both_times_are_noted(request_:
     proved = walked(request_, library)
     assert library.rungs == [QDQ, "fp16"]
     assert (proved.passed.built.precision, proved.rejected) == (Precision.INT8, ())
-    verdict = proved.passed.verdict
-    assert (verdict.int8_ms, verdict.fp16_ms) == (3.0, 4.0)
-    assert verdict.speed == "3.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)"
+    figures = proved.passed.verdict.figures
+    assert (figures.int8_ms, figures.fp16_ms) == (3.0, 4.0)
+    assert figures.speed == "3.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)"
 
 
 def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
@@ -616,12 +617,12 @@ def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
     proved = walked(request_, library)
     assert library.rungs == [QDQ, "fp16"], "it is built once, and the calibrator's accuracy is no price for speed"
     assert proved.passed.built.precision is Precision.FP16
-    assert proved.passed.verdict.int8_ms == 4.0
-    assert [one["reason"] for one in proved.rejected] == [
+    assert proved.passed.verdict.figures.int8_ms == 4.0
+    assert [one.reason for one in proved.rejected] == [
         "int8 is not faster than fp16 here: 4.000 ms a call in int8, 4.000 ms in fp16 (medians by turns)",
         CALIBRATOR_LEFT_OUT,
     ]
-    assert proved.rejected[0]["report"]["judged"]
+    assert proved.rejected[0].verify.figures.judged
     library = Standin(compares=True)
     assert len(walked(request_, library).rejected) == 2
     assert library.rungs == ["fp16"], "it is remembered"
@@ -630,12 +631,12 @@ def test_int8_that_is_not_faster_gives_way_to_the_fp16_that_is_there_already(
 def test_int8_that_must_be_written_is_written_with_both_times(request_: BuildRequest, times: dict[str, float]):
     times["int8"] = 5.0
     proved = walked(replace(request_, keep_slower=True), Standin(compares=True))
-    assert (proved.passed.built.precision, proved.passed.verdict.int8_ms) == (Precision.INT8, 5.0)
+    assert (proved.passed.built.precision, proved.passed.verdict.figures.int8_ms) == (Precision.INT8, 5.0)
 
 
 def test_int8_that_must_not_give_way_is_not_compared(request_: BuildRequest):
     library = Standin(compares=True)
-    assert walked(wanting(request_, allow_lower_precision=False), library).passed.verdict.int8_ms is None
+    assert walked(wanting(request_, allow_lower_precision=False), library).passed.verdict.figures.int8_ms is None
     assert library.rungs == [QDQ]
 
 
@@ -643,12 +644,12 @@ def test_int8_serves_where_fp16_cannot_be_built_to_compare_with(request_: BuildR
     times["int8"] = 9.0
     library = Standin(compares=True, answers={"fp16": [NAMED]})
     proved = walked(request_, library)
-    assert (proved.passed.built.precision, proved.passed.verdict.speed) == (
+    assert (proved.passed.built.precision, proved.passed.verdict.figures.speed) == (
         Precision.INT8,
         "not compared with fp16: no tactic",
     )
     library = Standin(compares=True)
-    speed = walked(request_, library).passed.verdict.speed
+    speed = walked(request_, library).passed.verdict.figures.speed
     assert library.rungs == [QDQ]
     assert speed.startswith("not compared with fp16: fp16 was refused on 20")
 
@@ -657,10 +658,10 @@ def test_int8_serves_where_fp16_cannot_be_built_to_compare_with(request_: BuildR
 def test_a_comparison_for_which_time_is_short_is_left_out_or_cut_short(request_: BuildRequest, left_s: float):
     timeout_s = (BUILD_S + left_s) / WALK_SHARE
     library = Standin(compares=True, slow_s={"fp16": 1000.0})
-    verdict = walked(replace(request_, timeout_s=timeout_s), library).passed.verdict
+    figures = walked(replace(request_, timeout_s=timeout_s), library).passed.verdict.figures
     assert library.rungs == ([QDQ, "fp16"] if left_s > BUILD_S else [QDQ])
-    assert verdict.int8_ms is None
-    assert ("over" if left_s > BUILD_S else "longer than the 50 s that are left") in verdict.speed
+    assert figures.int8_ms is None
+    assert ("over" if left_s > BUILD_S else "longer than the 50 s that are left") in figures.speed
 
 
 def test_a_plan_that_fails_while_it_is_timed_is_said_and_serves(
@@ -671,7 +672,7 @@ def test_a_plan_that_fails_while_it_is_timed_is_said_and_serves(
 
     monkeypatch.setattr(attempt.speed, "by_turns", fail)
     passed = walked(request_, Standin(compares=True)).passed
-    assert (passed.built.precision, passed.verdict.speed) == (
+    assert (passed.built.precision, passed.verdict.figures.speed) == (
         Precision.INT8,
         "not compared with fp16: a kernel failed",
     )
@@ -686,7 +687,10 @@ def test_a_comparison_that_fails_does_not_lose_the_int8_plan(
 
     monkeypatch.setattr(attempt.speed, "by_turns", fail)
     passed = walked(request_, Standin(compares=True)).passed
-    assert (passed.built.precision, passed.verdict.speed) == (Precision.INT8, f"not compared with fp16: {error}")
+    assert (passed.built.precision, passed.verdict.figures.speed) == (
+        Precision.INT8,
+        f"not compared with fp16: {error}",
+    )
 
 
 @pytest.mark.parametrize("error", [MemoryError(), StoreError("no room"), GraphError("no such layer")])
@@ -703,11 +707,11 @@ def test_layers_that_cannot_be_placed_cost_no_further_build_and_end_nothing(
 
 
 def test_both_plans_are_really_timed(request_: BuildRequest):
-    verdict = walked(replace(request_, keep_slower=True), Standin(compares=True)).passed.verdict
-    assert verdict.int8_ms is not None
-    assert verdict.int8_ms > 0
-    assert verdict.fp16_ms is not None
-    assert verdict.fp16_ms > 0
+    figures = walked(replace(request_, keep_slower=True), Standin(compares=True)).passed.verdict.figures
+    assert figures.int8_ms is not None
+    assert figures.int8_ms > 0
+    assert figures.fp16_ms is not None
+    assert figures.fp16_ms > 0
 
 
 def test_progress_is_that_of_the_walk(request_: BuildRequest, times: dict[str, float]):
@@ -735,6 +739,9 @@ def test_force_lets_the_library_calibrate_anew(request_: BuildRequest):
     assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
 
 
+TENSORRT = TensorRTReport("TensorRT 10.3.0", "weak", "", "8.7", "", (), 9, None, 1.0, 9, ())
+
+
 def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
     request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
@@ -743,7 +750,8 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
 
     def built(*arguments, **named):
         made = kept(*arguments, **named)
-        return replace(made, notes={**made.notes, "calibration": "measured" if named.get("fresh") else "the cache"})
+        tensorrt = replace(TENSORRT, calibration="measured" if named.get("fresh") else "the cache")
+        return replace(made, report=replace(made.report, tensorrt=tensorrt))
 
     monkeypatch.setattr(library, "build", built)
     judged = attempt.verify.verify
@@ -752,7 +760,7 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
     def strict(candidate, reference, frames, bounds, report):
         seen.append(1)
         if len(seen) == 1:
-            raise VerifyError("it disagrees", report={"judged": True})
+            raise VerifyError("it disagrees")
         return judged(candidate, reference, frames, bounds, report)
 
     monkeypatch.setattr(attempt.verify, "verify", strict)
@@ -822,5 +830,5 @@ def test_above_a_plan_an_int8_that_is_not_faster_gives_way_to_what_there_is(
     library = Standin(ways=("qdq",), compares=True)
     outcome = above(request_, library)
     assert isinstance(outcome, Unproved)
-    assert "int8 is not faster than fp16 here" in outcome.rejected[0]["reason"]
+    assert "int8 is not faster than fp16 here" in outcome.rejected[0].reason
     assert missed(request_, library) is None

@@ -10,6 +10,7 @@ import pytest
 from vajra_edge.engine import leftovers
 from vajra_edge.engine.leftovers import FOLDERS, RANGES, STALE_S, TIMING
 from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.report import BuildReport, Int8Report, PlanReport, RangesReport, RefusedWay, TensorRTReport
 from vajra_edge.engine.store import EngineStore
 
 Make = Callable[[str], Manifest]
@@ -39,16 +40,25 @@ def test_only_the_newest_few_are_kept(tmp_path: Path, folder: leftovers.Folder):
     assert leftovers.prune(tmp_path, (), now_s=2000.0) == ()
 
 
+def measured(key: str) -> Int8Report:
+    return Int8Report(RangesReport("minmax", 20, key, "measured", "ONNX Runtime", "images"))
+
+
+def timed(cache: str, expected: str | None) -> TensorRTReport:
+    made = TensorRTReport("TensorRT 10.3.0", "weak", "", "8.7", "", (), 9, None, 1.0, 9, ())
+    return replace(made, timing_cache=cache, timing_expected=expected)
+
+
 def test_what_the_current_and_the_last_good_plan_were_made_with_stays_however_old(tmp_path: Path, manifest_of: Make):
     store = EngineStore(tmp_path, 1 << 30)
     ranges, timings = fill(tmp_path, RANGES, RANGES.kept + 4), fill(tmp_path, TIMING, TIMING.kept + 4)
-    refused = {"precision": "int8", "reason": "no", "report": None, "notes": {"int8": {"ranges": {"key": "1"}}}}
-    notes = (
-        {"int8": {"ranges": {"key": "0"}}, "timing_cache": timings[0], "timing_expected": timings[1], "rejected": []},
-        {"rejected": [refused], "timing_cache": "not kept: No space left on device"},
+    refused = RefusedWay("int8", "int8 by Q/DQ", "no", 1.0, plan=PlanReport(int8=measured("1")))
+    reports = (
+        BuildReport(PlanReport(tensorrt=timed(timings[0], timings[1]), int8=measured("0"))),
+        BuildReport(PlanReport(tensorrt=timed("not kept: No space left on device", None)), refused=(refused,)),
     )
-    for name, noted in zip("ab", notes, strict=True):
-        plan = store.commit(b"plan", replace(manifest_of(name), notes=noted))
+    for name, report in zip("ab", reports, strict=True):
+        plan = store.commit(b"plan", replace(manifest_of(name), report=report))
         store.mark_good(plan.fingerprint)
     store.prune()
     assert left(tmp_path, RANGES) == {*ranges[:2], *ranges[-RANGES.kept :]}

@@ -62,7 +62,7 @@ def test_the_plan_is_an_optimised_graph_that_any_cpu_of_this_kind_can_open():
     assert "com.microsoft.nchwc" not in domains
     assert len(onnx.load_from_string(made.plan).graph.node) <= len(onnx.load_from_string(tiny.network()).graph.node)
     assert (made.precision, made.target) == (Precision.FP32, Target("cpu"))
-    assert made.notes["nodes"]
+    assert made.report.onnx.nodes
 
 
 def test_tensorrts_calibrator_is_refused_for_int8_with_what_to_set():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,66 +52,65 @@ def drift_of(quantized: bytes) -> float:
     return drift([one for one, _ in pairs], [other for _, other in pairs]).total
 
 
-def test_the_graph_is_quantized_and_the_notes_say_how(calibration: Calibration) -> None:
-    quantized, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+def test_the_graph_is_quantized_and_the_report_says_how(calibration: Calibration) -> None:
+    quantized, int8 = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
     onnx.checker.check_model(load(quantized), full_check=True)
     layers = {name for name, node in Wiring(load(quantized)).producer.items() if "weight_dq" in " ".join(node.input)}
-    assert notes["int8_layers"] == len(layers) > 0
-    assert 0.5 < float(str(notes["int8_share"])) < 1
-    assert {"/box_last", "/class_last", "/reach"} <= set(notes["high"])
-    assert json.loads(json.dumps(notes)) == notes
+    assert int8.layers == len(layers) > 0
+    assert 0.5 < int8.share < 1
+    assert {"/box_last", "/class_last", "/reach"} <= set(int8.high)
 
 
 def test_the_chosen_mixture_drifts_less_than_the_static_rules(calibration: Calibration) -> None:
     chosen, _ = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    static, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, search=False), quiet)
-    assert "curve" not in notes
+    static, int8 = prepare_int8(PLAIN, SIGNATURE, replace(calibration, search=False), quiet)
+    assert int8.curve is None
     assert drift_of(chosen) <= drift_of(static)
 
 
 def test_the_same_recipe_serves_the_cpu(calibration: Calibration) -> None:
-    fused, notes = prepare_int8(PLAIN, SIGNATURE, replace(calibration, fused=True), quiet)
+    fused, int8 = prepare_int8(PLAIN, SIGNATURE, replace(calibration, fused=True), quiet)
     assert any(tensor.data_type == onnx.TensorProto.UINT8 for tensor in load(fused).graph.initializer)
-    assert notes["curve"]
+    assert int8.curve
     assert drift_of(fused) < 0.2
 
 
 def test_a_graph_with_nms_is_judged_before_it(calibration: Calibration) -> None:
     plain = add_nms(PLAIN, NmsSpec(max_det=20, top_k=100))
-    quantized, notes = prepare_int8(plain, signature.read(plain), calibration, quiet)
+    quantized, int8 = prepare_int8(plain, signature.read(plain), calibration, quiet)
     assert yolo.run(quantized, yolo.images(1)).shape == (1, 20, 6)
-    assert notes["curve"]
+    assert int8.curve
 
 
 def test_half_behind_int8_gives_the_same_detections(calibration: Calibration) -> None:
     quantized, _ = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    half, _ = prepare_half(quantized)
+    half = prepare_half(quantized)
     images = yolo.images(1)
     assert np.abs(yolo.run(quantized, images)[:, 4:] - yolo.run(half, images)[:, 4:]).mean() < 0.01
 
 
 def test_the_second_time_ranges_come_from_the_cache(calibration: Calibration) -> None:
-    sources = [prepare_int8(PLAIN, SIGNATURE, calibration, quiet)[1]["ranges"]["source"] for _ in range(2)]
+    sources = [prepare_int8(PLAIN, SIGNATURE, calibration, quiet)[1].ranges.source for _ in range(2)]
     assert sources == ["measured", "cache"]
 
 
 def test_ranges_of_other_weights_are_not_used(calibration: Calibration) -> None:
     prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    _, notes = prepare_int8(yolo.network(seed=1), SIGNATURE, calibration, quiet)
-    assert notes["ranges"]["source"] == "measured"
+    _, int8 = prepare_int8(yolo.network(seed=1), SIGNATURE, calibration, quiet)
+    assert int8.ranges.source == "measured"
 
 
 def test_ranges_of_other_images_are_not_used(calibration: Calibration) -> None:
     prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
     fewer = replace(calibration, images=calibration.images.some(5))
-    assert prepare_int8(PLAIN, SIGNATURE, fewer, quiet)[1]["ranges"]["images"] == 5
+    assert prepare_int8(PLAIN, SIGNATURE, fewer, quiet)[1].ranges.images == 5
 
 
 def test_on_request_ranges_of_earlier_weights_are_used_and_named(calibration: Calibration) -> None:
     prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
     again = replace(calibration, reuse=True)
-    _, notes = prepare_int8(yolo.network(seed=1), SIGNATURE, again, quiet)
-    assert "reused" in notes["ranges"]["source"]
+    _, int8 = prepare_int8(yolo.network(seed=1), SIGNATURE, again, quiet)
+    assert "reused" in int8.ranges.source
 
 
 def test_a_sabotaged_range_ruins_the_static_rules_and_is_seen_by_measurement(calibration: Calibration) -> None:
@@ -121,9 +119,9 @@ def test_a_sabotaged_range_ruins_the_static_rules_and_is_seen_by_measurement(cal
     amax = {"down_silu": 0.01 * sound.tensors["down_silu"].amax}
     calibration.cache.put(sound.with_amax(amax, sound.algorithm))
     static, _ = prepare_int8(PLAIN, SIGNATURE, replace(calibration, search=False), quiet)
-    chosen, notes = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    assert notes["ranges"]["source"] == "cache"
-    assert "measured" in notes["high"]["/enter"]
+    chosen, int8 = prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
+    assert int8.ranges.source == "cache"
+    assert "measured" in int8.high["/enter"]
     assert drift_of(chosen) < 0.5 * drift_of(static)
 
 
@@ -134,7 +132,7 @@ def test_int8_that_no_mixture_saves_is_refused_with_its_curve(calibration: Calib
     calibration.cache.put(sound.with_amax(ruined, sound.algorithm))
     with pytest.raises(VerifyError, match=r"int8 drifts from FP32 by .* with \d+% of the multiply-adds") as raised:
         prepare_int8(PLAIN, SIGNATURE, calibration, quiet)
-    assert raised.value.values["notes"]["int8"]["curve"]
+    assert raised.value.values["plan"].int8.curve
 
 
 def test_the_seventh_image_stops_it_with_its_reason(calibration: Calibration, tmp_path: Path, folder: Path) -> None:

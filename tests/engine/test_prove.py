@@ -89,16 +89,16 @@ def test_int8_on_a_cpu_is_calibrated_quantized_judged_on_held_out_images_and_run
     plan = build.run(wanted, lambda progress: stages.append(progress.stage))
     manifest = plan.manifest
     assert list(dict.fromkeys(stages)) == ["load", "simplify", "calibrate", "build", "verify", "store"]
-    assert (manifest.precision, manifest.lowered, manifest.notes["rejected"]) == (Precision.INT8, False, [])
-    notes = manifest.notes["int8"]
-    assert notes["ranges"]["images"] == 24 - FEWEST
-    assert notes["ranges"]["source"] == "measured"
-    assert notes["int8_share"] > 0.5
-    assert notes["curve"]
-    verdict = manifest.verify
-    assert verdict["judged"]
-    assert verdict["source"].endswith("images (held out of calibration)")
-    assert (verdict["frames"], verdict["reference_boxes"]) == (FEWEST, 8 * FEWEST)
+    assert (manifest.precision, manifest.lowered, manifest.report.refused) == (Precision.INT8, False, ())
+    int8 = manifest.report.plan.int8
+    assert int8.ranges.images == 24 - FEWEST
+    assert int8.ranges.source == "measured"
+    assert int8.share > 0.5
+    assert int8.curve
+    verdict = manifest.verify.figures
+    assert verdict.judged
+    assert verdict.source.endswith("images (held out of calibration)")
+    assert (verdict.frames, verdict.reference_boxes) == (FEWEST, 8 * FEWEST)
     runner = onnxrt.OnnxRuntime(threads=1).load(plan.read(), manifest.signature, manifest.wanted)
     scene = tiny.scene(seed=77)
     assert (runner.infer(tiny.blob(scene.image))[0, :, 4] > 0.25).sum() == len(scene.xyxy)
@@ -130,18 +130,18 @@ def test_a_range_file_that_is_not_what_was_written_is_measured_again(wanted: Bui
     built(wanted)
     sabotage(wanted, 0.01, signed=False)
     manifest = built(once_more(wanted))
-    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
-    assert (manifest.precision, manifest.notes["rejected"]) == (Precision.INT8, [])
+    assert manifest.report.plan.int8.ranges.source == "measured"
+    assert (manifest.precision, manifest.report.refused) == (Precision.INT8, ())
 
 
 def test_a_range_file_with_one_layer_a_hundredth_is_caught_and_measured_again(wanted: BuildRequest):
     built(wanted)
     sabotage(wanted, 0.01)
     manifest = built(once_more(wanted))
-    (rejected,) = manifest.notes["rejected"]
-    assert (rejected["precision"], rejected["notes"]["int8"]["ranges"]["source"]) == ("int8", "cache")
-    assert "int8 drifts from FP32 by" in rejected["reason"]
-    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    (rejected,) = manifest.report.refused
+    assert (rejected.precision, rejected.plan.int8.ranges.source) == ("int8", "cache")
+    assert "int8 drifts from FP32 by" in rejected.reason
+    assert manifest.report.plan.int8.ranges.source == "measured"
     assert manifest.precision is Precision.INT8
 
 
@@ -162,22 +162,22 @@ def sabotaged(wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> BuildReq
 def test_a_measurement_that_is_wrong_for_one_layer_is_caught_and_the_ladder_takes_over(sabotaged: BuildRequest):
     manifest = built(sabotaged)
     assert (manifest.wanted.precision, manifest.precision, manifest.lowered) == (Precision.INT8, Precision.FP32, True)
-    (rejected,) = manifest.notes["rejected"]
-    assert rejected["precision"] == "int8"
-    assert "int8 drifts from FP32 by" in rejected["reason"]
-    assert rejected["notes"]["int8"]["curve"]
-    assert manifest.verify["judged"]
-    assert manifest.verify["recall"] == 1.0
+    (rejected,) = manifest.report.refused
+    assert rejected.precision == "int8"
+    assert "int8 drifts from FP32 by" in rejected.reason
+    assert rejected.plan.int8.curve
+    assert manifest.verify.figures.judged
+    assert manifest.verify.figures.recall == 1.0
     assert not list((sabotaged.state_dir / leftovers.RANGES.path).iterdir()), "what ruined a plan is not kept"
 
 
 def test_what_the_choice_of_layers_lets_pass_the_gate_catches(sabotaged: BuildRequest, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(prepare, "_require_faithful", lambda point, notes: None)
+    monkeypatch.setattr(prepare, "_require_faithful", lambda point, told: None)
     manifest = built(sabotaged)
-    (rejected,) = manifest.notes["rejected"]
-    assert "does not agree with its FP32 reference: recall" in rejected["reason"]
-    assert rejected["report"]["recall"] < 0.9
-    assert rejected["report"]["reference_boxes"] == 8 * FEWEST
+    (rejected,) = manifest.report.refused
+    assert "does not agree with its FP32 reference: recall" in rejected.reason
+    assert rejected.verify.figures.recall < 0.9
+    assert rejected.verify.figures.reference_boxes == 8 * FEWEST
     assert manifest.precision is Precision.FP32
 
 
@@ -197,7 +197,7 @@ def test_fp16_is_tried_before_fp32_where_the_backend_has_it(sabotaged: BuildRequ
     monkeypatch.setattr(onnxrt.OnnxRuntime, "check", lambda self, spec: None)
     manifest = built(sabotaged)
     assert manifest.precision is Precision.FP16
-    assert manifest.verify["recall"] == 1.0
+    assert manifest.verify.figures.recall == 1.0
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, **answers: VajraError) -> list[str]:
@@ -220,13 +220,13 @@ def test_int8_that_the_library_refuses_ends_no_build_and_is_not_tried_again(
 ):
     asked = refusing(monkeypatch, int8=BuildError("no tactic for node mean2", layer="no such layer"))
     manifest = built(wanted)
-    assert (manifest.precision, manifest.lowered, manifest.notes["rung"]) == (Precision.FP32, True, "fp32")
-    (rejected,) = manifest.notes["rejected"]
-    assert (rejected["precision"], rejected["rung"]) == ("int8", "int8 by Q/DQ")
-    assert rejected["reason"] == "no tactic for node mean2"
+    assert (manifest.precision, manifest.lowered, manifest.report.rung) == (Precision.FP32, True, "fp32")
+    (rejected,) = manifest.report.refused
+    assert (rejected.precision, rejected.rung) == ("int8", "int8 by Q/DQ")
+    assert rejected.reason == "no tactic for node mean2"
     store = EngineStore(wanted.state_dir, 1 << 30)
     shutil.rmtree(store.root / "engines")
-    assert "skipped: refused on 20" in built(wanted).notes["rejected"][0]["reason"]
+    assert "skipped: refused on 20" in built(wanted).report.refused[0].reason
     assert asked == ["int8", "fp32", "fp32"]
     built(replace(wanted, force=True))
     assert asked[3:] == ["int8", "fp32"]
@@ -248,11 +248,11 @@ def test_layers_are_chosen_once_however_many_int8_builds_there_are(
     monkeypatch.setattr(onnxrt.OnnxRuntime, "build", refuse_once)
     manifest = built(wanted)
     assert (manifest.precision, len(chosen)) == (Precision.INT8, 1)
-    assert manifest.notes["rung"] == "int8 by Q/DQ with 1 refused layer in fp16"
-    notes = manifest.notes["int8"]
-    assert notes["high"]["mean2"] == attempt.REFUSED
-    assert notes["chosen"]
-    assert notes["curve"]
+    assert manifest.report.rung == "int8 by Q/DQ with 1 refused layer in fp16"
+    int8 = manifest.report.plan.int8
+    assert int8.high["mean2"] == attempt.REFUSED
+    assert int8.chosen
+    assert int8.curve
 
 
 def test_a_cancel_within_int8_stores_nothing_and_remembers_nothing(
@@ -300,7 +300,7 @@ def test_the_build_child_of_a_library_that_refuses_int8_gives_a_plan(wanted: Bui
     plan = EngineStore(wanted.state_dir, 1 << 30).get(lines[-1].fingerprint)
     assert plan is not None
     assert plan.manifest.precision is Precision.FP32
-    assert plan.manifest.notes["rejected"][0]["reason"] == "no tactic for node mean2"
+    assert plan.manifest.report.refused[0].reason == "no tactic for node mean2"
     percents = [line.percent for line in lines if isinstance(line, Progress) and line.stage == "build" and line.percent]
     assert percents == sorted(percents)
 
@@ -325,12 +325,12 @@ def other_algorithm(request: BuildRequest) -> BuildRequest:
 def test_ranges_are_reused_for_exactly_what_they_were_measured_on(
     wanted: BuildRequest, other: Callable[[BuildRequest], BuildRequest]
 ):
-    assert built(wanted).notes["int8"]["ranges"]["source"] == "measured"
-    assert built(once_more(wanted)).notes["int8"]["ranges"]["source"] == "cache"
-    assert built(replace(wanted, force=True)).notes["int8"]["ranges"]["source"] == "measured"
+    assert built(wanted).report.plan.int8.ranges.source == "measured"
+    assert built(once_more(wanted)).report.plan.int8.ranges.source == "cache"
+    assert built(replace(wanted, force=True)).report.plan.int8.ranges.source == "measured"
     sabotage(wanted, 0.01)
     manifest = built(other(wanted))
-    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    assert manifest.report.plan.int8.ranges.source == "measured"
     assert manifest.precision is Precision.INT8
 
 
@@ -338,7 +338,7 @@ def test_ranges_of_earlier_weights_are_reused_when_asked_for_and_the_manifest_sa
     built(wanted)
     calibration = wanted.calibration.model_copy(update={"reuse": True})
     manifest = built(other_weights(replace(wanted, calibration=calibration)))
-    assert manifest.notes["int8"]["ranges"]["source"].startswith("reused")
+    assert manifest.report.plan.int8.ranges.source.startswith("reused")
 
 
 def test_ranges_of_other_images_are_not_reused_even_when_asked_for(wanted: BuildRequest):
@@ -346,15 +346,15 @@ def test_ranges_of_other_images_are_not_reused_even_when_asked_for(wanted: Build
     asked = other_images(wanted)
     calibration = asked.calibration.model_copy(update={"reuse": True})
     manifest = built(replace(asked, calibration=calibration))
-    assert manifest.notes["int8"]["ranges"]["source"] == "measured"
+    assert manifest.report.plan.int8.ranges.source == "measured"
 
 
 def test_int8_that_cannot_be_judged_is_not_promoted(wanted: BuildRequest, tmp_path: Path):
     manifest = built(asking(wanted, draw(tmp_path / "empty street", 12, objects=1)))
     assert manifest.precision is Precision.FP32
-    (rejected,) = manifest.notes["rejected"]
-    assert "not judged, fewer than 20 boxes: 4 boxes on 4 frames" in rejected["reason"]
-    assert "int8 is not used until it can be judged" in rejected["reason"]
+    (rejected,) = manifest.report.refused
+    assert "not judged, fewer than 20 boxes: 4 boxes on 4 frames" in rejected.reason
+    assert "int8 is not used until it can be judged" in rejected.reason
 
 
 def test_a_source_that_fails_on_its_seventh_image_fails_the_build_and_says_so(wanted: BuildRequest, tmp_path: Path):
@@ -406,7 +406,7 @@ def test_tensorrt_gets_each_precision_as_it_wants_it(wanted: BuildRequest, preci
     if TensorRT().cannot_run(spec) is None:
         pytest.skip("absent here: a machine without a GPU")
     manifest = built(replace(wanted, backend="tensorrt", spec=spec))
-    assert (manifest.precision, manifest.backend, manifest.notes["rejected"]) == (precision, "tensorrt", [])
-    assert ("int8" in manifest.notes) == (precision is Precision.INT8)
-    assert (manifest.verify["judged"], manifest.verify["recall"]) == (False, None)
-    assert "not judged, the plan cannot run here" in manifest.verify["reason"]
+    assert (manifest.precision, manifest.backend, manifest.report.refused) == (precision, "tensorrt", ())
+    assert (manifest.report.plan.int8 is not None) == (precision is Precision.INT8)
+    assert (manifest.verify.figures.judged, manifest.verify.figures.recall) == (False, None)
+    assert "not judged, the plan cannot run here" in manifest.verify.figures.reason

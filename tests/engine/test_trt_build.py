@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vajra_edge.engine import trt_library, trt_memory, trt_progress
 from vajra_edge.engine.backend import Built, Progress
 from vajra_edge.engine.engine_file import plan_header
+from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_memory import Memory
@@ -50,14 +51,14 @@ def test_a_plan_is_built_by_every_release_in_every_precision(
     assert str(plan_header(made.plan)).startswith("TensorRT")
     assert (made.precision, made.target) == (precision, GPU)
     weak = version in WEAK
-    assert made.notes["typing"] == ("weak" if weak else "strong")
+    assert made.report.tensorrt.typing == ("weak" if weak else "strong")
     wanted = {Precision.FP32: [], Precision.FP16: ["FP16"], Precision.INT8: ["FP16", "INT8"]}[precision]
     verb = "PREFER" if precision is Precision.INT8 else "OBEY"
     constraints = [f"{verb}_PRECISION_CONSTRAINTS"] if wanted else []
     assert simulation.set_to("flag") == (wanted + constraints if weak else [])
     assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and precision is not Precision.FP32)
     assert simulation.set_to("cleared") == ["TF32"]
-    assert made.notes["shapes"] == {"min": [1, 3, 64, 64], "opt": [4, 3, 64, 64], "max": [4, 3, 64, 64]}
+    assert made.report.tensorrt.shapes == Shapes((1, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 64))
 
 
 def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch:
     spec = EngineSpec(target=GPU, nms=None, batch=4, dynamic=True, largest_hw=(512, 320))
     graph, signature = assemble(tiny.network(batch=None, open_size=True), spec)
     made = TensorRT().build(graph, signature, spec, lambda _: None)
-    assert made.notes["shapes"] == {"min": [1, 3, 32, 32], "opt": [4, 3, 256, 256], "max": [4, 3, 512, 320]}
+    assert made.report.tensorrt.shapes == Shapes((1, 3, 32, 32), (4, 3, 256, 256), (4, 3, 512, 320))
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_the_typing_can_be_set_where_the_library_has_both(
 ) -> None:
     install(monkeypatch, Simulation(version))
     made = built(network(), EngineSpec(target=GPU, typing=wanted))
-    assert made.notes["typing"] == typing
-    assert made.notes["typing_reason"]
+    assert made.report.tensorrt.typing == typing
+    assert made.report.tensorrt.typing_reason
 
 
 @pytest.mark.parametrize(("version", "typing"), [("8.6.1", "strong"), ("11.4.0", "weak"), ("rtx-1.7.1", "weak")])
@@ -140,7 +141,7 @@ def test_the_limits_of_memory_and_effort_are_set(monkeypatch: pytest.MonkeyPatch
     assert 0 < simulation.set_to("TACTIC_DRAM")[0] <= 3 << 30
     assert simulation.set_to("builder_optimization_level") == [4]
     assert [value.name for value in simulation.set_to("profiling_verbosity")] == ["DETAILED"]
-    assert made.notes["limits"] == "workspace 512 MiB, optimization level 4, all tactics"
+    assert made.report.tensorrt.limits == "workspace 512 MiB, optimization level 4, all tactics"
 
 
 def test_a_workspace_larger_than_the_device_never_reaches_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_a_workspace_that_is_not_free_is_lowered_reported_and_noted(monkeypatch:
     said = "workspace 6.0 GiB lowered to 3.0 GiB, which is free"
     assert simulation.set_to("WORKSPACE") == [3072 * MIB, 1536 * MIB]
     assert said in [step.message for step in seen]
-    first, *rungs = made.notes["attempts"]  # type: ignore[misc]
+    first, *rungs = made.report.tensorrt.attempts
     assert first == said
     assert [rung.split(",")[0] for rung in rungs] == ["workspace 3072 MiB", "workspace 1536 MiB"]
 
@@ -176,7 +177,7 @@ def test_each_memory_failure_takes_one_rung_down(
     assert simulation.set_to("WORKSPACE") == [1024 * MIB, 512 * MIB, 512 * MIB, 512 * MIB]
     assert simulation.set_to("builder_optimization_level") == [3, 3, 2, 1]
     assert simulation.set_to("max_num_tactics") == tactics
-    assert len(made.notes["attempts"]) == 4  # type: ignore[arg-type]
+    assert len(made.report.tensorrt.attempts) == 4
     told = [step.message for step in seen if "trying with less" in step.message]
     assert len(told) == 3
     assert "/conv" in told[0]
@@ -270,14 +271,14 @@ def test_timings_are_kept_for_the_same_library_and_device_only(monkeypatch: pyte
         install(monkeypatch, simulation)
         made = built(network(), EngineSpec(target=GPU), folder=tmp_path)
         assert simulation.set_to("timing_cache") == [given]
-        named = {str(made.notes["timing_cache"]), str(made.notes["timing_expected"])}
+        named = {str(made.report.tensorrt.timing_cache), str(made.report.tensorrt.timing_expected)}
         assert named <= {path.name for path in (tmp_path / "timing").iterdir()}
 
 
 def test_a_damaged_timing_cache_is_begun_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    name = built(network(), EngineSpec(target=GPU), folder=tmp_path).notes["timing_cache"]
+    name = built(network(), EngineSpec(target=GPU), folder=tmp_path).report.tensorrt.timing_cache
     (tmp_path / "timing" / str(name)).write_bytes(b"damaged")
     built(network(), EngineSpec(target=GPU), folder=tmp_path)
     assert simulation.set_to("timing_cache") == [b"", b"damaged", b""]
@@ -288,7 +289,7 @@ def test_a_damaged_timing_cache_is_not_the_reason_of_a_later_failure(
 ) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    name = built(network(), EngineSpec(target=GPU), folder=tmp_path).notes["timing_cache"]
+    name = built(network(), EngineSpec(target=GPU), folder=tmp_path).report.tensorrt.timing_cache
     (tmp_path / "timing" / str(name)).write_bytes(b"damaged")
     simulation.memory_failures = 99
     with pytest.raises(OutOfMemory, match="Could not find any implementation") as raised:
@@ -302,7 +303,7 @@ def test_rtx_without_a_gpu_builds_ahead_and_says_for_what(monkeypatch: pytest.Mo
     assert TensorRT().check(EngineSpec(target=GPU)) is None
     assert TensorRT().cannot_run(EngineSpec(target=GPU)) == "CUDA sees 0 GPUs here, none with number 0"
     made = built(network(), EngineSpec(target=GPU), folder=tmp_path)
-    assert made.notes["compute_capability"] == "8.6"
+    assert made.report.tensorrt.compute_capability == "8.6"
     assert simulation.set_to("compute_capability") == [("SM86", 0)]
     assert simulation.set_to("timing_cache") == []
     with pytest.raises(BackendUnavailable, match="cannot run plans here: CUDA sees 0 GPUs"):
@@ -313,7 +314,7 @@ def test_a_gpu_that_is_here_is_what_is_built_for(monkeypatch: pytest.MonkeyPatch
     for version in ("10.3.0", "rtx-1.7.1"):
         simulation = Simulation(version)
         install(monkeypatch, simulation)
-        assert built(network(), EngineSpec(target=GPU)).notes["compute_capability"] == "8.7"
+        assert built(network(), EngineSpec(target=GPU)).report.tensorrt.compute_capability == "8.7"
         assert simulation.set_to("compute_capability") == []
 
 
@@ -382,7 +383,7 @@ def test_a_region_without_implementation_is_tried_again_with_less_fusion(monkeyp
     seen: list[Progress] = []
     made = built(network(), EngineSpec(target=GPU), seen)
     assert simulation.set_to("builder_optimization_level") == [3, 0]
-    assert "optimization level 0" in str(made.notes["limits"])
+    assert "optimization level 0" in str(made.report.tensorrt.limits)
     assert any("trying at optimization level 0" in step.message for step in seen)
 
 

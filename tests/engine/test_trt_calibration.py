@@ -245,12 +245,12 @@ def test_int8_for_a_gpu_is_calibrated_quantized_judged_and_stored(
     gpu = install(monkeypatch, simulation)
     plan = build.run(wanted, quiet)
     manifest = plan.manifest
-    assert (manifest.precision, manifest.notes["rejected"]) == (Precision.INT8, [])
-    ranges = manifest.notes["int8"]["ranges"]
-    assert ranges["source"] == "measured"
-    assert ranges["collector"].startswith("TensorRT")
-    assert manifest.notes["int8"]["int8_share"] > 0.5
-    assert manifest.verify["judged"]
+    assert (manifest.precision, manifest.report.refused) == (Precision.INT8, ())
+    ranges = manifest.report.plan.int8.ranges
+    assert ranges.source == "measured"
+    assert ranges.collector.startswith("TensorRT")
+    assert manifest.report.plan.int8.share > 0.5
+    assert manifest.verify.figures.judged
     assert b"DequantizeLinear" in plan.read()
     assert simulation.set_to("range") == []
     assert (gpu.held, gpu.streams) == ({}, set())
@@ -266,9 +266,9 @@ def test_int8_for_a_dla_before_11_gets_ranges_in_the_place_of_q_dq(
     plan = build.run(request, quiet)
     manifest = plan.manifest
     assert (manifest.precision, str(manifest.target)) == (Precision.INT8, "dla:1")
-    assert manifest.notes["int8"]["ranges"]["collector"].startswith("TensorRT")
-    assert manifest.notes["dla"]["nodes_on_dla"] > 0
-    assert manifest.verify["judged"]
+    assert manifest.report.plan.int8.ranges.collector.startswith("TensorRT")
+    assert manifest.report.plan.dla.nodes_on_dla > 0
+    assert manifest.verify.figures.judged
     assert b"QuantizeLinear" not in plan.read()
     (file,) = (request.state_dir / leftovers.RANGES.path).glob("*.json")
     amax = RangeCache(file.parent).get(file.stem).amax()
@@ -294,12 +294,12 @@ def test_the_manifest_says_who_measured_ranges_from_the_cache(
 ) -> None:
     simulation = Simulation("10.3.0", memory_failures=3)
     install(monkeypatch, simulation)
-    first = built(wanted).notes["int8"]["ranges"]
+    first = built(wanted).report.plan.int8.ranges
     other = replace(wanted, spec=replace(wanted.spec, optimization_level=2))
-    second = built(other).notes["int8"]["ranges"]
-    assert (first["source"], second["source"]) == ("measured", "cache")
-    assert first["collector"] == second["collector"]
-    assert "not TensorRT: the calibration engine failed: not enough memory" in first["collector"]
+    second = built(other).report.plan.int8.ranges
+    assert (first.source, second.source) == ("measured", "cache")
+    assert first.collector == second.collector
+    assert "not TensorRT: the calibration engine failed: not enough memory" in first.collector
 
 
 def test_an_image_that_fails_fails_the_build_and_leaves_nothing(

@@ -71,8 +71,8 @@ def test_the_library_is_handed_every_image_under_weak_typing(monkeypatch: pytest
     made = built(Pictures(5))
     assert simulation.set_to("calibrated_by") == [5]
     assert simulation.set_to("flag") == ["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"]
-    assert made.notes["typing"] == "weak"
-    assert made.notes["calibration"] == "measured"
+    assert made.report.tensorrt.typing == "weak"
+    assert made.report.tensorrt.calibration == "measured"
     assert gpu.held == {}
 
 
@@ -119,11 +119,13 @@ def test_what_was_measured_is_kept_for_the_same_weights_and_images(
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
     first = built(Pictures(3), tmp_path)
-    assert built(Pictures(3), tmp_path).notes["calibration"] == "the cache"
+    assert built(Pictures(3), tmp_path).report.tensorrt.calibration == "the cache"
     built(Pictures(3, digest="other"), tmp_path)
     assert simulation.set_to("calibrated_by") == [3, "cache", 3]
     (kept,) = (
-        path for path in (tmp_path / "calibration/caches").iterdir() if path.name == first.notes["calibration_cache"]
+        path
+        for path in (tmp_path / "calibration/caches").iterdir()
+        if path.name == first.report.tensorrt.calibration_cache
     )
     assert b"\nTRT-10.3.0-MinMaxCalibration\n" in kept.read_bytes()
 
@@ -131,7 +133,7 @@ def test_what_was_measured_is_kept_for_the_same_weights_and_images(
 def test_a_cache_of_another_release_is_measured_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    name = str(built(Pictures(3), tmp_path).notes["calibration_cache"])
+    name = str(built(Pictures(3), tmp_path).report.tensorrt.calibration_cache)
     content = b"TRT-8601-MinMaxCalibration\n"
     (tmp_path / "calibration/caches" / name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     built(Pictures(3), tmp_path)
@@ -141,7 +143,7 @@ def test_a_cache_of_another_release_is_measured_anew(monkeypatch: pytest.MonkeyP
 def test_a_damaged_cache_is_not_handed_to_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     simulation = Simulation("10.3.0")
     install(monkeypatch, simulation)
-    name = str(built(Pictures(3), tmp_path).notes["calibration_cache"])
+    name = str(built(Pictures(3), tmp_path).report.tensorrt.calibration_cache)
     path = tmp_path / "calibration/caches" / name
     path.write_bytes(path.read_bytes().replace(b"3c010204", b"7f010204"))
     built(Pictures(3), tmp_path)

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.engine import build
 from vajra_edge.engine.backend import Built, Int8Graph
+from vajra_edge.engine.report import DlaInspected
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_dla import loadables
@@ -69,13 +70,12 @@ def test_the_best_region_goes_to_the_core_and_the_rest_to_the_gpu(
         size & (size - 1) == 0 for size in simulation.set_to("DLA_LOCAL_DRAM") + simulation.set_to("DLA_GLOBAL_DRAM")
     )
     assert simulation.set_to("deserialised_for_core") == [1, 1]
-    card = made.notes["dla"]
-    assert isinstance(card, dict)
-    assert card["transitions"] == 2
-    assert 0.9 < card["macs_share"] < 1
-    assert {"Softmax: approximate on DLA, so that it stays on the GPU"} <= set(card["left_on_gpu"])
-    assert made.notes["dla_inspected"] == {"dla": 1, "layers": 3}
-    assert made.notes["typing"] == ("strong" if version == "11.4.0" else "weak")
+    card = made.report.dla
+    assert card.transitions == 2
+    assert 0.9 < card.macs_share < 1
+    assert "Softmax: approximate on DLA, so that it stays on the GPU" in card.left_on_gpu
+    assert made.report.dla_inspected == DlaInspected(1, 3)
+    assert made.report.tensorrt.typing == ("strong" if version == "11.4.0" else "weak")
 
 
 CHOSEN = frozenset({"/model.0/conv/Conv", "/model.0/act/Mul", "/model.9/cv2/conv/Conv"})
@@ -103,8 +103,8 @@ def test_a_plan_too_large_to_be_loaded_after_its_build_is_built_with_less(monkey
     simulation = Simulation("10.3.0", dla_cores=1, load_errors=["[allocator.cpp] Error Code 1: out of memory"])
     install(monkeypatch, simulation)
     made = built(simulation, Precision.FP16)
-    assert len(made.notes["attempts"]) == 2  # type: ignore[arg-type]
-    assert made.notes["dla_inspected"] == {"dla": 1, "layers": 3}
+    assert len(made.report.tensorrt.attempts) == 2
+    assert made.report.dla_inspected == DlaInspected(1, 3)
 
 
 def test_a_plan_that_does_not_load_after_its_build_gives_the_library_s_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +121,8 @@ def test_an_open_batch_is_fixed_for_the_core(monkeypatch: pytest.MonkeyPatch) ->
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     graph.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "n"
     made = built(simulation, Precision.FP16, graph.SerializeToString())
-    assert made.notes["shapes"] == {}
-    assert made.notes["dla"]["nodes_on_dla"] == 6  # type: ignore[index]
+    assert made.report.tensorrt.shapes is None
+    assert made.report.dla.nodes_on_dla == 6
 
 
 def test_what_the_device_s_own_compiler_refuses_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_what_the_device_s_own_compiler_refuses_stays_on_the_gpu(monkeypatch: py
     install(monkeypatch, simulation)
     made = built(simulation, Precision.FP16)
     assert [name.split("__")[0] for name in simulation.set_to("DLA")] == ["Mul", "Conv", "Conv", "Add"]
-    assert "this device's own DLA compiler refuses it" in made.notes["dla"]["left_on_gpu"]  # type: ignore[index]
+    assert "this device's own DLA compiler refuses it" in made.report.dla.left_on_gpu
 
 
 def ranges(graph: bytes) -> bytes:
@@ -165,7 +165,7 @@ def test_a_tensor_without_a_range_keeps_its_node_off_the_core(monkeypatch: pytes
     graph = dla_ranges.attach(network(), {"images": 1.0, "a": 1.0, "a_silu": 1.0, "b": 1.0})
     made = built(simulation, Precision.INT8, graph)
     assert [name.split("__")[0] for name in simulation.set_to("DLA")] == ["Conv", "Sigmoid", "Mul", "Conv", "Conv"]
-    assert "a tensor of it has no calibration range" in made.notes["dla"]["left_on_gpu"]  # type: ignore[index]
+    assert "a tensor of it has no calibration range" in made.report.dla.left_on_gpu
 
 
 @pytest.mark.parametrize(("graph", "has"), [(quantized(network()), "Q/DQ nodes"), (network(), "no ranges")])
@@ -182,7 +182,7 @@ def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, simulation)
     assert TensorRT().int8_graph(EngineSpec(target=Target("dla"), precision=Precision.INT8)) is Int8Graph.QDQ
     made = built(simulation, Precision.INT8, quantized(network()))
-    assert made.notes["typing"] == "strong"
+    assert made.report.tensorrt.typing == "strong"
     assert simulation.set_to("range") == []
     assert any(name.startswith("Conv") for name in simulation.set_to("DLA"))
 

@@ -14,6 +14,7 @@ from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.prepare import Calibration, prepare_int8
+from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.graph import export
@@ -67,8 +68,8 @@ def _real_library() -> None:
 def in_int8(graph: bytes, signature: Signature, images: Path) -> bytes:
     """By the static rules on two photos: what is built is shown here, not what is accurate."""
     few = CalibrationSet.collect(images, most=2)
-    quantized, notes = prepare_int8(graph, signature, Calibration(few, search=False), lambda _: None)
-    assert float(str(notes["int8_share"])) > 0.9
+    quantized, told = prepare_int8(graph, signature, Calibration(few, search=False), lambda _: None)
+    assert told.share > 0.9
     return quantized
 
 
@@ -92,11 +93,11 @@ def test_a_network_becomes_a_plan(shelf: Shelf, name: str, dynamic: bool, precis
     seen: list[Progress] = []
     made = TensorRT().build(graph, signature, spec, seen.append)
     assert str(plan_header(made.plan)) == str(trt_library.load())
-    assert (made.precision, made.notes["typing"]) == (precision, "strong")
-    assert made.notes["compute_capability"] == "8.6" or cuda.count()
-    most = [MOST, 3, *HW]
-    shapes = {"min": [1, 3, 32, 32], "opt": most, "max": most} if dynamic else {}
-    assert made.notes["shapes"] == shapes
+    assert (made.precision, made.report.tensorrt.typing) == (precision, "strong")
+    assert made.report.tensorrt.compute_capability == "8.6" or cuda.count()
+    most = (MOST, 3, *HW)
+    shapes = Shapes((1, 3, 32, 32), most, most) if dynamic else None
+    assert made.report.tensorrt.shapes == shapes
     percents = [step.percent for step in seen if step.percent is not None]
     assert percents == sorted(percents)
     assert percents[-1] == 100

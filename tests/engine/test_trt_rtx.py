@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from vajra_edge.engine import cuda, trt_library
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.engine_file import EngineFile, plan_header, read, write
+from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.engine.trt_calibration import measure, observer
@@ -64,8 +65,8 @@ def test_a_small_network_becomes_a_plan_in_every_precision(precision: Precision,
     seen: list[Progress] = []
     made = TensorRT().build(graph, signature, replace(SPEC, precision=precision), seen.append)
     assert str(plan_header(made.plan)) == str(trt_library.load())
-    assert made.notes["compute_capability"] == "8.6" or cuda.count()
-    assert made.notes["shapes"] == {"min": [1, 3, 64, 64], "opt": [4, 3, 64, 64], "max": [4, 3, 64, 64]}
+    assert made.report.tensorrt.compute_capability == "8.6" or cuda.count()
+    assert made.report.tensorrt.shapes == Shapes((1, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 64))
     assert [step.percent for step in seen if step.percent is not None][-1] == 100
 
 

@@ -70,4 +70,4 @@ def test_int8_that_is_refused_gives_fp16_and_is_tried_again_by_the_next_export_w
     library = Standin()
     made, _ = exported(weights, library, monkeypatch)
     assert library.rungs == ["int8 qdq"]
-    assert made.notes["int8"]["ranges"]["source"] != MEASURED_NOW
+    assert made.report.plan.int8.ranges.source != MEASURED_NOW

@@ -51,5 +51,5 @@ def test_fp16_costs_nothing_and_int8_a_point_or_two_on_photos_it_was_not_calibra
     assert abs(points(half, scored) - before) < 0.5
     found = network.exported(ExportArguments(format="onnx", int8=True, img_size=416, data=str(calibration)))
     assert found.to_json()["rejected"] == []
-    assert found.notes["int8"]["int8_share"] > 0.6
+    assert found.report.plan.int8.share > 0.6
     assert before - points(found.path, scored) < 2.5

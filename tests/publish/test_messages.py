@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from vajra_edge.detections import Detections
+from vajra_edge.engine.report import GateFigures
 from vajra_edge.frames import Frame
-from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
+from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 from vajra_edge.publish.messages import (
     CameraStatus,
     EngineStatus,
@@ -31,8 +32,8 @@ from vajra_edge.publish.schema import (
 
 NAMES = ("person", 'a "replayed":false shop')
 TAG = EngineTag("0123456789abcdef" * 4, "fp16", "gpu:0", NAMES)
-GATE = GateFigures(passed=True, judged=True, recall=0.97, reference_boxes=300, latency_p50_ms=4.9)
-INT8 = Int8Figures(0.91, 71, 4, 0.008, 0.006, "measured", "minmax", 448, "the device's cameras")
+GATE = GateFigures(True, True, "agrees", "gate", 8, 300, 0.97, None, None, None, 4.9, None, None, None, "")
+INT8 = Int8Figures(0.91, 71, 4, 0.008, 0.006, "measured", "minmax", 448, "the device's cameras", "ONNX Runtime")
 DLA = DlaFigures(0.83, 2, 40, 52, {"beyond the region": 3}, 1)
 NUMBER = Number("dev", "e1", 7)
 
@@ -133,7 +134,7 @@ def test_replayed_is_marked_in_its_place_even_if_a_class_name_looks_like_it() ->
         (EngineStatus("dev"), EngineMessage),
         (EngineStatus("dev", "ab", resolution_hw=(640, 640), class_names=NAMES, latency_ms=1.5), EngineMessage),
         (
-            EngineStatus("dev", "ab", verify=GATE, int8=INT8, dla=DLA, refused=(Refused("int8", "no", GATE),)),
+            EngineStatus("dev", "ab", verify=GATE, int8=INT8, dla=DLA, refused=(Refused("int8", "no", GATE, INT8),)),
             EngineMessage,
         ),
         (CameraStatus("dev", "gate", "lost", "no frame for 10 s"), CameraMessage),

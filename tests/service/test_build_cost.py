@@ -52,7 +52,7 @@ def test_the_memory_of_a_build_is_the_childs_and_each_stage_says_its_peak(builde
     grown_bytes = resident_bytes() - before_bytes
     assert isinstance(end, BuildSucceeded), end
     plan = EngineStore(request.state_dir, 1 << 30).get(end.fingerprint)
-    peaks = {name: stage["peak_rss_bytes"] for name, stage in plan.manifest.notes["stages"].items()}
+    peaks = {name: stage.peak_rss_bytes for name, stage in plan.manifest.report.stages.items()}
     assert list(peaks) == ["load", "simplify", "build", "verify"]
     assert list(peaks.values()) == sorted(peaks.values())
     assert 100 * MB < peaks["verify"] <= end.peak_rss_bytes
@@ -89,8 +89,8 @@ def test_calibration_too_is_paid_by_the_child_and_says_its_peak(builder: Builder
     end = end_of(posted)
     grown_bytes = resident_bytes() - before_bytes
     assert isinstance(end, BuildSucceeded), end
-    stages = EngineStore(request.state_dir, 1 << 30).get(end.fingerprint).manifest.notes["stages"]
-    peaks = {name: stage["peak_rss_bytes"] for name, stage in stages.items()}
+    stages = EngineStore(request.state_dir, 1 << 30).get(end.fingerprint).manifest.report.stages
+    peaks = {name: stage.peak_rss_bytes for name, stage in stages.items()}
     assert list(peaks) == ["load", "simplify", "calibrate", "build", "verify"]
     assert list(peaks.values()) == sorted(peaks.values())
     assert peaks["simplify"] < peaks["calibrate"] <= end.peak_rss_bytes

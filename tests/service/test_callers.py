@@ -12,7 +12,7 @@ from vajra_edge.service.plan_view import PlanView
 from vajra_edge.service.status import BuildView
 
 SERVED = State(Phase.SERVING, wanted="A", serving=Job(0, "A"))
-PLAN = PlanView("A", "onnxruntime", "fp32", "fp32", "cpu", (256, 256), 1, ("car",), "w", "0", "2026-11-22", 1.0, {})
+PLAN = PlanView("A", "onnxruntime", "fp32", "fp32", "cpu", (256, 256), 1, ("car",), "w", "0", "2026-11-22", 1.0, None)
 
 
 class Recorder:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import orjson
 import pytest
-from measured import CARD, INT8_NOTES, REPORT
+from measured import INT8_NOTES, NOTES, REPORT
 
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.plain import Fields
+from vajra_edge.engine.report import BuildReport
+from vajra_edge.engine.report_json import read, read_verify
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.signing import KEY_BYTES, open_signed
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
@@ -35,8 +37,8 @@ def manifest() -> Manifest:
         wanted=spec,
         precision=spec.precision,
         target=spec.target,
-        verify=REPORT,
-        notes={"int8": INT8_NOTES, "dla": CARD, "dla_inspected": {"dla": 1, "layers": 9}, "rejected": []},
+        verify=read_verify(Fields(REPORT)),
+        report=read(Fields(NOTES)),
         weights_name="net.pt",
         build_s=61.0,
         created_at="2026-11-22T10:00:00+00:00",
@@ -45,7 +47,6 @@ def manifest() -> Manifest:
 
 def published(manifest: Manifest) -> EngineMessage:
     view = PlanView.of(manifest)
-    json.dumps(PlanView.of(manifest).verify)
     now = datetime(2026, 11, 22, tzinfo=timezone.utc)
     status = Status("gate-7", "serving", "", now, 1.0, 7, EngineView(serving=view))
     orjson.dumps(status.to_json())
@@ -66,12 +67,12 @@ def test_a_stored_manifest_is_published_as_it_was_by_the_version_that_wrote_it(n
 def test_every_figure_of_the_gate_is_published(manifest: Manifest):
     gate = published(manifest).verify
     assert gate
-    assert gate.model_dump() == {name: value for name, value in REPORT.items() if name != "bounds"}
+    assert asdict(gate) == {name: value for name, value in REPORT.items() if name != "bounds"}
 
 
 def test_a_report_from_before_the_speeds_were_compared_is_published_without_them(manifest: Manifest):
     earlier = {name: value for name, value in REPORT.items() if name not in ("int8_ms", "fp16_ms", "speed")}
-    gate = published(replace(manifest, verify=earlier)).verify
+    gate = published(replace(manifest, verify=read_verify(Fields(earlier)))).verify
     assert gate
     assert (gate.recall, gate.int8_ms, gate.fp16_ms, gate.speed) == (0.968, None, None, "")
 
@@ -93,7 +94,7 @@ def test_the_report_card_of_the_dla_is_published_with_what_fell_back_and_why(man
 
 
 def test_ranges_without_a_choice_of_layers_publish_what_there_is(manifest: Manifest):
-    int8 = published(replace(manifest, notes={"int8": {"ranges": INT8_NOTES["ranges"]}})).int8
+    int8 = published(replace(manifest, report=read(Fields({"int8": {"ranges": INT8_NOTES["ranges"]}})))).int8
     assert int8
     assert (int8.ranges, int8.macs_share, int8.score_drift) == ("measured", None, None)
 
@@ -102,7 +103,7 @@ def test_figures_of_a_refused_precision_are_published_too(manifest: Manifest):
     failed = {**REPORT, "passed": False, "recall": 0.71}
     refused = {"precision": "int8", "reason": "recall 0.71", "report": failed, "notes": {"int8": INT8_NOTES}}
     bare = {"precision": "fp16", "reason": "not finite", "report": None, "notes": {}}
-    message = published(replace(manifest, precision=Precision.FP32, notes={"rejected": [refused, bare]}))
+    message = published(replace(manifest, precision=Precision.FP32, report=read(Fields({"rejected": [refused, bare]}))))
     assert (message.int8, message.dla) == (None, None)
     first, second = message.refused
     assert first.verify
@@ -114,21 +115,23 @@ def test_figures_of_a_refused_precision_are_published_too(manifest: Manifest):
 def test_what_failed_for_a_cause_that_may_pass_is_published_with_the_remedy(manifest: Manifest):
     passing = {"precision": "int8", "reason": "the memory did not suffice", "passing": True}
     lasting = {"precision": "int8", "reason": "no tactic", "passing": False}
-    lowered = replace(manifest, precision=Precision.FP16, notes={"rejected": [passing, lasting]})
+    lowered = replace(manifest, precision=Precision.FP16, report=read(Fields({"rejected": [passing, lasting]})))
     told = "the memory did not suffice; another try may do better: vajra-edge rebuild --force"
     assert [one.reason for one in published(lowered).refused] == [told, "no tactic"]
     assert PlanView.of(lowered).rejected == (f"int8 is not used: {told}", "int8 is not used: no tactic")
 
 
 def test_a_plan_without_a_gate_and_without_notes_publishes_nothing_of_them(manifest: Manifest):
-    message = published(replace(manifest, verify={}, notes={}))
+    message = published(replace(manifest, verify=None, report=BuildReport()))
     assert (message.verify, message.int8, message.dla, message.refused) == (None, None, None, ())
 
 
 def test_int8_refused_for_its_drift_publishes_the_share_that_was_chosen(manifest: Manifest):
     unplaced = {name: INT8_NOTES[name] for name in ("ranges", "chosen", "curve")}
     refused = {"precision": "int8", "reason": "it moves scores", "report": None, "notes": {"int8": unplaced}}
-    (message,) = published(replace(manifest, precision=Precision.FP32, notes={"rejected": [refused]})).refused
+    (message,) = published(
+        replace(manifest, precision=Precision.FP32, report=read(Fields({"rejected": [refused]})))
+    ).refused
     assert message.int8
     assert (message.int8.macs_share, message.int8.layers, message.int8.layers_kept) == (0.9, None, 4)
 
@@ -142,15 +145,15 @@ FOREIGN_NOTES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("notes", FOREIGN_NOTES.values(), ids=FOREIGN_NOTES)
 def test_notes_of_another_version_publish_what_is_understood_of_them(manifest: Manifest, notes: dict[str, object]):
-    message = published(replace(manifest, notes=notes))
+    message = published(replace(manifest, report=read(Fields(notes))))
     assert (message.int8, message.refused) == (None, ())
     assert message.dla
     assert (message.dla.nodes, message.dla.left_on_gpu) == (4, {})
 
 
 def test_a_refusal_without_its_reason_is_published_with_what_is_there(manifest: Manifest):
-    view = PlanView.of(replace(manifest, notes={"rejected": [{"precision": "int8"}]}))
+    view = PlanView.of(replace(manifest, report=read(Fields({"rejected": [{"precision": "int8"}]}))))
     assert [(one.precision, one.reason, one.verify) for one in view.refused] == [("int8", "", None)]
     assert view.rejected == ("another way to int8 is not used: ",)
-    lowered = replace(manifest, precision=Precision.FP32, notes={"rejected": [{"precision": "int8"}]})
+    lowered = replace(manifest, precision=Precision.FP32, report=read(Fields({"rejected": [{"precision": "int8"}]})))
     assert PlanView.of(lowered).rejected == ("int8 is not used: ",)

@@ -12,6 +12,7 @@ from vajra_edge.engine.backend import Choice
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.report import BuildReport
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.engine.trt import TensorRT
@@ -67,8 +68,8 @@ def commit(store: EngineStore, wish) -> str:
         wanted=spec,
         precision=spec.precision,
         target=spec.target,
-        verify={},
-        notes={},
+        verify=None,
+        report=BuildReport(),
         weights_name="net.onnx",
         build_s=1.0,
         created_at="2026-11-22T00:00:00+00:00",

@@ -16,6 +16,7 @@ import tiny
 from vajra_edge.engine import sampler
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
+from vajra_edge.engine.report import BuildReport
 from vajra_edge.engine.sampler import Sampler
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
@@ -71,8 +72,8 @@ def commit(store: EngineStore, wish: Wish) -> str:
         wanted=spec,
         precision=spec.precision,
         target=spec.target,
-        verify={},
-        notes={},
+        verify=None,
+        report=BuildReport(),
         weights_name="net.onnx",
         build_s=1.0,
         created_at="2026-11-22T00:00:00+00:00",

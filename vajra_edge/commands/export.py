@@ -33,10 +33,10 @@ def _show(made: Exported, arguments: ExportArguments) -> None:
     size_mb = made.path.stat().st_size / 1e6
     console.print(f"[green]{escape(str(made.path))}[/] ({size_mb:.1f} MB, {made.precision.value} for {where})")
     if made.precision is not arguments.precision:
-        for refused in made.notes["rejected"]:
-            console.print(f"[red]{refused['precision']} was refused:[/] {escape(str(refused['reason']))}")
-    console.print(f"check: {escape(str(made.verify['reason']))}")
-    if speed := made.verify.get("speed"):
-        console.print(f"speed: {escape(str(speed))}")
+        for refused in made.report.refused:
+            console.print(f"[red]{refused.precision} was refused:[/] {escape(refused.reason)}")
+    console.print(f"check: {escape(made.verify.figures.reason)}")
+    if speed := made.verify.figures.speed:
+        console.print(f"speed: {escape(speed)}")
     following = f"vajra-edge predict model={escape(str(made.path))} source=image.jpg"
     console.print(f"took {made.seconds:.1f} s; next: {following}")

@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 
 from vajra_edge.commands.ready import ready_plan, wish_of
 from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.report_json import write_verify
 from vajra_edge.errors import ControlError
 from vajra_edge.service.control_client import ask
 from vajra_edge.service.status import BuildView
@@ -98,7 +99,7 @@ def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> 
     plan = ready_plan(settings, force=force, show=step)
     manifest = plan.manifest
     achieved = {"precision": manifest.precision.value, "target": str(manifest.target), "build_s": manifest.build_s}
-    return {**said, "built": True, **achieved, "verify": dict(manifest.verify)}
+    return {**said, "built": True, **achieved, "verify": write_verify(manifest.verify)}
 
 
 def _bar(stack: ExitStack) -> Show:

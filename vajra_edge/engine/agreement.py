@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +23,23 @@ MATCH_IOU = 0.5
 def counted(found: Detections) -> int:
     """How many of these the gate would count."""
     return int((found.confidence >= CONFIDENCE).sum())
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """How far boxes agree; None where there was nothing to count.
+
+    Attributes:
+        recall: share of the reference's boxes that the plan finds.
+        precision: share of the plan's boxes that the reference has.
+        mean_iou: mean overlap of matched boxes.
+        score_drift: mean difference of matched scores.
+    """
+
+    recall: float | None
+    precision: float | None
+    mean_iou: float | None
+    score_drift: float | None
 
 
 class Agreement:
@@ -57,14 +75,14 @@ class Agreement:
             self._ious.append(iou)
             self._drifts.append(abs(float(expected.confidence[mine]) - float(found.confidence[theirs])))
 
-    def figures(self) -> dict[str, float | None]:
-        """recall, precision, mean_iou and score_drift as in ``VerifyReport``; None where there was nothing to count."""
-        return {
-            "recall": _share(self.recalled, self.reference_boxes),
-            "precision": _share(self.confirmed, self.candidate_boxes),
-            "mean_iou": _mean(self._ious),
-            "score_drift": _mean(self._drifts),
-        }
+    def figures(self) -> Agreed:
+        """Over all frames so far."""
+        return Agreed(
+            recall=_share(self.recalled, self.reference_boxes),
+            precision=_share(self.confirmed, self.candidate_boxes),
+            mean_iou=_mean(self._ious),
+            score_drift=_mean(self._drifts),
+        )
 
 
 def _pairs(expected: Detections, found: Detections) -> list[tuple[int, int, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +16,14 @@ from vajra_edge.engine.drift import drift
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.holdout import Holdout
 from vajra_edge.engine.pace import Clock
-from vajra_edge.engine.prepare import Calibration, Notes, prepare_int8, ranges_for
+from vajra_edge.engine.prepare import Calibration, prepare_int8, ranges_for
 from vajra_edge.engine.ranges import RangeCache
+from vajra_edge.engine.report import Int8Report, VerifyReport
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.sensitivity import WORST
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
-from vajra_edge.engine.verify import VerifyReport
 from vajra_edge.errors import CalibrationError, OutOfMemory, VerifyError
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import dla_ranges, nearest, placement
@@ -35,9 +35,6 @@ REFUSED = "the library refuses it in INT8"
 
 FAITHFUL_IMAGES = 16
 """Held-out images on which a plan's own drift is measured; both outputs of each are held (640 px, 80 classes: 6 MB)."""
-
-_CHOICE = ("chosen", "curve", "costliest")
-"""Notes of the choice of layers, which hold for later attempts with the same layers."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Attempts:
         self.request, self.backend, self.stages = request, backend, stages
         self._graph, self._images, self._clock = graph, images, clock
         self._high: dict[str, str] = {}
-        self._choice: Notes = {}
+        self._choice = Int8Report()
 
     def passed(self, rung: Rung, *, fresh: bool) -> Passed:
         """Build and verify.
@@ -101,7 +98,7 @@ class Attempts:
             fresh: measure INT8 ranges even where a cache has them.
 
         Raises:
-            VerifyError: the plan does not agree; ``values["notes"]`` are those of the plan.
+            VerifyError: the plan does not agree; ``values["plan"]`` is the plan's report.
             BuildError, GraphError, UnsupportedSpec: it cannot be built.
             PlanError, InferenceError: it does not load or run.
             OutOfMemory: the memory did not suffice.
@@ -109,9 +106,9 @@ class Attempts:
         """
         try:
             spec = rung.of(self.request.spec)
-            before, notes = self._prepared(rung, spec, fresh=fresh)
+            before, int8 = self._prepared(rung, spec, fresh=fresh)
             began_s = self._clock()
-            built = self._built(before, spec, notes, fresh=fresh)
+            built = self._built(before, spec, int8, fresh=fresh)
             build_s = self._clock() - began_s
             return Passed(rung, built, self._verdict(spec, built), self._graph.signature, build_s)
         except MemoryError as error:
@@ -143,14 +140,14 @@ class Attempts:
         """Where ranges are kept."""
         return RangeCache(self.request.state_dir / leftovers.RANGES.path)
 
-    def _prepared(self, rung: Rung, spec: EngineSpec, *, fresh: bool) -> tuple[bytes, Notes]:
+    def _prepared(self, rung: Rung, spec: EngineSpec, *, fresh: bool) -> tuple[bytes, Int8Report | None]:
         """The graph in the form that the backend takes. FP16 and FP32 are every backend's own affair."""
         if spec.precision is not Precision.INT8:
-            return self._graph.onnx_bytes, {}
+            return self._graph.onnx_bytes, None
         if self._images is None:
             raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
         if rung.quantization == "calibrator":
-            return self._graph.onnx_bytes, {}
+            return self._graph.onnx_bytes, None
         with self.stages("calibrate", f"calibrating on {len(self._images.fitted)} images"):
             return self._int8(rung, spec, self._calibration(spec, self._images.fitted, fresh=fresh))
 
@@ -167,25 +164,21 @@ class Attempts:
             observe=self.backend.observer(spec),
         )
 
-    def _int8(self, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Notes]:
+    def _int8(self, rung: Rung, spec: EngineSpec, calibration: Calibration) -> tuple[bytes, Int8Report]:
         graph = self._graph
         if self.backend.int8_graph(spec) is Int8Graph.RANGES:
             ranges, source = ranges_for(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
-            return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), {"ranges": source}
+            return dla_ranges.attach(graph.onnx_bytes, ranges.amax()), Int8Report(ranges=source)
         refused = dict.fromkeys(sorted(rung.high), REFUSED)
         if known := self._known():  # choosing takes minutes, and would end with the same layers
             calibration = replace(calibration, keep={**known, **refused}, search=False)
-            made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
-            return made, {**notes, **self._choice}
+            made, told = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
+            earlier = self._choice
+            return made, replace(told, chosen=earlier.chosen, curve=earlier.curve, costliest=earlier.costliest)
         calibration = replace(calibration, keep=refused)
-        made, notes = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
-        self._learn(notes)
-        return made, notes
-
-    def _learn(self, notes: Notes) -> None:
-        high = notes.get("high")
-        self._high = dict(high) if isinstance(high, Mapping) else {}
-        self._choice = {name: notes[name] for name in _CHOICE if name in notes}
+        made, told = prepare_int8(graph.onnx_bytes, graph.signature, calibration, self.stages.report)
+        self._high, self._choice = dict(told.high or {}), told
+        return made, told
 
     def _known(self) -> dict[str, str]:
         """Layers that an earlier attempt left out of INT8, by key; none where the graph has not all of them."""
@@ -194,7 +187,7 @@ class Attempts:
         keys = nearest.keys_of(Wiring(load(self._graph.onnx_bytes)), self._high)
         return {keys[name]: reason for name, reason in self._high.items()} if len(keys) == len(self._high) else {}
 
-    def _built(self, onnx_bytes: bytes, spec: EngineSpec, notes: Notes, *, fresh: bool) -> Built:
+    def _built(self, onnx_bytes: bytes, spec: EngineSpec, int8: Int8Report | None, *, fresh: bool) -> Built:
         report, signature = self.stages.report, self._graph.signature
         with self.stages("build", f"building for {spec.target} with {self.backend.name}"):
             if spec.precision is Precision.INT8 and spec.quantization == "calibrator" and self._images is not None:
@@ -202,7 +195,7 @@ class Attempts:
                 built = self.backend.build(onnx_bytes, signature, spec, report, images=images, fresh=fresh)
             else:
                 built = self.backend.build(onnx_bytes, signature, spec, report)
-        return replace(built, notes={**built.notes, "int8": notes}) if notes else built
+        return replace(built, report=replace(built.report, int8=int8))
 
     def _verdict(self, spec: EngineSpec, built: Built) -> VerifyReport:
         """The gate, where the plan can run here.
@@ -215,7 +208,7 @@ class Attempts:
         try:
             return self._judged(spec, built)
         except VerifyError as error:
-            error.values["notes"] = dict(built.notes)
+            error.values["plan"] = built.report
             self._high = {}  # perhaps chosen by ranges that ruined the plan
             raise
 
@@ -229,9 +222,9 @@ class Attempts:
             verdict = verify.verify(candidate, reference, self._frames(), bounds, self.stages.report)
             if built.precision is Precision.INT8 and graph.signature.layout is Layout.RAW:
                 self._require_faithful(candidate, reference)
-        if built.precision is Precision.INT8 and not verdict.judged:
+        if built.precision is Precision.INT8 and not verdict.figures.judged:
             remedy = "int8 is not used until it can be judged"
-            raise VerifyError(verdict.reason, remedy=remedy, report=verdict.to_json())
+            raise VerifyError(verdict.figures.reason, remedy=remedy, report=verdict)
         return verdict
 
     def _require_faithful(self, candidate: Runner, reference: Runner) -> None:

@@ -17,6 +17,7 @@ from vajra_edge import device
 from vajra_edge.engine import trt_library
 from vajra_edge.engine.calibration import CalibrationSet, Inputs
 from vajra_edge.engine.ranges import Ranges
+from vajra_edge.engine.report import PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
@@ -70,13 +71,13 @@ class Built:
         plan: the serialized engine.
         precision: what was achieved, where the builder could not do what was asked.
         target: likewise.
-        notes: figures for the manifest (JSON values): layers, timings, report cards.
+        report: layers, timings, report cards.
     """
 
     plan: bytes
     precision: Precision
     target: Target
-    notes: Mapping[str, object]
+    report: PlanReport
 
 
 class Runner(Protocol):

@@ -75,8 +75,7 @@ def run(request: BuildRequest, report: Report) -> Plan:
         above = None if plan is None else plan.manifest.precision
         plan_bytes, manifest = _made(request, fingerprint, backend, store, stages, started_s, above)
         with stages("store", f"storing {len(plan_bytes) / 1e6:.1f} MB"):
-            notes = {**manifest.notes, "stages": dict(stages.taken)}
-            return store.commit(plan_bytes, replace(manifest, notes=notes, build_s=time.monotonic() - started_s))
+            return store.commit(plan_bytes, replace(manifest, build_s=time.monotonic() - started_s))
 
 
 def _waiting(who: str) -> Progress:
@@ -103,14 +102,16 @@ def _made(
         graph = _assembled(request, onnx_bytes, spec)
     match prove(request, backend, graph, stages, images, began_s=started_s, above=above):
         case Proved() as proved:
-            return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved)
+            return proved.passed.built.plan, _manifest(request, fingerprint, backend, proved, stages)
         case Unproved(error):
             raise error
         case Cancelled(reason):
             raise BuildCancelled(reason)
 
 
-def _manifest(request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved) -> Manifest:
+def _manifest(
+    request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved, stages: Stages
+) -> Manifest:
     passed = proved.passed
     return Manifest(
         fingerprint=fingerprint,
@@ -119,8 +120,8 @@ def _manifest(request: BuildRequest, fingerprint: Fingerprint, backend: Backend,
         wanted=request.spec,
         precision=passed.built.precision,
         target=passed.built.target,
-        verify=passed.verdict.to_json(),
-        notes={**passed.built.notes, "rung": str(passed.rung), "rejected": list(proved.rejected)},
+        verify=passed.verdict,
+        report=proved.report(stages),
         weights_name=request.weights_path.name,
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -86,14 +86,11 @@ def thin(state_dir: Path, folder: Folder, used: Collection[str] = (), now_s: flo
 
 def used_by(manifest: Manifest) -> Iterator[str]:
     """Names of the files that a plan's build read or wrote, those of refused precisions too."""
-    notes = [manifest.notes, *(one.get("notes") or {} for one in manifest.notes.get("rejected", ()))]
-    for note in notes:
-        yield from (
-            str(note[name]) for name in ("timing_cache", "timing_expected", "calibration_cache") if note.get(name)
-        )
-        ranges = (note.get("int8") or {}).get("ranges") or {}
-        if "key" in ranges:
-            yield f"{ranges['key']}{RANGES.suffix}"
+    for plan in manifest.report.plans():
+        if (made := plan.tensorrt) is not None:
+            yield from filter(None, (made.timing_cache, made.timing_expected, made.calibration_cache))
+        if plan.int8 is not None and plan.int8.ranges is not None:
+            yield f"{plan.int8.ranges.key}{RANGES.suffix}"
 
 
 def _surplus(path: Path, folder: Folder, used: Collection[str], now_s: float) -> Iterator[Path]:

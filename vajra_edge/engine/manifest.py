@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vajra_edge.engine import report_json
 from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.plain import Fields
+from vajra_edge.engine.report import BuildReport, VerifyReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import PlanError
 from vajra_edge.graph.signature import Signature
@@ -28,8 +31,8 @@ class Manifest:
         wanted: the specification asked for.
         precision: what was achieved, after the gate.
         target: likewise.
-        verify: report of the gate, JSON values; empty where none was made.
-        notes: figures of the build, JSON values.
+        verify: report of the gate; None where none was made.
+        report: of the build.
         weights_name: file name of the weights, for people.
         build_s: seconds from the request to the commit, without the wait for another build.
         created_at: UTC, ISO 8601.
@@ -44,8 +47,8 @@ class Manifest:
     wanted: EngineSpec
     precision: Precision
     target: Target
-    verify: Mapping[str, Any]
-    notes: Mapping[str, Any]
+    verify: VerifyReport | None
+    report: BuildReport
     weights_name: str
     build_s: float
     created_at: str
@@ -56,36 +59,55 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
         return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
             "fingerprint": self.fingerprint.to_json(),
+            "backend": self.backend,
             "signature": self.signature.to_json(),
             "wanted": self.wanted.to_json(),
             "precision": self.precision.value,
             "target": str(self.target),
-            "verify": dict(self.verify),
-            "notes": dict(self.notes),
+            "verify": report_json.write_verify(self.verify),
+            "notes": report_json.write(self.report),
+            "weights_name": self.weights_name,
+            "build_s": self.build_s,
+            "created_at": self.created_at,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "schema": self.schema,
         }
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Manifest:
-        """The inverse of ``to_json``.
+        """The inverse of ``to_json``; a field that this version does not know is passed over.
 
         Raises:
-            KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing, unknown or of another type.
+            KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing or of another type.
         """
-        known = {
-            "fingerprint": Fingerprint.from_json(plain["fingerprint"]),
-            "signature": Signature.from_json(plain["signature"]),
-            "wanted": EngineSpec.from_json(plain["wanted"]),
-            "precision": Precision(plain["precision"]),
-            "target": Target.parse(plain["target"]),
-        }
-        return cls(**{**plain, **known})
+        return cls(
+            fingerprint=Fingerprint.from_json(plain["fingerprint"]),
+            backend=str(plain["backend"]),
+            signature=Signature.from_json(plain["signature"]),
+            wanted=EngineSpec.from_json(plain["wanted"]),
+            precision=Precision(plain["precision"]),
+            target=Target.parse(plain["target"]),
+            verify=report_json.read_verify(Fields(plain["verify"])),
+            report=report_json.read(Fields(plain["notes"])),
+            weights_name=str(plain["weights_name"]),
+            build_s=float(plain["build_s"]),
+            created_at=str(plain["created_at"]),
+            sha256=str(plain["sha256"]),
+            size_bytes=int(plain["size_bytes"]),
+            schema=int(plain["schema"]),
+        )
 
     @property
     def lowered(self) -> bool:
         """The plan runs in another precision or elsewhere than was asked for."""
         return (self.precision, self.target) != (self.wanted.precision, self.wanted.target)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time of one batch, as the gate measured it on this device; None where it did not run there."""
+        return self.verify.figures.latency_p50_ms if self.verify is not None else None
 
 
 @dataclass(frozen=True)

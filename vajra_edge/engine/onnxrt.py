@@ -21,6 +21,7 @@ from vajra_edge import device
 from vajra_edge.engine.backend import Built, Int8Graph, Observe, Progress, Report
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.observation import observe
+from vajra_edge.engine.report import OnnxReport, PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
@@ -152,7 +153,7 @@ class OnnxRuntime:
         if spec.precision is Precision.FP16:
             from vajra_edge.engine.prepare import prepare_half
 
-            onnx_bytes, _ = prepare_half(onnx_bytes)
+            onnx_bytes = prepare_half(onnx_bytes)
         with tempfile.TemporaryDirectory(prefix="vajra-edge-") as folder:
             path = Path(folder) / "plan.onnx"
             options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, self.threads)
@@ -171,8 +172,8 @@ class OnnxRuntime:
             plan = path.read_bytes()
         report(Progress("build", 100.0, "optimised"))
         graph = onnx.load_from_string(plan).graph
-        notes = {"onnxruntime": onnxruntime.__version__, "nodes": len(graph.node), "layout": signature.layout.value}
-        return Built(plan, _inside(graph), spec.target, notes)
+        made = OnnxReport(onnxruntime.__version__, len(graph.node), signature.layout.value)
+        return Built(plan, _inside(graph), spec.target, PlanReport(onnx=made))
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> OnnxRunner:
         """Open a session over a plan.

@@ -6,13 +6,14 @@ Every backend is given its graph by this module, so that one measured recipe ser
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vajra_edge.engine import sensitivity
 from vajra_edge.engine.backend import Observe, Report
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.observation import observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
+from vajra_edge.engine.report import CostlyGroup, Int8Report, PlanReport, RangesReport
 from vajra_edge.engine.sensitivity import WORST, Choice, Point
 from vajra_edge.engine.trials import Trials
 from vajra_edge.errors import VerifyError
@@ -24,10 +25,10 @@ from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import Wiring, key, load
 
-Notes = dict[str, object]
-
 CANDIDATE_IMAGES = 32
 """Images from which those with the most to detect are taken to judge mixtures."""
+
+NOTED_GROUPS = 20
 
 MEASURED_NOW = "measured"
 """Source of ranges that neither the cache nor earlier weights gave."""
@@ -43,7 +44,7 @@ class Calibration:
         images: the frozen set.
         algorithm: minmax, percentile or entropy.
         cache: where range files are kept; None keeps none.
-        reuse: ranges of earlier weights of the same network on the same images may be used; said in the notes.
+        reuse: ranges of earlier weights of the same network on the same images may be used; said in the report.
         fresh: measure even what the cache has.
         search: measure which layers cost most and leave them out of INT8; False quantizes by the static rules alone.
         threads: of the CPU; None: all.
@@ -64,18 +65,18 @@ class Calibration:
     observe: Observe = observe
 
 
-def prepare_half(onnx_bytes: bytes) -> tuple[bytes, Notes]:
+def prepare_half(onnx_bytes: bytes) -> bytes:
     """FP16 with FP32 boxes, see ``graph.half``.
 
     Raises:
         GraphError: the graph cannot be converted.
     """
-    return half.to_half(onnx_bytes), {"precision_pass": "half"}
+    return half.to_half(onnx_bytes)
 
 
 def prepare_int8(
     onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report
-) -> tuple[bytes, Notes]:
+) -> tuple[bytes, Int8Report]:
     """Explicit INT8 with the layers that cost most left in FP32 (``prepare_half`` behind it makes those FP16).
 
     Args:
@@ -85,33 +86,29 @@ def prepare_int8(
         report: takes progress; may raise to stop.
 
     Returns:
-        The Q/DQ graph, and notes for the manifest: ranges, share of multiply-adds in INT8, the curve, and each layer
-        outside INT8 with its reason.
+        The Q/DQ graph, and how it was made.
 
     Raises:
         CalibrationError: the images are short or failing, or the network is not finite on one.
-        VerifyError: no mixture worth building is close enough to FP32; ``values["notes"]`` has the curve.
+        VerifyError: no mixture worth building is close enough to FP32; ``values["plan"]`` has the curve.
         GraphError: the graph cannot be quantized.
     """
     ranges, source = ranges_for(onnx_bytes, signature, calibration, report)
     wiring = Wiring(load(onnx_bytes))
     macs = macs_by_layer(wiring, signature.resolution_hw)
     keep = dict(calibration.keep)
-    notes: Notes = {"ranges": source}
+    told = Int8Report(ranges=source)
     if calibration.search:
         choice = _choose(onnx_bytes, signature, calibration, ranges, macs, report)
         keep = {**dict.fromkeys(choice.point.high, MEASURED), **keep}
-        notes |= _choice_notes(choice, wiring)
-        _require_faithful(choice.point, notes)
+        told = _with_choice(told, choice, wiring)
+        _require_faithful(choice.point, told)
     placed = placement.place(wiring, keep)
     share = sum(count for key, count in macs.items() if key in placed.layers) / max(sum(macs.values()), 1)
     names = _names(wiring)
-    notes |= {
-        "int8_share": round(share, 4),
-        "int8_layers": len(placed.layers),
-        "high": {names.get(key, key): reason for key, reason in placed.high.items()},
-    }
-    return _quantized(onnx_bytes, placed, ranges, calibration), notes
+    high = {names.get(key, key): reason for key, reason in placed.high.items()}
+    told = replace(told, share=round(share, 4), layers=len(placed.layers), high=high)
+    return _quantized(onnx_bytes, placed, ranges, calibration), told
 
 
 def _quantized(onnx_bytes: bytes, placed: Placement, ranges: Ranges, calibration: Calibration) -> bytes:
@@ -121,7 +118,7 @@ def _quantized(onnx_bytes: bytes, placed: Placement, ranges: Ranges, calibration
 
 def ranges_for(
     onnx_bytes: bytes, signature: Signature, calibration: Calibration, report: Report
-) -> tuple[Ranges, Notes]:
+) -> tuple[Ranges, RangesReport]:
     """Ranges from the cache on an exact hit, from earlier weights if that was asked for, else measured and kept.
 
     Raises:
@@ -135,8 +132,8 @@ def ranges_for(
         source = MEASURED_NOW
         if calibration.cache:
             calibration.cache.put(found)
-    notes = {"algorithm": found.algorithm, "images": found.images, "key": found.key, "source": source}
-    return found, notes | {"collector": found.collector, "images_from": images.source}
+    told = RangesReport(found.algorithm, found.images, found.key, source, found.collector, images.source)
+    return found, told
 
 
 def _kept(onnx_bytes: bytes, resolution_hw: tuple[int, int], calibration: Calibration) -> tuple[Ranges | None, str]:
@@ -174,7 +171,7 @@ def _choose(
     return sensitivity.choose(trials.run, work, sum(macs.values()))
 
 
-def _require_faithful(point: Point, notes: Notes) -> None:
+def _require_faithful(point: Point, told: Int8Report) -> None:
     """The gate counts boxes and would let pass what costs points; see ``sensitivity.WORST``."""
     if point.drift.within(WORST):
         return
@@ -182,18 +179,19 @@ def _require_faithful(point: Point, notes: Notes) -> None:
         f"int8 drifts from FP32 by {point.drift.score:.3f} in scores and {point.drift.box:.3f} in boxes with "
         f"{point.share:.0%} of the multiply-adds in it, over the limits of {WORST.score:g} and {WORST.box:g}",
         remedy="choose a higher precision, or calibrate on images of the scene",
-        notes={"int8": notes},
+        plan=PlanReport(int8=told),
         drift=point.drift,
     )
 
 
-def _choice_notes(choice: Choice, wiring: Wiring) -> Notes:
+def _with_choice(told: Int8Report, choice: Choice, wiring: Wiring) -> Int8Report:
     names = _names(wiring)
-    costliest = [
-        {"layers": [names.get(key, key) for key in group.layers], "macs": group.macs, "cost": round(group.cost, 5)}
-        for group in choice.groups[:20]
-    ]
-    return {"chosen": choice.point.to_json(), "curve": [p.to_json() for p in choice.curve], "costliest": costliest}
+    costliest = (
+        CostlyGroup(tuple(names.get(key, key) for key in group.layers), group.macs, round(group.cost, 5))
+        for group in choice.groups[:NOTED_GROUPS]
+    )
+    curve = tuple(point.mixture() for point in choice.curve)
+    return replace(told, chosen=choice.point.mixture(), curve=curve, costliest=tuple(costliest))
 
 
 def _names(wiring: Wiring) -> dict[str, str]:

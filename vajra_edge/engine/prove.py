@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from vajra_edge.engine.attempt import Attempts, Graph, Passed
 from vajra_edge.engine.backend import Backend
@@ -20,6 +20,7 @@ from vajra_edge.engine.holdout import Holdout
 from vajra_edge.engine.pace import OVER, Clock, OutOfTime, Pace
 from vajra_edge.engine.prepare import MEASURED_NOW
 from vajra_edge.engine.refusals import Cause, Refusal, Refusals
+from vajra_edge.engine.report import NO_PLAN, BuildReport, PlanReport, RangesReport, RefusedWay, VerifyReport
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.rung import Rung, ladder
 from vajra_edge.engine.spec import Precision
@@ -68,12 +69,15 @@ class Proved:
 
     Attributes:
         passed: the plan, the gate's verdict and the signature of its graph.
-        rejected: what was refused before it: precision, rung, reason, report, notes and seconds each, and whether the
-            cause is a passing one, so that another try may do better.
+        rejected: what was refused before it.
     """
 
     passed: Passed
-    rejected: tuple[dict[str, Any], ...]
+    rejected: tuple[RefusedWay, ...]
+
+    def report(self, stages: Stages) -> BuildReport:
+        """All that is known of the build so far."""
+        return BuildReport(self.passed.built.report, str(self.passed.rung), self.rejected, dict(stages.taken))
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Unproved:
     """
 
     error: VajraError
-    rejected: tuple[dict[str, Any], ...]
+    rejected: tuple[RefusedWay, ...]
 
 
 @dataclass(frozen=True)
@@ -183,19 +187,24 @@ class _Refused:
     @property
     def disagrees(self) -> bool:
         """The plan was refused for what it finds; one that could not be judged says nothing of its ranges."""
+        return isinstance(self.error, VerifyError) and (self.verify is None or self.verify.figures.judged)
+
+    @property
+    def verify(self) -> VerifyReport | None:
+        """What the gate saw, if it came to that."""
         report = self.error.values.get("report")
-        return isinstance(self.error, VerifyError) and (not isinstance(report, dict) or bool(report["judged"]))
+        return report if isinstance(report, VerifyReport) else None
 
     @property
-    def ranges(self) -> dict[str, Any]:
-        """Where its INT8 ranges came from; empty where it had none."""
-        found: dict[str, Any] = self.notes.get("int8", {}).get("ranges", {})
-        return found
+    def plan(self) -> PlanReport:
+        """What is known of the plan, if there was one."""
+        plan = self.error.values.get("plan")
+        return plan if isinstance(plan, PlanReport) else NO_PLAN
 
     @property
-    def notes(self) -> dict[str, Any]:
-        notes = self.error.values.get("notes")
-        return notes if isinstance(notes, dict) else {}
+    def ranges(self) -> RangesReport | None:
+        """Where its INT8 ranges came from; None where it had none."""
+        return self.plan.int8.ranges if self.plan.int8 is not None else None
 
 
 class _Walk:
@@ -209,7 +218,7 @@ class _Walk:
         wanted, self._above = self._request.spec, above
         self._pending = deque(ladder(wanted, self._backend.routes(wanted), above=above))
         self._first = self._pending[0]
-        self._rejected: list[dict[str, Any]] = []
+        self._rejected: list[RefusedWay] = []
         self._failures: list[VajraError] = []
         self._skipped: Rung | None = None
         self._placements = PLACEMENTS
@@ -276,7 +285,7 @@ class _Walk:
         last, self._skipped = self._skipped, None
         if last is not None:
             del self._known[last]
-            self._rejected = [one for one in self._rejected if one["rung"] != str(last)]
+            self._rejected = [one for one in self._rejected if one.rung != str(last)]
         return last
 
     def _skip(self, rung: Rung, known: Refusal) -> None:
@@ -346,8 +355,8 @@ class _Walk:
             _LOGGER.warning("%s is not used: %s", rung, error)
             _let_go(error)
             refused = _Refused(error, self._pace.clock() - began_s)
-        if refused.disagrees and (key := refused.ranges.get("key")):
-            self._attempts.cache.drop(key)
+        if refused.disagrees and refused.ranges is not None:
+            self._attempts.cache.drop(refused.ranges.key)
         return refused
 
     def _step_down(self, rung: Rung, cause: Cause | None, layers: tuple[str, ...]) -> None:
@@ -402,7 +411,7 @@ class _Walk:
             return told
         reason = f"int8 is not faster than fp16 here: {times}"
         _LOGGER.warning("%s is not used: %s", passed.rung, reason)
-        self._reject(passed.rung, reason, passed.build_s, told.verdict.to_json(), dict(passed.built.notes))
+        self._reject(passed.rung, reason, passed.build_s, told.verdict, passed.built.report)
         self._refusals.add(passed.rung, Cause.SPEED, reason, passed.build_s)
         self._step_down(passed.rung, Cause.SPEED, ())
         self._fp16 = _noted(fp16, times, int8_ms, fp16_ms)
@@ -439,21 +448,21 @@ class _Walk:
             self._refusals.add(rung, cause, str(refused.error), refused.seconds, timeout_s=timeout_s)
 
     def _reject_refused(self, rung: Rung, refused: _Refused) -> None:
-        report = refused.error.values.get("report")
-        self._reject(rung, str(refused.error), refused.seconds, report, refused.notes, passing=refused.passing)
+        reason = str(refused.error)
+        self._reject(rung, reason, refused.seconds, refused.verify, refused.plan, passing=refused.passing)
 
     def _reject(
         self,
         rung: Rung,
         reason: str,
         seconds: float,
-        report: object = None,
-        notes: dict[str, Any] | None = None,
+        verify: VerifyReport | None = None,
+        plan: PlanReport = NO_PLAN,
         *,
         passing: bool = False,
     ) -> None:
-        made = {"precision": rung.precision.value, "rung": str(rung), "reason": reason, "seconds": round(seconds, 1)}
-        self._rejected.append({**made, "report": report, "notes": notes or {}, "passing": passing})
+        precision, seconds = rung.precision.value, round(seconds, 1)
+        self._rejected.append(RefusedWay(precision, str(rung), reason, seconds, verify, plan, passing))
 
     def _failure(self) -> VajraError:
         """What to say where nothing was built: what may pass before what does not, for then it is worth trying again.
@@ -463,7 +472,7 @@ class _Walk:
         """
         if not self._failures:
             last = self._rejected[-1]
-            return BuildError(f"{last['rung']} is {last['reason']}", remedy="vajra-edge rebuild --force tries it again")
+            return BuildError(f"{last.rung} is {last.reason}", remedy="vajra-edge rebuild --force tries it again")
         for kind in (OutOfMemory, InferenceError):
             if passing := [error for error in self._failures if isinstance(error, kind)]:
                 return passing[-1]
@@ -480,14 +489,16 @@ def _let_go(error: BaseException) -> None:
 
 def _kept(refused: _Refused) -> bool:
     """Whether its ranges are those of an earlier build, ours or those of the library's calibrator."""
-    by_library = refused.notes.get("calibration") == FROM_CACHE
-    return by_library or bool(refused.ranges.get("source", MEASURED_NOW) != MEASURED_NOW)
+    if refused.plan.tensorrt is not None and refused.plan.tensorrt.calibration == FROM_CACHE:
+        return True
+    return refused.ranges is not None and refused.ranges.source != MEASURED_NOW
 
 
 def _noted(passed: Passed, speed: str, int8_ms: float | None = None, fp16_ms: float | None = None) -> Passed:
     """The plan with what is known of its speed."""
-    verdict = replace(passed.verdict, speed=speed, int8_ms=_rounded(int8_ms), fp16_ms=_rounded(fp16_ms))
-    return replace(passed, verdict=verdict)
+    verdict = passed.verdict
+    figures = replace(verdict.figures, speed=speed, int8_ms=_rounded(int8_ms), fp16_ms=_rounded(fp16_ms))
+    return replace(passed, verdict=replace(verdict, figures=figures))
 
 
 def _rounded(value: float | None) -> float | None:

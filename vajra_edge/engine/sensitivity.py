@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vajra_edge.engine.drift import Drift
+from vajra_edge.engine.report import Mixture
 
 AIM = Drift(score=0.008, box=0.008)
 """Drift below which the loss of mAP50-95 is lost in its own noise. Measured with tests/bench/int8_accuracy.py --curve
@@ -95,10 +96,9 @@ class Point:
     share: float
     drift: Drift
 
-    def to_json(self) -> dict[str, object]:
+    def mixture(self) -> Mixture:
         """For the manifest."""
-        numbers = {"int8_share": self.share, "score_drift": self.drift.score, "box_drift": self.drift.box}
-        return {"layers_kept": len(self.high), **{name: round(value, 5) for name, value in numbers.items()}}
+        return Mixture(len(self.high), round(self.share, 5), round(self.drift.score, 5), round(self.drift.box, 5))
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,10 @@ class EngineSpec:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> EngineSpec:
-        """The inverse of ``to_json``.
+        """The inverse of ``to_json``; a field that this version does not know is passed over.
 
         Raises:
-            KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing, unknown or of another type.
+            KeyError, TypeError, ValueError, UnsupportedSpec: a field is missing or of another type.
         """
         size, largest, nms = fields["resolution_hw"], fields.get("largest_hw"), fields["nms"]
         known = {
@@ -120,6 +120,6 @@ class EngineSpec:
             "precision": Precision(fields["precision"]),
             "resolution_hw": None if size is None else (int(size[0]), int(size[1])),
             "largest_hw": None if largest is None else (int(largest[0]), int(largest[1])),
-            "nms": None if nms is None else NmsSpec(**nms),
+            "nms": None if nms is None else NmsSpec(float(nms["iou"]), int(nms["max_det"]), int(nms["top_k"])),
         }
-        return cls(**{**fields, **known})
+        return cls(**{**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields}, **known})

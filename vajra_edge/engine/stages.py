@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from vajra_edge.engine import child
 from vajra_edge.engine.backend import Progress, Report
+from vajra_edge.engine.report import StageReport
 
 
 @dataclass
@@ -17,11 +18,11 @@ class Stages:
 
     Attributes:
         report: takes progress.
-        taken: stage -> ``seconds`` and ``peak_rss_bytes``, the largest resident memory up to its end.
+        taken: what each stage took, by name.
     """
 
     report: Report
-    taken: dict[str, dict[str, float]] = field(default_factory=dict)
+    taken: dict[str, StageReport] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, name: str, message: str) -> Iterator[None]:
@@ -29,5 +30,7 @@ class Stages:
         self.report(Progress(name, None, message))
         before_s = time.monotonic()
         yield
-        spent_s = time.monotonic() - before_s + self.taken.get(name, {}).get("seconds", 0.0)
-        self.taken[name] = {"seconds": round(spent_s, 3), "peak_rss_bytes": child.peak_rss_bytes()}
+        spent_s = time.monotonic() - before_s
+        if (earlier := self.taken.get(name)) is not None:
+            spent_s += earlier.seconds
+        self.taken[name] = StageReport(round(spent_s, 3), child.peak_rss_bytes())

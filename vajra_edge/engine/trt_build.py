@@ -11,6 +11,7 @@ from typing import Any
 
 from vajra_edge.engine import trt_calibrator, trt_dla, trt_memory, trt_timing
 from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.report import PlanReport, TensorRTReport
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Typing
@@ -99,21 +100,11 @@ def _made(job: Job, limits: Limits, attempts: list[str], feed: trt_calibrator.Fe
     net.lines.clear()
     config = configure(net, job.prepared, spec, job.typing, limits)
     capability = name_gpu(net.library, config, job.gpu)
-    notes: dict[str, object] = {
-        "library": str(net.library),
-        "typing": str(job.typing),
-        "typing_reason": job.typing.reason,
-        "compute_capability": capability,
-        "limits": attempts[-1],
-        "attempts": list(attempts),
-        "network_layers": int(net.network.num_layers),
-        "shapes": add_profile(net, config, job.signature),
-    }
+    shapes = add_profile(net, config, job.signature)
+    layers = int(net.network.num_layers)
     placed = trt_dla.place(net, config, job.prepared, spec, job.typing) if spec.target.kind == "dla" else None
-    if placed is not None:
-        notes["dla"] = placed.placement.card()
     timings = job.timings("tactics")
-    lasted = job.timings(f"{spec.precision.value} {job.signature} {notes['network_layers']} {attempts[-1]}")
+    lasted = job.timings(f"{spec.precision.value} {job.signature} {layers} {attempts[-1]}")
     timed = trt_timing.use(net.library, config, timings)
     calibrator = _calibrated(job, config, feed)
     net.lines.errors.clear()  # a cache that does not fit is logged as one, and is not why a build fails
@@ -122,18 +113,29 @@ def _made(job: Job, limits: Limits, attempts: list[str], feed: trt_calibrator.Fe
     watch = Watch(_heeding(job.report, feed), trt_timing.expected_s(lasted))
     plan = _serialize(net, config, watch, feed, scarce=scarce)
     del calibrator  # until here the library called it, and keeps no reference of its own
-    notes["build_s"] = round(time.monotonic() - began_s, 2)
-    notes["plan_bytes"] = len(plan)
-    notes["warnings"] = list(dict.fromkeys(net.lines.warnings))[:NOTED_WARNINGS]
-    if timings is not None and timed:
-        notes["timing_cache"] = trt_timing.keep(timings, trt_timing.measured(config))
-    if lasted is not None:
-        notes["timing_expected"] = trt_timing.keep(lasted, str(notes["build_s"]).encode())
-    if feed is not None:
-        notes |= {"calibration": feed.source, "calibration_cache": feed.kept}
+    build_s = round(time.monotonic() - began_s, 2)
+    made = TensorRTReport(
+        library=str(net.library),
+        typing=str(job.typing),
+        typing_reason=job.typing.reason,
+        compute_capability=capability,
+        limits=attempts[-1],
+        attempts=tuple(attempts),
+        network_layers=layers,
+        shapes=shapes,
+        build_s=build_s,
+        plan_bytes=len(plan),
+        warnings=tuple(dict.fromkeys(net.lines.warnings))[:NOTED_WARNINGS],
+        timing_cache=trt_timing.keep(timings, trt_timing.measured(config)) if timings is not None and timed else None,
+        timing_expected=trt_timing.keep(lasted, str(build_s).encode()) if lasted is not None else None,
+        calibration=feed.source if feed is not None else None,
+        calibration_cache=feed.kept if feed is not None else None,
+    )
+    report = PlanReport(tensorrt=made)
     if placed is not None:
-        notes["dla_inspected"] = trt_dla.inspect(net.library, plan, spec, placed.layers)
-    return Built(plan, spec.precision, spec.target, notes)
+        inspected = trt_dla.inspect(net.library, plan, spec, placed.layers)
+        report = replace(report, dla=trt_dla.card(placed.placement), dla_inspected=inspected)
+    return Built(plan, spec.precision, spec.target, report)
 
 
 def _calibrated(job: Job, config: Any, feed: trt_calibrator.Feed | None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vajra_edge.engine.report import DlaCard, DlaInspected, DlaRegion, LeftOnGpu
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
@@ -151,7 +153,37 @@ def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typin
     return Placed(placement, frozenset(str(layer.name) for layer in chosen))
 
 
-def inspect(library: Library, plan: bytes, spec: EngineSpec, chosen: AbstractSet[str]) -> dict[str, int]:
+def card(placement: dla.Placement) -> DlaCard:
+    """The report card of a placement."""
+    left: dict[str, list[str]] = defaultdict(list)
+    for name, reason in placement.left.items():
+        left[reason].append(name)
+    return DlaCard(
+        macs_share=round(placement.macs_share, 4),
+        transitions=placement.transitions,
+        nodes_on_dla=len(placement.chosen),
+        nodes=len(placement.operators),
+        regions_possible=len(placement.candidates),
+        regions=tuple(_told(region) for region in placement.regions),
+        left_on_gpu={
+            reason: LeftOnGpu(len(names), names[0])
+            for reason, names in sorted(left.items(), key=lambda item: -len(item[1]))
+        },
+    )
+
+
+def _told(region: dla.Region) -> DlaRegion:
+    return DlaRegion(
+        nodes=len(region.nodes),
+        first=region.nodes[0],
+        last=region.nodes[-1],
+        macs=region.macs,
+        entering_bytes=region.entering_bytes,
+        leaving_bytes=region.leaving_bytes,
+    )
+
+
+def inspect(library: Library, plan: bytes, spec: EngineSpec, chosen: AbstractSet[str]) -> DlaInspected:
     """Count the layers of a plan by device, as the library's inspector names them.
 
     Args:
@@ -167,8 +199,8 @@ def inspect(library: Library, plan: bytes, spec: EngineSpec, chosen: AbstractSet
     lines = Lines()
     with listening(lines):
         layers = _layers(library, plan, spec.target.index, lines)
-    counted = {"dla": loadables(layers, chosen), "layers": len(layers)}
-    if layers and not counted["dla"]:
+    counted = DlaInspected(loadables(layers, chosen), len(layers))
+    if layers and not counted.loadables:
         raise UnsupportedSpec(
             f"the builder put nothing on {spec.target}, all on the GPU", remedy=ON_GPU, layers=len(layers)
         )

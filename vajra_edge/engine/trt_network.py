@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from vajra_edge.engine import cuda
+from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.trt_graph import Prepared
 from vajra_edge.engine.trt_library import Library, Typing
@@ -140,11 +141,11 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
     raise UnsupportedSpec(absence, remedy="set engine.target = cpu, or check the driver", gpu=gpu)
 
 
-def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str, object]:
+def add_profile(net: Network, config: Any, signature: Signature) -> Shapes | None:
     """Say which shapes a dynamic network must take: from one image and one stride up to the largest, best as requested.
 
     Returns:
-        The shapes (N, 3, H, W) by ``min``, ``opt`` and ``max``; empty for a static network.
+        The shapes; None of a static network.
 
     Raises:
         GraphError: the network's input is not the signature's.
@@ -153,16 +154,16 @@ def add_profile(net: Network, config: Any, signature: Signature) -> Mapping[str,
     tensor = _input(net.network, signature)
     fixed = tuple(int(side) for side in tensor.shape)
     if -1 not in fixed:
-        return {}
+        return None
     least = (1, 3, signature.stride, signature.stride)
     best = (signature.batch, 3, *signature.resolution_hw)
     most = (signature.batch, 3, *signature.most_hw)
-    shapes = {"min": _fill(fixed, least), "opt": _fill(fixed, best), "max": _fill(fixed, most)}
+    shapes = Shapes(_fill(fixed, least), _fill(fixed, best), _fill(fixed, most))
     profile = net.builder.create_optimization_profile()
-    profile.set_shape(signature.input_name, shapes["min"], shapes["opt"], shapes["max"])
+    profile.set_shape(signature.input_name, shapes.least, shapes.best, shapes.most)
     if config.add_optimization_profile(profile) < 0:
         raise BuildError(f"TensorRT refuses the shapes {shapes}: {net.lines.reason()}", shapes=shapes)
-    return {name: list(shape) for name, shape in shapes.items()}
+    return shapes
 
 
 def add_calibration_profile(net: Network, config: Any, signature: Signature) -> None:

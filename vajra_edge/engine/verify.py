@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.detections import Detections
-from vajra_edge.engine.agreement import CONFIDENCE, SLACK, Agreement
+from vajra_edge.engine.agreement import CONFIDENCE, SLACK, Agreed, Agreement
 from vajra_edge.engine.backend import Progress, Report, Runner
 from vajra_edge.engine.evidence import Frames
+from vajra_edge.engine.report import Bounds, GateFigures, VerifyReport
 from vajra_edge.engine.spec import Precision
 from vajra_edge.errors import VerifyError
 from vajra_edge.geometry.letterbox import Letterbox
@@ -32,25 +31,6 @@ LATENCY_S = 0.2
 """More calls are made for the figures' sake, up to this many or for this long."""
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What a plan must reach.
-
-    Attributes:
-        recall: least share of the reference's boxes that the plan finds.
-        precision: least share of the plan's boxes that the reference has.
-        mean_iou: least mean overlap of matched boxes.
-        score_drift: largest mean difference of matched scores.
-        enough_boxes: reference boxes after which the comparison ends early.
-    """
-
-    recall: float
-    precision: float
-    mean_iou: float
-    score_drift: float
-    enough_boxes: int
-
-
 BOUNDS = {
     Precision.FP32: Bounds(0.98, 0.98, 0.97, 0.01, LEAST_BOXES),
     Precision.FP16: Bounds(0.97, 0.97, 0.95, 0.02, 100),
@@ -60,51 +40,6 @@ BOUNDS = {
 YOLOX-nano that loses 1 point shows 0.94 precision and 0.035 score drift and is just let through; the trained nano loses
 as much while 0.995 of its boxes stay matched. So these bounds catch what is ruined; ``sensitivity.LIMIT`` keeps the
 points."""
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What the gate saw; JSON values only.
-
-    Attributes:
-        passed: the plan may serve.
-        judged: there were enough reference boxes for a verdict on agreement.
-        reason: in one line, with figures.
-        source: where the frames come from.
-        frames: how many.
-        reference_boxes: of the reference, at the published confidence.
-        recall: share of those that the plan finds; None where there are none.
-        precision: share of the plan's boxes that the reference has; None where there are none.
-        mean_iou: of matched boxes, or None.
-        score_drift: mean difference of matched scores, or None.
-        latency_p50_ms: of one call with one frame, in the build child; None where the plan was not run.
-        latency_p99_ms: likewise.
-        bounds: what was asked for.
-        int8_ms: median time of a full batch in INT8, by turns with FP16; None where they were not compared.
-        fp16_ms: likewise in FP16.
-        speed: what came of that comparison, or why there was none; empty where none was due.
-    """
-
-    passed: bool
-    judged: bool
-    reason: str
-    source: str
-    frames: int
-    reference_boxes: int
-    recall: float | None
-    precision: float | None
-    mean_iou: float | None
-    score_drift: float | None
-    latency_p50_ms: float | None
-    latency_p99_ms: float | None
-    bounds: dict[str, float]
-    int8_ms: float | None = None
-    fp16_ms: float | None = None
-    speed: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the manifest."""
-        return asdict(self)
 
 
 def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds, report: Report) -> VerifyReport:
@@ -121,8 +56,8 @@ def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds,
         A report that passed; not judged where the reference finds fewer than ``LEAST_BOXES``.
 
     Raises:
-        VerifyError: an output is not finite, or the boxes do not agree; ``values["report"]`` has the figures where
-            there are any.
+        VerifyError: an output is not finite, or the boxes do not agree; ``values["report"]`` is the report where
+            there is one.
         InferenceError: a runner failed.
     """
     letterbox = Letterbox(candidate.signature.resolution_hw)
@@ -137,14 +72,14 @@ def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds,
         if tally.reference_boxes >= bounds.enough_boxes and tally.frames >= LEAST_FRAMES:
             break
     made = _report(tally, frames, bounds, watch.latencies_ms(blob))
-    if not made.passed:
-        raise VerifyError(made.reason, remedy="choose a higher precision", report=made.to_json())
+    if not made.figures.passed:
+        raise VerifyError(made.figures.reason, remedy="choose a higher precision", report=made)
     return made
 
 
 def not_run(reason: str, bounds: Bounds) -> VerifyReport:
     """The report on a plan that this machine can build but not run: no verdict."""
-    return VerifyReport(
+    figures = GateFigures(
         passed=True,
         judged=False,
         reason=f"not judged, the plan cannot run here: {reason}",
@@ -157,8 +92,11 @@ def not_run(reason: str, bounds: Bounds) -> VerifyReport:
         score_drift=None,
         latency_p50_ms=None,
         latency_p99_ms=None,
-        bounds=asdict(bounds),
+        int8_ms=None,
+        fp16_ms=None,
+        speed="",
     )
+    return VerifyReport(figures, bounds)
 
 
 def _finite(output: NDArray[np.float32], whose: str, remedy: str) -> NDArray[np.float32]:
@@ -198,32 +136,38 @@ class _Stopwatch:
 
 def _report(tally: Agreement, frames: Frames, bounds: Bounds, latencies_ms: NDArray[np.float64]) -> VerifyReport:
     judged = frames.real and tally.reference_boxes >= LEAST_BOXES
-    figures = tally.figures()
-    failures = _failures(figures, bounds) if judged else []
-    return VerifyReport(
+    agreed = tally.figures()
+    failures = _failures(agreed, bounds) if judged else []
+    figures = GateFigures(
         passed=not failures,
         judged=judged,
         reason=_reason(failures, tally, frames, judged=judged),
         source=frames.source,
         frames=tally.frames,
         reference_boxes=tally.reference_boxes,
+        recall=agreed.recall,
+        precision=agreed.precision,
+        mean_iou=agreed.mean_iou,
+        score_drift=agreed.score_drift,
         latency_p50_ms=round(float(np.percentile(latencies_ms, 50)), 3),
         latency_p99_ms=round(float(np.percentile(latencies_ms, 99)), 3),
-        bounds=asdict(bounds),
+        int8_ms=None,
+        fp16_ms=None,
         speed="",
-        **figures,
     )
+    return VerifyReport(figures, bounds)
 
 
-def _failures(figures: dict[str, float | None], bounds: Bounds) -> list[str]:
-    least = {"recall": bounds.recall, "precision": bounds.precision, "mean_iou": bounds.mean_iou}
-    failed = [
-        f"{name} {figures[name] or 0:.3f} < {limit}" for name, limit in least.items() if (figures[name] or 0) < limit
-    ]
-    drift = figures["score_drift"]
-    return failed + (
-        [f"score_drift {drift:.3f} > {bounds.score_drift}"] if drift and drift > bounds.score_drift else []
+def _failures(agreed: Agreed, bounds: Bounds) -> list[str]:
+    reached = (
+        ("recall", agreed.recall or 0.0, bounds.recall),
+        ("precision", agreed.precision or 0.0, bounds.precision),
+        ("mean_iou", agreed.mean_iou or 0.0, bounds.mean_iou),
     )
+    failed = [f"{name} {found:.3f} < {least}" for name, found, least in reached if found < least]
+    if (drift := agreed.score_drift) is not None and drift > bounds.score_drift:
+        failed.append(f"score_drift {drift:.3f} > {bounds.score_drift}")
+    return failed
 
 
 def _reason(failures: list[str], tally: Agreement, frames: Frames, *, judged: bool) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from vajra_edge.engine.backend import Progress
 
@@ -30,8 +29,7 @@ class Failed:
 
 Line = Progress | Done | Failed
 
-_KINDS: Mapping[str, type[Any]] = {"progress": Progress, "done": Done, "failed": Failed}
-_EVENTS = {kind: event for event, kind in _KINDS.items()}
+_EVENTS: Mapping[type[Line], str] = {Progress: "progress", Done: "done", Failed: "failed"}
 
 
 def encode(line: Line) -> bytes:
@@ -42,19 +40,28 @@ def encode(line: Line) -> bytes:
 def decode(text: bytes) -> Line | None:
     """The inverse of ``encode``; None for anything else, which libraries may print."""
     try:
-        fields = json.loads(text)
-        line: Line = _KINDS[fields.pop("event")](**fields)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        plain: object = json.loads(text)
+    except (ValueError, RecursionError):
         return None
-    return line if _typed(line) else None
-
-
-def _typed(line: Line) -> bool:
-    """Whether the fields that others rely on have their types."""
-    if isinstance(line, Progress):
-        numbers = (line.percent, line.eta_s)
-        typed = isinstance(line.stage, str) and isinstance(line.waiting, bool)
-        return typed and all(value is None or isinstance(value, (int, float)) for value in numbers)
-    if isinstance(line, Done):
-        return isinstance(line.fingerprint, str) and isinstance(line.peak_rss_bytes, int)
-    return isinstance(line.message, str) and isinstance(line.permanent, bool) and isinstance(line.images, bool)
+    match plain:
+        case {
+            "event": "progress",
+            "stage": str(stage),
+            "percent": (int() | float() | None) as percent,
+            "message": str(message),
+            "eta_s": (int() | float() | None) as eta_s,
+            "waiting": bool(waiting),
+        }:
+            return Progress(stage, percent, message, eta_s, waiting)
+        case {"event": "done", "fingerprint": str(fingerprint), "peak_rss_bytes": int(peak_rss_bytes)}:
+            return Done(fingerprint, peak_rss_bytes)
+        case {
+            "event": "failed",
+            "message": str(message),
+            "permanent": bool(permanent),
+            "peak_rss_bytes": int(peak_rss_bytes),
+            "images": bool(images),
+        }:
+            return Failed(message, permanent, peak_rss_bytes, images)
+        case _:
+            return None

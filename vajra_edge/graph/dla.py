@@ -80,34 +80,6 @@ class Placement:
         """Keys of the nodes on the DLA."""
         return frozenset(name for region in self.regions for name in region.nodes)
 
-    def card(self) -> dict[str, object]:
-        """The report card, as JSON values."""
-        reasons: dict[str, list[str]] = defaultdict(list)
-        for name, reason in self.left.items():
-            reasons[reason].append(name)
-        return {
-            "macs_share": round(self.macs_share, 4),
-            "transitions": self.transitions,
-            "nodes_on_dla": len(self.chosen),
-            "nodes": len(self.operators),
-            "regions_possible": len(self.candidates),
-            "regions": [
-                {
-                    "nodes": len(region.nodes),
-                    "first": region.nodes[0],
-                    "last": region.nodes[-1],
-                    "macs": region.macs,
-                    "entering_bytes": region.entering_bytes,
-                    "leaving_bytes": region.leaving_bytes,
-                }
-                for region in self.regions
-            ],
-            "left_on_gpu": {
-                reason: {"nodes": len(names), "first": names[0]}
-                for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1]))
-            },
-        }
-
 
 def plan(
     onnx_bytes: bytes, *, refused: Mapping[str, str] | None = None, most_regions: int = 1, value_bytes: int = 1

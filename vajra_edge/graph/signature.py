@@ -80,7 +80,7 @@ class Signature:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Signature:
-        """The inverse of ``to_json``.
+        """The inverse of ``to_json``; a field that this version does not know is passed over.
 
         Raises:
             KeyError, TypeError, ValueError: a field is missing or of another type.
@@ -88,7 +88,7 @@ class Signature:
         height, width = fields["resolution_hw"]
         largest = fields.get("largest_hw")  # absent in older manifests
         known = {
-            **fields,
+            **{name: fields[name] for name in cls.__dataclass_fields__ if name in fields},
             "layout": Layout(fields["layout"]),
             "resolution_hw": (int(height), int(width)),
             "largest_hw": None if largest is None else (int(largest[0]), int(largest[1])),

@@ -20,6 +20,8 @@ from vajra_edge.engine.backend import Backend, Report, select
 from vajra_edge.engine.engine_file import EngineFile
 from vajra_edge.engine.intake import onnx_of
 from vajra_edge.engine.prove import Cancelled, Outcome, Proved, Unproved, prove
+from vajra_edge.engine.report import BuildReport, VerifyReport
+from vajra_edge.engine.report_json import write_refused, write_verify
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.stages import Stages
@@ -44,8 +46,8 @@ class Exported:
         target: where it runs.
         built_for: GPU generation, like ``compute capability 8.6``; empty for ONNX.
         seconds: it took.
-        verify: the gate's report, JSON values.
-        notes: of the build, JSON values.
+        verify: the gate's report.
+        report: of the build.
         int8_ms: median time of a full batch in INT8, by turns with FP16; None where they were not compared.
         fp16_ms: likewise in FP16.
     """
@@ -55,8 +57,8 @@ class Exported:
     target: str
     built_for: str
     seconds: float
-    verify: Mapping[str, Any]
-    notes: Mapping[str, Any]
+    verify: VerifyReport
+    report: BuildReport
     int8_ms: float | None = None
     fp16_ms: float | None = None
 
@@ -70,8 +72,8 @@ class Exported:
             "seconds": self.seconds,
             "int8_ms": self.int8_ms,
             "fp16_ms": self.fp16_ms,
-            "verify": dict(self.verify),
-            "rejected": list(self.notes.get("rejected", ())),
+            "verify": write_verify(self.verify),
+            "rejected": [write_refused(one) for one in self.report.refused],
         }
 
 
@@ -104,22 +106,16 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     with stages("store", "writing the file"):
         path = _written(request, arguments, proved, built_for)
     built, verdict = proved.passed.built, proved.passed.verdict
-    notes = {
-        **built.notes,
-        "rung": str(proved.passed.rung),
-        "rejected": list(proved.rejected),
-        "stages": dict(stages.taken),
-    }
     return Exported(
         path=path,
         precision=built.precision,
         target=str(built.target),
         built_for=built_for,
         seconds=time.monotonic() - began_s,
-        verify=verdict.to_json(),
-        notes=notes,
-        int8_ms=verdict.int8_ms,
-        fp16_ms=verdict.fp16_ms,
+        verify=verdict,
+        report=proved.report(stages),
+        int8_ms=verdict.figures.int8_ms,
+        fp16_ms=verdict.figures.fp16_ms,
     )
 
 
@@ -240,8 +236,8 @@ def _proved(outcome: Outcome) -> Proved:
 
 
 def _built_for(proved: Proved) -> str:
-    capability = proved.passed.built.notes.get("compute_capability")
-    return f"compute capability {capability}" if capability else ""
+    made = proved.passed.built.report.tensorrt
+    return f"compute capability {made.compute_capability}" if made is not None else ""
 
 
 def _written(request: BuildRequest, arguments: ExportArguments, proved: Proved, built_for: str) -> Path:

@@ -102,7 +102,7 @@ def _of_onnx(name: str, content: bytes, found: Signature, arguments: RunArgument
         raise error
     inside = precision_of(content)
     if arguments.half and inside is Precision.FP32:
-        content, inside = prepare_half(content)[0], Precision.FP16
+        content, inside = prepare_half(content), Precision.FP16
     elif arguments.half and inside is not Precision.FP16:
         _LOGGER.warning("half: the file is %s already and runs as it is", inside.value)
     spec = EngineSpec(target=target, precision=inside)

@@ -13,6 +13,7 @@ from vajra_edge.engine.backend import Built, Int8Graph, Observe, Report, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
+from vajra_edge.engine.report import NO_PLAN
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import EngineError
 from vajra_edge.graph.signature import Signature
@@ -90,13 +91,12 @@ class OnnxFile:
             GraphError: it cannot be converted.
         """
         del signature, report, images, fresh
-        notes: Mapping[str, object] = {}
         if spec.precision is Precision.FP16:
-            onnx_bytes, notes = prepare_half(onnx_bytes)
+            onnx_bytes = prepare_half(onnx_bytes)
         inside = precision_of(onnx_bytes)
         if inside is not spec.precision:
             _LOGGER.warning("no layer of this network gains from %s: it stays %s", spec.precision.value, inside.value)
-        return Built(onnx_bytes, inside, spec.target, notes)
+        return Built(onnx_bytes, inside, spec.target, NO_PLAN)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Open the graph in ONNX Runtime.

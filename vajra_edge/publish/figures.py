@@ -1,51 +1,17 @@
-"""Figures: what the gate, INT8 calibration and the DLA placement measured, as the ``engine`` topic carries it.
+"""Figures: what INT8 calibration and the DLA placement measured, as the ``engine`` topic carries it.
 
-``schema.py`` describes the same fields for validation.
+``schema.py`` validates by the same records, and by ``GateFigures``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
+from pydantic import ConfigDict, FiniteFloat
 
-@dataclass(frozen=True)
-class GateFigures:
-    """The gate: how a plan compares with its FP32 reference. None: not measured.
-
-    Attributes:
-        passed: the plan may serve.
-        judged: there were enough boxes for a verdict.
-        reason: in one line.
-        source: where the frames come from.
-        frames: how many.
-        reference_boxes: of the reference on them.
-        recall: share of those that the plan finds.
-        precision: share of the plan's boxes that the reference has.
-        mean_iou: of matched boxes.
-        score_drift: mean difference of matched scores.
-        latency_p50_ms: of one call with one frame, on this device.
-        latency_p99_ms: likewise.
-        int8_ms: median time of a full batch in INT8, by turns with FP16.
-        fp16_ms: likewise in FP16.
-        speed: what came of that comparison, or why there was none; empty where none was due.
-    """
-
-    passed: bool = False
-    judged: bool = False
-    reason: str = ""
-    source: str = ""
-    frames: int = 0
-    reference_boxes: int = 0
-    recall: float | None = None
-    precision: float | None = None
-    mean_iou: float | None = None
-    score_drift: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p99_ms: float | None = None
-    int8_ms: float | None = None
-    fp16_ms: float | None = None
-    speed: str = ""
+from vajra_edge.engine.report import Count, GateFigures, Ratio
 
 
 @dataclass(frozen=True)
@@ -65,16 +31,18 @@ class Int8Figures:
         collector: which library measured, and why not another.
     """
 
-    macs_share: float | None = None
-    layers: int | None = None
-    layers_kept: int | None = None
-    score_drift: float | None = None
-    box_drift: float | None = None
-    ranges: str = ""
-    algorithm: str = ""
-    images: int = 0
-    images_from: str = ""
-    collector: str = ""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    macs_share: Ratio | None
+    layers: Count | None
+    layers_kept: Count | None
+    score_drift: FiniteFloat | None
+    box_drift: FiniteFloat | None
+    ranges: str
+    algorithm: str
+    images: Count
+    images_from: str
+    collector: str
 
 
 @dataclass(frozen=True)
@@ -90,12 +58,14 @@ class DlaFigures:
         loadables: of the finished plan, as its library lists them; None: not looked at.
     """
 
-    macs_share: float = 0.0
-    transitions: int = 0
-    nodes_on_dla: int = 0
-    nodes: int = 0
-    left_on_gpu: Mapping[str, int] = field(default_factory=dict)
-    loadables: int | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    macs_share: Ratio
+    transitions: Count
+    nodes_on_dla: Count
+    nodes: Count
+    left_on_gpu: Mapping[str, Count]
+    loadables: Count | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +79,9 @@ class Refused:
         int8: of a plan in INT8.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     precision: str
     reason: str
-    verify: GateFigures | None = None
-    int8: Int8Figures | None = None
+    verify: GateFigures | None
+    int8: Int8Figures | None

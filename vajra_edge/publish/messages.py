@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 
 from vajra_edge.detections import Detections
+from vajra_edge.engine.report import GateFigures
 from vajra_edge.frames import Frame
-from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
+from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 
 SCHEMA = 1
 FINGERPRINT_CHARS = 12

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=0)]
+from vajra_edge.engine.report import GateFigures, Ratio
+from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 
 
 class Payload(BaseModel):
@@ -70,61 +70,6 @@ class ServiceMessage(Payload):
     at: AwareDatetime
 
 
-class GateRow(Payload):
-    """How a plan compares with its FP32 reference, see ``figures.GateFigures``."""
-
-    passed: bool
-    judged: bool
-    reason: str
-    source: str
-    frames: Count
-    reference_boxes: Count
-    recall: Ratio | None
-    precision: Ratio | None
-    mean_iou: Ratio | None
-    score_drift: FiniteFloat | None
-    latency_p50_ms: FiniteFloat | None
-    latency_p99_ms: FiniteFloat | None
-    int8_ms: FiniteFloat | None
-    fp16_ms: FiniteFloat | None
-    speed: str
-
-
-class Int8Row(Payload):
-    """Share of INT8 and the origin of its ranges, see ``figures.Int8Figures``."""
-
-    macs_share: Ratio | None
-    layers: Count | None
-    layers_kept: Count | None
-    score_drift: FiniteFloat | None
-    box_drift: FiniteFloat | None
-    ranges: str
-    algorithm: str
-    images: Count
-    images_from: str
-    collector: str
-
-
-class DlaRow(Payload):
-    """The DLA's report card, see ``figures.DlaFigures``."""
-
-    macs_share: Ratio
-    transitions: Count
-    nodes_on_dla: Count
-    nodes: Count
-    left_on_gpu: dict[str, Count]
-    loadables: Count | None
-
-
-class RefusedRow(Payload):
-    """A plan that the gate refused."""
-
-    precision: str
-    reason: str
-    verify: GateRow | None
-    int8: Int8Row | None
-
-
 class EngineMessage(Payload):
     """``engine``."""
 
@@ -140,10 +85,10 @@ class EngineMessage(Payload):
     weights_sha256: str
     class_names: tuple[str, ...]
     latency_ms: FiniteFloat | None
-    verify: GateRow | None
-    int8: Int8Row | None
-    dla: DlaRow | None
-    refused: tuple[RefusedRow, ...]
+    verify: GateFigures | None
+    int8: Int8Figures | None
+    dla: DlaFigures | None
+    refused: tuple[Refused, ...]
     built_at: datetime | None
     building: str | None
     loading: str | None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from vajra_edge.engine.report_json import write_verify
 from vajra_edge.errors import ControlError
 from vajra_edge.publish.mqtt import Publisher
 from vajra_edge.publish.requests import Requested
@@ -185,7 +186,7 @@ def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:
         "precision": serving.precision,
         "target": serving.target,
         "build_s": serving.build_s,
-        "verify": serving.verify,
+        "verify": write_verify(serving.verify),
     }
 
 

@@ -1,15 +1,9 @@
-"""Figures: a manifest's report and notes -> the figures that people and subscribers read.
-
-Notes are whatever a build wrote, perhaps one of another version: what is missing there is left out here.
-"""
+"""Figures: a build's report -> the figures of it that people and subscribers read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
-
-from vajra_edge.publish.figures import DlaFigures, GateFigures, Int8Figures, Refused
+from vajra_edge.engine.report import BuildReport, PlanReport, RefusedWay
+from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 
 PASSING = "; another try may do better: vajra-edge rebuild --force"
 """By itself it is tried a few times, see ``missed``: a build at every start would cost minutes of a device that has to
@@ -17,63 +11,48 @@ serve.
 """
 
 
-def gate_of(report: object) -> GateFigures | None:
-    """Of ``VerifyReport.to_json``; None where no gate was made."""
-    noted = _mapping(report)
-    if not noted:
+def int8_of(plan: PlanReport) -> Int8Figures | None:
+    """Of the calibration; None where there was none."""
+    if (int8 := plan.int8) is None:
         return None
-    return GateFigures(**{one.name: noted[one.name] for one in fields(GateFigures) if one.name in noted})
-
-
-def int8_of(notes: Mapping[str, Any]) -> Int8Figures | None:
-    """Of a plan's notes; None where it was not calibrated."""
-    noted = _mapping(notes.get("int8"))
-    if not noted:
-        return None
-    ranges, chosen = _mapping(noted.get("ranges")), _mapping(noted.get("chosen"))
+    ranges, chosen = int8.ranges, int8.chosen
+    share = int8.share
+    if share is None and chosen is not None:  # the drift of what was chosen was refused, so that nothing was placed
+        share = chosen.int8_share
     return Int8Figures(
-        macs_share=noted.get("int8_share", chosen.get("int8_share")),  # the second alone where its drift was refused
-        layers=noted.get("int8_layers"),
-        layers_kept=chosen.get("layers_kept"),
-        score_drift=chosen.get("score_drift"),
-        box_drift=chosen.get("box_drift"),
-        ranges=ranges.get("source", ""),
-        algorithm=ranges.get("algorithm", ""),
-        images=ranges.get("images", 0),
-        images_from=ranges.get("images_from", ""),
-        collector=ranges.get("collector", ""),
+        macs_share=share,
+        layers=int8.layers,
+        layers_kept=chosen.layers_kept if chosen else None,
+        score_drift=chosen.score_drift if chosen else None,
+        box_drift=chosen.box_drift if chosen else None,
+        ranges=ranges.source if ranges else "",
+        algorithm=ranges.algorithm if ranges else "",
+        images=ranges.images if ranges else 0,
+        images_from=ranges.images_from if ranges else "",
+        collector=ranges.collector if ranges else "",
     )
 
 
-def dla_of(notes: Mapping[str, Any]) -> DlaFigures | None:
-    """Of a plan's notes; None where it was not built for a DLA core."""
-    card = _mapping(notes.get("dla"))
-    if not card:
+def dla_of(plan: PlanReport) -> DlaFigures | None:
+    """Of the report card; None where the plan was not built for a DLA core."""
+    if (card := plan.dla) is None:
         return None
-    left = {reason: _mapping(told).get("nodes") for reason, told in _mapping(card.get("left_on_gpu")).items()}
     return DlaFigures(
-        macs_share=card.get("macs_share", 0.0),
-        transitions=card.get("transitions", 0),
-        nodes_on_dla=card.get("nodes_on_dla", 0),
-        nodes=card.get("nodes", 0),
-        left_on_gpu={reason: nodes for reason, nodes in left.items() if nodes is not None},
-        loadables=_mapping(notes.get("dla_inspected")).get("dla"),
+        macs_share=card.macs_share,
+        transitions=card.transitions,
+        nodes_on_dla=card.nodes_on_dla,
+        nodes=card.nodes,
+        left_on_gpu={reason: left.nodes for reason, left in card.left_on_gpu.items()},
+        loadables=plan.dla_inspected.loadables if plan.dla_inspected is not None else None,
     )
 
 
-def refused_of(notes: Mapping[str, Any]) -> tuple[Refused, ...]:
-    """What the gate refused before this plan, in order."""
-    rejected = notes.get("rejected")
-    entries = map(_mapping, rejected if isinstance(rejected, (list, tuple)) else ())
-    return tuple(_refused(entry) for entry in entries if "precision" in entry)
+def refused_of(report: BuildReport) -> tuple[Refused, ...]:
+    """What was refused before this plan, in order."""
+    return tuple(_refused(one) for one in report.refused)
 
 
-def _refused(entry: Mapping[str, Any]) -> Refused:
-    int8 = int8_of(_mapping(entry.get("notes")))
-    reason = f"{entry.get('reason', '')}{PASSING if entry.get('passing') is True else ''}"
-    return Refused(str(entry["precision"]), reason, gate_of(entry.get("report")), int8)
-
-
-def _mapping(noted: object) -> Mapping[str, Any]:
-    """What was noted, or nothing where it is absent or of another shape."""
-    return noted if isinstance(noted, Mapping) else {}
+def _refused(one: RefusedWay) -> Refused:
+    reason = f"{one.reason}{PASSING if one.passing else ''}"
+    gate = one.verify.figures if one.verify is not None else None
+    return Refused(one.precision, reason, gate, int8_of(one.plan))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vajra_edge.engine.fingerprint import WEIGHTS
 from vajra_edge.engine.manifest import Manifest
+from vajra_edge.engine.report import VerifyReport
 from vajra_edge.publish.figures import DlaFigures, Int8Figures, Refused
 from vajra_edge.service.figures import dla_of, int8_of, refused_of
 
@@ -17,7 +16,7 @@ class PlanView:
     """What was asked, what was achieved, what was measured and what the gate refused.
 
     Attributes:
-        verify: the gate's report, see ``engine.verify.VerifyReport``.
+        verify: the gate's report; None where none was made.
         rejected: what it refused before this plan, a phrase each.
         int8: figures of the calibration; None of any other precision.
         dla: the report card; None elsewhere.
@@ -36,7 +35,7 @@ class PlanView:
     weights_sha256: str
     built_at: str
     build_s: float
-    verify: Mapping[str, Any]
+    verify: VerifyReport | None
     rejected: tuple[str, ...] = ()
     int8: Int8Figures | None = None
     dla: DlaFigures | None = None
@@ -45,7 +44,7 @@ class PlanView:
     @classmethod
     def of(cls, manifest: Manifest) -> PlanView:
         """What a manifest tells."""
-        refused = refused_of(manifest.notes)
+        refused = refused_of(manifest.report)
         return cls(
             fingerprint=manifest.fingerprint.digest,
             backend=manifest.backend,
@@ -59,26 +58,15 @@ class PlanView:
             weights_sha256=manifest.fingerprint.value(WEIGHTS),
             built_at=manifest.created_at,
             build_s=manifest.build_s,
-            verify=dict(manifest.verify),
+            verify=manifest.verify,
             rejected=tuple(f"{_what(one, manifest)} is not used: {one.reason}" for one in refused),
-            int8=int8_of(manifest.notes),
-            dla=dla_of(manifest.notes),
+            int8=int8_of(manifest.report.plan),
+            dla=dla_of(manifest.report.plan),
             refused=refused,
         )
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Median time of one batch, as the gate measured it on this device."""
-        return latency_ms(self.verify)
 
 
 def _what(refused: Refused, manifest: Manifest) -> str:
     """There is more than one way to INT8."""
     same = refused.precision == manifest.precision.value
     return f"another way to {refused.precision}" if same else refused.precision
-
-
-def latency_ms(verify: Mapping[str, Any]) -> float | None:
-    """Median time of one call in a gate's report, if the plan was run there."""
-    latency = verify.get("latency_p50_ms")
-    return float(latency) if isinstance(latency, (int, float)) else None

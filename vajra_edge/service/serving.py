@@ -14,7 +14,6 @@ from vajra_edge.pipeline import FrameResult, InferFailed, Pipeline, PipelineCoun
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service.beats import Beats
 from vajra_edge.service.events import Job
-from vajra_edge.service.plan_view import latency_ms
 from vajra_edge.service.plans import Ready
 from vajra_edge.service.probation import Tally, unfit
 from vajra_edge.settings import Settings
@@ -127,7 +126,7 @@ class Serving:
         if self._old is None or self._now is None or self._asked:
             return ""
         old, new = self._old.ready.manifest, self._now.ready.manifest
-        before_ms, after_ms = latency_ms(old.verify), latency_ms(new.verify)
+        before_ms, after_ms = old.latency_ms, new.latency_ms
         ratio = after_ms / before_ms if before_ms and after_ms else None
         same = old.signature.class_names == new.signature.class_names
         return unfit(self._old.tally.figures(), self._now.tally.figures(), ratio, same_classes=same)

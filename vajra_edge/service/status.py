@@ -14,8 +14,8 @@ from vajra_edge import __version__
 from vajra_edge.capture.grabber import CameraCounters
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
+from vajra_edge.engine.report_json import write_verify
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
-from vajra_edge.service.figures import gate_of
 from vajra_edge.service.plan_view import PlanView
 
 _SPANS = {
@@ -172,7 +172,10 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        if (serving := self.engine.serving) is not None:
+            plain["engine"]["serving"]["verify"] = write_verify(serving.verify)
+        return plain
 
     def line(self) -> str:
         """One line for ``systemctl status``."""
@@ -216,6 +219,7 @@ class Status:
         )
         if serving is None:
             return known
+        gate = serving.verify.figures if serving.verify is not None else None
         return EngineStatus(
             device=self.device,
             fingerprint=serving.fingerprint[:SHORT],
@@ -227,8 +231,8 @@ class Status:
             weights=serving.weights,
             weights_sha256=serving.weights_sha256,
             class_names=serving.class_names,
-            latency_ms=serving.latency_ms,
-            verify=gate_of(serving.verify),
+            latency_ms=gate.latency_p50_ms if gate is not None else None,
+            verify=gate,
             int8=serving.int8,
             dla=serving.dla,
             refused=serving.refused,
