@@ -164,7 +164,7 @@ UNUSABLE = {
     without_pictures: "calibration images: ",
     damaged_list: "frozen.json is damaged",
     most_deleted: "3 of the 8 calibration images",
-    none_named: r"names no data and cameras = false; name some in [calibration] data",
+    none_named: r"names none and [calibration] cameras = false; name some in [calibration] data",
 }
 
 

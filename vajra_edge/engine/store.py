@@ -26,6 +26,7 @@ from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.signing import check_plan, make_key, open_signed, read_key, sign
 from vajra_edge.engine.strikes import Strikes
 from vajra_edge.errors import PlanError, StoreError
+from vajra_edge.wording import Setting, say
 
 STALE_S = 3600.0
 """A commit takes seconds, on a worn SD card minutes; what lies in staging for longer was abandoned by a kill."""
@@ -212,7 +213,7 @@ class EngineStore:
         if free_bytes < 2 * estimate_bytes:
             raise StoreError(
                 f"{self.root} has {free_bytes / 1e6:.0f} MB free, a build needs {2 * estimate_bytes / 1e6:.0f} MB",
-                remedy="free space on that disk, or lower [store] max_bytes",
+                remedy=say("free space on that disk, or lower ", Setting.MAX_BYTES),
                 free_bytes=free_bytes,
             )
 

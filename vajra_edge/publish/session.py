@@ -31,6 +31,7 @@ from vajra_edge.publish import reasons
 from vajra_edge.publish.connection import Doubt
 from vajra_edge.publish.happenings import Acked, Down, Happening, Received, Subscribed, Up
 from vajra_edge.settings import MqttSettings
+from vajra_edge.wording import Setting, say
 
 DIAL_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
@@ -120,7 +121,9 @@ class Session:
         try:
             info = self._client.publish(path, payload, min(qos, self._max_qos), retain, properties)
         except ValueError as error:
-            raise PublishError(f"cannot publish on {path!r}: {error}", remedy="check [mqtt] root") from error
+            raise PublishError(
+                f"cannot publish on {path!r}: {error}", remedy=say("check ", Setting.MQTT_ROOT)
+            ) from error
         self._unacked[info.mid] = self._clock()
         return info.mid
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge.errors import ControlError
+from vajra_edge.wording import Setting, say
 
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -62,7 +63,7 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
         sock.close()
         raise ControlError(
             f"no daemon answers at {path}: {error.strerror or error}",
-            remedy="start it (systemctl start vajra-edge), or check [service] control_socket",
+            remedy=say("start it (systemctl start vajra-edge), or check ", Setting.CONTROL_SOCKET),
             absent=isinstance(error, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)),
         ) from error
     return sock

@@ -13,6 +13,7 @@ from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import CalibrationError, EngineError, UnsupportedSpec
+from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,14 @@ class Calibrations:
             earlier = self._earlier(request, backend)
             if earlier is None and request.calibration.data is None and not request.calibration.cameras:
                 raise CalibrationError(
-                    "precision = int8 needs images, and [calibration] names no data and cameras = false",
-                    remedy="name some in [calibration] data, let the cameras collect them, or set precision = auto",
+                    say(
+                        *("precision = int8 needs images, and ", Setting.DATA, " names none and "),
+                        *(Setting.CALIBRATION_CAMERAS, " = false"),
+                    ),
+                    remedy=say(
+                        *("name some in ", Setting.DATA, ", let the cameras collect them, or "),
+                        Setting.PRECISION.to("auto"),
+                    ),
                 )
             return earlier or _lower(request, backend)
         made = replace(request, calibration_digest=images.digest)
@@ -99,7 +106,7 @@ class Calibrations:
         if (earlier := self._earlier(request, backend)) is not None:
             return Calibrated(earlier, f"int8 keeps the ranges of earlier images: {error}")
         if not request.spec.allow_lower_precision:
-            remedy = "mend that, or set [engine] allow_lower_precision = true"
+            remedy = say("mend that, or ", Setting.ALLOW_LOWER_PRECISION.to(True))
             raise CalibrationError(f"int8 cannot be calibrated: {error}", remedy=remedy) from error
         log.warning("int8 is not used: %s", error)
         return Calibrated(_lower(request, backend), f"int8 is not used: {error}")

@@ -18,6 +18,7 @@ from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.service.int8 import Calibrations, fingerprint_of
 from vajra_edge.service.rejections import Rejections
 from vajra_edge.settings import Settings
+from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ def _require_pinned(settings: Settings, digest: str) -> None:
     if pinned is not None and pinned != digest:
         raise WeightsError(
             f"weights {settings.weights.path} have SHA-256 {digest}, the settings ask for {pinned}",
-            remedy="copy the right file, or correct [weights] sha256",
+            remedy=say("copy the right file, or correct ", Setting.WEIGHTS_SHA256),
             path=settings.weights.path,
         )
 
