@@ -18,6 +18,7 @@ from vajra_edge import __version__, device
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.errors import VajraError
+from vajra_edge.publish import reasons
 from vajra_edge.settings import Settings, load
 from vajra_edge.weights import interpreter
 from vajra_edge.wording import Setting, say, several
@@ -178,15 +179,15 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 def _broker(settings: Settings) -> Iterator[Check]:
     mqtt = settings.mqtt
-    port = mqtt.port or (8883 if mqtt.tls else 1883)
+    host, port = reasons.address(mqtt)
     try:
-        socket.create_connection((mqtt.host, port), timeout=3).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
         place = several(Setting.MQTT_HOST, Setting.MQTT_PORT)
         remedy = str(say("check ", place, "; the daemon starts without it and keeps trying"))
-        yield Check("broker", "fail", f"{mqtt.host}:{port} does not answer: {error}", remedy)
+        yield Check("broker", "fail", f"{host}:{port} does not answer: {error}", remedy)
         return
-    yield Check("broker", "ok", f"{mqtt.host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
+    yield Check("broker", "ok", f"{host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
 
 
 def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:

@@ -10,6 +10,9 @@ from vajra_edge.errors import PublishError
 from vajra_edge.settings import MqttSettings
 from vajra_edge.wording import Setting, Text, say, several
 
+PORT, TLS_PORT = 1883, 8883
+"""Registered for MQTT, without and with TLS."""
+
 FAILURE = 0x80
 PACKET_TOO_LARGE = 0x95
 TRANSIENT = frozenset({0x80, 0x83, 0x97})
@@ -40,7 +43,7 @@ _DISCONNECT_REMEDIES: Mapping[int, Text] = {
 
 def address(mqtt: MqttSettings) -> tuple[str, int]:
     """Host and port; the port's default depends on TLS."""
-    return mqtt.host, mqtt.port or (8883 if mqtt.tls else 1883)
+    return mqtt.host, mqtt.port or (TLS_PORT if mqtt.tls else PORT)
 
 
 def refused(mqtt: MqttSettings, code: int, name: str) -> PublishError:
@@ -96,6 +99,11 @@ def not_sent(code: int, path: str) -> PublishError:
     """The broker refused a message: MQTT 5 PUBACK, or its packet limit."""
     remedy = "raise the broker's packet limit" if code == PACKET_TOO_LARGE else "check the broker's access list"
     return PublishError(f"the broker refuses a message on {path}: code 0x{code:02X}", remedy=remedy, code=code)
+
+
+def not_granted() -> PublishError:
+    """The broker refused to let this device hear requests."""
+    return PublishError("the broker refuses the request topics", remedy="check the broker's access list")
 
 
 def _error(mqtt: MqttSettings, what: str, remedy: Text) -> PublishError:

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.spec import Precision
+from vajra_edge.publish import reasons
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State
 from vajra_edge.service.plan_view import PlanView
@@ -120,9 +121,9 @@ def _calibration(parts: Parts) -> str:
 
 
 def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:
-    port = mqtt.port or (8883 if mqtt.tls else 1883)
+    host, port = reasons.address(mqtt)
     return BrokerView(
-        address=f"{mqtt.host}:{port}",
+        address=f"{host}:{port}",
         connected=told.connected,
         protocol=told.protocol,
         reason=told.reason,

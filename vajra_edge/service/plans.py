@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from typing_extensions import assert_never
+
 from vajra_edge.detect.detector import Detector
 from vajra_edge.detect.open_detector import Loadable, open_detector
 from vajra_edge.engine.manifest import Manifest
@@ -149,6 +151,8 @@ class Plans:
             case Strike(fingerprint, reason):
                 log.error("plan %s failed: %s", fingerprint[:12], reason)
                 self._desk.do("count crash", lambda: self._store.strike(fingerprint, time.time()))
+            case _:
+                assert_never(action)
 
     def close(self) -> None:
         """End the build child; loaded plans are the desk's to close."""

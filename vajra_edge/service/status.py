@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from vajra_edge import __version__
-from vajra_edge.capture.grabber import CameraCounters
+from vajra_edge.capture import reconnect
+from vajra_edge.capture.grabber import CameraChanged, CameraCounters
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
@@ -29,7 +30,8 @@ _SPANS = {
 }
 """Share of a build in percent that each stage begins and ends at; a rough guess, for one bar that never goes back."""
 
-_LOST = {"backoff": "lost", "closed": "off"}
+_STATES: Mapping[reconnect.Phase, str] = {reconnect.Phase.BACKOFF: "lost", reconnect.Phase.CLOSED: "off"}
+"""What people call a phase, where that is another word."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,20 @@ class CameraView:
     resolution_wh: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, id_: str, phase: str, counters: CameraCounters | None, **known: Any) -> CameraView:
-        """From a phase of ``reconnect`` and the grabber's counters."""
-        state = _LOST.get(phase, phase)
-        if counters is None:
-            return cls(id_, state, **known)
+    def of(cls, told: CameraChanged, counters: CameraCounters, published: int) -> CameraView:
+        """From what its grabber told last and counts."""
         return cls(
-            id_,
-            state,
+            told.camera,
+            _STATES.get(told.phase, told.phase.value),
+            told.reason,
+            told.attempts,
+            told.retry_in_s,
             frames=counters.frames_read,
             dropped=counters.frames_dropped,
             decode_errors=counters.decode_errors,
             losses=counters.losses,
             fps=round(counters.fps, 2),
-            **known,
+            published=published,
         )
 
 

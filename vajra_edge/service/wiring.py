@@ -47,6 +47,9 @@ MQTT_DEADLINE_S = 30.0
 """The MQTT thread beats every second; resolving the broker's name may hold it up."""
 
 
+CAMERAS_SHARE = LOOP_SHARE = 0.25
+"""Of the drain time, for each of the first two steps; half of it is left to publish what was seen."""
+
 LEAVE_S = 1.0
 """Kept of the drain time for each of the last steps."""
 
@@ -132,8 +135,8 @@ class Parts:
         """Stop everything within ``drain_s``: cameras first, so that what was seen is still published."""
         until_s = time.monotonic() + drain_s
         self.watch.close()
-        stopped = self.cameras.stop(drain_s / 4)
-        stopped = self.serving.stop(drain_s / 4) and stopped
+        stopped = self.cameras.stop(CAMERAS_SHARE * drain_s)
+        stopped = self.serving.stop(LOOP_SHARE * drain_s) and stopped
         self.mailboxes.close()
         self.plans.close()
         stopped = self.pictures.close(LEAVE_S) and stopped
