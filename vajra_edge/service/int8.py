@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine import sampler
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.history import Cause, Follows, History
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
@@ -16,9 +16,6 @@ from vajra_edge.errors import CalibrationError, EngineError, UnsupportedSpec
 from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
-
-DOUBTS_KEPT = 16
-"""Of plans whose build their images failed; a folder that goes on changing makes another one with each build."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +36,19 @@ class Calibrations:
 
     Args:
         store: of this device.
-        rejected: why a plan failed in service; empty if it did not.
+        history: knows which images failed, and which plans failed in service.
     """
 
-    def __init__(self, store: EngineStore, rejected: Callable[[str], str]) -> None:
-        self._store, self._rejected = store, rejected
-        self._failed: dict[str, str] = {}
+    def __init__(self, store: EngineStore, history: History) -> None:
+        self._store, self._history = store, history
 
     def distrust(self, fingerprint: str, reason: str) -> None:
         """This plan's build failed for want of usable images: it is not begun again by itself, until the next start."""
-        self._failed = dict([*self._failed.items(), (fingerprint, reason)][-DOUBTS_KEPT:])
+        self._history.note(fingerprint, Cause.IMAGES, reason, Follows.BLOCKED)
 
     def trust(self) -> None:
         """Somebody insists: images that failed are tried again."""
-        self._failed.clear()
+        self._history.trust()
 
     def settle(self, request: BuildRequest, backend: Backend, *, trusting: bool = False, doubt: str = "") -> Calibrated:
         """What to build for a request.
@@ -96,7 +92,7 @@ class Calibrations:
             return earlier or _lower(request, backend)
         made = replace(request, calibration_digest=images.digest)
         plan = fingerprint_of(made, backend).digest
-        doubt = self._failed.get(plan, doubt)
+        doubt = self._history.doubt(plan) or doubt
         if doubt and not trusting and self._store.get(plan) is None:
             raise CalibrationError(doubt)
         return made
@@ -118,7 +114,7 @@ class Calibrations:
         """
         current = self._store.current()
         for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
-            plan = None if self._rejected(name) else self._store.get(name)
+            plan = None if self._history.rejection(name) else self._store.get(name)
             digest = dict(plan.manifest.fingerprint.parts).get("calibration images") if plan else None
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:

@@ -14,7 +14,7 @@ from vajra_edge.publish import reasons
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State
 from vajra_edge.service.plan_view import PlanView
-from vajra_edge.service.status import BrokerView, BuildView, EngineView, SettingsView, Status
+from vajra_edge.service.status import BrokerView, BuildView, EngineView, FailureView, SettingsView, Status
 from vajra_edge.service.wiring import Parts
 from vajra_edge.service.wish import Wish
 from vajra_edge.settings import MqttSettings, Settings
@@ -104,6 +104,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         why=(known.missed,) if s.missed else known.why,
         last_error=s.why,
         retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
+        failures=tuple(FailureView.of(one) for one in parts.history.failures()),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from vajra_edge import __version__
@@ -15,6 +15,7 @@ from vajra_edge.capture import reconnect
 from vajra_edge.capture.grabber import CameraChanged, CameraCounters
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
+from vajra_edge.engine.history import Failure
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
 from vajra_edge.service.figures import gate_of
 from vajra_edge.service.plan_view import PlanView
@@ -60,6 +61,36 @@ class BuildView:
 
 
 @dataclass(frozen=True)
+class FailureView:
+    """A plan that failed, see ``history.Failure``.
+
+    Attributes:
+        at: when, UTC, ISO 8601, the newest last.
+        follows: what comes of it, in words.
+        retry_at: when it is tried again by itself; None: at no set time, or not at all.
+    """
+
+    fingerprint: str
+    cause: str
+    reason: str
+    at: tuple[str, ...]
+    follows: str
+    retry_at: str | None = None
+
+    @classmethod
+    def of(cls, failure: Failure) -> FailureView:
+        """For people and programs."""
+        at = tuple(_utc(at_s) for at_s in failure.times_s)
+        retry_at = None if failure.retry_at_s is None else _utc(failure.retry_at_s)
+        cause, follows = failure.cause.value, failure.follows.value
+        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at)
+
+
+def _utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
 class EngineView:
     """Plans: wanted, serving, being built, and why.
 
@@ -76,6 +107,7 @@ class EngineView:
             wished for, or had served last, one phrase a part; or which precision was missed and is tried again.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
+        failures: plans that failed on this device, the newest last.
     """
 
     wanted: str | None = None
@@ -88,6 +120,7 @@ class EngineView:
     why: tuple[str, ...] = ()
     last_error: str = ""
     retry_in_s: float | None = None
+    failures: tuple[FailureView, ...] = ()
 
 
 @dataclass(frozen=True)

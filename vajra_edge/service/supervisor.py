@@ -137,6 +137,7 @@ class Supervisor:
     def _advance(self, event: events.Event) -> None:
         before = self._s
         self._s, actions = advance(self._s, event)
+        setbacks.note(self._parts.history, event, before, self._s)
         for action in actions:
             self._perform(action)
         if (before.phase, before.why) != (self._s.phase, self._s.why):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.changes import Action
+from vajra_edge.engine.history import History
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.pipeline import FrameResult
@@ -30,7 +31,6 @@ from vajra_edge.service.missed import Missed
 from vajra_edge.service.notify import Notify
 from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.plans import Plans
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.serving import Served, Serving
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.service.watch import Watch
@@ -64,6 +64,7 @@ class Parts:
     watchdog: Watchdog
     desk: Desk
     store: EngineStore
+    history: History
     wishes: Wishes
     plans: Plans
     mailboxes: Mailboxes
@@ -92,7 +93,7 @@ class Parts:
         self.control.open()
         crash = self.crash_log.open()
         if crash is not None:
-            self.desk.do("count crash", lambda: self.store.strike(crash.fingerprint, time.time()))
+            self.desk.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
         self.desk.start()
         self.publisher.start()
         self.pictures.start()
@@ -162,7 +163,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     service, state_dir = settings.service, settings.store.state_dir.absolute()
     systemd, beats, desk = notify.connect(environ), Beats(), Desk(inbox.put)
-    store, rejections = EngineStore(state_dir, settings.store.max_bytes), Rejections(state_dir / "rejected.json")
+    store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
@@ -178,8 +179,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         watchdog=Watchdog(systemd, beats),
         desk=desk,
         store=store,
-        wishes=Wishes(store, rejections),
-        plans=Plans(store, rejections, desk, inbox.put, service.threads),
+        history=history,
+        wishes=Wishes(store, history),
+        plans=Plans(store, history, desk, inbox.put, service.threads),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,
