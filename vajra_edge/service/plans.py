@@ -72,8 +72,8 @@ class Plans:
         self,
         store: EngineStore,
         history: History,
-        desk: Desk,
-        post: Callable[[object], None],
+        desk: Desk[Loaded | LoadFailed],
+        post: Callable[[builder.BuildEvent | BuildFailed], None],
         threads: int | None,
     ) -> None:
         self._store, self._history, self._desk, self._post = store, history, desk, post

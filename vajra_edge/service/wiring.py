@@ -27,6 +27,7 @@ from vajra_edge.service.control import Control
 from vajra_edge.service.crash_log import CrashLog
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.images import Images
+from vajra_edge.service.inbox import DeskEvent, Inbox
 from vajra_edge.service.missed import Missed
 from vajra_edge.service.notify import Notify
 from vajra_edge.service.pictures import Pictures
@@ -58,11 +59,11 @@ LEAVE_S = 1.0
 class Parts:
     """What the supervisor conducts."""
 
-    inbox: queue.SimpleQueue[object]
+    inbox: Inbox
     notify: Notify
     beats: Beats
     watchdog: Watchdog
-    desk: Desk
+    desk: Desk[DeskEvent]
     store: EngineStore
     history: History
     wishes: Wishes
@@ -160,9 +161,10 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     Raises:
         VajraError: a secret file cannot be read, or the like.
     """
-    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    inbox: Inbox = queue.SimpleQueue()
+    desk: Desk[DeskEvent] = Desk(inbox.put)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
-    systemd, beats, desk = notify.connect(environ), Beats(), Desk(inbox.put)
+    systemd, beats = notify.connect(environ), Beats()
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
