@@ -156,7 +156,18 @@ class VerifyError(EngineError):
 
 
 class StoreError(VajraError):
-    """The engine store cannot be read or written."""
+    """The engine store cannot be read or written.
+
+    Attributes:
+        errno: of the system's refusal; None where it was not the system.
+        verb: what was refused, ``read`` or ``written``; empty where it was not the system.
+    """
+
+    def __init__(
+        self, message: Text, *, remedy: Text = "", errno: int | None = None, verb: str = "", **values: object
+    ) -> None:
+        super().__init__(message, remedy=remedy, **values)
+        self.errno, self.verb = errno, verb
 
 
 class SourceError(VajraError):
@@ -172,4 +183,12 @@ class PublishError(VajraError):
 
 
 class ControlError(VajraError):
-    """The daemon's control socket is absent or answered with an error."""
+    """The daemon's control socket is absent or answered with an error.
+
+    Attributes:
+        absent: nobody listens there, so that no daemon runs.
+    """
+
+    def __init__(self, message: Text, *, remedy: Text = "", absent: bool = False, **values: object) -> None:
+        super().__init__(message, remedy=remedy, **values)
+        self.absent = absent

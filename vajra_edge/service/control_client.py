@@ -32,7 +32,7 @@ def ask(
         Each reply as it comes: any number of kind ``progress``, then one of kind ``done``.
 
     Raises:
-        ControlError: no daemon answers there (``values["absent"]`` is true), or it answered with an error.
+        ControlError: no daemon answers there (``absent`` is true), or it answered with an error.
     """
     line = json.dumps(dict(request)).encode() + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
@@ -56,9 +56,7 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
         sock.connect(str(path))
     except PermissionError as error:
         sock.close()
-        raise ControlError(
-            f"this user may not use {path}", remedy="use sudo, or join the service's group", absent=False
-        ) from error
+        raise ControlError(f"this user may not use {path}", remedy="use sudo, or join the service's group") from error
     except OSError as error:
         sock.close()
         raise ControlError(
