@@ -193,7 +193,19 @@ def test_what_the_next_start_tries_anew_is_not_written(root: Path, history: Hist
     assert History(root).failures() == ()
 
 
-def test_a_plan_that_serves_well_has_its_failures_behind_it_but_for_crashes(history: History):
+def test_a_plan_that_is_not_wanted_any_more_is_not_tried_again(history: History):
+    history.note(A, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
+    history.note(B, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
+    history.note(C, Cause.BUILD, "truncated", Follows.BLOCKED)
+    history.crashed(C)
+    history.wanted(B)
+    assert of(history, A, Cause.BUILD) == Failure(A, Cause.BUILD, "no memory", Follows.DROPPED, (NOW_S,))
+    assert of(history, B, Cause.BUILD).retry_at_s == NOW_S + 30.0
+    assert of(history, C, Cause.BUILD).follows is Follows.BLOCKED
+    assert of(history, C, Cause.CRASH).follows is Follows.RETRY
+
+
+def test_a_plan_that_serves_has_its_failures_behind_it_but_for_crashes(history: History):
     history.note(A, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
     history.note(B, Cause.LOAD, "no driver", Follows.RETRY)
     history.crashed(A)

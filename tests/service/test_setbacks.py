@@ -10,7 +10,7 @@ import pytest
 from vajra_edge.engine.history import Cause, Failure, Follows, History
 from vajra_edge.service.builder import BuildFailed, BuildSucceeded
 from vajra_edge.service.events import BuildFailed as Ended
-from vajra_edge.service.events import Event, Job, LoadFailed, Tick
+from vajra_edge.service.events import Event, Have, Job, Loaded, LoadFailed, Tick, Wanted
 from vajra_edge.service.overview import Known
 from vajra_edge.service.phases import State, Step
 from vajra_edge.service.setbacks import note, weighed
@@ -107,3 +107,15 @@ def test_late_news_of_another_job_is_no_history(tmp_path, event: Event):
     history = History(tmp_path)
     note(history, event, BUILDING, advance(BUILDING, event)[0])
     assert history.failures() == ()
+
+
+def test_what_failed_is_over_once_the_plan_loads_or_another_is_wanted(tmp_path):
+    history = History(tmp_path)
+    history.note("A", Cause.BUILD, "no", Follows.RETRY)
+    history.note("B", Cause.LOAD, "no", Follows.RETRY)
+    event = Loaded(JOB, 9.0)
+    note(history, event, LOADING, advance(LOADING, event)[0])
+    assert [one.follows for one in history.failures()] == [Follows.MENDED, Follows.RETRY]
+    changed = Wanted("C", Have.MISSING)
+    note(history, changed, LOADING, advance(LOADING, changed)[0])
+    assert [one.follows for one in history.failures()] == [Follows.MENDED, Follows.DROPPED]

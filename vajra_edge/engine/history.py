@@ -55,6 +55,7 @@ class Follows(str, Enum):
     REBUILD = "built anew"
     BLOCKED = "blocked until a change"
     MENDED = "serves since"
+    DROPPED = "not wanted any more"
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,19 @@ class History:
             self._put(Failure(fingerprint, cause, reason, follows, (now_s,), retry_at_s))
 
     def served(self, fingerprint: str) -> None:
-        """The plan serves well: what failed before is history. Crashes are counted on, and a rejection stays."""
+        """The plan was built, loaded, and serves. Crashes are counted on, and a rejection stays."""
         with self._lock:
             for key, one in self._all().items():
-                if one.fingerprint == fingerprint and one.cause not in {Cause.CRASH, Cause.SERVICE}:
+                if one.fingerprint == fingerprint and one.cause in {Cause.BUILD, Cause.LOAD, Cause.IMAGES}:
                     self._all()[key] = replace(one, follows=Follows.MENDED, retry_at_s=None)
+
+    def wanted(self, fingerprint: str) -> None:
+        """Another plan is pursued from now on: the others are not tried again."""
+        with self._lock:
+            for key, one in self._all().items():
+                awaited = one.cause in {Cause.BUILD, Cause.LOAD} and one.follows in {Follows.RETRY, Follows.REBUILD}
+                if one.fingerprint != fingerprint and awaited:
+                    self._all()[key] = replace(one, follows=Follows.DROPPED, retry_at_s=None)
 
     def put_aside(self, damaged: Iterable[Failure]) -> None:
         """What lies in the store's quarantine now."""

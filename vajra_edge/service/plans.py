@@ -161,7 +161,6 @@ class Plans:
     def _mark_good(self, fingerprint: str, keep: str | None) -> None:
         self._store.mark_good(fingerprint)
         self._history.put_aside(self._store.put_aside())
-        self._history.served(fingerprint)
         for gone in self._store.prune({fingerprint, keep or fingerprint}):
             log.info("plan %s is deleted to stay under [store] max_bytes", gone[:12])
 

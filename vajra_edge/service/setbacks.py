@@ -1,4 +1,4 @@
-"""Setbacks: what the machine hears of a build that came to nothing, and what the history is told of it and of loads."""
+"""Setbacks: what the machine hears of a build that came to nothing, and what the history is told."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _blames_images(failed: builder.BuildFailed, s: State, known: Known) -> bool:
 
 
 def note(history: History, event: events.Event, before: State, after: State) -> None:
-    """Tell the history of a build or a load that failed, with what the machine does about it.
+    """Tell the history of a build or a load that failed, with what the machine does about it, and when that is over.
 
     Args:
         history: of this device.
@@ -51,17 +51,22 @@ def note(history: History, event: events.Event, before: State, after: State) -> 
         before: the machine, before it heard of it.
         after: and after.
     """
+    if after.wanted is not None and after.wanted != before.wanted:
+        history.wanted(after.wanted)
     match event:
-        case events.BuildFailed(job, reason) if job == before.building:
-            cause = Cause.BUILD
-        case events.LoadFailed(job, reason) if job == before.loading:
-            cause = Cause.LOAD
-        case _:
-            return
-    follows, retry_in_s = _follows(job.fingerprint, after), None
+        case events.BuildFailed() if event.job == before.building:
+            _note(history, Cause.BUILD, event, after)
+        case events.LoadFailed() if event.job == before.loading:
+            _note(history, Cause.LOAD, event, after)
+        case events.Loaded(job) if job == before.loading:
+            history.served(job.fingerprint)
+
+
+def _note(history: History, cause: Cause, event: events.BuildFailed | events.LoadFailed, after: State) -> None:
+    follows, retry_in_s = _follows(event.job.fingerprint, after), None
     if follows is Follows.RETRY and after.retry_at_s is not None:
         retry_in_s = after.retry_at_s - event.now_s
-    history.note(job.fingerprint, cause, reason, follows, retry_in_s)
+    history.note(event.job.fingerprint, cause, event.reason, follows, retry_in_s)
 
 
 def _follows(fingerprint: str, after: State) -> Follows:
