@@ -98,7 +98,7 @@ def test_class_filter_comes_before_the_cap(weights):
     assert len(network.predict(image, classes=[1], max_det=2)[0]) == 2
     assert len(network.predict(image, classes="person")[0]) == 3
     assert len(network.predict(image, classes=("0", "car"))[0]) == 6
-    with pytest.raises(VajraError, match=r"class 'cra' .* did you mean car\?"):
+    with pytest.raises(VajraError, match=r"classes: 'cra' .* did you mean car\?"):
         network.predict(image, classes="cra")
 
 
@@ -223,7 +223,7 @@ def test_a_dynamic_export_takes_sizes_up_to_twice_its_own_in_batches_up_to_its_o
             np.testing.assert_allclose(found.xyxy[order], scene.xyxy[expected], atol=0.01)
             np.testing.assert_array_equal(found.class_id[order], scene.class_id[expected])
     assert network.val(open_size.parent / "data.yaml", img_size=(SIDE_PX, 2 * SIDE_PX)).scores.images == IMAGES
-    with pytest.raises(VajraError, match=r"takes up to img_size=512,512, img_size=544,544 .* max_img_size=544,544"):
+    with pytest.raises(VajraError, match=r"takes up to .*512, 512\), .*544, 544\) .* max_img_size=\(544, 544\)"):
         network.predict(open_size.parent / "images", img_size=544)
 
 
@@ -232,7 +232,7 @@ def test_the_largest_size_of_a_dynamic_export_is_ones_own_to_choose(open_size):
     fields = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert (fields["img_size"], fields["max_img_size"]) == ("[128, 256]", "[320, 320]")
     assert len(Vajra(path).predict(open_size.parent / "images", img_size=320)) == IMAGES
-    with pytest.raises(VajraError, match="takes up to img_size=320,320"):
+    with pytest.raises(VajraError, match=r"takes up to img_size=\(320, 320\)"):
         Vajra(path).predict(open_size.parent / "images", img_size=352)
 
 
@@ -245,13 +245,13 @@ def test_the_side_of_a_dynamic_export_is_capped_and_a_fixed_one_has_no_largest()
     ("arguments", "words"),
     [
         ({"format": "tflite"}, "format 'tflite' is not known; use engine or onnx"),
-        ({"img_size": 320}, "img_size=320,320 is asked for; pass img_size=256,256"),
+        ({"img_size": 320}, "img_size=(320, 320) is asked for; pass img_size=(256, 256)"),
         ({"img_size": 256, "batch": 2}, "batch=2 is asked for; pass batch=1"),
         ({"img_size": 256, "dynamic": True}, "fixed to dynamic=False"),
         ({"img_size": (256, 256, 3)}, "is not a size"),
         ({"device": "tpu"}, "device 'tpu' is not known; use 0"),
-        ({"img_size": 256, "device": "dla:0"}, "pass half=True or int8=True"),
-        ({"format": "engine", "device": "cpu"}, "format=onnx"),
+        ({"img_size": 256, "device": "dla:0"}, "pass half=True, or int8=True"),
+        ({"format": "engine", "device": "cpu"}, 'format="onnx"'),
         ({"fraction": 0.0}, "fraction 0.0"),
         ({"workspace": -1.0}, "workspace -1.0"),
         ({"batch": 0}, "batch 0"),
@@ -259,10 +259,10 @@ def test_the_side_of_a_dynamic_export_is_capped_and_a_fixed_one_has_no_largest()
         ({"max_img_size": 320, "dynamic": True}, "max_img_size 320 is smaller than img_size 640"),
         ({"max_img_size": 9000, "dynamic": True}, "max_img_size 9000 is not a size"),
         ({"quantization": "kl"}, "quantization 'kl' is not known; use one of auto, qdq, calibrator"),
-        ({"quantization": "qdq"}, "quantization=qdq is a route to INT8; pass int8=True too"),
+        ({"quantization": "qdq"}, 'quantization="qdq" is a route to INT8; pass int8=True too'),
         (
             {"img_size": 256, "int8": True, "quantization": "calibrator"},
-            "only TensorRT has a calibrator of its own; set quantization=qdq, or format=engine",
+            'only TensorRT has a calibrator of its own; pass quantization="qdq", or format="engine"',
         ),
     ],
 )
@@ -278,7 +278,7 @@ def test_what_export_cannot_do_is_said_in_the_words_of_its_arguments(weights, ar
     ("arguments", "words"),
     [
         ({"batch": 2}, "batch 2 is above the 1 that tiny.onnx takes"),
-        ({"img_size": 320}, "img_size=256,256, img_size=320,320 is asked for"),
+        ({"img_size": 320}, "img_size=(256, 256), img_size=(320, 320) is asked for"),
         ({"device": 0}, "CUDA"),
         ({"device": "dla:1"}, "cannot use dla:1"),
         ({"conf": 2}, "conf 2 is not a threshold"),
@@ -293,7 +293,7 @@ def test_what_predict_cannot_do_is_said_in_the_words_of_its_arguments(weights, a
 
 
 def test_a_fixed_size_has_no_larger_one(open_batch):
-    with pytest.raises(VajraError, match="fixed to img_size=256,256: max_img_size does not apply; leave max_img_size"):
+    with pytest.raises(VajraError, match=r"img_size=\(256, 256\): max_img_size does not apply; leave max_img_size"):
         Vajra(open_batch).export(format="onnx", img_size=256, dynamic=True, max_img_size=512)
 
 

@@ -155,7 +155,7 @@ def observe_format(weights, tensorrt_too):
 
 def observe_img_size(weights, tensorrt_too):
     del tensorrt_too
-    with pytest.raises(VajraError, match="fixed to img_size=256,256, img_size=640,640 is asked for"):
+    with pytest.raises(VajraError, match=r"fixed to img_size=\(256, 256\), img_size=\(640, 640\) is asked for"):
         Vajra(weights).export(format="onnx")
     assert shapes(Vajra(weights).export(format="onnx", img_size=(250, 256)))[0][2:] == [256, 256]
 

@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 
 LAYERS = (
+    {"wording"},
     {"errors"},
     {"durable", "frames", "detections", "credentials", "device", "labels"},
     {"data_yaml"},

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from vajra_edge.dataset import open_dataset
 from vajra_edge.engine.backend import Runner
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import VajraError, told_to
 from vajra_edge.evaluate import coco
 from vajra_edge.evaluate.report import Report
 from vajra_edge.evaluate.validate import validate
@@ -21,7 +21,6 @@ from vajra_edge.offline.arguments import DEFAULT_DATA, Device, ExportArguments, 
 from vajra_edge.offline.export import Exported, export
 from vajra_edge.offline.lent import Lent
 from vajra_edge.offline.loaded import RunArguments
-from vajra_edge.offline.phrasing import users_words
 from vajra_edge.offline.predict import predict
 from vajra_edge.offline.progress import building, counting
 from vajra_edge.offline.saving import Saver
@@ -29,6 +28,7 @@ from vajra_edge.offline.shots import Source, feeds
 from vajra_edge.offline.thresholds import thresholds
 from vajra_edge.results import Results
 from vajra_edge.settings import ENV_PREFIX, StoreSettings
+from vajra_edge.wording import Argument, Audience, say
 
 
 class Vajra:
@@ -94,19 +94,17 @@ class Vajra:
         Raises:
             VajraError: in one line, with what to do; nothing is written then.
         """
-        return str(
-            self.exported(
-                ExportArguments(
-                    *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device),
-                    quantization=quantization,
-                    max_img_size=max_img_size,
-                )
-            ).path
-        )
+        with told_to(Audience.PYTHON):
+            arguments = ExportArguments(
+                *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device),
+                quantization=quantization,
+                max_img_size=max_img_size,
+            )
+        return str(self.exported(arguments).path)
 
     def exported(self, arguments: ExportArguments) -> Exported:
         """``export`` with its figures: precision achieved, seconds, and what the comparison saw."""
-        with users_words(), building(self.verbose) as report:
+        with told_to(Audience.PYTHON), building(self.verbose) as report:
             return export(Path(self.weights), arguments, report)
 
     def val(
@@ -133,7 +131,7 @@ class Vajra:
         Raises:
             VajraError: in one line, with what to do.
         """
-        with users_words():
+        with told_to(Audience.PYTHON):
             runner, most = self._runner(RunArguments(img_size, half, batch, device))
             keep = thresholds(runner.signature, conf, iou)
             pictures = open_dataset(Path(data))
@@ -175,20 +173,21 @@ class Vajra:
         Raises:
             VajraError: in one line, with what to do; with ``stream`` also while it is read.
         """
-        with users_words():
+        with told_to(Audience.PYTHON):
             runner, most = self._runner(RunArguments(img_size, half, batch, device))
             keep = thresholds(runner.signature, conf, iou, max_det, classes)
             parts = feeds(source)
             if not stream and any(part.total is None for part in parts):
-                raise VajraError("a camera never ends", remedy="pass stream=True and stop when you have enough")
+                remedy = say("pass ", Argument.STREAM.of(True), " and stop when you have enough")
+                raise VajraError("a camera never ends", remedy=remedy)
             saver = Saver() if save else None
-        found = predict(runner, parts, keep, batch=most, saver=saver, shown=self.verbose)
+        found = _told(predict(runner, parts, keep, batch=most, saver=saver, shown=self.verbose))
         return found if stream else list(found)
 
     @property
     def names(self) -> dict[int, str]:
         """Class id -> name; opens the network."""
-        with users_words():
+        with told_to(Audience.PYTHON):
             return dict(enumerate(self._runner(RunArguments())[0].signature.class_names))
 
     def close(self) -> None:
@@ -210,3 +209,9 @@ class Vajra:
             self._open[asked] = loaded.load(self.weights, asked, self.state_dir), Lock()
         runner, turn = self._open[asked]
         return Lent(runner, turn), asked.batch or runner.signature.batch
+
+
+def _told(found: Iterator[Results]) -> Iterator[Results]:
+    """The same results; what fails while they are read is told like everything else."""
+    with told_to(Audience.PYTHON):
+        yield from found

@@ -6,18 +6,19 @@ import ctypes
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from vajra_edge.errors import StoreError
+from vajra_edge.wording import Setting, Text, say
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
 
-_REMEDIES = {
-    errno.ENOSPC: "free space on that disk, or lower [store] max_bytes",
+_REMEDIES: Mapping[int, Text] = {
+    errno.ENOSPC: say("free space on that disk, or lower ", Setting.MAX_BYTES),
     errno.EDQUOT: "raise the quota of the service's user",
     errno.EROFS: "mount that disk writable",
     errno.EACCES: "give the folder to the service's user",

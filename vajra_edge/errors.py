@@ -1,6 +1,7 @@
 """The exception tree.
 
-Each error is one line: what is wrong with which value, then the remedy. The values are attributes too::
+Each error is one line: what is wrong with which value, then the remedy. The values are attributes too, and so are the
+settings or arguments that it is about; whoever reads it reads of those in words of his own (see ``wording``)::
 
     VajraError                 exit code 1
     ├── UsageError             exit code 2: the command line cannot be understood
@@ -11,6 +12,7 @@ Each error is one line: what is wrong with which value, then the remedy. The val
     ├── CalibrationError       the images INT8 ranges come from are short or failing
     ├── EngineError
     │   ├── BackendUnavailable the library is absent or does not load
+    │   │   └── BackendAbsent  it is not installed
     │   ├── UnsupportedSpec    this backend or device cannot do what is asked
     │   ├── BuildError         a build failed; ``permanent`` says whether trying again can help
     │   ├── BuildCancelled     a build was ended because somebody asked for it; says nothing about what was built
@@ -28,6 +30,11 @@ Each error is one line: what is wrong with which value, then the remedy. The val
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vajra_edge.wording import Audience, Name, Phrase, Text, named, said, say
+
 
 class VajraError(Exception):
     """Anything that an operator can mend; anything else is a bug.
@@ -36,19 +43,42 @@ class VajraError(Exception):
         message: what is wrong, with the value.
         remedy: what to do about it; appended to the message.
         values: the values named in the message, kept as attributes in ``values``.
+
+    Attributes:
+        audience: in whose words ``str`` is; see ``told_to``.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, remedy: str = "", **values: object) -> None:
-        super().__init__(message)
+    def __init__(self, message: Text, *, remedy: Text = "", **values: object) -> None:
+        super().__init__(str(message))
         self.message = message
         self.remedy = remedy
         self.values = values
+        self.audience = Audience.DAEMON
+
+    @property
+    def about(self) -> tuple[Name, ...]:
+        """The settings and arguments that message and remedy name."""
+        return named(self.text)
+
+    @property
+    def text(self) -> Phrase:
+        """Message and remedy, to be put into the message of another error."""
+        return say(self.message, "; ", self.remedy) if self.remedy else say(self.message)
 
     def __str__(self) -> str:
-        text = f"{self.message}; {self.remedy}" if self.remedy else self.message
-        return " ".join(text.split())
+        return " ".join(said(self.text, self.audience).split())
+
+
+@contextmanager
+def told_to(audience: Audience) -> Iterator[None]:
+    """Let errors of the body through, for this audience: the outermost one is who reads them."""
+    try:
+        yield
+    except VajraError as error:
+        error.audience = audience
+        raise
 
 
 class UsageError(VajraError):
@@ -87,6 +117,10 @@ class BackendUnavailable(EngineError):
     """The backend's library is absent or does not load."""
 
 
+class BackendAbsent(BackendUnavailable):
+    """The backend's library is not installed."""
+
+
 class UnsupportedSpec(EngineError):
     """This backend or this device cannot do what the specification asks."""
 
@@ -122,7 +156,18 @@ class VerifyError(EngineError):
 
 
 class StoreError(VajraError):
-    """The engine store cannot be read or written."""
+    """The engine store cannot be read or written.
+
+    Attributes:
+        errno: of the system's refusal; None where it was not the system.
+        verb: what was refused, ``read`` or ``written``; empty where it was not the system.
+    """
+
+    def __init__(
+        self, message: Text, *, remedy: Text = "", errno: int | None = None, verb: str = "", **values: object
+    ) -> None:
+        super().__init__(message, remedy=remedy, **values)
+        self.errno, self.verb = errno, verb
 
 
 class SourceError(VajraError):
@@ -138,4 +183,12 @@ class PublishError(VajraError):
 
 
 class ControlError(VajraError):
-    """The daemon's control socket is absent or answered with an error."""
+    """The daemon's control socket is absent or answered with an error.
+
+    Attributes:
+        absent: nobody listens there, so that no daemon runs.
+    """
+
+    def __init__(self, message: Text, *, remedy: Text = "", absent: bool = False, **values: object) -> None:
+        super().__init__(message, remedy=remedy, **values)
+        self.absent = absent

@@ -124,7 +124,7 @@ class Pipeline(Generic[Tag]):
         self,
         frames: FrameSource,
         sink: Callable[[FrameResult[Tag]], None],
-        post: Callable[[object], None],
+        post: Callable[[Swapped[Tag] | InferFailed[Tag] | Exhausted], None],
         beat: Callable[[], None],
         gather_s: float = 0.005,
         max_frames: int | None = None,

@@ -13,7 +13,7 @@ from vajra_edge.commands import status as command
 from vajra_edge.engine.plain import Fields
 from vajra_edge.engine.report_json import read_verify
 from vajra_edge.service.figures import dla_of, int8_of
-from vajra_edge.service.status import BrokerView, EngineView, Status
+from vajra_edge.service.status import BrokerView, EngineView, FailureView, Status
 
 
 @pytest.fixture
@@ -78,6 +78,32 @@ def test_bad_weights_are_told_and_the_exit_code_is_one(station, capsys):
     station.until(lambda status: status["phase"] == "blocked")
     assert main(["status", "--config", str(station.config)]) == 1
     assert "net.onnx" in "".join(capsys.readouterr().out.split())  # the table wraps
+    assert main(["status", "--config", str(station.config), "--json"]) == 1
+    (failure,) = json.loads(capsys.readouterr().out)["engine"]["failures"]
+    assert (failure["cause"], failure["follows"]) == ("build", "blocked until a change")
+    assert "net.onnx" in failure["reason"]
+
+
+def test_what_failed_is_told_in_a_line_with_what_follows(station, monkeypatch, capsys):
+    failures = (
+        FailureView("ab" * 32, "crash", "it took the process down", ("2026-11-22T10:00:00+00:00",) * 2, "tried again"),
+        FailureView(
+            "cd" * 32, "build", "no memory", ("2026-11-22T10:00:00+00:00",), "tried again", "2026-11-22T10:01:00+00:00"
+        ),
+        FailureView("ef" * 32, "service", "slow", (), "blocked until a change"),
+    )
+    began = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    said = Status("d", "blocked", "", began, 1.0, 7, EngineView(failures=failures), broker=BrokerView("b:1883"))
+    monkeypatch.setattr(command, "ask", lambda socket, request: [{"status": said.to_json()}])
+    station.write()
+    assert main(["status", "--config", str(station.config)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "failed abababababab crash, 2 times, 2026-11-22T10:00:00 UTC: it took the process down; tried again",
+        "failed cdcdcdcdcdcd build, 2026-11-22T10:00:00 UTC: no memory; tried again at 2026-11-22T10:01:00 UTC",
+        "failed efefefefefef service: slow; blocked until a change",
+    ):
+        assert part in shown
 
 
 def test_without_a_daemon_it_says_so(station, capsys):

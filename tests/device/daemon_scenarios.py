@@ -20,6 +20,7 @@ from daemon_rig import BACKENDS, Rig, Turn, failed, served
 from station import build_children
 
 from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint, Part, _hash
+from vajra_edge.engine.history import History
 from vajra_edge.engine.request import weights_digest
 
 Scenario = Callable[[Rig, Record], None]
@@ -265,7 +266,7 @@ def _kill_daemon(rig: Rig, record: Record, first: str, before: set[str]) -> None
     record.check("restart: the good plan serves first", shots[0].fingerprint == first[:12], shots[0].fingerprint)
     record.check("restart: then the wanted one", len(daemon_ears.swaps(shots)) == 1, daemon_ears.swaps(shots))
     record.figure(restart_plan=rig.built(wanted), restart_words=words(rig, started_s))
-    strikes = rig.store.strikes(first, time.time(), 600.0)
+    strikes = History(rig.store.root).crashes(first)
     record.check("restart: a SIGKILL is no strike against a plan", strikes == 0, strikes)
     unbroken(rig, record, started_s, "restart")
 

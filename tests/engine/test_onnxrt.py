@@ -203,7 +203,7 @@ def test_half_precision_inside_is_recognised():
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (EngineSpec(precision=Precision.FP16), r"on a GPU only; set \[engine\] precision = fp32 or int8"),
+        (EngineSpec(precision=Precision.FP16), r"on a GPU only; set \[engine\] precision = fp32, or precision = int8"),
         (EngineSpec(target=Target("gpu", 0), precision=Precision.INT8), "on a CPU only; .* precision = fp16"),
         (EngineSpec(target=Target("dla", 0)), "backend = tensorrt"),
     ],

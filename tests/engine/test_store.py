@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from vajra_edge import durable
+from vajra_edge.engine.history import History
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.store import QUARANTINED_KEPT, STALE_S, EngineStore
 from vajra_edge.errors import PlanError, StoreError
@@ -57,7 +58,7 @@ def test_a_committed_plan_is_found_with_all_that_is_known_about_it(store: Engine
 def test_a_store_that_was_never_written_is_empty_and_stays_untouched(store: EngineStore):
     assert store.get("0" * 64) is None
     assert (store.current(), store.previous(), store.plans()) == (None, None, ())
-    assert store.strikes("0" * 64, 0.0, 600.0) == 0
+    assert store.put_aside() == ()
     assert not store.root.exists()
 
 
@@ -271,26 +272,6 @@ def test_what_a_killed_build_left_is_swept_by_age(store: EngineStore, manifest_o
     assert store.plans()
 
 
-def test_strikes_outlive_the_process_and_grow_old(store: EngineStore):
-    for at_s in (1000.0, 1100.0, 1500.0):
-        store.strike("a" * 64, at_s)
-    store.strike("b" * 64, 1500.0)
-    fresh = EngineStore(store.root, GIB)
-    assert fresh.strikes("a" * 64, 1600.0, 600.0) == 3
-    assert fresh.strikes("a" * 64, 1650.0, 600.0) == 2
-    assert fresh.strikes("a" * 64, 1200.0, 600.0) == 2, "a clock set back leaves strikes in the future"
-    assert fresh.strikes("b" * 64, 1600.0, 600.0) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": 1}', b'{"a": ["x"]}', b"\xff"])
-def test_a_damaged_strikes_file_is_forgotten(store: EngineStore, content: bytes):
-    store.strike("a" * 64, 1000.0)
-    (store.root / "strikes.json").write_bytes(content)
-    assert store.strikes("a" * 64, 1000.0, 600.0) == 0
-    store.strike("a" * 64, 1000.0)
-    assert store.strikes("a" * 64, 1000.0, 600.0) == 1
-
-
 def test_the_lock_tells_who_holds_it_and_goes_with_its_holder(store: EngineStore):
     told: list[str] = []
     holder = (
@@ -368,7 +349,8 @@ def test_a_read_only_store_still_serves_and_says_why_it_cannot_be_written(read_o
     attempts = [
         lambda: read_only.commit(b"new", manifest_of("c")),
         lambda: read_only.mark_good("c" * 64),
-        lambda: read_only.strike("c" * 64, 0.0),
+        lambda: History(read_only.root).crashed("c" * 64),
+        lambda: History(read_only.root).reject("c" * 64, "slow"),
         lambda: read_only.quarantine(manifest_of("a").fingerprint.digest, "crashed"),
     ]
     for attempt in attempts:

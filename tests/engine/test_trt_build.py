@@ -129,7 +129,7 @@ def test_a_typing_the_library_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, 
     install(monkeypatch, Simulation(version))
     spec = EngineSpec(target=GPU, typing=typing)
     assert f"no {typing} typing" in str(TensorRT().check(spec))
-    with pytest.raises(UnsupportedSpec, match=r"engine\.typing = auto"):
+    with pytest.raises(UnsupportedSpec, match=r"set \[engine\] typing = auto"):
         built(network(), spec)
 
 
@@ -185,7 +185,7 @@ def test_each_memory_failure_takes_one_rung_down(
 
 def test_a_build_that_never_fits_ends_with_the_layer_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Simulation("10.16.1", memory_failures=99))
-    with pytest.raises(OutOfMemory, match=r"not enough memory.*lower engine\.batch") as raised:
+    with pytest.raises(OutOfMemory, match=r"not enough memory.*lower .* batch") as raised:
         built(network(), EngineSpec(target=GPU))
     assert raised.value.values["layer"] == "/conv"
 
@@ -321,13 +321,16 @@ def test_a_gpu_that_is_here_is_what_is_built_for(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (EngineSpec(), "does not run on a CPU; set engine.backend = onnxruntime"),
+        (EngineSpec(), r"does not run on a CPU; set \[engine\] backend = onnxruntime"),
         (EngineSpec(target=Target("gpu", 3)), "CUDA sees 1 GPUs here, none with number 3"),
         (
             EngineSpec(target=Target("dla"), precision=Precision.FP16),
-            "sees no DLA core here .*; set engine.target = gpu:0",
+            "sees no DLA core here .*; set .* target = gpu:0",
         ),
-        (EngineSpec(target=Target("dla"), precision=Precision.FP32), "FP16 and INT8 only; set engine.precision = fp16"),
+        (
+            EngineSpec(target=Target("dla"), precision=Precision.FP32),
+            r"FP16 and INT8 only; set \[engine\] precision = fp16",
+        ),
         (EngineSpec(target=Target("dla"), precision=Precision.INT8, dynamic=True), "static shapes only"),
         (EngineSpec(target=GPU, workspace_gib=9.0), "more than this device's 8.00 GiB"),
     ],

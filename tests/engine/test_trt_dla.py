@@ -190,15 +190,15 @@ def test_int8_from_11_takes_qdq(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("simulation", "reason"),
     [
-        (Simulation("10.3.0", dla_cores=0), "sees no DLA core here .*set engine.target = gpu:0"),
-        (Simulation("10.3.0", dla_cores=1), "has 1 DLA cores, no dla:1; set engine.target = dla:0"),
+        (Simulation("10.3.0", dla_cores=0), r"sees no DLA core here .*set \[engine\] target = gpu:0"),
+        (Simulation("10.3.0", dla_cores=1), r"has 1 DLA cores, no dla:1; set \[engine\] target = dla:0"),
         (
             Simulation("10.3.0", dla_cores=2, dla_builds=False),
             "is counted but does nothing: a single convolution does not build for it: cannot load libnvdla_compiler",
         ),
         (
             Simulation("11.4.0", dla_cores=2, dla_idle=True),
-            "is counted but does nothing: .*convolution falls back to the GPU; set engine.target = gpu:0, or install",
+            r"is counted but does nothing: .*convolution falls back to the GPU; set .* target = gpu:0, or install",
         ),
         (
             Simulation("10.3.0", dla_cores=2, dla_refuses=frozenset({"Conv"})),

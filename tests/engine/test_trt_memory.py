@@ -27,7 +27,7 @@ def test_without_a_setting_memory_is_taken_from_what_is_free(
 def test_a_workspace_is_compared_with_the_device() -> None:
     memory = Memory(8 * GIB, 8 * GIB)
     assert trt_memory.limits(memory, 8.0, 3) == Limits(8 * GIB, 3 * GIB, 3)
-    said = r"8\.01 GiB is more than this device's 8\.00 GiB \(TensorRT's UNSUPPORTED_STATE\); lower engine"
+    said = r"8\.01 GiB is more than this device's 8\.00 GiB \(TensorRT's UNSUPPORTED_STATE\); lower .engine"
     with pytest.raises(UnsupportedSpec, match=said):
         trt_memory.limits(memory, 8.01, 3)
 

@@ -16,7 +16,7 @@ import tiny
 from station import ROOT, Station, build_children, wait_for
 
 from vajra_edge.demo.broker import Broker
-from vajra_edge.engine.store import EngineStore
+from vajra_edge.engine.history import History
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_kill_at_any_moment_and_the_next_start_serves_the_stored_plan_without_a_
         assert rebooted.serving() == fingerprint
         assert rebooted.status()["engine"]["building"] is None
         kill(rebooted, signal.SIGKILL)
-    assert EngineStore(rebooted.state_dir, 1 << 40).strikes(fingerprint, time.time(), 600.0) == 0
+    assert History(rebooted.state_dir).crashes(fingerprint) == 0
 
 
 def test_three_crashes_in_ten_minutes_bring_the_previous_plan_back(rebooted):

@@ -113,7 +113,7 @@ def test_int8_without_images_and_without_cameras_serves_fp32_and_says_what_to_se
     ears = quantizable.listen("engine")
     station = quantizable.start()
     status = station.until(lambda status: status["phase"] == "serving")
-    assert "names no data and cameras = false" in status["reason"]
+    assert "names none and [calibration] cameras = false" in status["reason"]
     assert status["engine"]["serving"]["precision"] == "fp32"
     assert status["engine"]["serving"]["wanted_precision"] == "int8"
     reason = "int8 is not used: precision = int8 needs images"

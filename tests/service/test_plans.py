@@ -8,13 +8,13 @@ import shutil
 import pytest
 
 from vajra_edge.detect import open_detector
+from vajra_edge.engine.history import History
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service.builder import BuildSucceeded
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.events import Build, BuildFailed, Built, Job, Loaded, LoadFailed
 from vajra_edge.service.plans import Plans
-from vajra_edge.service.rejections import Rejections
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def loading(built, tmp_path):
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     desk = Desk(inbox.put)
     store = EngineStore(state_dir, 1 << 40)
-    plans = Plans(store, Rejections(state_dir / "rejected.json"), desk, inbox.put, threads=1)
+    plans = Plans(store, History(state_dir), desk, inbox.put, threads=1)
     desk.start()
     yield plans, store.plans()[0], inbox
     plans.close()

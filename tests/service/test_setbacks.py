@@ -7,12 +7,14 @@ from typing import cast
 
 import pytest
 
+from vajra_edge.engine.history import Cause, Failure, Follows, History
 from vajra_edge.service.builder import BuildFailed, BuildSucceeded
 from vajra_edge.service.events import BuildFailed as Ended
-from vajra_edge.service.events import Job
+from vajra_edge.service.events import Event, Have, Job, Loaded, LoadFailed, Tick, Wanted
 from vajra_edge.service.overview import Known
-from vajra_edge.service.phases import State
-from vajra_edge.service.setbacks import weighed
+from vajra_edge.service.phases import State, Step
+from vajra_edge.service.setbacks import note, weighed
+from vajra_edge.service.states import advance
 from vajra_edge.service.wishing import Wishing
 from vajra_edge.settings import load
 
@@ -72,3 +74,48 @@ def test_only_the_second_kill_asks_for_less_memory_and_only_where_that_is_allowe
 def test_a_plan_under_another_name_has_the_wish_worked_out_again_and_no_images_blamed(asked: Asked):
     assert heard(asked, BuildSucceeded(3, "B", 0), State(forced=True)) == ENDED
     assert asked.doubts == [""]
+
+
+JOB = Job(3, "A")
+BUILDING, LOADING = State(wanted="A", building=JOB), State(wanted="A", step=Step.LOAD, loading=JOB)
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "cause", "follows", "retry_in_s"),
+    [
+        (BUILDING, Ended(JOB, "no", permanent=False, now_s=7.0), Cause.BUILD, Follows.RETRY, 30.0),
+        (replace(BUILDING, attempts=1), Ended(JOB, "no", False, now_s=7.0), Cause.BUILD, Follows.RETRY, 120.0),
+        (BUILDING, Ended(JOB, "no", permanent=True, now_s=7.0), Cause.BUILD, Follows.BLOCKED, None),
+        (replace(BUILDING, wanted="B"), Ended(JOB, "no", False, now_s=7.0), Cause.BUILD, Follows.BLOCKED, None),
+        (LOADING, LoadFailed(JOB, "no", corrupt=False, now_s=7.0), Cause.LOAD, Follows.RETRY, 30.0),
+        (LOADING, LoadFailed(JOB, "no", corrupt=True, now_s=7.0), Cause.LOAD, Follows.REBUILD, None),
+        (LOADING, LoadFailed(JOB, "no", corrupt=False, now_s=7.0, foreign=True), Cause.LOAD, Follows.REBUILD, None),
+    ],
+)
+def test_the_history_is_told_what_failed_and_what_the_machine_does_about_it(
+    tmp_path, before: State, event: Event, cause: Cause, follows: Follows, retry_in_s: float | None
+):
+    history = History(tmp_path, lambda: 1000.0)
+    after, _ = advance(before, event)
+    note(history, event, before, after)
+    retry_at_s = None if retry_in_s is None else 1000.0 + retry_in_s
+    assert history.failures() == (Failure("A", cause, "no", follows, (1000.0,), retry_at_s),)
+
+
+@pytest.mark.parametrize("event", [Ended(Job(2, "A"), "no", True, 7.0), LoadFailed(JOB, "no", True, 7.0), Tick(7.0)])
+def test_late_news_of_another_job_is_no_history(tmp_path, event: Event):
+    history = History(tmp_path)
+    note(history, event, BUILDING, advance(BUILDING, event)[0])
+    assert history.failures() == ()
+
+
+def test_what_failed_is_over_once_the_plan_loads_or_another_is_wanted(tmp_path):
+    history = History(tmp_path)
+    history.note("A", Cause.BUILD, "no", Follows.RETRY)
+    history.note("B", Cause.LOAD, "no", Follows.RETRY)
+    event = Loaded(JOB, 9.0)
+    note(history, event, LOADING, advance(LOADING, event)[0])
+    assert [one.follows for one in history.failures()] == [Follows.MENDED, Follows.RETRY]
+    changed = Wanted("C", Have.MISSING)
+    note(history, changed, LOADING, advance(LOADING, changed)[0])
+    assert [one.follows for one in history.failures()] == [Follows.MENDED, Follows.DROPPED]

@@ -9,6 +9,7 @@ import pytest
 from measured import PLAN, REPORT
 
 from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.history import Cause, Failure, Follows
 from vajra_edge.engine.plain import Fields
 from vajra_edge.engine.report_json import read_verify
 from vajra_edge.publish.messages import encode
@@ -17,6 +18,7 @@ from vajra_edge.service.status import (
     BuildView,
     CameraView,
     EngineView,
+    FailureView,
     Status,
 )
 
@@ -56,6 +58,13 @@ def test_it_is_plain_json():
     assert content["engine"]["serving"]["verify"]["recall"] == 0.99
     assert content["cameras"][1]["reason"] == "no route"
     assert content["version"]
+
+
+def test_a_failure_is_told_with_its_times_in_utc_and_what_follows():
+    failure = Failure("ab" * 32, Cause.BUILD, "no memory", Follows.RETRY, (1_764_200_300.0,), 1_764_200_330.0)
+    assert FailureView.of(failure) == FailureView(
+        *("ab" * 32, "build", "no memory", ("2025-11-26T23:38:20+00:00",), "tried again", "2025-11-26T23:38:50+00:00")
+    )
 
 
 def test_the_retained_topics_come_from_it():

@@ -152,6 +152,9 @@ def test_a_stored_plan_that_is_damaged_is_put_aside_and_built_anew(rebooted):
     assert rebooted.serving() == plan.parent.name
     assert len(list((rebooted.state_dir / "quarantine").iterdir())) == 1
     assert jobs(rebooted) == 2
+    told = rebooted.until(lambda status: [one["follows"] for one in status["engine"]["failures"]] == ["serves since"])
+    (failure,) = told["engine"]["failures"]
+    assert (failure["fingerprint"], failure["cause"]) == (plan.parent.name, "damage")
 
 
 @pytest.fixture
@@ -612,7 +615,7 @@ def test_a_runner_that_fails_for_good_ends_the_process_with_a_strike(rebooted):
     rebooted.parts.serving.ready.detector.runner.close()
     wait_for(lambda: rebooted.code is not None)
     assert rebooted.code == 1
-    assert rebooted.parts.store.strikes(fingerprint, time.time(), 60.0) == 1
+    assert rebooted.parts.history.crashes(fingerprint, 60.0) == 1
 
 
 def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(rebooted):
@@ -634,6 +637,8 @@ def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(reboot
     status = rebooted.until(lambda status: status["phase"] == "serving")
     assert status["engine"]["serving"]["fingerprint"] == old
     assert "is not tried again" in status["reason"]
+    (failure,) = status["engine"]["failures"]
+    assert (failure["fingerprint"], failure["cause"], failure["follows"]) == (new, "service", "blocked until a change")
     done = rebooted.ask(verb="rebuild", force=True)[-1]
     assert done["serving"] == new
     ears.close()

@@ -10,6 +10,7 @@ import tiny
 
 from vajra_edge.engine.backend import Choice
 from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.history import STRIKES, Cause, Follows, History
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.report import BuildReport
@@ -20,8 +21,7 @@ from vajra_edge.errors import BackendUnavailable, UnsupportedSpec, WeightsError
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service import wish as wish_module
 from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
-from vajra_edge.service.rejections import Rejections
-from vajra_edge.service.wish import STRIKES, Wishes
+from vajra_edge.service.wish import Wishes
 from vajra_edge.settings import load
 
 SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
@@ -40,13 +40,13 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def rejections(tmp_path):
-    return Rejections(tmp_path / "state" / "rejected.json")
+def history(tmp_path):
+    return History(tmp_path / "state")
 
 
 @pytest.fixture
-def wishes(store, rejections):
-    return Wishes(store, rejections)
+def wishes(store, history):
+    return Wishes(store, history)
 
 
 @pytest.fixture
@@ -157,27 +157,41 @@ def test_a_wish_that_cannot_be_known_offers_the_last_good_plan(wishes, settings,
     assert wishes.unknown("no weights") == Unknown("no weights", Fallback(good))
 
 
-def test_a_plan_that_crashed_too_often_is_rejected_and_the_one_before_offered(wishes, settings, store, rejections):
+def test_a_plan_that_crashed_too_often_is_rejected_and_the_one_before_offered(
+    wishes, settings, store, history, tmp_path
+):
     before = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
     store.mark_good(before)
     crashing = commit(store, wishes.work_out(settings()))
     store.mark_good(crashing)
     for _ in range(STRIKES - 1):
-        store.strike(crashing, time.time())
+        history.crashed(crashing)
     assert wishes.work_out(settings()).have is Have.READY
-    store.strike(crashing, time.time())
+    history.crashed(crashing)
     wish = wishes.work_out(settings())
     assert (wish.have, wish.fallback) == (Have.REJECTED, Fallback(before))
     assert "it crashed 3 times in 10 minutes; rebuild --force insists" in wish.rejected
-    assert rejections.reason(crashing)
-    rejections.remove(crashing)
+    assert History(store.root).rejection(crashing)
+    history.forgive(crashing)
 
 
-def test_crashes_long_ago_do_not_count(wishes, settings, store):
+def test_crashes_long_ago_do_not_count(wishes, settings, store, tmp_path):
     plan = commit(store, wishes.work_out(settings()))
     for _ in range(STRIKES):
-        store.strike(plan, time.time() - 3600)
+        History(tmp_path / "state", lambda: time.time() - 3600).crashed(plan)
     assert wishes.work_out(settings()).have is Have.READY
+
+
+def test_a_damaged_plan_is_told_to_the_history_until_its_successor_is_built(wishes, settings, store, history):
+    wish = wishes.work_out(settings())
+    plan = commit(store, wish)
+    (store.root / "engines" / plan / "plan").write_bytes(b"?")
+    assert wishes.work_out(settings()).have is Have.MISSING
+    (damaged,) = history.failures()
+    assert (damaged.fingerprint, damaged.cause, damaged.follows) == (plan, Cause.DAMAGE, Follows.REBUILD)
+    commit(store, wish)
+    wishes.work_out(settings())
+    assert [one.follows for one in history.failures()] == [Follows.MENDED]
 
 
 class Accelerator(TensorRT):

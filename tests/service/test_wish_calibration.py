@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import tiny
 
 from vajra_edge.engine import sampler
+from vajra_edge.engine.history import PLANS_KEPT, STRIKES, History
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.report import BuildReport
@@ -24,9 +24,7 @@ from vajra_edge.errors import CalibrationError, UnsupportedSpec
 from vajra_edge.frames import Frame
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.service.events import Have
-from vajra_edge.service.int8 import DOUBTS_KEPT
-from vajra_edge.service.rejections import Rejections
-from vajra_edge.service.wish import STRIKES, Wish, Wishes
+from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.settings import Settings, load
 
 SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
@@ -39,8 +37,13 @@ def store(tmp_path: Path) -> EngineStore:
 
 
 @pytest.fixture
-def wishes(store: EngineStore, tmp_path: Path) -> Wishes:
-    return Wishes(store, Rejections(tmp_path / "state" / "rejected.json"))
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "state")
+
+
+@pytest.fixture
+def wishes(store: EngineStore, history: History) -> Wishes:
+    return Wishes(store, history)
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ UNUSABLE = {
     without_pictures: "calibration images: ",
     damaged_list: "frozen.json is damaged",
     most_deleted: "3 of the 8 calibration images",
-    none_named: r"names no data and cameras = false; name some in [calibration] data",
+    none_named: r"names none and [calibration] cameras = false; name some in [calibration] data",
 }
 
 
@@ -230,13 +233,13 @@ def test_of_earlier_images_the_plan_that_served_last_and_well_is_kept(
 
 @pytest.mark.parametrize("how", ["rejected", "struck"])
 def test_a_plan_of_earlier_images_that_failed_in_service_is_passed_over(
-    wishes: Wishes, settings: Make, store: EngineStore, tmp_path: Path, how: str
+    wishes: Wishes, settings: Make, store: EngineStore, history: History, tmp_path: Path, how: str
 ):
     asked, older, newer = two_plans(wishes, settings, store, tmp_path / "mine")
     if how == "rejected":
-        Rejections(tmp_path / "state" / "rejected.json").add(newer, "it finds nothing")
+        history.reject(newer, "it finds nothing")
     for _ in range(STRIKES if how == "struck" else 0):
-        store.strike(newer, time.time())
+        history.crashed(newer)
     wish = wishes.work_out(asked)
     assert (wish.fingerprint.digest, wish.have) == (older, Have.READY)
 
@@ -279,7 +282,7 @@ def test_of_ever_new_images_that_fail_only_the_last_ones_are_remembered(wishes: 
     asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
     first = wishes.work_out(asked)
     wishes.calibrations.distrust(first.fingerprint.digest, "damaged")
-    for number in range(DOUBTS_KEPT - 1):
+    for number in range(PLANS_KEPT - 1):
         wishes.calibrations.distrust(f"{number:064}", "damaged")
     assert wishes.work_out(asked).request.spec.precision is Precision.FP32
     wishes.calibrations.distrust("f" * 64, "damaged")

@@ -11,11 +11,11 @@ import cv2
 import pytest
 import tiny
 
+from vajra_edge.engine.history import History
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.events import BuildFailed, Fallback, Job, Unknown
 from vajra_edge.service.images import Images
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.service.wishing import Wished, Wishing
 from vajra_edge.settings import Settings, load
@@ -30,7 +30,7 @@ class Asker:
         self.desk = Desk(self.inbox.put)
         self.desk.start()
         store = EngineStore(folder / "state", 1 << 40)
-        self.wishes = Wishes(store, Rejections(folder / "state" / "rejected.json"))
+        self.wishes = Wishes(store, History(folder / "state"))
         self.looks = Images(self.desk, folder / "state")
         self.wishing = Wishing(self.wishes, self.looks, self.desk)
         (folder / "net.onnx").write_bytes(tiny.network())

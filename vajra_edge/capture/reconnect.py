@@ -22,9 +22,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
+from typing_extensions import assert_never
+
 from vajra_edge.settings import CameraSettings
 
 FIRST_DELAY_S = 1.0
+"""Longest wait before the first attempt: a camera that reboots takes many times that, a lost packet none."""
+
+SURE_SHARE = 0.5
+"""Of each span a half is waited in any case; dice add of the other half, so that cameras do not come back together."""
+
 _MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
 
 
@@ -166,25 +173,40 @@ Step: TypeAlias = tuple[State, tuple[Action, ...]]
 
 def advance(state: State, event: Event, policy: Policy) -> Step:  # noqa: PLR0911  one return for a row of the table
     """One step of the table above."""
+    late = state, ()
     holds_source = state.phase in (Phase.OPENING, Phase.STREAMING)
     opened = holds_source and state.opened_s is not None
     match event:
-        case Stop() if state.phase is not Phase.CLOSED:
-            return _enter(State(), *((Close(),) if holds_source else ()))
-        case Start() if state.phase in (Phase.CLOSED, Phase.ENDED):
-            return _enter(State(Phase.OPENING), Open())
-        case Opened(now_s) if state.phase is Phase.OPENING and not opened:
-            return replace(state, opened_s=now_s, last_frame_s=now_s, digest=None, changed_s=now_s), ()
-        case GotFrame() if opened:
-            return _frame(state, event, policy)
-        case Ended() if opened:
-            return _enter(State(Phase.ENDED), Close())
-        case Failed(now_s, dice, reason) if holds_source:
-            return _lose(state, policy, now_s, dice, reason)
-        case Tick(now_s, dice) if opened and policy.stall_s is not None and now_s - state.last_frame_s > policy.stall_s:
-            return _lose(state, policy, now_s, dice, f"no new frame for {now_s - state.last_frame_s:.1f} s")
-        case Tick(now_s, _) if state.retry_at_s is not None and now_s >= state.retry_at_s:
-            return _enter(State(Phase.OPENING, state.attempts, reason=state.reason), Open())
+        case Start():
+            return _enter(State(Phase.OPENING), Open()) if state.phase in (Phase.CLOSED, Phase.ENDED) else late
+        case Opened(now_s):
+            answered = state.phase is Phase.OPENING and not opened
+            return _opened(state, now_s) if answered else late
+        case GotFrame():
+            return _frame(state, event, policy) if opened else late
+        case Ended():
+            return _enter(State(Phase.ENDED), Close()) if opened else late
+        case Failed(now_s, dice, reason):
+            return _lose(state, policy, now_s, dice, reason) if holds_source else late
+        case Tick():
+            return _tick(state, event, policy)
+        case Stop():
+            return late if state.phase is Phase.CLOSED else _enter(State(), *((Close(),) if holds_source else ()))
+        case _:
+            assert_never(event)
+
+
+def _opened(state: State, now_s: float) -> Step:
+    return replace(state, opened_s=now_s, last_frame_s=now_s, digest=None, changed_s=now_s), ()
+
+
+def _tick(state: State, event: Tick, policy: Policy) -> Step:
+    """A source that answered may have stalled; one that was lost may be due again."""
+    if state.retry_at_s is not None and event.now_s >= state.retry_at_s:
+        return _enter(State(Phase.OPENING, state.attempts, reason=state.reason), Open())
+    silent_s = event.now_s - state.last_frame_s
+    if state.opened_s is not None and policy.stall_s is not None and silent_s > policy.stall_s:
+        return _lose(state, policy, event.now_s, event.dice, f"no new frame for {silent_s:.1f} s")
     return state, ()
 
 
@@ -211,7 +233,7 @@ def _lose(state: State, policy: Policy, now_s: float, dice: float, reason: str) 
     """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
     doublings = min(state.attempts, _MOST_DOUBLINGS)
     span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
-    delay_s = span_s * (0.5 + 0.5 * dice)
+    delay_s = span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
     lost = State(Phase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
     return _enter(lost, Close(), retry_in_s=delay_s)
 

@@ -11,6 +11,7 @@ from vajra_edge import __version__
 from vajra_edge.commands import words
 from vajra_edge.commands.words import WordsCommand
 from vajra_edge.settings import DEFAULT_PATH
+from vajra_edge.wording import Argument
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -208,7 +209,7 @@ def export(
 
     size = words.sides(img_size)
     numbers = (workspace, nms, batch, data, fraction, device)
-    most = None if max_img_size is None else words.sides(max_img_size, "max_img_size")
+    most = None if max_img_size is None else words.sides(max_img_size, Argument.MAX_IMG_SIZE)
     arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers, quantization, most)
     raise typer.Exit(verb.export(Path(model), arguments, as_json=json_))
 

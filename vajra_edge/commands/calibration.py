@@ -32,7 +32,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
         with durable.reported(folder, "read"):
             said = _seen(folder, settings)
     except StoreError as error:
-        if error.values.get("errno") not in (errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EACCES, errno.EPERM):
             raise
         raise StoreError(error.message, remedy="type sudo before the command", path=folder) from error
     if delete:

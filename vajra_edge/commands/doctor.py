@@ -18,8 +18,10 @@ from vajra_edge import __version__, device
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.errors import VajraError
+from vajra_edge.publish import reasons
 from vajra_edge.settings import Settings, load
 from vajra_edge.weights import interpreter
+from vajra_edge.wording import Setting, say, several
 
 PACKAGES = (
     "numpy",
@@ -35,6 +37,7 @@ PACKAGES = (
     "paho-mqtt",
     "systemd-python",
 )
+FITS = "can build and run this"
 LITTLE_SPACE_BYTES = 512 * 1024 * 1024
 """A plan of the largest network in FP32 is under 300 MB; two must fit beside each other."""
 
@@ -76,7 +79,7 @@ def _checks(config: Path) -> Iterator[Check]:
     try:
         settings = load(config)
     except VajraError as error:
-        yield Check("settings", "fail", error.message, error.remedy)
+        yield Check("settings", "fail", str(error.message), str(error.remedy))
         return
     yield Check("settings", "ok", str(config))
     yield from _weights(settings)
@@ -115,15 +118,16 @@ def _weights(settings: Settings) -> Iterator[Check]:
     try:
         digest = weights_digest(settings.weights.path)
     except VajraError as error:
-        yield Check("weights", "fail", error.message, error.remedy)
+        yield Check("weights", "fail", str(error.message), str(error.remedy))
         return
     expected = settings.weights.sha256
     if expected not in (None, digest):
-        yield Check("weights", "fail", f"{settings.weights.path} has SHA-256 {digest}", "correct [weights] sha256")
+        remedy = str(say("correct ", Setting.WEIGHTS_SHA256))
+        yield Check("weights", "fail", f"{settings.weights.path} has SHA-256 {digest}", remedy)
         return
     yield Check("weights", "ok", f"{settings.weights.path}, SHA-256 {digest[:12]}…")
     if settings.weights.path.suffix == ".pt" and (problem := interpreter.problem(settings.weights.python)):
-        yield Check("torch", "fail", problem, interpreter.REMEDY)
+        yield Check("torch", "fail", problem, str(interpreter.REMEDY))
 
 
 def _backends(settings: Settings) -> Iterator[Check]:
@@ -139,15 +143,17 @@ def _backends(settings: Settings) -> Iterator[Check]:
             refused = backend.check(spec)
             reason = _only_builds(backend, spec) if refused is None else str(refused)
         except VajraError as error:
-            yield Check(f"backend {name}", "fail" if wanted else "note", error.message, error.remedy)
+            yield Check(f"backend {name}", "fail" if wanted else "note", str(error.message), str(error.remedy))
             continue
         yield Check(
-            f"backend {name}", ("fail" if wanted else "note") if reason else "ok", reason or "can build and run this"
+            f"backend {name}",
+            ("fail" if wanted else "note") if reason else "ok",
+            str(reason or "can build and run this"),
         )
     try:
         choice = select(settings.engine.backend)
     except VajraError as error:
-        yield Check("backend", "fail", error.message, error.remedy)
+        yield Check("backend", "fail", str(error.message), str(error.remedy))
         return
     yield Check("backend", "ok", f"{choice.backend.name}: {choice.reason}")
 
@@ -173,14 +179,15 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 def _broker(settings: Settings) -> Iterator[Check]:
     mqtt = settings.mqtt
-    port = mqtt.port or (8883 if mqtt.tls else 1883)
+    host, port = reasons.address(mqtt)
     try:
-        socket.create_connection((mqtt.host, port), timeout=3).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
-        remedy = "check [mqtt] host and port; the daemon starts without it and keeps trying"
-        yield Check("broker", "fail", f"{mqtt.host}:{port} does not answer: {error}", remedy)
+        place = several(Setting.MQTT_HOST, Setting.MQTT_PORT)
+        remedy = str(say("check ", place, "; the daemon starts without it and keeps trying"))
+        yield Check("broker", "fail", f"{host}:{port} does not answer: {error}", remedy)
         return
-    yield Check("broker", "ok", f"{mqtt.host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
+    yield Check("broker", "ok", f"{host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
 
 
 def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
@@ -199,7 +206,7 @@ def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
         finally:
             source.close()
     except VajraError as error:
-        yield Check(name, "fail", error.message, error.remedy)
+        yield Check(name, "fail", str(error.message), str(error.remedy))
         return
     if picture is None:
         yield Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")

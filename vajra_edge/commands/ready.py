@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vajra_edge.engine.backend import Progress
+from vajra_edge.engine.history import History
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import BuildError
 from vajra_edge.service.builder import Builder, BuildFailed, BuildProgressed, BuildSucceeded
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.settings import Settings
 
@@ -24,7 +24,7 @@ def wish_of(settings: Settings) -> tuple[Wish, EngineStore]:
         VajraError: see ``Wishes.work_out``.
     """
     store = EngineStore(settings.store.state_dir, settings.store.max_bytes)
-    return Wishes(store, Rejections(settings.store.state_dir / "rejected.json")).work_out(settings), store
+    return Wishes(store, History(settings.store.state_dir)).work_out(settings), store
 
 
 def ready_plan(settings: Settings, *, force: bool = False, show: Callable[[Progress], None] = lambda _: None) -> Plan:

@@ -42,7 +42,7 @@ def rebuild(config: Path, *, force: bool, dry_run: bool, wait: bool, as_json: bo
         try:
             said = _through_daemon(settings.service.control_socket, request, show)
         except ControlError as error:
-            if not error.values.get("absent"):
+            if not error.absent:
                 raise
             become_service_user(settings.store.state_dir)
             said = _in_place(settings, force=force, dry_run=dry_run, show=show)

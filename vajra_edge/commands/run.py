@@ -31,7 +31,7 @@ def run(config: Path, max_frames: int | None) -> int:
 
 
 @contextmanager
-def signals(post: Callable[[object], None]) -> Iterator[None]:
+def signals(post: Callable[[events.Stop | ReloadAsked], None]) -> Iterator[None]:
     """SIGTERM and SIGINT ask to stop, SIGHUP to reload; the handlers only enqueue.
 
     Once the daemon has stopped they are ignored: a second SIGTERM while Python takes itself down must not turn a clean

@@ -16,6 +16,9 @@ from vajra_edge.settings import load
 
 GOOD = {"serving", "streaming", "ended"}
 
+SHOWN_FAILURES = 5
+"""The newest; ``--json`` has them all."""
+
 _GATE = {
     "recall": "recall {:.3f}",
     "precision": "precision {:.3f}",
@@ -118,6 +121,17 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if engine["last_error"]:
         retry = f"; next try in {engine['retry_in_s']:.0f} s" if engine["retry_in_s"] is not None else ""
         yield "last error", f"[red]{escape(engine['last_error'])}[/]{retry}"
+    for failure in engine["failures"][-SHOWN_FAILURES:]:
+        yield "failed", _failure(failure)
+
+
+def _failure(failure: dict[str, Any]) -> str:
+    """One plan's failure in a line, like ``3f9a… build, 2 times, 2026-11-27 10:02: reason; tried again``."""
+    times = f", {len(failure['at'])} times" if len(failure["at"]) > 1 else ""
+    at = f", {failure['at'][-1].replace('+00:00', ' UTC')}" if failure["at"] else ""
+    again = f" at {failure['retry_at'].replace('+00:00', ' UTC')}" if failure["retry_at"] else ""
+    head = f"{failure['fingerprint'][:12]} {failure['cause']}{times}{at}"
+    return f"{head}: {escape(failure['reason'])}; {failure['follows']}{again}"
 
 
 def _figure_rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:

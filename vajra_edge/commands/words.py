@@ -10,7 +10,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from vajra_edge.errors import UsageError
+from vajra_edge.errors import UsageError, told_to
+from vajra_edge.wording import Argument, Audience, say
 
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _NOTHING = frozenset({"none", "null"})
@@ -48,6 +49,11 @@ class WordsCommand(TyperCommand):
             for text in param.opts:
                 options[_key(text)] = Option(param.opts[0], next(iter(param.secondary_opts), ""), flag)
         return list(super().parse_args(ctx, plain(args, options)))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; its errors name the arguments as they are typed here."""
+        with told_to(Audience.COMMAND_LINE):
+            return super().invoke(ctx)
 
 
 def plain(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
@@ -87,16 +93,16 @@ def plain(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
     return made
 
 
-def sides(text: str, name: str = "img_size") -> int | tuple[int, int]:
-    """``640``, or ``320,256`` as height and width, given under ``name``.
+def sides(text: str, argument: Argument = Argument.IMG_SIZE) -> int | tuple[int, int]:
+    """``640``, or ``320,256`` as height and width, given for ``argument``.
 
     Raises:
         UsageError: neither.
     """
     parts = items(text)
     if len(parts) not in {1, 2} or not all(part.isdigit() for part in parts):
-        remedy = f"write {name}=640, or {name}=320,256 (height,width)"
-        raise UsageError(f"{name}={text} is not a size", remedy=remedy)
+        remedy = say("write ", argument.of(640), ", or ", argument.of((320, 256)), " (height,width)")
+        raise UsageError(say(argument.of(text), " is not a size"), remedy=remedy)
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge.errors import PublishError
+from vajra_edge.wording import Setting, say
 
 HOST = "127.0.0.1"
 START_S = 15.0
@@ -56,7 +57,9 @@ class Broker:
         if kind is None:
             raise PublishError(
                 "no MQTT broker for the demo: neither mosquitto nor amqtt is installed",
-                remedy="pip install 'vajra-edge[demo]', or apt install mosquitto, or name one in [mqtt] host",
+                remedy=say(
+                    "pip install 'vajra-edge[demo]', or apt install mosquitto, or name one in ", Setting.MQTT_HOST
+                ),
             )
         for _ in range(_ATTEMPTS):  # between choosing a port and binding it somebody may take it
             port = _free_port()
@@ -66,7 +69,7 @@ class Broker:
         self.close()
         raise PublishError(
             f"the demo's broker {kind} does not start: {said[-1] if said else 'it says nothing'}",
-            remedy="name another broker in [mqtt] host",
+            remedy=say("name another broker in ", Setting.MQTT_HOST),
         )
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from vajra_edge.frames import Frame
 from vajra_edge.geometry.letterbox import Letterbox, Placement
 from vajra_edge.graph.signature import Signature
 from vajra_edge.heads import Limits, head_of
+from vajra_edge.wording import Setting, say
 
 SLOTS = 2
 """Batches in flight: one is inferred while the next is prepared; more would only add latency."""
@@ -166,7 +167,7 @@ class HostDetector:
             raise InferenceError(
                 f"{len(frames)} frames with {self.in_flight} batches in flight do not fit a plan of batch "
                 f"{self.signature.batch}",
-                remedy="set [engine] batch to the number of cameras",
+                remedy=say(Setting.BATCH.given(), " to the number of cameras"),
             )
         started = time.perf_counter()
         buffer = self._buffers[self._turn]

@@ -21,6 +21,7 @@ from vajra_edge.engine.report import PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Setting, say
 
 BACKENDS = {
     "onnxruntime": ("vajra_edge.engine.onnxrt", "OnnxRuntime"),
@@ -221,7 +222,7 @@ def select(
     Raises:
         BackendUnavailable: the name is unknown, or the library is absent or does not load.
     """
-    name, reason = _automatic(gpus()) if name == "auto" else (name, "as set in [engine] backend")
+    name, reason = _automatic(gpus()) if name == "auto" else (name, str(say("as set in ", Setting.BACKEND)))
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name!r}", remedy=f"use auto, {' or '.join(BACKENDS)}", backend=name)
     _require(name)

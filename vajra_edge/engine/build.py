@@ -43,9 +43,14 @@ from vajra_edge.errors import (
     StoreError,
     VajraError,
 )
+from vajra_edge.wording import Setting, say, several
 
 LOCK_WAIT_S = 3600.0
 """Another build, started by hand, may take this long."""
+
+NO_MEMORY = say(
+    "the build ran out of memory; free memory, or lower ", several(Setting.BATCH, Setting.IMG_SIZE, last="or")
+)
 
 PLAN_PER_WEIGHTS = 2
 """A plan is about as large as FP32 weights, and a .pt file stores them in FP16."""
@@ -139,7 +144,7 @@ def _assembled(request: BuildRequest, onnx_bytes: bytes, spec: EngineSpec) -> Gr
     try:
         return Graph(*assemble(onnx_bytes, spec, class_names=request.class_names, stride=request.stride))
     except GraphError as error:
-        raise GraphError(f"weights {request.weights_path}: {error.message}", remedy=error.remedy) from error
+        raise GraphError(say(f"weights {request.weights_path}: ", error.message), remedy=error.remedy) from error
 
 
 class _Protocol:
@@ -190,7 +195,7 @@ def _answer(request_json: bytes, report: Report) -> wire.Line:
         images = isinstance(error, CalibrationError | DatasetError)
         return _failed(str(error), permanent=_permanent(error), images=images)
     except MemoryError:
-        return _failed("the build ran out of memory; free memory, or lower [engine] batch or img_size", permanent=False)
+        return _failed(str(NO_MEMORY), permanent=False)
     except Exception as error:  # noqa: BLE001  the top of a process: a bug becomes one line, its traceback goes to the journal
         traceback.print_exc()
         text = " ".join(str(error).split())[:300]

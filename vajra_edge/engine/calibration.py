@@ -21,6 +21,7 @@ from vajra_edge import dataset
 from vajra_edge.dataset import Dataset, Entry
 from vajra_edge.errors import CalibrationError, DatasetError
 from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.wording import Setting, say
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class CalibrationSet:
         try:
             pictures = dataset.open_dataset(source).sample(fraction, most)
         except DatasetError as error:
-            raise CalibrationError(f"calibration images: {error.message}", remedy=error.remedy) from error
+            raise CalibrationError(say("calibration images: ", error.message), remedy=error.remedy) from error
         return checked(cls(str(source), pictures), batch)
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class CalibrationSet:
                 done += 1
         except DatasetError as error:
             raise CalibrationError(
-                f"calibration image {done + 1} of {len(self)}: {error.message}",
+                say(f"calibration image {done + 1} of {len(self)}: ", error.message),
                 remedy=error.remedy,
                 done=done,
             ) from error
@@ -141,7 +142,7 @@ def checked(images: CalibrationSet, batch: int) -> CalibrationSet:
     if count < max(batch, 1):
         raise CalibrationError(
             f"{images.source} gives {count} calibration images, fewer than the batch of {batch}",
-            remedy="add images, raise [calibration] fraction, or lower [engine] batch",
+            remedy=say("add images, raise ", Setting.FRACTION, ", or lower ", Setting.BATCH),
             images=count,
             batch=batch,
         )

@@ -101,7 +101,7 @@ def absence(index: int) -> str | None:
     try:
         found = int(call("cudaGetDeviceCount"))
     except (BackendUnavailable, InferenceError) as error:
-        return error.message
+        return str(error.message)
     return None if index < found else f"CUDA sees {found} GPUs here, none with number {index}"
 
 

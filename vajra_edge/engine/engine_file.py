@@ -14,6 +14,7 @@ from typing import Any
 
 from vajra_edge import durable
 from vajra_edge.errors import PlanError
+from vajra_edge.wording import say
 
 MAGIC = {b"ftrt": "TensorRT", b"vtrt": "TensorRT-RTX"}
 """First four bytes of a plan; ``ftrt`` as trtexec's printPlanVersion reads it, ``vtrt`` seen in plans of 1.7.1."""
@@ -94,7 +95,7 @@ def read(path: Path) -> EngineFile:
     try:
         return parse(content)
     except PlanError as error:
-        raise PlanError(f"{path}: {error.message}", remedy=error.remedy, path=path) from error
+        raise PlanError(say(f"{path}: ", error.message), remedy=error.remedy, path=path) from error
 
 
 def parse(content: bytes) -> EngineFile:

@@ -10,6 +10,7 @@ from vajra_edge.engine import sampler
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.errors import CalibrationError
+from vajra_edge.wording import Command, Setting, say
 
 ONE_IN = 8
 FEWEST = 4
@@ -54,12 +55,14 @@ def images_of(request: BuildRequest) -> CalibrationSet:
     if images is None:
         raise CalibrationError(
             "int8 is asked for and there are no calibration images",
-            remedy="name some in [calibration] data, or let the cameras collect them",
+            remedy=say("name some in ", Setting.DATA, ", or let the cameras collect them"),
         )
     if images.digest != request.calibration_digest:
         raise CalibrationError(
             f"the calibration images of {images.source} changed since the build was asked for",
-            remedy="they are used once nobody changes them any more; 'vajra-edge rebuild' takes them as they are now",
+            remedy=say(
+                "they are used once nobody changes them any more; '", Command.REBUILD, "' takes them as they are now"
+            ),
         )
     return images
 

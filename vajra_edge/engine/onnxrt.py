@@ -25,9 +25,12 @@ from vajra_edge.engine.report import OnnxReport, PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Command, Setting, say
 
 if TYPE_CHECKING:
     import onnxruntime
+
+TENSORRT = Setting.BACKEND.to("tensorrt")
 
 _CUDA = "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
@@ -71,17 +74,17 @@ class OnnxRuntime:
         """Why ONNX Runtime cannot build or run ``spec`` here; None if it can."""
         if spec.target.kind == "dla":
             return UnsupportedSpec(
-                f"ONNX Runtime cannot use {spec.target}", remedy="set [engine] backend = tensorrt, or target = cpu"
+                f"ONNX Runtime cannot use {spec.target}", remedy=say(TENSORRT | Setting.TARGET.to("cpu"))
             )
         if (missing := calibrator_missing(spec)) is not None:
             return missing
         on_gpu = spec.target.kind == "gpu"
         if not on_gpu and spec.precision is Precision.FP16:
             # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
-            remedy = "set [engine] precision = fp32 or int8"
+            remedy = say(Setting.PRECISION.to("fp32") | Setting.PRECISION.to("int8"))
             return UnsupportedSpec("ONNX Runtime computes fp16 on a GPU only", remedy=remedy)
         if on_gpu and spec.precision is Precision.INT8:
-            remedy = "set [engine] precision = fp16, or backend = tensorrt"
+            remedy = say(Setting.PRECISION.to("fp16") | TENSORRT)
             return UnsupportedSpec("ONNX Runtime computes int8 on a CPU only", remedy=remedy)
         return _check_gpu(spec.target) if on_gpu else None
 
@@ -163,7 +166,7 @@ class OnnxRuntime:
             except _failures() as error:
                 raise BuildError(
                     f"ONNX Runtime refuses the graph: {_first_line(error)}",
-                    remedy="check the weights with 'vajra-edge doctor'",
+                    remedy=say("check the weights with '", Command.DOCTOR, "'"),
                 ) from error
             except MemoryError as error:
                 raise OutOfMemory(
@@ -190,7 +193,7 @@ class OnnxRuntime:
 def calibrator_missing(spec: EngineSpec) -> UnsupportedSpec | None:
     """Why the asked route to INT8 is TensorRT's alone; None if it is not, or INT8 is not asked for."""
     if spec.precision is Precision.INT8 and spec.quantization == "calibrator":
-        remedy = "set [engine] quantization = qdq, or backend = tensorrt"
+        remedy = say(Setting.QUANTIZATION.to("qdq") | TENSORRT)
         return UnsupportedSpec("only TensorRT has a calibrator of its own", remedy=remedy)
     return None
 
@@ -279,11 +282,12 @@ def _check_gpu(target: Target) -> UnsupportedSpec | None:
     if _CUDA not in providers:
         return UnsupportedSpec(
             f"this ONNX Runtime has no CUDA provider (it has {', '.join(providers)})",
-            remedy="pip install onnxruntime-gpu, or set [engine] target = cpu",
+            remedy=say("pip install onnxruntime-gpu, or ", Setting.TARGET.to("cpu")),
         )
     known = [gpu.index for gpu in device.gpus()]
     if target.index not in known:
-        return UnsupportedSpec(f"{target} is not there (GPUs seen: {known or 'none'})", remedy="set [engine] target")
+        seen = f"{target} is not there (GPUs seen: {known or 'none'})"
+        return UnsupportedSpec(seen, remedy=say(Setting.TARGET.given()))
     return None
 
 
@@ -327,7 +331,7 @@ def _open(onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target
     if target.kind == "gpu" and _CUDA not in session.get_providers():
         raise BackendUnavailable(
             "ONNX Runtime's CUDA provider does not load, see its message above",
-            remedy="install the CUDA and cuDNN it was built for, or set [engine] target = cpu",
+            remedy=say("install the CUDA and cuDNN it was built for, or ", Setting.TARGET.to("cpu")),
         )
     return session
 

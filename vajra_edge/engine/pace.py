@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.errors import BuildCancelled
+from vajra_edge.wording import Setting, say
 
 Clock = Callable[[], float]
 
 LONG = ("calibrate", "build")
 """Stages that are cut short. The check of a plan that is built already takes seconds."""
 
-OVER = "the time for it was over, see [engine] build_timeout_s"
+OVER = say("the time for it was over, see ", Setting.BUILD_TIMEOUT_S)
 
 
 class OutOfTime(BuildCancelled):

@@ -40,6 +40,7 @@ from vajra_edge.errors import (
     VajraError,
     VerifyError,
 )
+from vajra_edge.wording import Command, say
 
 WALK_SHARE = 0.8
 """Of the time for a build, after which INT8 is given up: the daemon ends the child at the whole of it, and FP16 has to
@@ -234,7 +235,7 @@ class _Walk:
         try:
             return self._walked()
         except BuildCancelled as error:
-            return Cancelled(error.message)
+            return Cancelled(str(error.message))
         except VajraError as error:  # no way's own fault: images, disk
             return Unproved(error, tuple(self._rejected))
 
@@ -274,7 +275,7 @@ class _Walk:
                 continue
             known = self._known.get(rung)
             if known is None and rung.precision is Precision.INT8 and self._pace.left_s < 0 and self._has_hope():
-                self._missed[rung] = OVER
+                self._missed[rung] = str(OVER)
                 self._reject(rung, f"skipped: {OVER}", seconds=0.0, passing=True)
             elif known is None:
                 return rung
@@ -472,7 +473,7 @@ class _Walk:
         """
         if not self._failures:
             last = self._rejected[-1]
-            return BuildError(f"{last.rung} is {last.reason}", remedy="vajra-edge rebuild --force tries it again")
+            return BuildError(f"{last.rung} is {last.reason}", remedy=say(Command.REBUILD_FORCE, " tries it again"))
         for kind in (OutOfMemory, InferenceError):
             if passing := [error for error in self._failures if isinstance(error, kind)]:
                 return passing[-1]

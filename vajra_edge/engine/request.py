@@ -13,6 +13,7 @@ from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.errors import BuildError, WeightsError
 from vajra_edge.settings import CalibrationSettings, EngineSettings, Settings
+from vajra_edge.wording import Setting, say
 
 _PATHS = ("weights_path", "weights_python", "state_dir", "frames")
 _CHUNK_BYTES = 1024 * 1024
@@ -144,7 +145,7 @@ def weights_digest(path: Path) -> str:
     except OSError as error:
         raise WeightsError(
             f"weights {path} cannot be read: {error.strerror}",
-            remedy="check [weights] path and the file's mode",
+            remedy=say("check ", Setting.WEIGHTS_PATH, " and the file's mode"),
             path=path,
         ) from error
     if size_bytes == 0:

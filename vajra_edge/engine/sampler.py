@@ -29,6 +29,7 @@ from vajra_edge.engine.thinning import superfluous
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.frames import Frame
 from vajra_edge.settings import CalibrationSettings
+from vajra_edge.wording import Command, say
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ NOT_THE_PICTURES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EA
 
 SOURCE = "the device's cameras"
 
-ANEW = "run 'vajra-edge calibration --delete' to collect anew"
+ANEW = say("run '", Command.CALIBRATION_DELETE, "' to collect anew")
 
 
 class Look(str, Enum):
@@ -248,7 +249,7 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
     left = tuple(folder / name for name, digest in digests.items() if Kept.parse(name) and _is(folder / name, digest))
     if len(left) * 2 < len(digests) or not left:
         said = f"{len(left)} of the {len(digests)} calibration images that were frozen in {folder} are left"
-        raise CalibrationError(said, remedy=f"restore them, or {ANEW}", path=path, images=len(left))
+        raise CalibrationError(said, remedy=say("restore them, or ", ANEW), path=path, images=len(left))
     listed = calibration.digest_of((digest, None) for digest in digests.values())
     return calibration.of_files(_source(len(left), len(digests)), left, batch, listed)
 

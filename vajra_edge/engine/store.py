@@ -21,11 +21,12 @@ from pathlib import Path
 from vajra_edge import durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine.fingerprint import SHORT
+from vajra_edge.engine.history import Cause, Failure, Follows
 from vajra_edge.engine.lock import build_lock
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.signing import check_plan, make_key, open_signed, read_key, sign
-from vajra_edge.engine.strikes import Strikes
 from vajra_edge.errors import PlanError, StoreError
+from vajra_edge.wording import Setting, say
 
 STALE_S = 3600.0
 """A commit takes seconds, on a worn SD card minutes; what lies in staging for longer was abandoned by a kill."""
@@ -59,7 +60,6 @@ class EngineStore:
         self._staging = root / "staging"
         self._quarantine = root / "quarantine"
         self._key = root / "store.key"
-        self._strikes = Strikes(root / "strikes.json", self._staging)
 
     def get(self, fingerprint: str) -> Plan | None:
         """The plan if it is there, whole, and built here; one that is not whole goes to quarantine.
@@ -196,9 +196,21 @@ class EngineStore:
         """
         with durable.reported(self.root, "read"):
             names = dict.fromkeys(filter(None, (wanted, self._linked("current"))))
-            reasons = {name: self._put_aside(name) for name in names if not self._folder(name).is_dir()}
-        told = (f"the stored plan {name[:SHORT]} was damaged: {reason}" for name, reason in reasons.items() if reason)
+            gone = [name for name in names if not self._folder(name).is_dir()]
+        aside = {one.fingerprint: one for one in self.put_aside() if one.follows is not Follows.MENDED}
+        told = (f"the stored plan {name[:SHORT]} was damaged: {aside[name].reason}" for name in gone if name in aside)
         return "; ".join(told)
+
+    def put_aside(self) -> tuple[Failure, ...]:
+        """The damaged plans that are kept for somebody to look at, each with the newest reason for it.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with durable.reported(self.root, "read"):
+            found = sorted(_entries(self._quarantine), key=lambda path: path.name)
+            newest = {path.name.partition(".")[0]: path for path in found}
+            return tuple(_damage_of(name, path) for name, path in newest.items() if _FINGERPRINT.fullmatch(name))
 
     def require_space(self, estimate_bytes: int) -> None:
         """See that a plan of about this size can be stored beside the old ones.
@@ -212,7 +224,7 @@ class EngineStore:
         if free_bytes < 2 * estimate_bytes:
             raise StoreError(
                 f"{self.root} has {free_bytes / 1e6:.0f} MB free, a build needs {2 * estimate_bytes / 1e6:.0f} MB",
-                remedy="free space on that disk, or lower [store] max_bytes",
+                remedy=say("free space on that disk, or lower ", Setting.MAX_BYTES),
                 free_bytes=free_bytes,
             )
 
@@ -227,20 +239,6 @@ class EngineStore:
         with durable.reported(self.root, "written"):
             self._open()
         return build_lock(self.root / "build.lock", purpose, wait_s=wait_s, waiting=waiting)
-
-    def strike(self, fingerprint: str, now_s: float) -> None:
-        """Remember that a plan took the process down at ``now_s`` (Unix time).
-
-        Raises:
-            StoreError: the store cannot be written.
-        """
-        with durable.reported(self.root, "written"):
-            self._open()
-            self._strikes.add(fingerprint, now_s)
-
-    def strikes(self, fingerprint: str, now_s: float, within_s: float) -> int:
-        """How often a plan took the process down in the last ``within_s`` seconds."""
-        return self._strikes.count(fingerprint, now_s, within_s)
 
     def _folder(self, fingerprint: str) -> Path:
         if not _FINGERPRINT.fullmatch(fingerprint):
@@ -274,15 +272,6 @@ class EngineStore:
         except StoreError as error:
             _LOGGER.warning("plan %s stays where it is: %s", fingerprint, error)
 
-    def _put_aside(self, fingerprint: str) -> str:
-        """Why the newest plan of this name was; empty if none was, or another was built since."""
-        aside = max(self._quarantine.glob(f"{fingerprint}.*"), key=lambda path: path.name, default=None)
-        if aside is None or (aside / _SUCCEEDED).exists():
-            return ""
-        with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
-            return (aside / "reason.txt").read_text(encoding="utf-8").strip()
-        return "why was not noted"
-
     def _delete(self, fingerprint: str) -> None:
         """Take the name away first, so that a half deleted plan is never found."""
         aside = self._staging / uuid.uuid4().hex
@@ -308,6 +297,17 @@ class EngineStore:
         durable.make_folder(self.root)
         for folder in (self._engines, self._staging, self._quarantine):
             durable.make_folder(folder)
+
+
+def _damage_of(fingerprint: str, aside: Path) -> Failure:
+    """What a folder of the quarantine tells; its name ends in when it came there, in nanoseconds of Unix time."""
+    reason = "why was not noted"
+    with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
+        reason = (aside / "reason.txt").read_text(encoding="utf-8").strip()
+    at_ns = aside.name.partition(".")[2]
+    times_s = (int(at_ns) / 1e9,) if at_ns.isdigit() else ()
+    follows = Follows.MENDED if (aside / _SUCCEEDED).exists() else Follows.REBUILD
+    return Failure(fingerprint, Cause.DAMAGE, reason, follows, times_s)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
 from vajra_edge.errors import BackendUnavailable, BuildError, EngineError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Setting, say
 
 
 class TensorRT:
@@ -189,7 +190,7 @@ class TensorRT:
         if spec.precision is not Precision.INT8 or spec.quantization != "calibrator":
             return None
         if images is None:
-            raise UnsupportedSpec("the calibrator has no images", remedy="name some in [calibration] data")
+            raise UnsupportedSpec("the calibrator has no images", remedy=say("name some in ", Setting.DATA))
         folder = self.state_dir and self.state_dir / leftovers.CALIBRATION_CACHES.path
         path = folder and trt_calibrator.path_of(folder, library, onnx_bytes, signature.resolution_hw, images.digest)
         return functools.partial(Feed, images, signature, report, path, fresh=fresh)
@@ -211,22 +212,24 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, Limits]:
     """
     on_dla = spec.target.kind == "dla"
     if spec.target.kind == "cpu":
-        raise UnsupportedSpec("TensorRT does not run on a CPU", remedy="set engine.backend = onnxruntime")
+        raise UnsupportedSpec("TensorRT does not run on a CPU", remedy=say(Setting.BACKEND.to("onnxruntime")))
     if on_dla and spec.precision is Precision.FP32:
-        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy="set engine.precision = fp16")
+        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy=say(Setting.PRECISION.to("fp16")))
     if on_dla and spec.dynamic:
-        raise UnsupportedSpec("a DLA core takes static shapes only", remedy="set engine.dynamic = false")
+        raise UnsupportedSpec("a DLA core takes static shapes only", remedy=say(Setting.DYNAMIC.to(False)))
     gpu = _gpu_index(spec)
     if (reason := cuda.absence(gpu)) and not library.ahead_of_time:
         raise UnsupportedSpec(
             f"{library} builds only on the GPU that will run the plan: {reason}",
-            remedy=f"set engine.backend = onnxruntime, or {cuda.INSTALL}",
+            remedy=say(Setting.BACKEND.to("onnxruntime"), f", or {cuda.INSTALL}"),
         )
     calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
     if calibrates and on_dla:
-        raise UnsupportedSpec("TensorRT's MinMax calibrator is for the GPU", remedy="set engine.quantization = auto")
+        raise UnsupportedSpec(
+            "TensorRT's MinMax calibrator is for the GPU", remedy=say(Setting.QUANTIZATION.to("auto"))
+        )
     if calibrates and (reason := cuda.absence(gpu)):
-        raise UnsupportedSpec(f"{library} calibrates on the GPU: {reason}", remedy="set engine.quantization = qdq")
+        raise UnsupportedSpec(f"{library} calibrates on the GPU: {reason}", remedy=say(Setting.QUANTIZATION.to("qdq")))
     typing = trt_library.typing_of(library, spec.typing, on_dla=on_dla, calibrates=calibrates)
     if on_dla:
         trt_dla.require_core(library, spec.target.index)

@@ -23,6 +23,7 @@ from vajra_edge.engine.ranges import key_of
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Setting, say
 
 SUFFIX = ".cache"
 FROM_CACHE = "the cache"
@@ -131,7 +132,7 @@ def calibrator(library: Library, feed: Feed) -> Any:
     """
     if library.has("IInt8MinMaxCalibrator.get_batch"):
         return _calibrator(library, feed)
-    raise UnsupportedSpec(f"{library} has no calibrator any more", remedy="set engine.quantization = qdq")
+    raise UnsupportedSpec(f"{library} has no calibrator any more", remedy=say(Setting.QUANTIZATION.to("qdq")))
 
 
 def _calibrator(library: Library, feed: Feed) -> Any:

@@ -25,8 +25,9 @@ from vajra_edge.engine.trt_memory import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
 from vajra_edge.engine.trt_network import Network, builder, creation_flags, starting
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph import dla
+from vajra_edge.wording import Setting, say
 
-ON_GPU = "set engine.target = gpu:0"
+ON_GPU = say(Setting.TARGET.to("gpu:0"))
 REFUSED_HERE = "this device's own DLA compiler refuses it"
 NO_RANGE = "a tensor of it has no calibration range"
 
@@ -66,7 +67,9 @@ def require_core(library: Library, core: int) -> None:
     if core < cores:
         return
     if cores:
-        raise UnsupportedSpec(f"this device has {cores} DLA cores, no dla:{core}", remedy="set engine.target = dla:0")
+        raise UnsupportedSpec(
+            f"this device has {cores} DLA cores, no dla:{core}", remedy=say(Setting.TARGET.to("dla:0"))
+        )
     raise UnsupportedSpec(
         f"{library} sees no DLA core here (Orin Nano and Thor have none; 10.8 to 11.4.0 support none)",
         remedy=ON_GPU,
@@ -88,7 +91,7 @@ def probe(library: Library, core: int, typing: Typing) -> None:
     if reason:
         raise UnsupportedSpec(
             f"dla:{core} is counted but does nothing: a single convolution {reason}",
-            remedy=f"{ON_GPU}, or install the DLA compiler of this JetPack",
+            remedy=say(ON_GPU, ", or install the DLA compiler of this JetPack"),
             core=core,
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import BuildError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Setting, say
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,13 @@ def _ranges(onnx_bytes: bytes, spec: EngineSpec, *, strong: bool) -> dict[str, f
             raise UnsupportedSpec(
                 "INT8 on this library's DLA needs an unquantized graph with calibration ranges, "
                 f"and this one has {'Q/DQ nodes' if quantized else 'no ranges'}",
-                remedy="calibrate first, or set engine.precision = fp16",
+                remedy=say("calibrate first, or ", Setting.PRECISION.to("fp16")),
             )
         return dla_ranges.equalised(onnx_bytes, ranges)
     if not quantized:
         raise UnsupportedSpec(
             "INT8 is asked for and the graph has no Q/DQ nodes",
-            remedy="calibrate first, or set engine.precision = fp16",
+            remedy=say("calibrate first, or ", Setting.PRECISION.to("fp16")),
         )
     return {}
 

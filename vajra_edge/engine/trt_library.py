@@ -12,7 +12,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from vajra_edge.errors import BackendUnavailable, UnsupportedSpec
+from vajra_edge.errors import BackendAbsent, BackendUnavailable, UnsupportedSpec
+from vajra_edge.wording import Command, Setting, say
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order they are tried; RTX's metapackage installs no module of its own, its bindings do."""
@@ -21,6 +22,8 @@ INSTALL = (
     "on a Jetson: apt install python3-libnvinfer and a virtual environment with --system-site-packages; "
     "elsewhere: pip install tensorrt, or vajra-edge[tensorrt-rtx]"
 )
+
+AUTO, QDQ = Setting.TYPING.to("auto"), Setting.QUANTIZATION.to("qdq")
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ def load() -> Library:
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendUnavailable(
                 f"{name} is installed but does not load: {error}",
-                remedy="reinstall it for this JetPack or driver; 'vajra-edge doctor' lists the versions",
+                remedy=say("reinstall it for this JetPack or driver; '", Command.DOCTOR, "' lists the versions"),
                 module=name,
             ) from error
         return of(module)
-    raise BackendUnavailable("TensorRT is not installed", remedy=INSTALL)
+    raise BackendAbsent("TensorRT is not installed", remedy=INSTALL)
 
 
 def of(module: Any) -> Library:
@@ -112,15 +115,13 @@ def typing_of(library: Library, wanted: str, *, on_dla: bool, calibrates: bool =
     weak = library.has("BuilderFlag.FP16")
     strong = library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
     if wanted == "strong" and not strong:
-        raise UnsupportedSpec(f"{library} has no strong typing", remedy="set engine.typing = auto", typing=wanted)
+        raise UnsupportedSpec(f"{library} has no strong typing", remedy=say(AUTO), typing=wanted)
     if wanted == "weak" and not weak:
-        raise UnsupportedSpec(
-            f"{library} has no weak typing: 11.0 removed its flags", remedy="set engine.typing = auto", typing=wanted
-        )
+        raise UnsupportedSpec(f"{library} has no weak typing: 11.0 removed its flags", remedy=say(AUTO), typing=wanted)
     if calibrates and (not weak or wanted == "strong"):
         raise UnsupportedSpec(
             f"{library} calibrates weakly typed networks only" if weak else f"{library} has no calibrator any more",
-            remedy="set engine.quantization = qdq, or typing = auto" if weak else "set engine.quantization = qdq",
+            remedy=say(QDQ | AUTO if weak else QDQ),
         )
     if wanted != "auto":
         return Typing(wanted == "strong", "as set")

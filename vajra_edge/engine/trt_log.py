@@ -16,9 +16,12 @@ from typing import Any
 
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.errors import BuildCancelled, BuildError, GraphError, OutOfMemory
+from vajra_edge.wording import Setting, say, several
 
 KEPT = 100
 """Lines kept of each kind; a failing build says what matters in its last few."""
+
+SMALLER = several(Setting.BATCH, Setting.IMG_SIZE, last="or")
 
 MEMORY = re.compile(
     r"out[ _]?of[ _]?memory|insufficient memory|memory is insufficient|cudaErrorMemoryAllocation|bad_alloc"
@@ -190,7 +193,7 @@ def build_failure(
     if lines.memory(scarce=scarce):
         return OutOfMemory(
             f"not enough memory to {doing}{where}: {reason}",
-            remedy="stop other programs, lower engine.batch or img_size, or reboot and build first",
+            remedy=say("stop other programs, lower ", SMALLER, ", or reboot and build first"),
             **named,
         )
     return BuildError(f"TensorRT cannot {doing}{where}: {reason}", **named)
@@ -213,6 +216,6 @@ def parse_failure(library: Library, errors: Sequence[Any], lines: Lines) -> Grap
     where = f" at node {node}" if node else ""
     return GraphError(
         f"TensorRT cannot read this graph{where}: {error.desc()}",
-        remedy="export it again, or with another engine.opset",
+        remedy=say("export it again, or with another ", Setting.OPSET),
         node=node,
     )

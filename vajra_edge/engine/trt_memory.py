@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from vajra_edge import device
 from vajra_edge.engine import cuda
 from vajra_edge.errors import BackendUnavailable, InferenceError, UnsupportedSpec
+from vajra_edge.wording import Setting, say
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -100,7 +101,7 @@ def limits(memory: Memory, workspace_gib: float | None, optimization_level: int)
         raise UnsupportedSpec(
             f"a workspace of {workspace / GIB:.2f} GiB is more than this device's {memory.total_bytes / GIB:.2f} GiB "
             "(TensorRT's UNSUPPORTED_STATE)",
-            remedy="lower engine.workspace_gib, or leave it unset",
+            remedy=say("lower ", Setting.WORKSPACE_GIB, ", or leave it unset"),
             workspace_bytes=workspace,
             total_bytes=memory.total_bytes,
         )

@@ -17,6 +17,7 @@ from vajra_edge.engine.trt_log import Lines, listening, logger, parse_failure
 from vajra_edge.engine.trt_memory import Limits
 from vajra_edge.errors import BuildError, GraphError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.wording import Command, Setting, say
 
 AHEAD_OF_TIME = "8.6"
 """Compute capability built for where no GPU is seen: Ampere, the nearest to Orin's 8.7 that TensorRT-RTX names."""
@@ -81,7 +82,7 @@ def starting(library: Library, lines: Lines) -> Iterator[None]:
             raise OutOfMemory(f"not enough memory to start {library}: {lines.reason()}", remedy=FREE) from error
         failure = BuildError(
             f"{library} does not start: {lines.reason()}",
-            remedy="check the GPU and its driver with 'vajra-edge doctor'",
+            remedy=say("check the GPU and its driver with '", Command.DOCTOR, "'"),
         )
         failure.permanent = False  # says nothing of the network: a driver comes up late, a GPU falls off its bus
         raise failure from error
@@ -138,7 +139,7 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
         config.num_compute_capabilities = 1
         config.set_compute_capability(library.trt.ComputeCapability.SM86, 0)
         return AHEAD_OF_TIME
-    raise UnsupportedSpec(absence, remedy="set engine.target = cpu, or check the driver", gpu=gpu)
+    raise UnsupportedSpec(absence, remedy=say(Setting.TARGET.to("cpu"), ", or check the driver"), gpu=gpu)
 
 
 def add_profile(net: Network, config: Any, signature: Signature) -> Shapes | None:

@@ -16,8 +16,9 @@ from vajra_edge.engine.trt_log import Lines, listening, logger
 from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.heads import head_of
+from vajra_edge.wording import Setting, say
 
-FREE = "free memory of the GPU, or lower engine.batch"
+FREE = say("free memory of the GPU, or lower ", Setting.BATCH)
 REBUILD = "rebuild the engine on this device"
 WARM_UP_CALLS = 2
 """The first call loads kernels lazily; the second shows that it is over."""
@@ -147,7 +148,7 @@ class TrtRunner:
         if not 1 <= count <= signature.batch:
             raise InferenceError(
                 f"{count} images, the engine takes 1 to {signature.batch}",
-                remedy="send fewer at once, or raise engine.batch and rebuild",
+                remedy=say("send fewer at once, or raise ", Setting.BATCH, " and rebuild"),
                 count=count,
             )
         most_h, most_w = self._most_hw

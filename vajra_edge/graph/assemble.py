@@ -10,6 +10,7 @@ from vajra_edge.graph import metadata, nms, signature
 from vajra_edge.graph.proto import parse, serialize
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.graph.simplify import simplify
+from vajra_edge.wording import Setting, say, several
 
 if TYPE_CHECKING:
     from vajra_edge.engine.spec import EngineSpec
@@ -58,12 +59,12 @@ def _require_size(found: Signature, spec: EngineSpec) -> None:
         fixed = f"{found.resolution_hw[0]}x{found.resolution_hw[1]}"
         raise GraphError(
             f"the ONNX file is fixed to {fixed} (height x width), {height}x{width} is asked for",
-            remedy="unset [engine] img_size, export it with dynamic sizes, or give the .pt file",
+            remedy=say(Setting.IMG_SIZE.left_out(), ", export it with dynamic sizes, or give the .pt file"),
         )
     if not found.dynamic_batch and found.batch != spec.batch:
         raise GraphError(
             f"the ONNX file is fixed to batch {found.batch}, {spec.batch} is asked for",
-            remedy=f"set [engine] batch = {found.batch}, export it with a dynamic batch, or give the .pt file",
+            remedy=say(Setting.BATCH.to(found.batch), ", export it with a dynamic batch, or give the .pt file"),
         )
 
 
@@ -74,5 +75,8 @@ def _require_nms(made: Signature, spec: EngineSpec) -> None:
         return
     raise GraphError(
         f"the ONNX file holds NMS with iou, max_det, top_k = {inside}, asked for is {wanted}",
-        remedy="give a file exported without nms, or set [engine] nms_iou, max_det and nms_top_k to its figures",
+        remedy=say(
+            "give a file exported without nms, or the figures that it has as ",
+            several(Setting.NMS_IOU, Setting.MAX_DET, Setting.NMS_TOP_K),
+        ),
     )

@@ -14,6 +14,7 @@ from vajra_edge import __version__, errors
 from vajra_edge.errors import GraphError, WeightsError
 from vajra_edge.graph import metadata, proto, tracing
 from vajra_edge.weights import interpreter
+from vajra_edge.wording import Setting, say
 
 if TYPE_CHECKING:
     import onnx
@@ -75,7 +76,9 @@ def _trace_elsewhere(order: tracing.Order, python: Path) -> tracing.Traced:
             )
         except OSError as error:
             raise WeightsError(
-                f"[weights] python {python} does not run: {error.strerror}", remedy=interpreter.REMEDY, python=python
+                say(Setting.WEIGHTS_PYTHON, f" {python} does not run: {error.strerror}"),
+                remedy=interpreter.REMEDY,
+                python=python,
             ) from error
         answer = _answer(child, python)
         answer["class_names"] = tuple(answer["class_names"])
@@ -89,7 +92,7 @@ def _answer(child: subprocess.CompletedProcess[str], python: Path) -> dict[str, 
     except (ValueError, IndexError) as error:
         last = (child.stderr.strip().splitlines() or ["no output"])[-1]
         raise WeightsError(
-            f"[weights] python {python} failed with exit code {child.returncode}: {last[:200]}",
+            say(Setting.WEIGHTS_PYTHON, f" {python} failed with exit code {child.returncode}: {last[:200]}"),
             remedy="it must be Python >= 3.10 with torch >= 2.10 and onnx",
             python=python,
         ) from error

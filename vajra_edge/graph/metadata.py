@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
+from vajra_edge.wording import Setting, say
 
 if TYPE_CHECKING:
     import onnx
@@ -79,7 +80,7 @@ def class_names_of(fields: Mapping[str, str]) -> tuple[str, ...] | None:
     """
     if "names" not in fields:
         return None
-    remedy = "set [weights] class_names"
+    remedy = say(Setting.CLASS_NAMES.given())
     value = parse("names", fields["names"])
     if isinstance(value, dict):
         by_id = {str(key): name for key, name in value.items()}
@@ -108,7 +109,7 @@ def resolution_hw_of(fields: Mapping[str, str], keys: Sequence[str] = SIZES) -> 
     sides = [value, value] if isinstance(value, int) else value
     if not isinstance(sides, (list, tuple)) or len(sides) not in {1, 2} or not all(map(_is_positive, sides)):
         raise GraphError(
-            f"metadata {key!r} is not a size in pixels: {fields[key][:60]!r}", remedy="set [engine] img_size"
+            f"metadata {key!r} is not a size in pixels: {fields[key][:60]!r}", remedy=say(Setting.IMG_SIZE.given())
         )
     return int(sides[0]), int(sides[-1])
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
+from vajra_edge.wording import Setting, Text, say
 
 if TYPE_CHECKING:
     import onnx
@@ -122,11 +123,12 @@ def read(
     _check_task(fields)
     names = class_names if class_names is not None else metadata.class_names_of(fields)
     if not names:
-        raise GraphError("the network's metadata has no class names", remedy="set [weights] class_names")
+        raise GraphError("the network's metadata has no class names", remedy=say(Setting.CLASS_NAMES.given()))
     image = _image_input(network)
     known_stride = metadata.positive_int_of(fields, "stride") or stride
     if known_stride is None:
-        raise GraphError("the network's metadata has no stride", remedy="set [weights] stride, for VajraV1 32")
+        remedy = say(Setting.STRIDE.given(), ", for VajraV1 32")
+        raise GraphError("the network's metadata has no stride", remedy=remedy)
     size = _resolution_hw(image, fields, resolution_hw, known_stride)
     batch = _dimensions(image)[0]
     dynamic_size = not all(isinstance(side, int) for side in _dimensions(image)[2:])
@@ -192,11 +194,11 @@ def _resolution_hw(
             side if isinstance(side, int) else free for side, free in zip((height, width), chosen, strict=True)
         )
     if height is None or width is None:
-        raise GraphError("the network takes any size and its metadata has none", remedy="set [engine] img_size")
+        raise GraphError("the network takes any size and its metadata has none", remedy=say(Setting.IMG_SIZE.given()))
     if height % stride or width % stride:
         raise GraphError(
             f"input size {height}x{width} (height x width) is not a multiple of stride {stride}",
-            remedy="set [weights] stride, or export with another size",
+            remedy=say(Setting.STRIDE.given(), ", or export with another size"),
         )
     return height, width
 
@@ -250,13 +252,13 @@ def _unknown_output(outputs: Sequence[onnx.ValueInfoProto], classes: int) -> Gra
     expected = f"expected one output (N, {BOX_ROWS + classes}, anchors) for {classes} classes"
     shapes = [_dimensions(value) for value in outputs]
     three = [shape for shape in shapes if len(shape) == _OUTPUT_RANK]
-    remedy = "export it again as upstream does, without nms"
+    remedy: Text = "export it again as upstream does, without nms"
     if any(shape[2] == BOX_ROWS + classes for shape in three):
         remedy = "export it again with classes before anchors: this one is transposed"
     elif any(shape[2] == DETECTION_COLUMNS for shape in three):
         remedy = "export it again without nms: this one holds another exporter's, vajra-edge adds its own"
     elif len(three) == len(shapes) == 1 and isinstance(three[0][1], int) and three[0][1] > BOX_ROWS:
-        remedy = f"it has {three[0][1] - BOX_ROWS} classes: set [weights] class_names to their names"
+        remedy = say(f"it has {three[0][1] - BOX_ROWS} classes: ", Setting.CLASS_NAMES.given(), ", one for each")
     return GraphError(f"{expected}, found {_listed(outputs)}", remedy=remedy)
 
 

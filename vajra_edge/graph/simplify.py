@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import metadata
 from vajra_edge.graph.proto import check, parse, serialize, shape_of
+from vajra_edge.wording import Setting, say
 
 if TYPE_CHECKING:
     import onnx
 
-REMEDY = "set [engine] simplify = false"
+REMEDY = say(Setting.SIMPLIFY.to(False))
 
 
 def simplify(onnx_bytes: bytes) -> bytes:

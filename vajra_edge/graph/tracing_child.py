@@ -28,7 +28,7 @@ def main() -> int:
     try:
         traced = tracing.trace(order)
     except VajraError as error:
-        answer = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
+        answer = {"error": type(error).__name__, "message": str(error.message), "remedy": str(error.remedy)}
         sys.stdout.write(json.dumps(answer) + "\n")
         return 1
     output.write_bytes(traced.onnx_bytes)

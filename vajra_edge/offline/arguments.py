@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from vajra_edge.engine.spec import QUANTIZATIONS, Precision, Target
 from vajra_edge.errors import VajraError
+from vajra_edge.wording import Argument, say
 
 ImageSize: TypeAlias = "int | tuple[int, int]"
 """One side for a square, or (height, width), in pixels."""
@@ -61,11 +62,18 @@ class ExportArguments:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise VajraError(f"format {self.format!r} is not known", remedy=f"use {' or '.join(FORMATS)}")
+            raise VajraError(
+                say(Argument.FORMAT, f" {self.format!r} is not known"), remedy=f"use {' or '.join(FORMATS)}"
+            )
         if not 0 < self.fraction <= 1:
-            raise VajraError(f"fraction {self.fraction} is not a share", remedy="use a number above 0 and up to 1")
+            raise VajraError(
+                say(Argument.FRACTION, f" {self.fraction} is not a share"), remedy="use a number above 0 and up to 1"
+            )
         if self.workspace is not None and not self.workspace > 0:
-            raise VajraError(f"workspace {self.workspace} is not a size in GiB", remedy="use a positive number or None")
+            raise VajraError(
+                say(Argument.WORKSPACE, f" {self.workspace} is not a size in GiB"),
+                remedy="use a positive number or None",
+            )
         batch_of(self.batch)
         sides_of(self.img_size)
         target_of(self.device)
@@ -75,19 +83,30 @@ class ExportArguments:
     def _check_quantization(self) -> None:
         known = ", ".join(QUANTIZATIONS)
         if self.quantization not in QUANTIZATIONS:
-            raise VajraError(f"quantization {self.quantization!r} is not known", remedy=f"use one of {known}")
+            raise VajraError(
+                say(Argument.QUANTIZATION, f" {self.quantization!r} is not known"), remedy=f"use one of {known}"
+            )
         if self.quantization != "auto" and not self.int8:
-            raise VajraError(f"quantization={self.quantization} is a route to INT8", remedy="pass int8=True too")
+            raise VajraError(
+                say(Argument.QUANTIZATION.of(self.quantization), " is a route to INT8"),
+                remedy=say("pass ", Argument.INT8.of(True), " too"),
+            )
 
     def _check_largest(self) -> None:
         if self.max_img_size is None:
             return
-        most, size = sides_of(self.max_img_size, "max_img_size"), sides_of(self.img_size)
+        most, size = sides_of(self.max_img_size, Argument.MAX_IMG_SIZE), sides_of(self.img_size)
         if not self.dynamic:
-            raise VajraError("max_img_size is for dynamic sizes", remedy="pass dynamic=True, or leave max_img_size out")
+            raise VajraError(
+                say(Argument.MAX_IMG_SIZE, " is for dynamic sizes"),
+                remedy=say("pass ", Argument.DYNAMIC.of(True), ", or leave ", Argument.MAX_IMG_SIZE, " out"),
+            )
         if any(limit < side for limit, side in zip(most, size, strict=True)):
             raise VajraError(
-                f"max_img_size {self.max_img_size!r} is smaller than img_size {self.img_size!r}",
+                say(
+                    *(Argument.MAX_IMG_SIZE, f" {self.max_img_size!r} is smaller than "),
+                    *(Argument.IMG_SIZE, f" {self.img_size!r}"),
+                ),
                 remedy="make it as large or larger, or leave it out",
             )
 
@@ -101,7 +120,7 @@ class ExportArguments:
         if not self.dynamic:
             return None
         if self.max_img_size is not None:
-            return resolution_hw(self.max_img_size, stride, "max_img_size")
+            return resolution_hw(self.max_img_size, stride, Argument.MAX_IMG_SIZE)
         height, width = (max(side, min(TIMES_LARGER * side, LARGEST_PX // stride * stride)) for side in size)
         return height, width
 
@@ -123,7 +142,7 @@ def target_of(device: Device) -> Target | None:
         return None
     match = None if isinstance(device, bool) else _DEVICE.fullmatch(str(device).strip().lower())
     if match is None:
-        raise VajraError(f"device {device!r} is not known", remedy="use 0 (a GPU), cpu, dla:0 or dla:1")
+        raise VajraError(say(Argument.DEVICE, f" {device!r} is not known"), remedy="use 0 (a GPU), cpu, dla:0 or dla:1")
     return Target("gpu", int(match[1])) if match[1] is not None else Target.parse(match[2])
 
 
@@ -134,23 +153,23 @@ def batch_of(batch: int) -> int:
         VajraError: it is not.
     """
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-        raise VajraError(f"batch {batch!r} is not a number of images", remedy="use 1 or more")
+        raise VajraError(say(Argument.BATCH, f" {batch!r} is not a number of images"), remedy="use 1 or more")
     return batch
 
 
-def share_of(name: str, value: float) -> float:
+def share_of(argument: Argument, value: float) -> float:
     """A threshold between 0 and 1.
 
     Raises:
         VajraError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise VajraError(f"{name} {value!r} is not a threshold", remedy="use a number from 0 to 1")
+        raise VajraError(say(argument, f" {value!r} is not a threshold"), remedy="use a number from 0 to 1")
     return float(value)
 
 
-def sides_of(img_size: ImageSize, name: str = "img_size") -> tuple[int, int]:
-    """Height and width in pixels, as asked for under ``name``.
+def sides_of(img_size: ImageSize, argument: Argument = Argument.IMG_SIZE) -> tuple[int, int]:
+    """Height and width in pixels, as asked for under ``argument``.
 
     Raises:
         VajraError: neither one side nor two, or one that no network takes.
@@ -161,23 +180,23 @@ def sides_of(img_size: ImageSize, name: str = "img_size") -> tuple[int, int]:
         isinstance(side, int) and not isinstance(side, bool) and SMALLEST_PX <= side <= LARGEST_PX for side in sides
     ):
         raise VajraError(
-            f"{name} {img_size!r} is not a size",
+            say(argument, f" {img_size!r} is not a size"),
             remedy=f"use one side, or height and width, of {SMALLEST_PX} to {LARGEST_PX} pixels",
         )
     return sides[0], sides[1]
 
 
-def resolution_hw(img_size: ImageSize, stride: int, name: str = "img_size") -> tuple[int, int]:
+def resolution_hw(img_size: ImageSize, stride: int, argument: Argument = Argument.IMG_SIZE) -> tuple[int, int]:
     """Height and width that the network can take: rounded up to its stride, which is said.
 
     Raises:
         VajraError: see ``sides_of``.
     """
-    height, width = sides_of(img_size, name)
+    height, width = sides_of(img_size, argument)
     rounded = (-(-height // stride) * stride, -(-width // stride) * stride)
     if rounded != (height, width):
         _LOGGER.warning(
             "%s %dx%d (height x width) is not a multiple of the stride %d; %dx%d is used",
-            *(name, height, width, stride, *rounded),
+            *(argument.value, height, width, stride, *rounded),
         )
     return rounded

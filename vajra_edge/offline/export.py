@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge import __version__, device, durable
-from vajra_edge.engine import engine_file, trt_library
+from vajra_edge.engine import engine_file
 from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, Report, select
 from vajra_edge.engine.engine_file import EngineFile
@@ -25,13 +25,24 @@ from vajra_edge.engine.report_json import write_refused, write_verify
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.stages import Stages
-from vajra_edge.errors import BackendUnavailable, BuildCancelled, GraphError, UnsupportedSpec, VajraError, WeightsError
+from vajra_edge.errors import (
+    BackendAbsent,
+    BackendUnavailable,
+    BuildCancelled,
+    GraphError,
+    UnsupportedSpec,
+    VajraError,
+    WeightsError,
+)
 from vajra_edge.graph import metadata, proto, signature
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, ExportArguments, resolution_hw, target_of
 from vajra_edge.offline.images import images_of
 from vajra_edge.offline.portable import OnnxFile
+from vajra_edge.wording import Argument, Setting, Value, say
+
+HALF, INT8 = Setting.PRECISION.to("fp16"), Setting.PRECISION.to("int8")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -144,13 +155,15 @@ def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
         portable = OnnxFile()
         return portable, target or portable.auto_target()
     if target == Target("cpu"):
-        raise VajraError("an engine does not run on a cpu", remedy="use format=onnx, or device=0")
+        raise VajraError(
+            "an engine does not run on a cpu",
+            remedy=say("use ", Argument.FORMAT.of("onnx"), ", or ", Argument.DEVICE.of(0)),
+        )
     try:
         backend = select("tensorrt", state_dir=cache_dir()).backend
-    except BackendUnavailable as error:
-        if error.remedy == trt_library.INSTALL and "not installed" in error.message:
-            raise BackendUnavailable(f"format=engine: {error.message}", remedy=install_hint()) from error
-        raise
+    except BackendAbsent as error:
+        message = say(Argument.FORMAT.of("engine"), ": ", error.message)
+        raise BackendUnavailable(message, remedy=install_hint()) from error
     return backend, target or backend.auto_target()
 
 
@@ -186,15 +199,21 @@ def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
     found = read_signature(weights.read_bytes(), arguments.img_size)
     size = resolution_hw(arguments.img_size, found.stride)
     if not found.dynamic_size and found.resolution_hw != size:
-        raise _fixed(weights, "img_size", "{},{}".format(*found.resolution_hw), "{},{}".format(*size))
+        raise _fixed(weights, Argument.IMG_SIZE, found.resolution_hw, size)
     if not found.dynamic_batch and found.batch != arguments.batch:
-        raise _fixed(weights, "batch", found.batch, arguments.batch)
+        raise _fixed(weights, Argument.BATCH, found.batch, arguments.batch)
     if arguments.dynamic and not (found.dynamic_batch or found.dynamic_size):
-        raise _fixed(weights, "dynamic", False, True)
+        raise _fixed(weights, Argument.DYNAMIC, False, True)
     if arguments.max_img_size is not None and not found.dynamic_size:
         raise GraphError(
-            f"{weights.name} is fixed to img_size={size[0]},{size[1]}: max_img_size does not apply",
-            remedy="leave max_img_size out, or export from the .pt file",
+            say(
+                f"{weights.name} is fixed to ",
+                Argument.IMG_SIZE.of(size),
+                ": ",
+                Argument.MAX_IMG_SIZE,
+                " does not apply",
+            ),
+            remedy=say("leave ", Argument.MAX_IMG_SIZE, " out, or export from the .pt file"),
         )
     if found.layout is Layout.DETECTIONS:
         nms = NmsSpec(found.nms_iou or 0.0, found.max_det or 0, found.top_k or 0)
@@ -213,16 +232,16 @@ def read_signature(onnx_bytes: bytes, img_size: int | tuple[int, int] | None) ->
     return signature.read(onnx_bytes, resolution_hw=size)
 
 
-def _fixed(weights: Path, name: str, has: object, asked: object) -> GraphError:
+def _fixed(weights: Path, argument: Argument, has: Value, asked: Value) -> GraphError:
     return GraphError(
-        f"{weights.name} is fixed to {name}={has}, {name}={asked} is asked for",
-        remedy=f"pass {name}={has}, or export from the .pt file",
+        say(f"{weights.name} is fixed to ", argument.of(has), ", ", argument.of(asked), " is asked for"),
+        remedy=say("pass ", argument.of(has), ", or export from the .pt file"),
     )
 
 
 def _require_dla(spec: EngineSpec) -> None:
     if spec.target.kind == "dla" and spec.precision is Precision.FP32:
-        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy="pass half=True or int8=True")
+        raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy=say(HALF | INT8))
 
 
 def _proved(outcome: Outcome) -> Proved:

@@ -13,6 +13,7 @@ from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.errors import BackendUnavailable, PlanError
 from vajra_edge.graph import metadata
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.wording import say
 
 REMEDY = "export it again on this device"
 OURS = "vajra_edge"
@@ -67,7 +68,7 @@ def _require_release(path: Path, header: engine_file.PlanHeader) -> None:
         library = trt_library.load()
     except BackendUnavailable as error:
         raise BackendUnavailable(
-            f"{path} was built by {header} and needs it here: {error.message}", remedy=error.remedy
+            say(f"{path} was built by {header} and needs it here: ", error.message), remedy=error.remedy
         ) from error
     if header.library != library.name or not header.same_release(library.version):
         raise PlanError(f"{path} was built by {header}, this machine has {library}", remedy=REMEDY, path=path)

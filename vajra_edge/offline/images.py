@@ -9,6 +9,7 @@ from vajra_edge.demo.packaged import CLIP
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.errors import CalibrationError
 from vajra_edge.offline.arguments import DEFAULT_DATA, ExportArguments
+from vajra_edge.wording import Argument, say
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ def _source(arguments: ExportArguments) -> Path:
     if str(source) != DEFAULT_DATA or source.exists():
         return source
     if not CLIP.is_file():
-        raise CalibrationError(f"{source} does not exist", remedy="name your images: data=my_dataset.yaml")
+        raise CalibrationError(
+            f"{source} does not exist", remedy=say("name your images: ", Argument.DATA.of("my_dataset.yaml"))
+        )
     _LOGGER.warning(
         "INT8 IS CALIBRATED ON FRAMES OF THE DEMO CLIP, for there is no %s: good for a trial, not for service. Real "
         "calibration wants data=my_dataset.yaml with 500 images of your scene, or the daemon, which takes its cameras'",

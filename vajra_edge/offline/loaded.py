@@ -29,6 +29,7 @@ from vajra_edge.offline.arguments import (
 )
 from vajra_edge.offline.export import read_signature
 from vajra_edge.offline.portable import precision_of
+from vajra_edge.wording import Argument, say
 
 _LOGGER = logging.getLogger(__name__)
 _FINGERPRINT = re.compile("[0-9a-f]{8,64}")
@@ -146,7 +147,8 @@ _OPENERS: Mapping[str, Callable[[Path, RunArguments], Runner]] = {
 def _require_target(name: str, built_for: Target, arguments: RunArguments) -> None:
     if target_of(arguments.device) not in {None, built_for}:
         raise UnsupportedSpec(
-            f"{name} was built for {built_for}, not {target_of(arguments.device)}", remedy="leave device out"
+            f"{name} was built for {built_for}, not {target_of(arguments.device)}",
+            remedy=say("leave ", Argument.DEVICE, " out"),
         )
 
 
@@ -168,16 +170,17 @@ def _sized(name: str, found: Signature, img_size: ImageSize | None) -> Signature
     fits = all(side <= most for side, most in zip(size, found.most_hw, strict=True))
     if fits and (found.dynamic_size or size == found.resolution_hw):
         return replace(found, resolution_hw=size, largest_hw=None)
-    has, asked = (",".join(map(str, sides)) for sides in (found.most_hw, size))
-    limit, argument = ("takes up to", "max_img_size") if found.dynamic_size else ("has", "img_size")
+    has, asked = Argument.IMG_SIZE.of(found.most_hw), Argument.IMG_SIZE.of(size)
+    limit, argument = ("takes up to", Argument.MAX_IMG_SIZE) if found.dynamic_size else ("has", Argument.IMG_SIZE)
     raise GraphError(
-        f"{name} {limit} img_size={has}, img_size={asked} is asked for",
-        remedy=f"leave img_size out, or export it with {argument}={asked}",
+        say(f"{name} {limit} ", has, ", ", asked, " is asked for"),
+        remedy=say("leave ", Argument.IMG_SIZE, " out, or export it with ", argument.of(size)),
     )
 
 
 def _require_batch(name: str, found: Signature, batch: int | None) -> None:
     if batch is not None and batch_of(batch) > found.batch:
         raise VajraError(
-            f"batch {batch} is above the {found.batch} that {name} takes", remedy=f"export it with batch={batch}"
+            say(Argument.BATCH, f" {batch} is above the {found.batch} that {name} takes"),
+            remedy=say("export it with ", Argument.BATCH.of(batch)),
         )

@@ -10,6 +10,7 @@ from vajra_edge.detections import Detections
 from vajra_edge.errors import VajraError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.offline.arguments import share_of
+from vajra_edge.wording import Argument, say
 
 IOU, MAX_DET = 0.7, 300
 """Upstream's defaults, for predict and val."""
@@ -58,21 +59,24 @@ def thresholds(
         VajraError: a value cannot be, a class is not known, or the network has another baked in.
     """
     if max_det is not None and (not isinstance(max_det, int) or isinstance(max_det, bool) or max_det < 1):
-        raise VajraError(f"max_det {max_det!r} is not a number of boxes", remedy="use 1 or more")
-    iou = None if iou is None else share_of("iou", iou)
+        raise VajraError(say(Argument.MAX_DET, f" {max_det!r} is not a number of boxes"), remedy="use 1 or more")
+    iou = None if iou is None else share_of(Argument.IOU, iou)
     if signature.has_nms:
-        _require_baked("iou", iou, signature.nms_iou)
-        _require_baked("max_det", max_det, signature.max_det)
+        _require_baked(Argument.IOU, iou, signature.nms_iou)
+        _require_baked(Argument.MAX_DET, max_det, signature.max_det)
         iou, max_det = signature.nms_iou, signature.max_det
     ids = None if classes is None else _class_ids(signature.class_names, classes)
-    return Thresholds(share_of("conf", conf), IOU if iou is None else iou, MAX_DET if max_det is None else max_det, ids)
+    return Thresholds(
+        share_of(Argument.CONF, conf), IOU if iou is None else iou, MAX_DET if max_det is None else max_det, ids
+    )
 
 
-def _require_baked(name: str, asked: float | None, baked: float | None) -> None:
+def _require_baked(argument: Argument, asked: float | None, baked: float | None) -> None:
     if asked is not None and asked != baked:
+        name = argument.value
         raise VajraError(
-            f"{name}={asked} is asked for, and {name}={baked} is baked into this network's NMS",
-            remedy=f"leave {name} out, or export without nms",
+            say(argument.of(asked), f" is asked for, and {name}={baked} is baked into this network's NMS"),
+            remedy=say("leave ", argument, " out, or export without ", Argument.NMS),
         )
 
 
@@ -89,4 +93,4 @@ def _class_id(names: Sequence[str], one: int | str) -> int:
         return int(text)
     near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are 0 to {len(names) - 1}: {', '.join(names[:8])} ..."
-    raise VajraError(f"class {one!r} is not one of this network's", remedy=hint)
+    raise VajraError(say(Argument.CLASSES, f": {one!r} is not one of this network's"), remedy=hint)

@@ -14,8 +14,20 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
+from typing_extensions import assert_never
+
 BASE_S = 0.5
+"""Longest wait after the first fault: a broker that restarts is back within a second or two."""
+
 CAP_S = 30.0
+"""Longest wait of all: whoever mends a network sees the device back within half a minute."""
+
+SURE_SHARE = 0.5
+"""Of each wait this share is sure; dice decide on the rest, so that a fleet does not come back in one moment."""
+
+_MOST_DOUBLINGS = 16
+"""2**16 times ``BASE_S`` is beyond the cap, and an unbounded power would overflow a float."""
+
 HEALTHY_S = 20.0
 """A connection that held this long resets the delay; a broker that accepts and then kicks is not hammered."""
 
@@ -109,12 +121,18 @@ Event: TypeAlias = "Tick | Accepted | Fault"
 
 def advance(state: Connection, event: Event) -> tuple[Connection, Dial | None]:
     """The next state, and whether to dial; an event that does not fit the phase changes nothing."""
-    if isinstance(event, Tick) and state.phase is Phase.WAITING and event.now_s >= state.retry_s:
-        return replace(state, phase=Phase.DIALLING), Dial(state.protocol)
-    if isinstance(event, Accepted) and state.phase is Phase.DIALLING:
-        return replace(state, phase=Phase.ONLINE, since_s=event.now_s), None
-    if isinstance(event, Fault) and state.phase is not Phase.WAITING:
-        return _after_fault(state, event)
+    match event:
+        case Tick(now_s):
+            if state.phase is Phase.WAITING and now_s >= state.retry_s:
+                return replace(state, phase=Phase.DIALLING), Dial(state.protocol)
+        case Accepted(now_s):
+            if state.phase is Phase.DIALLING:
+                return replace(state, phase=Phase.ONLINE, since_s=now_s), None
+        case Fault():
+            if state.phase is not Phase.WAITING:
+                return _after_fault(state, event)
+        case _:
+            assert_never(event)
     return state, None
 
 
@@ -133,5 +151,5 @@ def _after_fault(state: Connection, fault: Fault) -> tuple[Connection, Dial | No
 
 def delay_s(attempts: int, dice: float) -> float:
     """Doubles with each attempt up to the cap; the upper half of it is random."""
-    ceiling = min(CAP_S, BASE_S * 2.0 ** min(attempts - 1, 16))
-    return ceiling * (0.5 + 0.5 * dice)
+    ceiling = min(CAP_S, BASE_S * 2.0 ** min(attempts - 1, _MOST_DOUBLINGS))
+    return ceiling * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)

@@ -58,4 +58,4 @@ class Received:
     correlation: bytes | None = None
 
 
-Happening: TypeAlias = "Up | Down | Acked | Subscribed | Received"
+Happening: TypeAlias = Up | Down | Acked | Subscribed | Received

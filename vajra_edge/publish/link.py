@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
+from typing_extensions import assert_never
+
 from vajra_edge.errors import PublishError
 from vajra_edge.publish import reasons
 from vajra_edge.publish.connection import Accepted, Connection, Dial, Event, Fault, Phase, Tick, advance
-from vajra_edge.publish.happenings import Down, Happening, Up
+from vajra_edge.publish.happenings import Acked, Down, Happening, Received, Subscribed, Up
 from vajra_edge.publish.session import Endpoint, Session
 
 _LOG = logging.getLogger(__name__)
@@ -132,12 +134,17 @@ class Link:
 
     def _absorb(self, item: Happening) -> bool:
         """Let the machine know; False for what the caller need not see: an end that led to another dial at once."""
-        if isinstance(item, Up):
-            self._advance(Accepted(self._clock()))
-        elif isinstance(item, Down):
-            self._leave()
-            return not self._advance(Fault(self._clock(), self._dice(), item.doubt))
-        return True
+        match item:
+            case Up():
+                self._advance(Accepted(self._clock()))
+                return True
+            case Down(_, doubt):
+                self._leave()
+                return not self._advance(Fault(self._clock(), self._dice(), doubt))
+            case Acked() | Subscribed() | Received():
+                return True
+            case _:
+                assert_never(item)
 
     def _advance(self, event: Event) -> bool:
         self._state, action = advance(self._state, event)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from typing_extensions import assert_never
+
 from vajra_edge.detections import Detections
 from vajra_edge.errors import PublishError
 from vajra_edge.frames import Frame
@@ -219,18 +221,23 @@ class Publisher:
         self._lose(None)
 
     def _take(self, item: Happening) -> None:
-        if isinstance(item, Acked):
-            parcel = self._under_way.pop(item.token, None)
-            if parcel is not None:
-                self._settle(parcel, item.code)
-        elif isinstance(item, Up):
-            self._greet(item)
-        elif isinstance(item, Down):
-            self._lose(item.error)
-        elif isinstance(item, Received):
-            self._hear(item)
-        elif isinstance(item, Subscribed) and not item.granted:
-            self._note(PublishError("the broker refuses the request topics", remedy="check the broker's access list"))
+        match item:
+            case Acked(token, code):
+                if (parcel := self._under_way.pop(token, None)) is not None:
+                    self._settle(parcel, code)
+            case Up():
+                self._greet(item)
+            case Down(error):
+                self._lose(error)
+            case Received():
+                self._hear(item)
+            case Subscribed(granted):
+                if not granted:
+                    self._note(
+                        PublishError("the broker refuses the request topics", remedy="check the broker's access list")
+                    )
+            case _:
+                assert_never(item)
 
     def _greet(self, up: Up) -> None:
         self._backlog.connected()

@@ -31,12 +31,28 @@ from vajra_edge.publish import reasons
 from vajra_edge.publish.connection import Doubt
 from vajra_edge.publish.happenings import Acked, Down, Happening, Received, Subscribed, Up
 from vajra_edge.settings import MqttSettings
+from vajra_edge.wording import Setting, say
 
 DIAL_TIMEOUT_S = 5.0
+"""A broker in the same site answers in milliseconds; over a mobile network TCP may repeat its first packet twice."""
+
 ANSWER_TIMEOUT_S = 10.0
+"""A loaded broker may take seconds to look up a user; systems time out at 10 s or more by habit."""
+
+UNACKED_KEEPALIVES = 2.0
+"""A broker that acknowledges nothing for this many keep-alive times is gone, whatever its socket says."""
+
+MOST_PACKET_BYTES = 1 << 28
+"""The protocol's own limit, where the broker names none."""
+
+EXACTLY_ONCE = 2
+"""The highest quality of service, where the broker names no lower one."""
+
 PROBE_TIMEOUT_S = 3.0
 """Wait for the answer to an MQTT 5 CONNECT where 3.1.1 may be tried next: amqtt, for one, never gives one."""
 _OVERHEAD_BYTES = 64
+"""Header, properties and lengths of a packet, at the most."""
+
 _MALFORMED = (MQTTException, ValueError, KeyError, IndexError, struct.error, OSError)
 _DO_NOT_SEND_RETAINED = 2
 
@@ -73,7 +89,7 @@ class Session:
         self._happened: deque[Happening] = deque()
         self._unacked: dict[int, float] = {}
         self._up = self._over = False
-        self._window, self._max_qos, self._packet_bytes = self._mqtt.max_inflight, 2, 1 << 28
+        self._window, self._max_qos, self._packet_bytes = self._mqtt.max_inflight, EXACTLY_ONCE, MOST_PACKET_BYTES
         self._asked_s = clock()
         self._client = self._make_client()
 
@@ -120,7 +136,9 @@ class Session:
         try:
             info = self._client.publish(path, payload, min(qos, self._max_qos), retain, properties)
         except ValueError as error:
-            raise PublishError(f"cannot publish on {path!r}: {error}", remedy="check [mqtt] root") from error
+            raise PublishError(
+                f"cannot publish on {path!r}: {error}", remedy=say("check ", Setting.MQTT_ROOT)
+            ) from error
         self._unacked[info.mid] = self._clock()
         return info.mid
 
@@ -183,7 +201,7 @@ class Session:
         oldest_s = next(iter(self._unacked.values()), now_s)
         if not self._up and now_s - self._asked_s > limit_s:
             self._end(reasons.silent(self._mqtt, f"did not answer within {limit_s:g} s"), Doubt.SILENT)
-        elif self._up and now_s - oldest_s > 2.0 * self._mqtt.keepalive_s:
+        elif self._up and now_s - oldest_s > UNACKED_KEEPALIVES * self._mqtt.keepalive_s:
             self._end(reasons.lost(self._mqtt, f"no acknowledgement for {now_s - oldest_s:.0f} s"))
         elif self._client.socket() is None:
             self._end(reasons.lost(self._mqtt, "connection closed"))

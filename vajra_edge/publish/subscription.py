@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Sequence
 from types import TracebackType
 
-from typing_extensions import Self
+from typing_extensions import Self, assert_never
 
-from vajra_edge.publish.happenings import Down, Received, Subscribed, Up
+from vajra_edge.publish.happenings import Acked, Down, Received, Subscribed, Up
 from vajra_edge.publish.link import Link
 from vajra_edge.publish.session import Endpoint
 from vajra_edge.settings import MqttSettings
@@ -44,15 +44,20 @@ class Subscription:
         """Wait for messages, at most for this long."""
         received = []
         for item in self._link.poll(timeout_s):
-            if isinstance(item, Received):
-                received.append(item)
-            elif isinstance(item, Up):
-                self._link.subscribe(self._paths, retained=True)
-            elif isinstance(item, Down):
-                self.trouble, self.ready = str(item.error), False
-            elif isinstance(item, Subscribed):
-                self.ready = item.granted
-                self.trouble = "" if item.granted else "the broker refuses the subscription; check its access list"
+            match item:
+                case Received():
+                    received.append(item)
+                case Up():
+                    self._link.subscribe(self._paths, retained=True)
+                case Down(error):
+                    self.trouble, self.ready = str(error), False
+                case Subscribed(granted):
+                    self.ready = granted
+                    self.trouble = "" if granted else "the broker refuses the subscription; check its access list"
+                case Acked():
+                    pass  # nothing is published here
+                case _:
+                    assert_never(item)
         return received
 
     def close(self) -> None:

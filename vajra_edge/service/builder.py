@@ -26,6 +26,7 @@ from vajra_edge.engine import child, refusals, wire
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.service import memory_kills
+from vajra_edge.wording import Setting, say
 
 GRACE_S = 10.0
 """From SIGTERM, which a library's long call does not notice, to SIGKILL."""
@@ -247,7 +248,8 @@ class _Job:
         images = killed = False
         if self._overdue:
             limit = f"{self._request.timeout_s:g} s"
-            message, permanent = f"the build took longer than {limit}; raise [engine] build_timeout_s", True
+            message = str(say(f"the build took longer than {limit}; raise ", Setting.BUILD_TIMEOUT_S))
+            permanent = True
         elif self.cancelled.is_set():
             message, permanent = "the build was cancelled", False
         elif answer is not None:

@@ -124,17 +124,8 @@ class Cameras:
         if grabber is None:
             reason = "it starts once an engine is ready" if self._settings[name].enabled else ""
             return CameraView(name, "off", reason, published=published)
-        if told is None:
-            return CameraView.of(name, "opening", grabber.counters(), published=published)
-        return CameraView.of(
-            name,
-            told.phase.value,
-            grabber.counters(),
-            reason=told.reason,
-            attempts=told.attempts,
-            retry_in_s=told.retry_in_s,
-            published=published,
-        )
+        told = told or CameraChanged(name, Phase.OPENING, "", attempts=0, retry_in_s=None)
+        return CameraView.of(told, grabber.counters(), published)
 
 
 def _beat_name(camera: str) -> str:

@@ -100,7 +100,7 @@ class Collector:
     def _take(self, wanted: _Wanted, frame: Frame, boxes: int) -> None:
         look = wanted.images.offer(frame, boxes)
         self._note(frame.camera, look)
-        if self._refused is not None and (look is Look.KEPT or self._refused.values.get("verb") == "read"):
+        if self._refused is not None and (look is Look.KEPT or self._refused.verb == "read"):
             log.info("calibration images are kept again")
             self._refused = None
         seen = self._count(wanted)
@@ -136,9 +136,9 @@ class Collector:
         return Collected.of(self._folder, wanted.settings, wanted.batch, wanted.images.unreadable)
 
 
-def _reason(error: StoreError) -> tuple[object, object]:
+def _reason(error: StoreError) -> tuple[int | None, str]:
     """What makes a refusal another one: a folder that can be read again may not be written yet, for the same errno."""
-    return error.values.get("errno"), error.values.get("verb")
+    return error.errno, error.verb
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:

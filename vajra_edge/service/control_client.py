@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge.errors import ControlError
+from vajra_edge.wording import Setting, say
 
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -31,7 +32,7 @@ def ask(
         Each reply as it comes: any number of kind ``progress``, then one of kind ``done``.
 
     Raises:
-        ControlError: no daemon answers there (``values["absent"]`` is true), or it answered with an error.
+        ControlError: no daemon answers there (``absent`` is true), or it answered with an error.
     """
     line = json.dumps(dict(request)).encode() + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
@@ -55,14 +56,12 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
         sock.connect(str(path))
     except PermissionError as error:
         sock.close()
-        raise ControlError(
-            f"this user may not use {path}", remedy="use sudo, or join the service's group", absent=False
-        ) from error
+        raise ControlError(f"this user may not use {path}", remedy="use sudo, or join the service's group") from error
     except OSError as error:
         sock.close()
         raise ControlError(
             f"no daemon answers at {path}: {error.strerror or error}",
-            remedy="start it (systemctl start vajra-edge), or check [service] control_socket",
+            remedy=say("start it (systemctl start vajra-edge), or check ", Setting.CONTROL_SOCKET),
             absent=isinstance(error, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)),
         ) from error
     return sock

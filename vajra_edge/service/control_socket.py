@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vajra_edge.errors import ControlError
+from vajra_edge.wording import Setting, say
 
 MODE = 0o660
 """The service's user and group may ask; everybody else may not."""
@@ -43,7 +44,7 @@ class ControlSocket:
         if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
             raise ControlError(
                 f"control socket path {self.path} is too long for the system",
-                remedy=f"set [service] control_socket to at most {_MAX_PATH_BYTES} bytes",
+                remedy=say(Setting.CONTROL_SOCKET.given(), f" to at most {_MAX_PATH_BYTES} bytes"),
                 path=self.path,
             )
         try:
@@ -55,7 +56,9 @@ class ControlSocket:
             if isinstance(error, OSError):
                 raise ControlError(
                     f"control socket {self.path} cannot be made: {error.strerror}",
-                    remedy="set [service] control_socket to a folder that exists and is writable for this user",
+                    remedy=say(
+                        Setting.CONTROL_SOCKET.given(), " to a folder that exists and is writable for this user"
+                    ),
                     path=self.path,
                 ) from error
             raise
@@ -90,7 +93,7 @@ class ControlSocket:
             return
         if not stat.S_ISSOCK(mode):
             raise ControlError(
-                f"{self.path} exists and is no socket", remedy="move it, or set [service] control_socket"
+                f"{self.path} exists and is no socket", remedy=say("move it, or ", Setting.CONTROL_SOCKET.given())
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
@@ -118,6 +121,6 @@ class ControlSocket:
     def _taken(self) -> ControlError:
         return ControlError(
             f"another daemon serves {self.path}",
-            remedy="stop it, or set [service] control_socket to another path",
+            remedy=say("stop it, or ", Setting.CONTROL_SOCKET.given(), " to another path"),
             path=self.path,
         )

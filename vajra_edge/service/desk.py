@@ -7,8 +7,12 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from vajra_edge.errors import VajraError
+
+Event_contra = TypeVar("Event_contra", contravariant=True)
+"""What a desk's tasks may end with; a desk that takes more kinds does for who has fewer."""
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ class TaskMended:
     name: str
 
 
-class Desk:
+class Desk(Generic[Event_contra]):
     """Does tasks one after the other, and posts the event that each returns.
 
     Args:
@@ -41,10 +45,10 @@ class Desk:
         name: of the thread.
     """
 
-    def __init__(self, post: Callable[[object], None], name: str = "desk") -> None:
+    def __init__(self, post: Callable[[Event_contra | TaskFailed | TaskMended], None], name: str = "desk") -> None:
         self._post = post
         self._failing: set[str] = set()
-        self._tasks: queue.SimpleQueue[tuple[str, Callable[[], object | None]] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[str, Callable[[], Event_contra | None]] | None] = queue.SimpleQueue()
         # A daemon thread: a library that hangs while it loads must not keep the process from its exit.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -52,7 +56,7 @@ class Desk:
         """Begin."""
         self._thread.start()
 
-    def do(self, name: str, task: Callable[[], object | None]) -> None:
+    def do(self, name: str, task: Callable[[], Event_contra | None]) -> None:
         """Put a task behind the others. Callable from any thread."""
         self._tasks.put((name, task))
 
@@ -66,6 +70,7 @@ class Desk:
     def _run(self) -> None:
         while (item := self._tasks.get()) is not None:
             name, task = item
+            event: Event_contra | TaskFailed | None
             try:
                 event = task()
             except VajraError as error:

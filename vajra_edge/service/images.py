@@ -30,7 +30,7 @@ class Images:
         state_dir: where the cameras' own images are kept.
     """
 
-    def __init__(self, desk: Desk, state_dir: Path) -> None:
+    def __init__(self, desk: Desk[ImagesMoved], state_dir: Path) -> None:
         self._desk, self._state_dir = desk, state_dir
         self._base: str | None = None
         self._last: str | None = None

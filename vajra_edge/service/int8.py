@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine import sampler
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.fingerprint import IMAGES, Fingerprint
+from vajra_edge.engine.history import Cause, Follows, History
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.spec import Precision
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import CalibrationError, EngineError, UnsupportedSpec
+from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
-
-DOUBTS_KEPT = 16
-"""Of plans whose build their images failed; a folder that goes on changing makes another one with each build."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +36,19 @@ class Calibrations:
 
     Args:
         store: of this device.
-        rejected: why a plan failed in service; empty if it did not.
+        history: knows which images failed, and which plans failed in service.
     """
 
-    def __init__(self, store: EngineStore, rejected: Callable[[str], str]) -> None:
-        self._store, self._rejected = store, rejected
-        self._failed: dict[str, str] = {}
+    def __init__(self, store: EngineStore, history: History) -> None:
+        self._store, self._history = store, history
 
     def distrust(self, fingerprint: str, reason: str) -> None:
         """This plan's build failed for want of usable images: it is not begun again by itself, until the next start."""
-        self._failed = dict([*self._failed.items(), (fingerprint, reason)][-DOUBTS_KEPT:])
+        self._history.note(fingerprint, Cause.IMAGES, reason, Follows.BLOCKED)
 
     def trust(self) -> None:
         """Somebody insists: images that failed are tried again."""
-        self._failed.clear()
+        self._history.trust()
 
     def settle(self, request: BuildRequest, backend: Backend, *, trusting: bool = False, doubt: str = "") -> Calibrated:
         """What to build for a request.
@@ -83,13 +80,19 @@ class Calibrations:
             earlier = self._earlier(request, backend)
             if earlier is None and request.calibration.data is None and not request.calibration.cameras:
                 raise CalibrationError(
-                    "precision = int8 needs images, and [calibration] names no data and cameras = false",
-                    remedy="name some in [calibration] data, let the cameras collect them, or set precision = auto",
+                    say(
+                        *("precision = int8 needs images, and ", Setting.DATA, " names none and "),
+                        *(Setting.CALIBRATION_CAMERAS, " = false"),
+                    ),
+                    remedy=say(
+                        *("name some in ", Setting.DATA, ", let the cameras collect them, or "),
+                        Setting.PRECISION.to("auto"),
+                    ),
                 )
             return earlier or _lower(request, backend)
         made = replace(request, calibration_digest=images.digest)
         plan = fingerprint_of(made, backend).digest
-        doubt = self._failed.get(plan, doubt)
+        doubt = self._history.doubt(plan) or doubt
         if doubt and not trusting and self._store.get(plan) is None:
             raise CalibrationError(doubt)
         return made
@@ -99,7 +102,7 @@ class Calibrations:
         if (earlier := self._earlier(request, backend)) is not None:
             return Calibrated(earlier, f"int8 keeps the ranges of earlier images: {error}")
         if not request.spec.allow_lower_precision:
-            remedy = "mend that, or set [engine] allow_lower_precision = true"
+            remedy = say("mend that, or ", Setting.ALLOW_LOWER_PRECISION.to(True))
             raise CalibrationError(f"int8 cannot be calibrated: {error}", remedy=remedy) from error
         log.warning("int8 is not used: %s", error)
         return Calibrated(_lower(request, backend), f"int8 is not used: {error}")
@@ -111,7 +114,7 @@ class Calibrations:
         """
         current = self._store.current()
         for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
-            plan = None if self._rejected(name) else self._store.get(name)
+            plan = None if self._history.rejection(name) else self._store.get(name)
             digest = plan.manifest.fingerprint.value(IMAGES) if plan else ""
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:

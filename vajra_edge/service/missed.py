@@ -43,7 +43,7 @@ class Missed:
         desk: where libraries and the disk may take their time; posts ``MissedSeen``.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk[MissedSeen]) -> None:
         self._desk = desk
         self._due_s = 0.0
 

@@ -10,10 +10,11 @@ from datetime import datetime, timezone
 
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.spec import Precision
+from vajra_edge.publish import reasons
 from vajra_edge.publish.mqtt import BrokerChanged, PublishCounts
 from vajra_edge.service.phases import State
 from vajra_edge.service.plan_view import PlanView
-from vajra_edge.service.status import BrokerView, BuildView, EngineView, SettingsView, Status
+from vajra_edge.service.status import BrokerView, BuildView, EngineView, FailureView, SettingsView, Status
 from vajra_edge.service.wiring import Parts
 from vajra_edge.service.wish import Wish
 from vajra_edge.settings import MqttSettings, Settings
@@ -103,6 +104,7 @@ def _engine(parts: Parts, s: State, known: Known, now_s: float) -> EngineView:
         why=(known.missed,) if s.missed else known.why,
         last_error=s.why,
         retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
+        failures=tuple(FailureView.of(one) for one in parts.history.failures()),
     )
 
 
@@ -120,9 +122,9 @@ def _calibration(parts: Parts) -> str:
 
 
 def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:
-    port = mqtt.port or (8883 if mqtt.tls else 1883)
+    host, port = reasons.address(mqtt)
     return BrokerView(
-        address=f"{mqtt.host}:{port}",
+        address=f"{host}:{port}",
         connected=told.connected,
         protocol=told.protocol,
         reason=told.reason,

@@ -12,8 +12,8 @@ from vajra_edge.detections import Detections
 from vajra_edge.engine.agreement import counted
 from vajra_edge.engine.collected import Collected
 from vajra_edge.frames import Frame
-from vajra_edge.service.collector import Collector
-from vajra_edge.service.desk import Desk
+from vajra_edge.service.collector import Collector, ImagesChanged
+from vajra_edge.service.desk import Desk, TaskFailed, TaskMended
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.settings import Settings
 
@@ -24,15 +24,19 @@ class Pictures:
     Args:
         collector: of calibration images.
         snapshots: for the broker.
-        post: takes ``ImagesChanged`` and ``TaskFailed``; only enqueues.
+        post: takes ``ImagesChanged``, ``TaskFailed`` and ``TaskMended``; only enqueues.
         settings: what both work for.
     """
 
     def __init__(
-        self, collector: Collector, snapshots: Snapshots, post: Callable[[object], None], settings: Settings
+        self,
+        collector: Collector,
+        snapshots: Snapshots,
+        post: Callable[[ImagesChanged | TaskFailed | TaskMended], None],
+        settings: Settings,
     ) -> None:
         self._collector, self._snapshots = collector, snapshots
-        self._desk = Desk(post, "pictures")
+        self._desk: Desk[ImagesChanged] = Desk(post, "pictures")
         self._waiting: set[tuple[str, str]] = set()
         self.apply(settings)
 
@@ -67,14 +71,14 @@ class Pictures:
         """Finish what waits; whether that was done in time."""
         return self._desk.close(timeout_s)
 
-    def _do(self, name: str, frame: Frame, task: Callable[[], object | None]) -> None:
+    def _do(self, name: str, frame: Frame, task: Callable[[], ImagesChanged | None]) -> None:
         """One frame a camera and purpose waits at the most: a slow disk must not gather frames in memory."""
         key = (name, frame.camera)
         if key in self._waiting:
             return
         self._waiting.add(key)
 
-        def then() -> object | None:
+        def then() -> ImagesChanged | None:
             try:
                 return task()
             finally:

@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+
+from typing_extensions import assert_never
 
 from vajra_edge.detect.detector import Detector
 from vajra_edge.detect.open_detector import Loadable, open_detector
+from vajra_edge.engine.history import History
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
@@ -28,7 +30,6 @@ from vajra_edge.service.events import (
     Reject,
     Strike,
 )
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.wish import Wish
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Plans:
 
     Args:
         store: of this device.
-        rejections: of this device.
+        history: of this device.
         desk: where slow work goes.
         post: takes events; only enqueues.
         threads: CPU inference threads; None: all.
@@ -70,12 +71,12 @@ class Plans:
     def __init__(
         self,
         store: EngineStore,
-        rejections: Rejections,
-        desk: Desk,
-        post: Callable[[object], None],
+        history: History,
+        desk: Desk[Loaded | LoadFailed],
+        post: Callable[[builder.BuildEvent | BuildFailed], None],
         threads: int | None,
     ) -> None:
-        self._store, self._rejections, self._desk, self._post = store, rejections, desk, post
+        self._store, self._history, self._desk, self._post = store, history, desk, post
         self._threads = threads
         self._builder = builder.Builder(post, grace_s=CHILD_GRACE_S)
         self._building: Job | None = None
@@ -89,7 +90,7 @@ class Plans:
             self._post(BuildFailed(job, "nobody knows how to build it", permanent=True, now_s=time.monotonic()))
             return
         if action.force:
-            self._desk.do("forget rejection", lambda: self._rejections.remove(job.fingerprint))
+            self._desk.do("forget rejection", lambda: self._history.forgive(job.fingerprint))
         self._building = job
         self._builder.start(job.number, replace(request, force=action.force, again=action.again, missed=action.missed))
 
@@ -141,14 +142,15 @@ class Plans:
                 self._desk.do("mark plan good", lambda: self._mark_good(fingerprint, keep))
             case Discard(fingerprint, reason):
                 log.error("plan %s is put aside: %s", fingerprint[:12], reason)
-                self._desk.do("put plan aside", lambda: self._store.quarantine(fingerprint, reason))
+                self._desk.do("put plan aside", lambda: self._quarantine(fingerprint, reason))
             case Reject(fingerprint, reason):
                 log.error("plan %s is rejected: %s", fingerprint[:12], reason)
-                at = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-                self._desk.do("reject plan", lambda: self._rejections.add(fingerprint, f"{reason} ({at})"))
+                self._desk.do("reject plan", lambda: self._history.reject(fingerprint, reason))
             case Strike(fingerprint, reason):
                 log.error("plan %s failed: %s", fingerprint[:12], reason)
-                self._desk.do("count crash", lambda: self._store.strike(fingerprint, time.time()))
+                self._desk.do("count crash", lambda: self._history.crashed(fingerprint, reason))
+            case _:
+                assert_never(action)
 
     def close(self) -> None:
         """End the build child; loaded plans are the desk's to close."""
@@ -158,8 +160,13 @@ class Plans:
 
     def _mark_good(self, fingerprint: str, keep: str | None) -> None:
         self._store.mark_good(fingerprint)
+        self._history.put_aside(self._store.put_aside())
         for gone in self._store.prune({fingerprint, keep or fingerprint}):
             log.info("plan %s is deleted to stay under [store] max_bytes", gone[:12])
+
+    def _quarantine(self, fingerprint: str, reason: str) -> None:
+        self._store.quarantine(fingerprint, reason)
+        self._history.put_aside(self._store.put_aside())
 
     def _load(self, job: Job) -> Loaded | LoadFailed:
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.detect.detector import Filter
 from vajra_edge.engine.request import nms_of
-from vajra_edge.pipeline import FrameResult, InferFailed, Pipeline, PipelineCounters, Swapped
+from vajra_edge.pipeline import Exhausted, FrameResult, InferFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.publish.messages import EngineTag
 from vajra_edge.service.beats import Beats
 from vajra_edge.service.events import Job
@@ -58,7 +58,7 @@ class Serving:
         self,
         mailboxes: Mailboxes,
         sink: Callable[[FrameResult[Served]], None],
-        post: Callable[[object], None],
+        post: Callable[[Swapped[Served] | InferFailed[Served] | Exhausted], None],
         beats: Beats,
         settings: Settings,
         max_frames: int | None,

@@ -1,12 +1,13 @@
-"""Setbacks: what the machine hears of a build that came to nothing, and whether the wish is worked out again."""
+"""Setbacks: what the machine hears of a build that came to nothing, and what the history is told."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from vajra_edge.engine.history import Cause, Follows, History
 from vajra_edge.service import builder, events
 from vajra_edge.service.overview import Known
-from vajra_edge.service.phases import State
+from vajra_edge.service.phases import State, Step
 from vajra_edge.service.wishing import Wishing
 
 
@@ -39,3 +40,37 @@ def weighed(
 def _blames_images(failed: builder.BuildFailed, s: State, known: Known) -> bool:
     """The child says so; or it was killed twice, since calibrating takes more memory than the next precision does."""
     return failed.images or (failed.killed and s.attempts > 0 and known.settings.engine.allow_lower_precision)
+
+
+def note(history: History, event: events.Event, before: State, after: State) -> None:
+    """Tell the history of a build or a load that failed, with what the machine does about it, and when that is over.
+
+    Args:
+        history: of this device.
+        event: late news of a job that nobody waits for any more is none.
+        before: the machine, before it heard of it.
+        after: and after.
+    """
+    if after.wanted is not None and after.wanted != before.wanted:
+        history.wanted(after.wanted)
+    match event:
+        case events.BuildFailed() if event.job == before.building:
+            _note(history, Cause.BUILD, event, after)
+        case events.LoadFailed() if event.job == before.loading:
+            _note(history, Cause.LOAD, event, after)
+        case events.Loaded(job) if job == before.loading:
+            history.served(job.fingerprint)
+
+
+def _note(history: History, cause: Cause, event: events.BuildFailed | events.LoadFailed, after: State) -> None:
+    follows, retry_in_s = _follows(event.job.fingerprint, after), None
+    if follows is Follows.RETRY and after.retry_at_s is not None:
+        retry_in_s = after.retry_at_s - event.now_s
+    history.note(event.job.fingerprint, cause, event.reason, follows, retry_in_s)
+
+
+def _follows(fingerprint: str, after: State) -> Follows:
+    """A plan that was only to serve meanwhile is not offered again."""
+    if fingerprint != after.wanted or after.step is Step.IDLE:
+        return Follows.BLOCKED
+    return Follows.RETRY if after.step is Step.WAIT else Follows.REBUILD

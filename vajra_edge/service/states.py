@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from typing_extensions import assert_never
+
 from vajra_edge.service.events import (
     Action,
     Build,
@@ -54,26 +56,10 @@ Advanced = tuple[State, tuple[Action, ...]]
 ENDING = (Phase.STOPPING, Phase.STOPPED, Phase.FAILED)
 
 
-def advance(s: State, event: Event) -> Advanced:  # noqa: PLR0911  one return a kind of event
+def advance(s: State, event: Event) -> Advanced:  # noqa: C901, PLR0911, PLR0912  one row of a table a kind of event
     """The next state, and what has to be done, in order."""
     if s.phase in ENDING:
         return _ending(s, event)
-    match event:
-        case Stop() | Wanted() | Unknown() | Rebuild() | TryMissed():
-            return _asked(s, event)
-        case Built() | BuildFailed():
-            return _build_ended(s, event) if event.job == s.building else (s, ())
-        case Loaded(job):
-            return _loaded(s, job, event.now_s) if job == s.loading else (s, (Retire(job),))
-        case LoadFailed(job):
-            return _load_failed(s, event) if job == s.loading else (s, ())
-        case Tick(now_s):
-            return _tick(s, now_s)
-    return _went_wrong(s, event)
-
-
-def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild | TryMissed) -> Advanced:
-    """Wishes of people, files and settings."""
     match event:
         case Wanted():
             return _want(s, event)
@@ -83,17 +69,24 @@ def _asked(s: State, event: Stop | Wanted | Unknown | Rebuild | TryMissed) -> Ad
             return _rebuild(s, force)
         case TryMissed(fingerprint):
             return _try_missed(s, fingerprint)
-    return replace(s, phase=Phase.STOPPING, building=None, loading=None), (*_cancel(s), StopAll())
-
-
-def _went_wrong(s: State, event: InferFailed | Unfit | Drained) -> Advanced:
-    """What serves failed, or does worse than it should."""
-    match event:
-        case InferFailed(reason) if s.serving and not s.broken:
-            return _infer_failed(s, s.serving, reason)
-        case Unfit(reason) if s.serving and s.prior is not None and not s.going_back:
-            return _go_back(s, s.serving, s.prior, reason)
-    return s, ()
+        case Built() | BuildFailed():
+            return _build_ended(s, event) if event.job == s.building else (s, ())
+        case Loaded(job):
+            return _loaded(s, job, event.now_s) if job == s.loading else (s, (Retire(job),))
+        case LoadFailed(job):
+            return _load_failed(s, event) if job == s.loading else (s, ())
+        case InferFailed(reason):
+            return _infer_failed(s, s.serving, reason) if s.serving and not s.broken else (s, ())
+        case Unfit(reason):
+            return _unfit(s, reason)
+        case Tick(now_s):
+            return _tick(s, now_s)
+        case Stop():
+            return replace(s, phase=Phase.STOPPING, building=None, loading=None), (*_cancel(s), StopAll())
+        case Drained():
+            return s, ()
+        case _:
+            assert_never(event)
 
 
 def _ending(s: State, event: Event) -> Advanced:
@@ -101,9 +94,16 @@ def _ending(s: State, event: Event) -> Advanced:
     match event:
         case Loaded(job):
             return s, (Retire(job),)
-        case Drained() if s.phase is Phase.STOPPING:
+        case Drained():
+            if s.phase is not Phase.STOPPING:
+                return s, ()
             return replace(s, phase=Phase.STOPPED, serving=None), (Exit(0),)
-    return s, ()
+        case Wanted() | Unknown() | Rebuild() | TryMissed() | Built() | BuildFailed() | LoadFailed():
+            return s, ()
+        case InferFailed() | Unfit() | Tick() | Stop():
+            return s, ()
+        case _:
+            assert_never(event)
 
 
 def _pursue(s: State, *before: Action) -> Advanced:
@@ -272,6 +272,13 @@ def _infer_failed(s: State, failed: Job, reason: str) -> Advanced:
         return _go_back(replace(s, broken=True), failed, s.prior, reason)
     s = replace(s, phase=Phase.FAILED, reason=reason)
     return replace(s, building=None, loading=None), (Strike(failed.fingerprint, reason), *_cancel(s), Exit(1))
+
+
+def _unfit(s: State, reason: str) -> Advanced:
+    """It runs, but worse than the plan before it, which is still there to go back to."""
+    if s.serving is None or s.prior is None or s.going_back:
+        return s, ()
+    return _go_back(s, s.serving, s.prior, reason)
 
 
 def _go_back(s: State, unfit: Job, prior: str, reason: str) -> Advanced:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from vajra_edge import __version__
-from vajra_edge.capture.grabber import CameraCounters
+from vajra_edge.capture import reconnect
+from vajra_edge.capture.grabber import CameraChanged, CameraCounters
 from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
+from vajra_edge.engine.history import Failure
 from vajra_edge.engine.report_json import write_verify
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
 from vajra_edge.service.plan_view import PlanView
@@ -29,7 +31,8 @@ _SPANS = {
 }
 """Share of a build in percent that each stage begins and ends at; a rough guess, for one bar that never goes back."""
 
-_LOST = {"backoff": "lost", "closed": "off"}
+_STATES: Mapping[reconnect.Phase, str] = {reconnect.Phase.BACKOFF: "lost", reconnect.Phase.CLOSED: "off"}
+"""What people call a phase, where that is another word."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,36 @@ class BuildView:
 
 
 @dataclass(frozen=True)
+class FailureView:
+    """A plan that failed, see ``history.Failure``.
+
+    Attributes:
+        at: when, UTC, ISO 8601, the newest last.
+        follows: what comes of it, in words.
+        retry_at: when it is tried again by itself; None: at no set time, or not at all.
+    """
+
+    fingerprint: str
+    cause: str
+    reason: str
+    at: tuple[str, ...]
+    follows: str
+    retry_at: str | None = None
+
+    @classmethod
+    def of(cls, failure: Failure) -> FailureView:
+        """For people and programs."""
+        at = tuple(_utc(at_s) for at_s in failure.times_s)
+        retry_at = None if failure.retry_at_s is None else _utc(failure.retry_at_s)
+        cause, follows = failure.cause.value, failure.follows.value
+        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at)
+
+
+def _utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
 class EngineView:
     """Plans: wanted, serving, being built, and why.
 
@@ -74,6 +107,7 @@ class EngineView:
             wished for, or had served last, one phrase a part; or which precision was missed and is tried again.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
+        failures: plans that failed on this device, the newest last.
     """
 
     wanted: str | None = None
@@ -86,6 +120,7 @@ class EngineView:
     why: tuple[str, ...] = ()
     last_error: str = ""
     retry_in_s: float | None = None
+    failures: tuple[FailureView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,20 +141,20 @@ class CameraView:
     resolution_wh: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, id_: str, phase: str, counters: CameraCounters | None, **known: Any) -> CameraView:
-        """From a phase of ``reconnect`` and the grabber's counters."""
-        state = _LOST.get(phase, phase)
-        if counters is None:
-            return cls(id_, state, **known)
+    def of(cls, told: CameraChanged, counters: CameraCounters, published: int) -> CameraView:
+        """From what its grabber told last and counts."""
         return cls(
-            id_,
-            state,
+            told.camera,
+            _STATES.get(told.phase, told.phase.value),
+            told.reason,
+            told.attempts,
+            told.retry_in_s,
             frames=counters.frames_read,
             dropped=counters.frames_dropped,
             decode_errors=counters.decode_errors,
             losses=counters.losses,
             fps=round(counters.fps, 2),
-            **known,
+            published=published,
         )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import assert_never
 
 from vajra_edge import pipeline
 from vajra_edge.capture.grabber import CameraChanged
@@ -27,6 +29,7 @@ from vajra_edge.service.collector import ImagesChanged
 from vajra_edge.service.control import Asked
 from vajra_edge.service.desk import TaskFailed, TaskMended
 from vajra_edge.service.images import ImagesMoved
+from vajra_edge.service.inbox import Heard
 from vajra_edge.service.missed import MissedSeen
 from vajra_edge.service.overview import Known, overview
 from vajra_edge.service.phases import State, Step
@@ -70,26 +73,6 @@ class Supervisor:
         self._next_tick_s = 0.0
         self._exit_code: int | None = None
         self._shut = False
-        self._hear: dict[type, Callable[[Any], None]] = {
-            FileChanged: self._file_changed,
-            Wished: self._wished,
-            ReloadAsked: self._reload,
-            Asked: lambda asked: self._answer(SocketCaller(parts.control, asked), asked.verb, asked.fields),
-            Requested: lambda asked: self._answer(MqttCaller(parts.publisher, asked), asked.verb, asked.payload),
-            builder.BuildProgressed: self._progressed,
-            builder.BuildSucceeded: self._build_ended,
-            builder.BuildFailed: self._build_ended,
-            pipeline.Swapped: self._swapped,
-            pipeline.InferFailed: self._infer_failed,
-            pipeline.Exhausted: lambda _: self._advance(events.Stop()),
-            CameraChanged: parts.cameras.changed,
-            BrokerChanged: lambda told: self._know(broker=told),
-            ImagesChanged: lambda _: self._work_out(),
-            ImagesMoved: lambda _: self._wishing.moved(self._known.settings, self._known.weights_sha256),
-            MissedSeen: self._missed_seen,
-            TaskFailed: lambda failed: self._know(trouble={**self._known.trouble, failed.name: failed.reason}),
-            TaskMended: self._mended,
-        }
 
     def run(self) -> int:
         """Serve until a signal or the end of what was asked for; returns the exit code."""
@@ -114,15 +97,72 @@ class Supervisor:
             self._next_tick_s = time.monotonic() + TICK_S
             self._tick(time.monotonic())
 
-    def _take(self, event: Any) -> None:
-        hear = self._hear.get(type(event), self._advance)
-        hear(event)
+    def _take(self, heard: Heard) -> None:
+        match heard:
+            case FileChanged():
+                self._file_changed(heard)
+            case ReloadAsked() | Asked() | Requested():
+                self._requested(heard)
+            case CameraChanged():
+                self._parts.cameras.changed(heard)
+            case BrokerChanged():
+                self._known = replace(self._known, broker=heard)
+            case Wished() | ImagesChanged() | ImagesMoved() | MissedSeen() | TaskFailed() | TaskMended():
+                self._desk_told(heard)
+            case builder.BuildProgressed() | builder.BuildSucceeded() | builder.BuildFailed():
+                self._builder_told(heard)
+            case pipeline.Swapped():
+                self._swapped(heard)
+            case pipeline.InferFailed():
+                self._infer_failed(heard)
+            case pipeline.Exhausted():
+                self._advance(events.Stop())
+            case _:
+                self._advance(heard)
         self._tell_waiting()
+
+    def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
+        match asked:
+            case ReloadAsked():
+                self._reload(asked)
+            case Asked(_, verb, fields):
+                self._answer(SocketCaller(self._parts.control, asked), verb, fields)
+            case Requested():
+                self._answer(MqttCaller(self._parts.publisher, asked), asked.verb, asked.payload)
+            case _:
+                assert_never(asked)
+
+    def _desk_told(self, told: Wished | ImagesChanged | ImagesMoved | MissedSeen | TaskFailed | TaskMended) -> None:
+        match told:
+            case Wished():
+                self._wished(told)
+            case ImagesChanged():
+                self._work_out()
+            case ImagesMoved():
+                self._wishing.moved(self._known.settings, self._known.weights_sha256)
+            case MissedSeen():
+                self._missed_seen(told)
+            case TaskFailed(name, reason):
+                self._known = replace(self._known, trouble={**self._known.trouble, name: reason})
+            case TaskMended(name):
+                left = {task: reason for task, reason in self._known.trouble.items() if task != name}
+                self._known = replace(self._known, trouble=left)
+            case _:
+                assert_never(told)
+
+    def _builder_told(self, told: builder.BuildEvent) -> None:
+        match told:
+            case builder.BuildProgressed():
+                self._progressed(told)
+            case builder.BuildSucceeded() | builder.BuildFailed():
+                self._build_ended(told)
+            case _:
+                assert_never(told)
 
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
         self._parts.cameras.tick(now_s)
-        self._know(late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
+        self._known = replace(self._known, late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
         if self._parts.cameras.exhausted(self._parts.serving.published()):
@@ -137,18 +177,19 @@ class Supervisor:
     def _advance(self, event: events.Event) -> None:
         before = self._s
         self._s, actions = advance(self._s, event)
+        setbacks.note(self._parts.history, event, before, self._s)
         for action in actions:
             self._perform(action)
         if (before.phase, before.why) != (self._s.phase, self._s.why):
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
         if self._s.building is None and self._known.building is not None:
-            self._know(building=None)
+            self._known = replace(self._known, building=None)
 
     def _perform(self, action: events.Action) -> None:
         plans = self._parts.plans
         match action:
             case events.Build(job, quick):
-                self._know(building=BuildView(job.fingerprint, quick))
+                self._known = replace(self._known, building=BuildView(job.fingerprint, quick))
                 plans.build(action, self._known.wish)
             case events.CancelBuild():
                 plans.cancel()
@@ -166,8 +207,10 @@ class Supervisor:
                 self._parts.inbox.put(events.Drained())
             case events.Exit(code):
                 self._exit_code = code
-            case _:
+            case events.MarkGood() | events.Discard() | events.Strike() | events.Reject():
                 plans.remember(action, keep=self._s.wanted)
+            case _:
+                assert_never(action)
 
     def _swap(self, job: events.Job) -> None:
         """Ask the frame loop, which ends with the old plan first; ``_swapped`` hears when it is done.
@@ -183,7 +226,7 @@ class Supervisor:
             return
         served, wish = self._parts.serving.swapped(event), self._known.wish
         if wish is None or not wish.interim(served.job.fingerprint):
-            self._know(served=served.ready.manifest.fingerprint)
+            self._known = replace(self._known, served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
         self._let_go()
@@ -211,12 +254,12 @@ class Supervisor:
             self._parts.missed.tick(wish.request, wish.fingerprint.digest, now_s)
         elif self._known.missed and not self._s.missed:
             self._parts.missed.soon()
-            self._know(missed="")
+            self._known = replace(self._known, missed="")
 
     def _missed_seen(self, seen: MissedSeen) -> None:
         if seen.fingerprint != self._s.wanted:
             return
-        self._know(missed=seen.line)
+        self._known = replace(self._known, missed=seen.line)
         if seen.due:
             self._parts.missed.soon()
             self._advance(events.TryMissed(seen.fingerprint))
@@ -225,7 +268,7 @@ class Supervisor:
         if changed.name == "settings":
             self._reload(ReloadAsked(look=False))
             return
-        self._know(weights_sha256=changed.digest)
+        self._known = replace(self._known, weights_sha256=changed.digest)
         if changed.digest is None:
             log.warning("%s", changed.reason)
         self._work_out()
@@ -247,7 +290,7 @@ class Supervisor:
         if asked and asked.dry_run:
             asked.caller.done(wish.outlook(serving, self._known.served, force=asked.force))
             return
-        self._know(wish=wish, why=wish.why(self._known.served))
+        self._known = replace(self._known, wish=wish, why=wish.why(self._known.served))
         self._advance(wished.event(now_s))
         if self._s.building or self._s.loading:
             why = "; ".join(self._known.why) or "it served last"
@@ -286,12 +329,14 @@ class Supervisor:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
         else:
-            self._know(settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart))
+            self._known = replace(
+                self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
+            )
             if self._parts.apply(reloaded):
                 self._work_out()
             elif asked.look:
                 self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
-        self._know(view=replace(self._known.view, error=error))
+        self._known = replace(self._known, view=replace(self._known.view, error=error))
         self._parts.notify.ready(self.status().line())
         if asked.caller and error:
             asked.caller.error(error)
@@ -300,7 +345,7 @@ class Supervisor:
 
     def _progressed(self, event: builder.BuildProgressed) -> None:
         if self._parts.plans.is_current(event.job_id) and self._known.building is not None:
-            self._know(building=self._known.building.after(event.progress))
+            self._known = replace(self._known, building=self._known.building.after(event.progress))
 
     def _build_ended(self, event: builder.BuildSucceeded | builder.BuildFailed) -> None:
         ended = self._parts.plans.ended(event)
@@ -323,12 +368,6 @@ class Supervisor:
     def _serving(self) -> PlanView | None:
         ready = self._parts.serving.ready
         return PlanView.of(ready.manifest) if ready else None
-
-    def _mended(self, mended: TaskMended) -> None:
-        self._know(trouble={task: reason for task, reason in self._known.trouble.items() if task != mended.name})
-
-    def _know(self, **news: Any) -> None:
-        self._known = replace(self._known, **news)
 
     def _stop_all(self, drain_s: float) -> None:
         if self._shut:

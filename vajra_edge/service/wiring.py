@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.changes import Action
+from vajra_edge.engine.history import History
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.pipeline import FrameResult
@@ -26,11 +27,11 @@ from vajra_edge.service.control import Control
 from vajra_edge.service.crash_log import CrashLog
 from vajra_edge.service.desk import Desk
 from vajra_edge.service.images import Images
+from vajra_edge.service.inbox import DeskEvent, Inbox
 from vajra_edge.service.missed import Missed
 from vajra_edge.service.notify import Notify
 from vajra_edge.service.pictures import Pictures
 from vajra_edge.service.plans import Plans
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.service.serving import Served, Serving
 from vajra_edge.service.snapshots import Snapshots
 from vajra_edge.service.watch import Watch
@@ -47,6 +48,9 @@ MQTT_DEADLINE_S = 30.0
 """The MQTT thread beats every second; resolving the broker's name may hold it up."""
 
 
+CAMERAS_SHARE = LOOP_SHARE = 0.25
+"""Of the drain time, for each of the first two steps; half of it is left to publish what was seen."""
+
 LEAVE_S = 1.0
 """Kept of the drain time for each of the last steps."""
 
@@ -55,12 +59,13 @@ LEAVE_S = 1.0
 class Parts:
     """What the supervisor conducts."""
 
-    inbox: queue.SimpleQueue[object]
+    inbox: Inbox
     notify: Notify
     beats: Beats
     watchdog: Watchdog
-    desk: Desk
+    desk: Desk[DeskEvent]
     store: EngineStore
+    history: History
     wishes: Wishes
     plans: Plans
     mailboxes: Mailboxes
@@ -89,7 +94,7 @@ class Parts:
         self.control.open()
         crash = self.crash_log.open()
         if crash is not None:
-            self.desk.do("count crash", lambda: self.store.strike(crash.fingerprint, time.time()))
+            self.desk.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
         self.desk.start()
         self.publisher.start()
         self.pictures.start()
@@ -132,8 +137,8 @@ class Parts:
         """Stop everything within ``drain_s``: cameras first, so that what was seen is still published."""
         until_s = time.monotonic() + drain_s
         self.watch.close()
-        stopped = self.cameras.stop(drain_s / 4)
-        stopped = self.serving.stop(drain_s / 4) and stopped
+        stopped = self.cameras.stop(CAMERAS_SHARE * drain_s)
+        stopped = self.serving.stop(LOOP_SHARE * drain_s) and stopped
         self.mailboxes.close()
         self.plans.close()
         stopped = self.pictures.close(LEAVE_S) and stopped
@@ -156,10 +161,11 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     Raises:
         VajraError: a secret file cannot be read, or the like.
     """
-    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    inbox: Inbox = queue.SimpleQueue()
+    desk: Desk[DeskEvent] = Desk(inbox.put)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
-    systemd, beats, desk = notify.connect(environ), Beats(), Desk(inbox.put)
-    store, rejections = EngineStore(state_dir, settings.store.max_bytes), Rejections(state_dir / "rejected.json")
+    systemd, beats = notify.connect(environ), Beats()
+    store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
@@ -175,8 +181,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         watchdog=Watchdog(systemd, beats),
         desk=desk,
         store=store,
-        wishes=Wishes(store, rejections),
-        plans=Plans(store, rejections, desk, inbox.put, service.threads),
+        history=history,
+        wishes=Wishes(store, history),
+        plans=Plans(store, history, desk, inbox.put, service.threads),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from vajra_edge.engine.backend import select
 from vajra_edge.engine.fingerprint import Fingerprint
+from vajra_edge.engine.history import History
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import Precision, Target
@@ -16,14 +16,10 @@ from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import VajraError, WeightsError
 from vajra_edge.service.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.service.int8 import Calibrations, fingerprint_of
-from vajra_edge.service.rejections import Rejections
 from vajra_edge.settings import Settings
+from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
-
-STRIKES = 3
-STRIKES_WITHIN_S = 600.0
-"""A plan that took the process down this often within this time is rejected, and the one before serves again."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +108,15 @@ class Wishes:
 
     Args:
         store: of this device.
-        rejections: of this device.
+        history: of this device.
 
     Attributes:
         calibrations: which images INT8 has.
     """
 
-    def __init__(self, store: EngineStore, rejections: Rejections) -> None:
-        self._store, self._rejections = store, rejections
-        self.calibrations = Calibrations(store, self._rejected)
+    def __init__(self, store: EngineStore, history: History) -> None:
+        self._store, self._history = store, history
+        self.calibrations = Calibrations(store, history)
 
     def work_out(
         self,
@@ -155,6 +151,7 @@ class Wishes:
         quick = None if good is not None else self._quick(settings, request, fingerprint)
         fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
         served = self._store.current()
+        self._history.put_aside(self._store.put_aside())
         return Wish(
             request,
             fingerprint,
@@ -173,24 +170,16 @@ class Wishes:
         try:
             good = self._good(without)
             damage = self._store.damage()
+            self._history.put_aside(self._store.put_aside())
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
         reason = f"{reason}; {damage}" if damage else reason
         return Unknown(reason, Fallback(good.fingerprint) if good else None)
 
     def _have(self, fingerprint: str) -> tuple[Have, str]:
-        if reason := self._rejected(fingerprint):
+        if reason := self._history.rejection(fingerprint):
             return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
         return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
-
-    def _rejected(self, fingerprint: str) -> str:
-        """Why a plan is not tried again by itself; empty where it may be."""
-        reason = self._rejections.reason(fingerprint)
-        struck = self._store.strikes(fingerprint, time.time(), STRIKES_WITHIN_S)
-        if not reason and struck >= STRIKES:
-            reason = f"it crashed {struck} times in {STRIKES_WITHIN_S / 60:.0f} minutes"
-            self._rejections.add(fingerprint, reason)
-        return reason
 
     def _good(self, without: Collection[str]) -> Plan | None:
         """The plan that served last and well, or the one before it, if it is for this machine as it is now."""
@@ -230,7 +219,7 @@ def _require_pinned(settings: Settings, digest: str) -> None:
     if pinned is not None and pinned != digest:
         raise WeightsError(
             f"weights {settings.weights.path} have SHA-256 {digest}, the settings ask for {pinned}",
-            remedy="copy the right file, or correct [weights] sha256",
+            remedy=say("copy the right file, or correct ", Setting.WEIGHTS_SHA256),
             path=settings.weights.path,
         )
 

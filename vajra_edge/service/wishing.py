@@ -53,7 +53,7 @@ class Wishing:
         desk: where both happen; posts ``Wished``.
     """
 
-    def __init__(self, wishes: Wishes, images: Images, desk: Desk) -> None:
+    def __init__(self, wishes: Wishes, images: Images, desk: Desk[Wished]) -> None:
         self._wishes, self._images, self._desk = wishes, images, desk
 
     def work_out(self, settings: Settings, digest: str | None, asked: RebuildAsked | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from vajra_edge.errors import UnsafeWeights, WeightsError
 from vajra_edge.weights import archive, identity, interpreter, pickle_check
 from vajra_edge.weights.inert import Inert, stand_in
+from vajra_edge.wording import Setting, say
 
 _MAX_DEPTH = 24  # module nesting; VajraV1 has 10
 _MAX_MODULES = 50_000
@@ -109,7 +110,7 @@ def _check_digest(file: BinaryIO, path: Path, expected: str | None) -> None:
     if expected is not None and (found := archive.digest(file)) != expected.lower():
         raise UnsafeWeights(
             f"weights {path} have the SHA-256 {found}, not {expected.lower()}",
-            remedy="put the expected file back, or correct [weights] sha256",
+            remedy=say("put the expected file back, or correct ", Setting.WEIGHTS_SHA256),
             path=path,
             sha256=found,
         )

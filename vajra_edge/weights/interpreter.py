@@ -13,11 +13,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from vajra_edge.wording import Setting, say
+
 TORCH_FLOOR = (2, 10)
-REMEDY = (
+REMEDY = say(
     "make a Python that has it (python3 -m venv /opt/vajra-torch && /opt/vajra-torch/bin/pip install onnx && "
-    "/opt/vajra-torch/bin/pip install 'torch>=2.10' --index-url https://download.pytorch.org/whl/cpu) "
-    'and set [weights] python = "/opt/vajra-torch/bin/python", or give an .onnx file'
+    "/opt/vajra-torch/bin/pip install 'torch>=2.10' --index-url https://download.pytorch.org/whl/cpu) and ",
+    Setting.WEIGHTS_PYTHON.to('"/opt/vajra-torch/bin/python"'),
+    ", or give an .onnx file",
 )
 _ASK = """
 from importlib import metadata
