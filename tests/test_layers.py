@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 LAYERS = (
     {"wording"},
     {"errors"},
-    {"durable", "frames", "detections", "credentials", "device", "labels"},
+    {"durable", "frames", "detections", "credentials", "device", "labels", "progress"},
     {"data_yaml"},
     {"settings", "dataset"},
     {"weights", "changes"},

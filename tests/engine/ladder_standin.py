@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from vajra_edge.engine import onnxrt
-from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import EngineError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import load
+from vajra_edge.progress import Progress, Report
 
 BUILD_S = 100.0
 

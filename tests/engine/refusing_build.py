@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from vajra_edge.engine import build, onnxrt
-from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import BuildError
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress, Report
 
 
 class Refusing(onnxrt.OnnxRuntime):

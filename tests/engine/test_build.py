@@ -17,7 +17,6 @@ import pytest
 import tiny
 
 from vajra_edge.engine import build, child, intake, onnxrt, wire
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.engine.store import EngineStore
@@ -32,6 +31,7 @@ from vajra_edge.errors import (
     VerifyError,
     WeightsError,
 )
+from vajra_edge.progress import Progress
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from vajra_edge.engine import calibration, deletion, kept, sampler
-from vajra_edge.engine.holdout import Holdout, images_of
-from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.holdout import Holdout
+from vajra_edge.engine.request import BuildRequest, images_of
 from vajra_edge.engine.sampler import Sampler
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import CalibrationError

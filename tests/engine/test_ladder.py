@@ -17,7 +17,7 @@ from engine.ladder_standin import BUILD_S, Standin
 
 from vajra_edge.engine import attempt, leftovers, onnxrt, refusals, sampler, verify
 from vajra_edge.engine.attempt import Graph
-from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.fingerprint import Fingerprint
 from vajra_edge.engine.prove import (
@@ -48,6 +48,7 @@ from vajra_edge.errors import (
 )
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.progress import Progress
 from vajra_edge.settings import CalibrationSettings
 
 QDQ, CALIBRATOR = "int8 qdq", "int8 calibrator"

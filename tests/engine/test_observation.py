@@ -12,13 +12,13 @@ import yolo
 from numpy.typing import NDArray
 from onnx import helper
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.observation import observe
 from vajra_edge.engine.ranges import key_of
 from vajra_edge.errors import BuildCancelled, CalibrationError
 from vajra_edge.graph import signature
 from vajra_edge.graph.probes import measurable
 from vajra_edge.graph.wiring import load
+from vajra_edge.progress import Progress
 
 
 class Pictures:

@@ -15,12 +15,13 @@ from onnx import helper
 
 from vajra_edge import device
 from vajra_edge.engine import onnxrt
-from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, PlanError, UnsupportedSpec
 from vajra_edge.geometry import boxes
 from vajra_edge.graph import nms, signature
 from vajra_edge.heads.detect import best_class, rows_of_detections
+from vajra_edge.progress import Progress
 
 SPEC = EngineSpec()
 

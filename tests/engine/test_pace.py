@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.pace import OutOfTime, Pace
+from vajra_edge.progress import Progress
 
 
 class Watched:

@@ -9,7 +9,6 @@ import onnx
 import pytest
 import yolo
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import drift
 from vajra_edge.engine.onnxrt import OnnxRuntime
@@ -23,6 +22,7 @@ from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.qdq import quantize
 from vajra_edge.graph.qlinear import to_qlinear
 from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.progress import Progress
 
 PLAIN = yolo.network()
 SIGNATURE = signature.read(PLAIN)

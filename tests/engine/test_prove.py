@@ -19,7 +19,6 @@ import pytest
 import tiny
 
 from vajra_edge.engine import attempt, build, leftovers, onnxrt, prepare, sampler, trt_library, wire
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.holdout import FEWEST, MOST, Holdout
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.observation import observe
@@ -37,6 +36,7 @@ from vajra_edge.errors import (
     VajraError,
     VerifyError,
 )
+from vajra_edge.progress import Progress
 from vajra_edge.settings import CalibrationSettings
 
 Make = Callable[..., BuildRequest]

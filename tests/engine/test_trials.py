@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yolo
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import Drift
 from vajra_edge.engine.sensitivity import CONFIRM_IMAGES, COST_IMAGES
@@ -20,6 +19,7 @@ from vajra_edge.graph.probes import measurable
 from vajra_edge.graph.qdq import quantize
 from vajra_edge.graph.qlinear import to_qlinear
 from vajra_edge.graph.wiring import Wiring, key, load
+from vajra_edge.progress import Progress
 
 
 class Bench:

@@ -14,7 +14,7 @@ from engine.trt_simulation import Simulation, install, quantized, weights_are_ha
 from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.engine import trt_library, trt_memory, trt_progress
-from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
@@ -24,6 +24,7 @@ from vajra_edge.errors import BackendUnavailable, BuildCancelled, BuildError, Gr
 from vajra_edge.graph import nms
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.progress import Progress
 
 GPU = Target("gpu")
 WEAK = ("8.6.1", "10.3.0")

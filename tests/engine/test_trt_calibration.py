@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from vajra_edge.engine import build, leftovers, sampler, trt_calibration
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.manifest import Manifest
 from vajra_edge.engine.observation import Extremes, observe
 from vajra_edge.engine.onnxrt import OnnxRuntime
@@ -31,6 +30,7 @@ from vajra_edge.engine.trt_calibration import LEVEL, observer
 from vajra_edge.errors import BuildCancelled, CalibrationError
 from vajra_edge.graph import dla_ranges, probes, signature
 from vajra_edge.graph.wiring import load
+from vajra_edge.progress import Progress
 from vajra_edge.settings import CalibrationSettings
 
 SPEC = EngineSpec(target=Target("gpu"), precision=Precision.INT8)

@@ -17,13 +17,14 @@ from engine.trt_listing import LISTINGS
 from engine.trt_simulation import Simulation, install
 from numpy.typing import NDArray
 
-from vajra_edge.engine.backend import Built, Progress
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt import TensorRT
 from vajra_edge.errors import BuildCancelled, CalibrationError, UnsupportedSpec
 from vajra_edge.graph import placement
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.progress import Progress
 
 GPU = Target("gpu")
 SPEC = EngineSpec(target=GPU, precision=Precision.INT8, quantization="calibrator")

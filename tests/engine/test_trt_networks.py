@@ -10,7 +10,6 @@ import pytest
 from checkpoints import random_network, save, stripped
 
 from vajra_edge.engine import cuda, trt_library
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.engine_file import plan_header
 from vajra_edge.engine.prepare import Calibration, prepare_int8
@@ -20,6 +19,7 @@ from vajra_edge.engine.trt import TensorRT
 from vajra_edge.graph import export
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress
 
 pytestmark = [
     pytest.mark.skipif(

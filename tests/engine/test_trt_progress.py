@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.trt_progress import Phases, Watch
 from vajra_edge.errors import BuildCancelled
+from vajra_edge.progress import Progress
 
 
 class Clock:

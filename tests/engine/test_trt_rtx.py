@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vajra_edge.engine import cuda, trt_library
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.engine_file import EngineFile, plan_header, read, write
 from vajra_edge.engine.report import Shapes
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
@@ -26,6 +25,7 @@ from vajra_edge.engine.trt_calibration import measure, observer
 from vajra_edge.errors import BackendUnavailable, BuildCancelled, GraphError, InferenceError, UnsupportedSpec
 from vajra_edge.graph import nms, signature
 from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.progress import Progress
 
 pytestmark = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in trt_library.MODULES), reason="absent here: TensorRT-RTX"

@@ -11,12 +11,12 @@ import tiny
 from onnx import numpy_helper
 
 from vajra_edge.engine import evidence, onnxrt, verify
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.evidence import Frames
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision
 from vajra_edge.engine.verify import BOUNDS
 from vajra_edge.errors import VerifyError
 from vajra_edge.graph import nms, signature, simplify
+from vajra_edge.progress import Progress
 
 FP32 = BOUNDS[Precision.FP32]
 

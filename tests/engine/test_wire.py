@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vajra_edge.engine import wire
-from vajra_edge.engine.backend import Progress
+from vajra_edge.progress import Progress
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from engine.ladder_standin import Standin
 
 from vajra_edge.commands import export as command
 from vajra_edge.engine import attempt, leftovers
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.prepare import MEASURED_NOW
 from vajra_edge.engine.spec import Precision, Target
 from vajra_edge.errors import BuildError
 from vajra_edge.offline import export
 from vajra_edge.offline.arguments import ExportArguments
 from vajra_edge.offline.export import Exported
+from vajra_edge.progress import Progress
 
 
 def quiet(_: Progress) -> None:

@@ -7,9 +7,10 @@ import signal
 import sys
 
 from vajra_edge.engine import build, onnxrt
-from vajra_edge.engine.backend import Built, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Report
 
 
 class Large(onnxrt.OnnxRuntime):

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from vajra_edge.engine import build, onnxrt
-from vajra_edge.engine.backend import Built, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.errors import OutOfMemory
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Report
 
 ENOUGH = Path(sys.argv[1])
 """There is memory once this file exists."""

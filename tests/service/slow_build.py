@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from vajra_edge.engine import build, onnxrt
-from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress, Report
 
 GO = Path(sys.argv[1])
 """INT8 is not done before this file exists."""

@@ -17,11 +17,11 @@ import tiny
 from station import wait_for
 
 from vajra_edge.engine import child, wire
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.refusals import Cause, Refusals
 from vajra_edge.engine.request import BuildRequest, weights_digest
 from vajra_edge.engine.spec import EngineSpec, NmsSpec
 from vajra_edge.engine.store import EngineStore
+from vajra_edge.progress import Progress
 from vajra_edge.service import memory_kills
 from vajra_edge.service.builder import Builder, BuildEvent, BuildFailed, BuildProgressed, BuildSucceeded
 from vajra_edge.service.memory_kills import Kills

@@ -8,10 +8,10 @@ import orjson
 import pytest
 from measured import PLAN, REPORT
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.history import Cause, Failure, Follows
 from vajra_edge.engine.plain import Fields
 from vajra_edge.engine.report_json import read_verify
+from vajra_edge.progress import Progress
 from vajra_edge.publish.messages import encode
 from vajra_edge.service.status import (
     BrokerView,

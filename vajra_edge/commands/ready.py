@@ -6,12 +6,12 @@ import queue
 from collections.abc import Callable
 from dataclasses import replace
 
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.history import History
 from vajra_edge.engine.manifest import Plan
 from vajra_edge.engine.request import BuildRequest
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import BuildError
+from vajra_edge.progress import Progress
 from vajra_edge.service.builder import Builder, BuildFailed, BuildProgressed, BuildSucceeded
 from vajra_edge.service.wish import Wish, Wishes
 from vajra_edge.settings import Settings

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from vajra_edge.commands.ready import ready_plan, wish_of
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.report_json import write_verify
 from vajra_edge.errors import ControlError
+from vajra_edge.progress import Progress
 from vajra_edge.service.control_client import ask
 from vajra_edge.service.status import BuildView
 from vajra_edge.settings import Settings, load

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.engine import evidence, leftovers, onnxrt, speed, verify
-from vajra_edge.engine.backend import Backend, Built, Int8Graph, Progress, Runner
+from vajra_edge.engine.backend import Backend, Built, Int8Graph, Runner
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import drift
 from vajra_edge.engine.evidence import Frames
@@ -29,6 +29,7 @@ from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import dla_ranges, nearest, placement
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.progress import Progress
 
 REFUSED = "the library refuses it in INT8"
 """Reason of a layer outside INT8, for the manifest."""

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine import trt_library
-from vajra_edge.engine.calibration import CalibrationSet, Inputs
-from vajra_edge.engine.ranges import Ranges
+from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.observation import Observe
 from vajra_edge.engine.report import PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Report
 from vajra_edge.wording import Setting, say
 
 BACKENDS = {
@@ -28,32 +29,6 @@ BACKENDS = {
     "tensorrt": ("vajra_edge.engine.trt", "TensorRT"),
 }
 """Name -> module and class; imported when it is chosen."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step of a build.
-
-    Attributes:
-        stage: load, export, simplify, calibrate, build, verify or store.
-        percent: of the whole stage, 0 to 100, or None where it cannot be known.
-        message: what is being done, for a person.
-        eta_s: seconds left, or None.
-        waiting: for another build; the time for this one does not run yet.
-    """
-
-    stage: str
-    percent: float | None = None
-    message: str = ""
-    eta_s: float | None = None
-    waiting: bool = False
-
-
-Report = Callable[[Progress], None]
-"""Takes progress; raises ``BuildCancelled`` when the build is to stop."""
-
-Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
-"""Measures ranges: the FP32 graph, its signature, the images, the algorithm, progress, threads of the CPU."""
 
 
 class Int8Graph(Enum):

@@ -21,13 +21,12 @@ from datetime import datetime, timezone
 
 from vajra_edge.engine import child, wire
 from vajra_edge.engine.attempt import Graph
-from vajra_edge.engine.backend import Backend, Progress, Report, select
+from vajra_edge.engine.backend import Backend, select
 from vajra_edge.engine.fingerprint import Fingerprint
-from vajra_edge.engine.holdout import images_of
 from vajra_edge.engine.intake import onnx_of, size_bytes
 from vajra_edge.engine.manifest import Manifest, Plan
 from vajra_edge.engine.prove import Cancelled, Proved, Unproved, prove
-from vajra_edge.engine.request import BuildRequest
+from vajra_edge.engine.request import BuildRequest, images_of
 from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.engine.stages import Stages
 from vajra_edge.engine.store import EngineStore
@@ -43,6 +42,7 @@ from vajra_edge.errors import (
     StoreError,
     VajraError,
 )
+from vajra_edge.progress import Progress, Report
 from vajra_edge.wording import Setting, say, several
 
 LOCK_WAIT_S = 3600.0

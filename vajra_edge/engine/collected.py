@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from vajra_edge.engine import kept, sampler
-from vajra_edge.engine.holdout import held_out
+from vajra_edge.engine.holdout import LEAST_BOXES, held_out
 from vajra_edge.engine.kept import Kept
-from vajra_edge.engine.verify import LEAST_BOXES
 from vajra_edge.settings import CalibrationSettings
 
 ENOUGH = 64

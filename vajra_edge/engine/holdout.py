@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vajra_edge.engine import sampler
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.request import BuildRequest
-from vajra_edge.errors import CalibrationError
-from vajra_edge.wording import Command, Setting, say
+
+LEAST_BOXES = 20
+"""The gate judges by no fewer: one box more or less would be 5 % of recall, and a verdict chance (issue C)."""
 
 ONE_IN = 8
 FEWEST = 4
@@ -43,28 +42,6 @@ def held_out(total: int) -> set[int]:
     """Which of ``total`` images the gate looks at, by their place in the set."""
     count = min(max(total // ONE_IN, FEWEST), total // 2, MOST)
     return {int(index) for index in np.linspace(0, total - 1, count).round()} if count else set()
-
-
-def images_of(request: BuildRequest) -> CalibrationSet:
-    """The calibration images of an INT8 request.
-
-    Raises:
-        CalibrationError: there are none, too few, or others than when the request was made.
-    """
-    images = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
-    if images is None:
-        raise CalibrationError(
-            "int8 is asked for and there are no calibration images",
-            remedy=say("name some in ", Setting.DATA, ", or let the cameras collect them"),
-        )
-    if images.digest != request.calibration_digest:
-        raise CalibrationError(
-            f"the calibration images of {images.source} changed since the build was asked for",
-            remedy=say(
-                "they are used once nobody changes them any more; '", Command.REBUILD, "' takes them as they are now"
-            ),
-        )
-    return images
 
 
 def _part(images: CalibrationSet, indices: set[int]) -> CalibrationSet:

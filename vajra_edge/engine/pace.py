@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.errors import BuildCancelled
+from vajra_edge.progress import Progress, Report
 from vajra_edge.wording import Setting, say
 
 Clock = Callable[[], float]

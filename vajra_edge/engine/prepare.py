@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from vajra_edge.engine import sensitivity
-from vajra_edge.engine.backend import Observe, Report
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import observe
+from vajra_edge.engine.observation import Observe, observe
 from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.report import CostlyGroup, Int8Report, PlanReport, RangesReport
 from vajra_edge.engine.sensitivity import WORST, Choice, Point
@@ -24,6 +23,7 @@ from vajra_edge.graph.nms import raw_output
 from vajra_edge.graph.placement import Placement
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import Wiring, key, load
+from vajra_edge.progress import Report
 
 CANDIDATE_IMAGES = 32
 """Images from which those with the most to detect are taken to judge mixtures."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vajra_edge.engine import sampler
 from vajra_edge.engine.backend import Backend
+from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
-from vajra_edge.errors import BuildError, WeightsError
+from vajra_edge.errors import BuildError, CalibrationError, WeightsError
 from vajra_edge.settings import CalibrationSettings, EngineSettings, Settings
-from vajra_edge.wording import Setting, say
+from vajra_edge.wording import Command, Setting, say
 
 _PATHS = ("weights_path", "weights_python", "state_dir", "frames")
 _CHUNK_BYTES = 1024 * 1024
@@ -177,3 +179,25 @@ def _absolute(calibration: CalibrationSettings) -> CalibrationSettings:
     """The child has another working directory."""
     data = calibration.data
     return calibration if data is None else calibration.model_copy(update={"data": data.absolute()})
+
+
+def images_of(request: BuildRequest) -> CalibrationSet:
+    """The calibration images of an INT8 request.
+
+    Raises:
+        CalibrationError: there are none, too few, or others than when the request was made.
+    """
+    images = sampler.wanted_set(request.calibration, request.state_dir, request.spec.batch)
+    if images is None:
+        raise CalibrationError(
+            "int8 is asked for and there are no calibration images",
+            remedy=say("name some in ", Setting.DATA, ", or let the cameras collect them"),
+        )
+    if images.digest != request.calibration_digest:
+        raise CalibrationError(
+            f"the calibration images of {images.source} changed since the build was asked for",
+            remedy=say(
+                "they are used once nobody changes them any more; '", Command.REBUILD, "' takes them as they are now"
+            ),
+        )
+    return images

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vajra_edge.engine import child
-from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.engine.report import StageReport
+from vajra_edge.progress import Progress, Report
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.engine.calibration import CalibrationSet
 from vajra_edge.engine.drift import Drift, drift
 from vajra_edge.engine.replay import Replay
@@ -16,6 +15,7 @@ from vajra_edge.engine.sensitivity import CONFIRM_IMAGES, COST_IMAGES
 from vajra_edge.errors import CalibrationError
 from vajra_edge.graph.mixtures import Mixtures
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress, Report
 
 STRETCHES = 16
 """Parts of the network after each of which what FP32 computed is kept, so that later trials start there. One part is

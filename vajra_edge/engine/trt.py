@@ -23,8 +23,9 @@ from vajra_edge.engine import (
     trt_memory,
     trt_timing,
 )
-from vajra_edge.engine.backend import Built, Int8Graph, Observe, Progress, Report, Runner
+from vajra_edge.engine.backend import Built, Int8Graph, Runner
 from vajra_edge.engine.calibration import CalibrationSet
+from vajra_edge.engine.observation import Observe
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt_calibrator import Feed
 from vajra_edge.engine.trt_graph import prepare
@@ -35,6 +36,7 @@ from vajra_edge.engine.trt_network import parse
 from vajra_edge.engine.trt_runner import TrtRunner
 from vajra_edge.errors import BackendUnavailable, BuildError, EngineError, OutOfMemory, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress, Report
 from vajra_edge.wording import Setting, say
 
 

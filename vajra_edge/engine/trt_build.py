@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge.engine import trt_calibrator, trt_dla, trt_memory, trt_timing
-from vajra_edge.engine.backend import Built, Progress, Report
+from vajra_edge.engine.backend import Built
 from vajra_edge.engine.report import PlanReport, TensorRTReport
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.engine.trt_graph import Prepared
@@ -21,6 +21,7 @@ from vajra_edge.engine.trt_network import Network, add_calibration_profile, add_
 from vajra_edge.engine.trt_progress import Watch, watched
 from vajra_edge.errors import BuildError, OutOfMemory
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Progress, Report
 
 NOTED_WARNINGS = 20
 

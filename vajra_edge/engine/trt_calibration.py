@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.engine import trt_library, trt_memory
-from vajra_edge.engine.backend import Backend, Observe, Progress, Report
+from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import Inputs
-from vajra_edge.engine.observation import Extremes, Pass, observe
+from vajra_edge.engine.observation import Extremes, Observe, Pass, observe
 from vajra_edge.engine.ranges import Range, Ranges
 from vajra_edge.engine.replay import Outputs
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
@@ -35,6 +35,7 @@ from vajra_edge.errors import BuildCancelled, EngineError, GraphError
 from vajra_edge.graph import probes
 from vajra_edge.graph.signature import Signature
 from vajra_edge.graph.wiring import load, shapes
+from vajra_edge.progress import Progress, Report
 
 LEVEL = 0
 """Builder effort: the first tactic that works, for an engine that runs each image once and fuses nothing anyway."""

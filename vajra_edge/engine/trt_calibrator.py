@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.engine import cuda, trt_timing
-from vajra_edge.engine.backend import Report
 from vajra_edge.engine.calibration import Inputs
 from vajra_edge.engine.observation import Pass
 from vajra_edge.engine.ranges import key_of
 from vajra_edge.engine.trt_library import Library
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Report
 from vajra_edge.wording import Setting, say
 
 SUFFIX = ".cache"

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vajra_edge.engine.backend import Progress, Report
 from vajra_edge.engine.trt_library import Library
+from vajra_edge.progress import Progress, Report
 
 Clock = Callable[[], float]
 

@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from vajra_edge.detections import Detections
 from vajra_edge.engine.agreement import CONFIDENCE, SLACK, Agreed, Agreement
-from vajra_edge.engine.backend import Progress, Report, Runner
+from vajra_edge.engine.backend import Runner
 from vajra_edge.engine.evidence import Frames
+from vajra_edge.engine.holdout import LEAST_BOXES
 from vajra_edge.engine.report import Bounds, GateFigures, VerifyReport
 from vajra_edge.engine.spec import Precision
 from vajra_edge.errors import VerifyError
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.heads import Limits, head_of
-
-LEAST_BOXES = 20
-"""Below this one box more or less is 5 % of recall, and a verdict would be chance (issue C)."""
+from vajra_edge.progress import Progress, Report
 
 LEAST_FRAMES = 3
 """Compared at the least, however many boxes the first ones show."""

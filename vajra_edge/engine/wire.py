@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from vajra_edge.engine.backend import Progress
+from vajra_edge.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from vajra_edge import __version__, device, durable
 from vajra_edge.engine import engine_file
 from vajra_edge.engine.attempt import Graph
-from vajra_edge.engine.backend import Backend, Report, select
+from vajra_edge.engine.backend import Backend, select
 from vajra_edge.engine.engine_file import EngineFile
 from vajra_edge.engine.intake import onnx_of
 from vajra_edge.engine.prove import Cancelled, Outcome, Proved, Unproved, prove
@@ -40,6 +40,7 @@ from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, ExportArguments, resolution_hw, target_of
 from vajra_edge.offline.images import images_of
 from vajra_edge.offline.portable import OnnxFile
+from vajra_edge.progress import Report
 from vajra_edge.wording import Argument, Setting, Value, say
 
 HALF, INT8 = Setting.PRECISION.to("fp16"), Setting.PRECISION.to("int8")

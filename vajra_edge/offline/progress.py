@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vajra_edge.engine.backend import Progress, Report
+from vajra_edge.progress import Progress, Report
 
 if TYPE_CHECKING:
     from rich.console import Console

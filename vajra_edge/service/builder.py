@@ -23,8 +23,8 @@ from typing import TypeAlias
 
 import vajra_edge
 from vajra_edge.engine import child, refusals, wire
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.request import BuildRequest
+from vajra_edge.progress import Progress
 from vajra_edge.service import memory_kills
 from vajra_edge.wording import Setting, say
 

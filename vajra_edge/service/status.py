@@ -13,10 +13,10 @@ from typing import Any
 from vajra_edge import __version__
 from vajra_edge.capture import reconnect
 from vajra_edge.capture.grabber import CameraChanged, CameraCounters
-from vajra_edge.engine.backend import Progress
 from vajra_edge.engine.fingerprint import SHORT
 from vajra_edge.engine.history import Failure
 from vajra_edge.engine.report_json import write_verify
+from vajra_edge.progress import Progress
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
 from vajra_edge.service.plan_view import PlanView
 
