@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vajra_edge import device
 from vajra_edge.engine import trt_library
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe
+from vajra_edge.engine.ranges import Observe
 from vajra_edge.engine.report import PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, EngineError

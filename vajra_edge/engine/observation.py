@@ -6,7 +6,7 @@ MinMax takes one pass over the images; percentile and entropy take a second one 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,6 @@ from vajra_edge.errors import CalibrationError
 from vajra_edge.graph import probes
 from vajra_edge.graph.signature import Signature
 from vajra_edge.progress import Progress, Report
-
-Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
-"""Measures ranges: the FP32 graph, its signature, the images, the algorithm, progress, threads of the CPU."""
 
 
 def observe(

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from vajra_edge import device
 from vajra_edge.engine.backend import Built, Int8Graph
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe, observe
+from vajra_edge.engine.observation import observe
+from vajra_edge.engine.ranges import Observe
 from vajra_edge.engine.report import OnnxReport, PlanReport
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from vajra_edge.engine import sensitivity
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe, observe
-from vajra_edge.engine.ranges import RangeCache, Ranges, key_of, structure_of
+from vajra_edge.engine.observation import observe
+from vajra_edge.engine.ranges import Observe, RangeCache, Ranges, key_of, structure_of
 from vajra_edge.engine.report import CostlyGroup, Int8Report, PlanReport, RangesReport
 from vajra_edge.engine.sensitivity import WORST, Choice, Point
 from vajra_edge.engine.trials import Trials

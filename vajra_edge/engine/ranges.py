@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vajra_edge import durable
+from vajra_edge.engine.calibration import Inputs
 from vajra_edge.errors import CalibrationError
+from vajra_edge.graph.signature import Signature
+from vajra_edge.progress import Report
 
 SCHEMA = 2
 """Changes when the meaning of a file or the way it is measured does; older files are then not used."""
@@ -207,3 +210,7 @@ class RangeCache:
             return Ranges.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError, CalibrationError):
             return None
+
+
+Observe = Callable[[bytes, Signature, Inputs, str, Report, "int | None"], Ranges]
+"""Measures ranges: the FP32 graph, its signature, the images, the algorithm, progress, threads of the CPU."""

@@ -25,7 +25,7 @@ from vajra_edge.engine import (
 )
 from vajra_edge.engine.backend import Built, Int8Graph, Runner
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe
+from vajra_edge.engine.ranges import Observe
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt_calibrator import Feed
 from vajra_edge.engine.trt_graph import prepare

@@ -25,8 +25,8 @@ from vajra_edge import device
 from vajra_edge.engine import trt_library, trt_memory
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.calibration import Inputs
-from vajra_edge.engine.observation import Extremes, Observe, Pass, observe
-from vajra_edge.engine.ranges import Range, Ranges
+from vajra_edge.engine.observation import Extremes, Pass, observe
+from vajra_edge.engine.ranges import Observe, Range, Ranges
 from vajra_edge.engine.replay import Outputs
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.engine.trt_graph import fixed

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from vajra_edge.engine.backend import Built, Int8Graph, Runner
 from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.observation import Observe
 from vajra_edge.engine.onnxrt import OnnxRuntime, calibrator_missing
 from vajra_edge.engine.prepare import prepare_half
+from vajra_edge.engine.ranges import Observe
 from vajra_edge.engine.report import NO_PLAN
 from vajra_edge.engine.spec import EngineSpec, Precision, Target
 from vajra_edge.errors import EngineError
