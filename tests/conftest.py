@@ -1,4 +1,4 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and which tests only ``--all`` runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from pathlib import Path
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+LONG = "left to --all: "
+"""Begins the reason of every test that the short run skips, which pytest's summary shows."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests too that take minutes (marker long)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    for item in items:
+        if mark := item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason=LONG + mark.args[0]))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import orjson
 import tiny
+from waiting import LIMIT_S, wait_for
 
 from vajra_edge.publish.subscription import Subscription
 from vajra_edge.service.control import ask
@@ -25,19 +26,7 @@ from vajra_edge.service.supervisor import Supervisor
 from vajra_edge.service.wiring import assemble
 from vajra_edge.settings import MqttSettings, load
 
-LIMIT_S = 90.0
-"""Of one thing that must happen: builds take seconds, and the machine may be busy with other tests."""
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = LIMIT_S, step_s: float = 0.02) -> Any:
-    until_s = time.monotonic() + limit_s
-    while time.monotonic() < until_s:
-        if value := condition():
-            return value
-        time.sleep(step_s)
-    raise AssertionError(f"did not happen within {limit_s:.0f} s")
 
 
 def build_children(parent: int) -> list[int]:
@@ -203,7 +192,7 @@ class Ears:
         self._subscription = Subscription(mqtt, [path])
         self.heard: list[tuple[str, Any, float]] = []
         self._next = 0
-        wait_for(lambda: self._poll() or self._subscription.ready, 30)
+        wait_for(lambda: self._poll() or self._subscription.ready)
 
     def _poll(self) -> None:
         now_s = time.monotonic()

@@ -88,7 +88,6 @@ class OnDesk(Interface):
         return super().val(*arguments, **{**named, "device": "cpu"})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_python_block_of_the_document_runs(number, seed, place, tensorrt):
     block = blocks(seed, "python")[number]
@@ -103,7 +102,6 @@ def test_each_python_block_of_the_document_runs(number, seed, place, tensorrt):
     assert told["result"][0].path.endswith("img.jpg")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_command_of_the_document_runs(number, seed, place, tensorrt, capsys):
     lines = [line for line in blocks(seed, "bash")[number].splitlines() if line.strip()]

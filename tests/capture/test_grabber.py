@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ import cv2
 import numpy as np
 import pytest
 from pictures import number_of, picture
+from ports import free_port
+from waiting import LIMIT_S, wait_for
 
 from vajra_edge.capture.grabber import CameraChanged, Grabber
 from vajra_edge.capture.mailboxes import Mailboxes
@@ -88,18 +89,25 @@ class Bench:
         grabber.start()
         return grabber
 
-    def wait_for(self, phase: Phase, timeout_s: float = 10.0) -> CameraChanged:
-        until_s = time.monotonic() + timeout_s
-        while True:
-            news = self.news.get(timeout=max(0.001, until_s - time.monotonic()))
-            if news.phase is phase:
-                return news
+    def wait_for(self, phase: Phase) -> CameraChanged:
+        while (news := self.news.get(timeout=LIMIT_S)).phase is not phase:
+            pass
+        return news
 
-    def take_all(self, timeout_s: float = 0.5) -> list[Frame]:
+    def take(self) -> Frame:
+        """The next frame of any camera."""
+        (frame,) = self.mailboxes.take(1, LIMIT_S)
+        return frame
+
+    def take_all(self) -> list[Frame]:
+        """What is there and comes until every camera has ended."""
         frames: list[Frame] = []
-        while batch := self.mailboxes.take(4, timeout_s):
+        while True:
+            over = all(grabber.counters().phase is Phase.ENDED for grabber in self.grabbers)
+            batch = self.mailboxes.take(4, 0.02)
             frames += batch
-        return frames
+            if over and not batch:
+                return frames
 
 
 @pytest.fixture
@@ -109,25 +117,16 @@ def bench() -> Iterator[Bench]:
     made.mailboxes.close()
     made.over.set()
     for grabber in made.grabbers:
-        grabber.stop(5.0)
+        grabber.stop(LIMIT_S)
 
 
 def no_camera_threads() -> bool:
     return not [thread for thread in threading.enumerate() if thread.name.startswith("camera-")]
 
 
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_a_clip_as_fast_as_its_reader_loses_no_frame(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(60), realtime=False)
-    frames = []
-    while batch := bench.mailboxes.take(1, 0.5):
-        frames += batch
-        time.sleep(0.002)
+    frames = bench.take_all()
     assert [frame.seq for frame in frames] == list(range(60))
     assert [number_of(frame.image) for frame in frames] == [number % 20 for number in range(60)]
     assert bench.wait_for(Phase.ENDED).reason == ""
@@ -147,24 +146,24 @@ def test_a_clip_in_real_time_keeps_its_pace(bench: Bench, make_clip: Callable[..
     frames = bench.take_all()
     taken_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
     span_s = (frames[-1].seq - frames[0].seq) / 20.0
-    assert taken_s == pytest.approx(span_s, abs=0.1)
+    assert taken_s > span_s - 0.1, "never faster; a busy machine may be late"
     assert frames[-1].seq == 19
-    assert (frames[-1].taken_at - frames[0].taken_at).total_seconds() == pytest.approx(taken_s, abs=0.02)
+    assert (frames[-1].taken_at - frames[0].taken_at).total_seconds() == pytest.approx(taken_s, abs=0.4)
     assert frames[0].taken_at.utcoffset() is not None
 
 
 def test_a_slow_reader_of_a_real_time_clip_gets_the_newest(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(30, fps=60.0))
     bench.wait_for(Phase.ENDED)
-    assert [frame.seq for frame in bench.take_all(0.1)] == [29]
+    assert [frame.seq for frame in bench.take_all()] == [29]
     assert grabber.counters().frames_dropped == 29
 
 
 def test_a_looping_clip_never_ends(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(5), realtime=False, loop=True)
-    seqs = [bench.mailboxes.take(1, 2.0)[0].seq for _ in range(23)]
+    seqs = [bench.take().seq for _ in range(23)]
     assert seqs == list(range(23))
-    assert grabber.stop(5.0)
+    assert grabber.stop(LIMIT_S)
 
 
 def test_fps_caps_a_clip_by_its_own_time_line(bench: Bench, make_clip: Callable[..., Path]) -> None:
@@ -208,35 +207,36 @@ def test_a_lost_camera_is_told_and_yields_nothing_until_it_is_back(bench: Bench)
     assert bench.mailboxes.take(1, 0.2) == [], "a lost camera gave a frame"
     opened_again.set()
     assert bench.wait_for(Phase.STREAMING).reason == ""
-    assert [frame.seq for frame in bench.mailboxes.take(1, 1.0)] == [2]
+    assert bench.take().seq == 2
 
 
 def test_a_stall_is_told_while_the_read_still_hangs_and_its_late_frame_is_thrown_away(bench: Bench) -> None:
     hanging = threading.Event()
     first = Script(0, hanging.wait, 1)
-    policy = Policy(stall_s=0.5, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    policy = Policy(stall_s=1.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
     grabber = bench.start("rtsp://cam/1", first, Script(2, bench.over.wait), policy=policy)
     bench.wait_for(Phase.STREAMING)
-    bench.mailboxes.take(1, 1.0)
+    bench.take()
+    wait_for(lambda: grabber._call_began_s is not None and not first.lines[1:])
     beats = bench.beats
-    grabber.tick(time.monotonic())
+    last_s = grabber._state.last_frame_s
+    grabber.tick(last_s + 0.9)
     assert grabber.counters().phase is Phase.STREAMING
     assert bench.beats > beats, "waiting within its own timeout is on purpose"
-    time.sleep(0.6)
-    grabber.tick(time.monotonic())
-    assert "no new frame for 0." in bench.wait_for(Phase.BACKOFF).reason
+    grabber.tick(last_s + 1.1)
+    assert "no new frame for 1.1 s" in bench.wait_for(Phase.BACKOFF).reason
     beats = bench.beats
-    grabber.tick(time.monotonic() + 60.0)
+    grabber.tick(last_s + 60.0)
     assert bench.beats == beats, "a read that hangs beyond its timeout must not feed the watchdog"
     hanging.set()
     bench.wait_for(Phase.STREAMING)
-    assert number_of(bench.mailboxes.take(1, 1.0)[0].image) == 2
+    assert number_of(bench.take().image) == 2
     assert first.closed == 1
 
 
 def test_a_tick_between_two_reads_does_nothing(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(2), realtime=False)
-    bench.take_all(0.2)
+    bench.take_all()
     bench.wait_for(Phase.ENDED)
     beats = bench.beats
     grabber.tick(time.monotonic() + 1e6)
@@ -249,7 +249,7 @@ def test_a_frozen_picture_is_a_loss(bench: Bench) -> None:
 
     policy = Policy(stall_s=5.0, freeze_s=0.05, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
     bench.start("rtsp://cam/1", Script(0, nap, 1, nap, 1, nap, 1, nap, 1, nap, 1), policy=policy)
-    assert bench.wait_for(Phase.BACKOFF).reason.startswith("the same picture for 0.")
+    assert bench.wait_for(Phase.BACKOFF).reason.startswith("the same picture for ")
 
 
 def test_a_bug_in_a_source_costs_a_reconnection_and_not_the_camera(
@@ -268,9 +268,7 @@ def test_stop_ends_a_wait_in_backoff_at_once(bench: Bench) -> None:
     policy = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=600.0, first_delay_s=600.0)
     grabber = bench.start("missing.avi", policy=policy)
     bench.wait_for(Phase.BACKOFF)
-    began_s = time.monotonic()
-    assert grabber.stop(5.0)
-    assert time.monotonic() - began_s < 1.0
+    assert grabber.stop(LIMIT_S), "600 s of backoff are left"
     assert bench.wait_for(Phase.CLOSED).attempts == 0
     assert no_camera_threads()
 
@@ -279,14 +277,14 @@ def test_stop_ends_a_wait_for_the_next_image(bench: Bench, tmp_path: Path) -> No
     for number in range(2):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
     grabber = bench.start(tmp_path, fps=0.001)
-    assert bench.mailboxes.take(1, 5.0)
-    assert grabber.stop(2.0)
+    assert bench.take()
+    assert grabber.stop(LIMIT_S)
 
 
 def test_stop_ends_a_wait_for_a_free_slot(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(10), realtime=False)
     bench.wait_for(Phase.STREAMING)
-    assert grabber.stop(2.0)
+    assert grabber.stop(LIMIT_S)
 
 
 def test_a_read_stuck_in_the_driver_is_reported_and_ends_later_by_itself(bench: Bench) -> None:
@@ -294,12 +292,12 @@ def test_a_read_stuck_in_the_driver_is_reported_and_ends_later_by_itself(bench: 
     script = Script(0, stuck.wait, 1)
     grabber = bench.start("/dev/video0", script)
     bench.wait_for(Phase.STREAMING)
-    bench.mailboxes.take(1, 1.0)
+    bench.take()
     assert not grabber.stop(0.1)
     assert bench.wait_for(Phase.CLOSED)
     assert script.closed == 0, "released under its reader"
     stuck.set()
-    assert grabber.stop(5.0)
+    assert grabber.stop(LIMIT_S)
     assert script.closed == 1
     assert bench.mailboxes.take(1, 0.1) == []
     assert bench.news.empty()
@@ -315,9 +313,8 @@ def test_only_the_cameras_own_thread_reads_it(bench: Bench) -> None:
 def test_the_rate_is_measured_while_it_streams_and_zero_when_lost(bench: Bench, make_clip: Callable[..., Path]) -> None:
     grabber = bench.start(make_clip(100, fps=50.0))
     bench.wait_for(Phase.STREAMING)
-    time.sleep(0.6)
-    assert grabber.counters().fps == pytest.approx(50.0, rel=0.2)
-    assert grabber.stop(5.0)
+    assert 0.0 < wait_for(lambda: grabber.counters().fps) < 75.0
+    assert grabber.stop(LIMIT_S)
     assert grabber.counters().fps == 0.0
 
 
@@ -345,11 +342,11 @@ def resident_bytes() -> int:
 def test_a_dead_camera_retried_200_times_grows_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, logger="vajra_edge.capture.grabber")  # the test's own log would grow
     policy = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.001, first_delay_s=0.001)
-    grabber = bench.start(f"rtsp://127.0.0.1:{closed_port()}/x", policy=policy, open_timeout_s=2.0)
+    grabber = bench.start(f"rtsp://127.0.0.1:{free_port()}/x", policy=policy, open_timeout_s=2.0)
 
     def lose(times: int) -> None:
         for _ in range(times):
-            bench.wait_for(Phase.BACKOFF, 60.0)
+            bench.wait_for(Phase.BACKOFF)
         gc.collect()
 
     lose(50)
@@ -363,8 +360,9 @@ def test_a_dead_camera_retried_200_times_grows_nothing(bench: Bench, caplog: pyt
 
 def test_the_real_clip_in_real_time(bench: Bench, shared_data: Path) -> None:
     bench.start(shared_data / "videos" / "vtest.avi")
-    frames = [frame for _ in range(12) for frame in bench.mailboxes.take(1, 2.0)]
-    assert [frame.seq for frame in frames] == list(range(12))
+    frames = [bench.take() for _ in range(12)]
+    seqs = [frame.seq for frame in frames]
+    assert seqs == sorted(set(seqs)), "the newest wins where this machine is late"
     assert frames[0].resolution_wh == (768, 576)
-    assert (frames[-1].captured_ns - frames[0].captured_ns) / 1e9 == pytest.approx(1.1, abs=0.15)
+    assert (frames[-1].captured_ns - frames[0].captured_ns) / 1e9 > 0.95
     assert not np.array_equal(frames[0].image, frames[-1].image)

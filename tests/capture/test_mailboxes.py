@@ -9,9 +9,13 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.frames import Frame
+
+FOR_EVER_S = 1e5
+"""A wait that the suite's own limit of a test would end."""
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -64,14 +68,14 @@ def test_nothing_within_the_timeout_is_an_empty_list() -> None:
     mailboxes = boxes("a")
     began_s = time.monotonic()
     assert mailboxes.take(1, 0.05) == []
-    assert 0.045 <= time.monotonic() - began_s < 1.0
+    assert time.monotonic() - began_s >= 0.045
 
 
 def test_take_wakes_for_the_first_frame() -> None:
     mailboxes = boxes("a")
-    thread, answers = in_thread(lambda: mailboxes.take(1, 10.0))
+    thread, answers = in_thread(lambda: mailboxes.take(1, LIMIT_S))
     mailboxes.put(frame("a", 3))
-    thread.join(5.0)
+    thread.join(LIMIT_S)
     assert seqs(answers[0]) == [("a", 3)]  # type: ignore[arg-type]
 
 
@@ -109,11 +113,11 @@ def test_gathering_waits_for_the_other_streaming_camera() -> None:
         mailboxes.put(frame(camera))
     mailboxes.take(2, 0.0)
     mailboxes.put(frame("a", 1))
-    thread, answers = in_thread(lambda: mailboxes.take(2, 1.0, gather_s=10.0))
+    thread, answers = in_thread(lambda: mailboxes.take(2, LIMIT_S, gather_s=LIMIT_S))
     time.sleep(0.05)
     assert not answers
     mailboxes.put(frame("b", 1))
-    thread.join(5.0)
+    thread.join(LIMIT_S)
     assert sorted(seqs(answers[0])) == [("a", 1), ("b", 1)]  # type: ignore[arg-type]
 
 
@@ -135,9 +139,7 @@ def test_gathering_does_not_wait_for_a_camera_that_rests() -> None:
     mailboxes.take(2, 0.0)
     mailboxes.rest("dead", discard=True)
     mailboxes.put(frame("a"))
-    began_s = time.monotonic()
-    assert len(mailboxes.take(4, 1.0, gather_s=5.0)) == 1
-    assert time.monotonic() - began_s < 1.0
+    assert len(mailboxes.take(4, 1.0, gather_s=FOR_EVER_S)) == 1
 
 
 def test_gathering_does_not_wait_beyond_the_limit() -> None:
@@ -146,9 +148,7 @@ def test_gathering_does_not_wait_beyond_the_limit() -> None:
         mailboxes.put(frame(camera))
     mailboxes.take(2, 0.0)
     mailboxes.put(frame("a"))
-    began_s = time.monotonic()
-    assert len(mailboxes.take(1, 1.0, gather_s=5.0)) == 1
-    assert time.monotonic() - began_s < 1.0
+    assert len(mailboxes.take(1, 1.0, gather_s=FOR_EVER_S)) == 1
 
 
 def test_a_lost_camera_leaves_no_frame_behind_and_an_ended_one_does() -> None:
@@ -164,8 +164,8 @@ def test_a_lost_camera_leaves_no_frame_behind_and_an_ended_one_does() -> None:
 def test_waiting_writers_lose_no_frame() -> None:
     mailboxes, stop = boxes("a"), threading.Event()
     thread, _ = in_thread(lambda: [mailboxes.put_wait(frame("a", seq), stop) for seq in range(50)])
-    got = [item.seq for _ in range(50) for item in mailboxes.take(1, 5.0)]
-    thread.join(5.0)
+    got = [item.seq for _ in range(50) for item in mailboxes.take(1, LIMIT_S)]
+    thread.join(LIMIT_S)
     assert got == list(range(50))
     assert mailboxes.dropped("a") == 0
 
@@ -174,9 +174,9 @@ def test_a_waiting_writer_beats_and_gives_up_when_it_shall_stop() -> None:
     mailboxes, stop, beats = boxes("a"), threading.Event(), threading.Event()
     mailboxes.put(frame("a", 0))
     thread, answers = in_thread(lambda: mailboxes.put_wait(frame("a", 1), stop, beats.set))
-    assert beats.wait(5.0)
+    assert beats.wait(LIMIT_S)
     stop.set()
-    thread.join(5.0)
+    thread.join(LIMIT_S)
     assert answers == [False]
     assert seqs(mailboxes.take(1, 0.0)) == [("a", 0)]
 
@@ -187,7 +187,7 @@ def test_the_end_wakes_a_waiting_writer(end: Callable[[Mailboxes], None]) -> Non
     mailboxes.put(frame("a"))
     thread, answers = in_thread(lambda: mailboxes.put_wait(frame("a"), stop))
     end(mailboxes)
-    thread.join(5.0)
+    thread.join(LIMIT_S)
     assert answers == [False]
 
 
@@ -195,7 +195,7 @@ def test_close_wakes_the_reader_and_keeps_nothing() -> None:
     mailboxes = boxes("a")
     thread, answers = in_thread(lambda: mailboxes.take(1, 60.0))
     mailboxes.close()
-    thread.join(5.0)
+    thread.join(LIMIT_S)
     assert answers == [[]]
     mailboxes.put(frame("a"))
     assert mailboxes.take(1, 0.0) == []
@@ -228,10 +228,10 @@ def test_many_writers_and_one_reader_account_for_every_frame() -> None:
     for thread in threads:
         thread.start()
     taken: list[Frame] = []
-    while frames := mailboxes.take(3, 0.5):
+    while any(thread.is_alive() for thread in threads):
+        taken += mailboxes.take(3, 0.01)
+    while frames := mailboxes.take(3, 0.0):
         taken += frames
-    for thread in threads:
-        thread.join()
     for name in cameras:
         own = [item.seq for item in taken if item.camera == name]
         assert own == sorted(set(own))

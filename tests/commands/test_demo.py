@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from station import wait_for
+from waiting import LIMIT_S, wait_for
 
 import vajra_edge.commands.demo
 import vajra_edge.demo.packaged
@@ -39,7 +39,7 @@ def test_it_has_no_frame_engine_or_message_path_of_its_own():
 
 def demo(place, *words):
     command = [sys.executable, "-m", "vajra_edge", "demo", "--weights", str(place.weights), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 def test_it_prints_each_message_as_received_and_ends_by_itself(place):

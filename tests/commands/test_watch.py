@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from waiting import LIMIT_S
 
 from vajra_edge.commands.watch import Board, Lines, follow, watch
 from vajra_edge.demo.broker import Broker
@@ -133,7 +134,7 @@ def test_ctrl_c_ends_it_cleanly(live: MqttSettings, tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=10)
+        _, said = child.communicate(timeout=LIMIT_S)
     assert (child.returncode, said) == (0, b"")
 
 
@@ -144,7 +145,7 @@ def test_a_reader_that_has_enough_ends_it_without_a_traceback(live: MqttSettings
         child.stdout.readline()
         child.stdout.close()
         said = child.stderr.read()
-        child.wait(10)
+        child.wait(LIMIT_S)
     assert (child.returncode, said) == (0, b"")
 
 

@@ -6,10 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from waiting import is_alive, wait_for
 
 from vajra_edge.demo import broker as module
 from vajra_edge.demo.broker import Broker
@@ -21,14 +20,6 @@ from vajra_edge.settings import MqttSettings
 def is_listening(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie that its new parent has not collected yet is dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
@@ -43,10 +34,7 @@ def test_it_serves_on_loopback_in_the_protocol_it_names(kind: str) -> None:
     host, port = broker.open()
     try:
         with Subscription(MqttSettings(host=host, port=port, protocol=broker.protocol), ["a"]) as subscription:
-            deadline_s = time.monotonic() + 5.0
-            while not subscription.ready and time.monotonic() < deadline_s:
-                subscription.poll(0.05)
-            assert subscription.ready, subscription.trouble
+            wait_for(lambda: subscription.poll(0.05) is None or subscription.ready)
     finally:
         broker.close()
     assert host == "127.0.0.1"
@@ -66,10 +54,7 @@ def test_it_ends_with_the_process_that_made_it(kind: str) -> None:
     assert is_listening(port)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    deadline_s = time.monotonic() + 5.0
-    while is_alive(child) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    assert not is_alive(child)
+    wait_for(lambda: not is_alive(child))
     assert not is_listening(port)
 
 

@@ -33,7 +33,6 @@ def seen(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "seen.json").read_text())["scenarios"]
 
 
-@pytest.mark.slow
 def test_a_first_boot_is_seen_from_the_interim_plan_to_the_wanted_one(inputs: list[str], tmp_path: Path):
     ended = run(*inputs, "--scenarios", "1", "--budget-s", "120")
     (scenario,) = seen(tmp_path)

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import pytest
 import tiny
+from waiting import is_alive, wait_for
 
 from vajra_edge.engine import build, child, intake, onnxrt, wire
 from vajra_edge.engine.request import BuildRequest, weights_digest
@@ -278,13 +279,6 @@ def test_too_little_address_space_is_a_failure_that_may_pass(wanted: BuildReques
     assert last is None or isinstance(last, Progress) or (isinstance(last, wire.Failed) and not last.permanent)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
 def test_the_child_dies_with_its_parent(wanted: BuildRequest):
     parent = (
         "import os, subprocess, sys\n"
@@ -294,11 +288,11 @@ def test_the_child_dies_with_its_parent(wanted: BuildRequest):
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         pid = int(first.stdout.readline())
-        wait_until(lambda: "--parent" in Path(f"/proc/{pid}/cmdline").read_text())
+        wait_for(lambda: "--parent" in Path(f"/proc/{pid}/cmdline").read_text())
         time.sleep(0.7)
-        assert alive(pid)
+        assert is_alive(pid)
         first.kill()
-    wait_until(lambda: not alive(pid))
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_start(wanted: BuildRequest):
@@ -308,13 +302,6 @@ def test_a_child_whose_parent_is_gone_already_does_not_start(wanted: BuildReques
     )  # fmt: skip
     assert done.returncode != 0
     assert b"parent ended" in done.stderr
-
-
-def wait_until(condition, timeout_s: float = 20.0) -> None:
-    until_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until_s, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_sigterm_cancels_a_child_even_where_the_parent_has_it_blocked(wanted: BuildRequest):

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import tiny
+from near import assert_near
 from onnx import helper
 
 from vajra_edge import device
@@ -92,7 +93,7 @@ def test_fewer_images_than_the_batch_are_padded_or_taken_as_they_are(batch: int 
     for count in (1, 3):
         some = running.infer(np.concatenate(blobs[:count]))
         assert some.shape == (count, 6, 64)
-        assert np.allclose(some, whole[:count], atol=1e-5)
+        assert_near(some, whole[:count])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_the_reference_agrees_with_the_optimised_plan():
     onnx_bytes = tiny.network()
     image = tiny.blob(tiny.scene().image)
     reference = onnxrt.reference(onnx_bytes, signature.read(onnx_bytes), threads=1)
-    assert np.allclose(reference.infer(image), runner(onnx_bytes).infer(image), atol=1e-4)
+    assert_near(reference.infer(image), runner(onnx_bytes).infer(image))
 
 
 @pytest.mark.parametrize("plan", [b"", b"\x00" * 100, tiny.network()[:-400]], ids=["empty", "zeros", "truncated"])

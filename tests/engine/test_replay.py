@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import yolo
+from near import assert_near
 from onnx import helper
 
 from vajra_edge.engine.replay import Replay
@@ -29,14 +30,14 @@ def test_a_static_batch_takes_as_many_different_images_as_it_has_rows(count: int
     assert fours.rows == 4
     found = fours.run(images)["output0"]
     alone = np.concatenate([replay(yolo.network()).run(image[None])["output0"] for image in images])
-    np.testing.assert_allclose(found[:count], alone, atol=1e-3)
+    assert_near(found[:count], alone)
     np.testing.assert_array_equal(found[count:], np.repeat(found[count - 1 : count], 4 - count, axis=0))
 
 
 def test_lean_changes_memory_and_nothing_else() -> None:
     image = yolo.images(1)
     quick, lean = (replay(yolo.network(), lean=lean).run(image)["output0"] for lean in (False, True))
-    np.testing.assert_allclose(quick, lean, atol=1e-3)
+    assert_near(quick, lean)
 
 
 def test_an_image_of_another_size_is_an_error_with_the_remedy() -> None:

@@ -15,6 +15,7 @@ import yolo
 from engine.cuda_standin import CudaStandIn
 from engine.trt_listing import LISTINGS
 from engine.trt_simulation import Simulation, install
+from near import assert_near
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -73,9 +74,8 @@ def assert_equal(found: Ranges, expected: Ranges) -> None:
     assert list(found.tensors) == list(expected.tensors)
     for name, other in expected.tensors.items():
         one = found.tensors[name]
-        near = 1e-5 * max(other.amax, 1e-3)  # relative to what the tensor holds, not to a minimum near zero
-        assert (one.low, one.high, one.amax) == pytest.approx((other.low, other.high, other.amax), rel=0, abs=near)
-        np.testing.assert_allclose(one.mean, other.mean, rtol=0, atol=10 * near)
+        assert_near((one.low, one.high, one.amax), (other.low, other.high, other.amax))
+        np.testing.assert_allclose(one.mean, other.mean, rtol=0, atol=1e-4 * other.amax)
 
 
 @pytest.mark.parametrize("batch", [1, 4, None])

@@ -11,6 +11,7 @@ import weakref
 
 import pytest
 from engine.trt_simulation import Simulation
+from waiting import LIMIT_S
 
 from vajra_edge.engine import trt_library
 from vajra_edge.engine.trt_library import Library
@@ -102,7 +103,7 @@ print(lines.reason())
     not any(importlib.util.find_spec(name) for name in trt_library.MODULES), reason="absent here: TensorRT-RTX"
 )
 def test_the_registered_logger_is_alive_after_the_object_that_registered_it_is_gone() -> None:
-    ended = subprocess.run([sys.executable, "-c", SWAP], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", SWAP], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (ended.returncode, "/absent.so" in ended.stdout) == (0, True), ended.stderr
 
 

@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.skipif(
         not any(importlib.util.find_spec(name) for name in trt_library.MODULES), reason="absent here: TensorRT-RTX"
     ),
-    pytest.mark.slow,
 ]
 
 HW = (640, 640)

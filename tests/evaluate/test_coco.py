@@ -142,7 +142,6 @@ def test_random_scenes_score_as_plain_pycocotools_has_it():
     assert (scores.map50_95, scores.map50) == pytest.approx(plain_pycocotools(truths, predictions, 3), abs=1e-9)
 
 
-@pytest.mark.slow
 def test_the_trained_yolox_on_coco128(shared_data):
     dataset = open_dataset(shared_data / "coco128.yaml")
     network = shared_data / "models/yolox_nano_v8layout.onnx"

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from near import assert_near
 
 from vajra_edge.engine import onnxrt
 from vajra_edge.engine.spec import EngineSpec, NmsSpec
@@ -96,4 +97,4 @@ def test_nms_of_a_file_is_taken_out_where_it_is_to_happen_outside(batch: int | N
     before, known = assemble(plain, EngineSpec(nms=None))
     blob = tiny.blob(tiny.scene().image)
     expected = onnxrt.reference(before, known).infer(blob)
-    np.testing.assert_allclose(onnxrt.reference(graph, made).infer(blob), expected, atol=1e-4)
+    assert_near(onnxrt.reference(graph, made).infer(blob), expected)

@@ -236,7 +236,6 @@ def test_the_report_cards_of_real_networks(
     assert set(reasons) <= set(placed.left.values())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="absent here: torch")
 @pytest.mark.parametrize(("size", "least"), [("nano", 0.63), ("large", 0.62)])
 def test_the_report_cards_of_our_own_exports(size: str, least: float) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yolo
+from near import assert_near
 
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
@@ -30,18 +31,18 @@ def mixture(quantized: bytes, on: set[str]) -> np.ndarray:
 
 @pytest.mark.parametrize("quantized", [QUANTIZED, FUSED], ids=["inputs", "fused"])
 def test_all_off_is_the_plain_network(quantized: bytes) -> None:
-    np.testing.assert_allclose(mixture(quantized, set()), yolo.run(PLAIN, yolo.images(1)), atol=1e-4)
+    assert_near(mixture(quantized, set()), yolo.run(PLAIN, yolo.images(1)))
 
 
 @pytest.mark.parametrize("quantized", [QUANTIZED, FUSED], ids=["inputs", "fused"])
 def test_all_on_is_the_quantized_network(quantized: bytes) -> None:
-    np.testing.assert_allclose(mixture(quantized, set(UNITS)), yolo.run(quantized, yolo.images(1)), atol=1e-3)
+    assert_near(mixture(quantized, set(UNITS)), yolo.run(quantized, yolo.images(1)))
 
 
 def test_one_on_is_the_network_with_that_layer_quantized() -> None:
     others = dict.fromkeys(set(UNITS) - {"neck"}, "measured")
     alone = quantize(PLAIN, place(Wiring(load(PLAIN)), others), dict.fromkeys(TENSORS, 4.0))
-    np.testing.assert_allclose(mixture(QUANTIZED, {"neck"}), yolo.run(alone, yolo.images(1)), atol=1e-3)
+    assert_near(mixture(QUANTIZED, {"neck"}), yolo.run(alone, yolo.images(1)))
 
 
 def test_a_shortcut_is_a_unit_of_its_own() -> None:
@@ -59,7 +60,7 @@ def test_a_unit_alone_can_be_run_from_where_it_first_changes_something(quantized
     rest = mixtures.graph({unit}, known)
     assert len(load(rest).graph.node) <= len(load(mixtures.graph({unit})).graph.node)
     found = yolo.run(rest, yolo.images(1), **known)
-    np.testing.assert_allclose(found, mixture(quantized, {unit}), atol=1e-3)
+    assert_near(found, mixture(quantized, {unit}))
 
 
 def test_behind_nms_the_raw_output_is_found() -> None:

@@ -326,7 +326,6 @@ def photos(folder: Path) -> list[Path]:
     return sorted((folder / "images/coco128").glob("*.jpg"))
 
 
-@pytest.mark.slow
 def test_on_128_photos_no_box_differs_from_sequential_nms(shared_data):
     confidence = 0.05
     letterbox = Letterbox((416, 416))

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import tiny
 from onnx import TensorProto, helper
+from waiting import LIMIT_S
 
 from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
@@ -182,7 +183,7 @@ def test_subgraphs_nested_without_end_are_refused(reshaping_network):
 
 def test_importing_the_signature_loads_no_onnx():
     program = "import sys, vajra_edge.graph.signature; print(any(m.split('.')[0] == 'onnx' for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=LIMIT_S)
     assert done.stdout.strip() == "False"
 
 

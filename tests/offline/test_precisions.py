@@ -10,8 +10,6 @@ import yaml
 from vajra_edge import Vajra
 from vajra_edge.offline.arguments import ExportArguments
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def halves(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

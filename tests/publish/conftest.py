@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ports import free_port
+from waiting import wait_for
 
 from vajra_edge.demo.broker import Broker
 from vajra_edge.detections import Detections
@@ -31,20 +33,8 @@ TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person", "shop"))
 TOPICS = Topics("vajra", "dev")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
-    deadline_s = time.monotonic() + limit_s
-    while time.monotonic() < deadline_s:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f"did not happen within {limit_s} s")
+def wait_until(condition: Callable[[], Any]) -> Any:
+    return wait_for(condition, step_s=0.005)
 
 
 @pytest.fixture
@@ -142,11 +132,11 @@ class Daemon:
     def counts(self) -> Any:
         return self.publisher.counters()
 
-    def until_connected(self, limit_s: float = 10.0) -> None:
-        wait_until(lambda: self.counts.connected, limit_s)
+    def until_connected(self) -> None:
+        wait_until(lambda: self.counts.connected)
 
-    def until_acked(self, count: int, limit_s: float = 10.0) -> None:
-        wait_until(lambda: self.counts.outbox.acked >= count, limit_s)
+    def until_acked(self, count: int) -> None:
+        wait_until(lambda: self.counts.outbox.acked >= count)
 
 
 @pytest.fixture

@@ -230,12 +230,11 @@ def test_another_broker_in_the_settings_only_reconnects(
 
 
 def test_two_thousand_messages_in_a_row_are_all_acknowledged(any_broker: Any, daemon: Any, ear: Any) -> None:
-    """120 messages a second are four cameras at 30 fps; they are given half a minute, for machines are busy."""
     device = daemon(any_broker)
     device.publisher.start()
     device.until_connected()
     device.send(2_000)
-    device.until_acked(2_000, 30.0)
+    device.until_acked(2_000)
 
 
 def test_it_may_be_closed_before_it_was_started_and_twice(daemon: Any) -> None:

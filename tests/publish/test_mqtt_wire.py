@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from vajra_edge.publish import session
 from vajra_edge.publish.topics import Topics
 from vajra_edge.settings import MqttSettings
 
@@ -188,13 +188,14 @@ def test_a_broker_that_never_answers_5_is_asked_in_3(scripted: Any, daemon: Any,
     assert device.events == []
 
 
-def test_a_broker_that_says_it_does_not_know_5_is_asked_in_3_at_once(scripted: Any, daemon: Any, until: Any) -> None:
+def test_a_broker_that_says_it_does_not_know_5_is_asked_in_3_at_once(
+    scripted: Any, daemon: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "PROBE_TIMEOUT_S", 600.0)
     broker = scripted(b"\x20\x02\x00\x01")
     device = daemon(at(broker.port))
-    start_s = time.monotonic()
     device.publisher.start()
     until(lambda: len(broker.connects) == 2)
-    assert time.monotonic() - start_s < 1.0
     assert [connect[6] for connect in broker.connects] == [5, 4]
 
 
@@ -203,7 +204,7 @@ def test_what_is_no_broker_is_said_to_be_none(scripted: Any, daemon: Any, until:
     broker = scripted(noise)
     device = daemon(at(broker.port, protocol="5"))
     device.publisher.start()
-    until(lambda: device.events, 12.0)
+    until(lambda: device.events)
     assert "name an MQTT broker" in device.events[0].reason
     device.send(1)
     until(lambda: len(broker.connects) >= 2)

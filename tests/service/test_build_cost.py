@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 import tiny
+from waiting import LIMIT_S
 
 from vajra_edge.demo.packaged import WEIGHTS
 from vajra_edge.engine import sampler
@@ -35,7 +36,7 @@ def builder(posted: queue.SimpleQueue[object]) -> Iterator[Builder]:
 
 
 def end_of(posted: queue.SimpleQueue[object]) -> BuildSucceeded | BuildFailed:
-    while isinstance(event := posted.get(timeout=120), BuildProgressed):
+    while isinstance(event := posted.get(timeout=LIMIT_S), BuildProgressed):
         pass
     return event
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 import tiny
-from station import wait_for
+from waiting import LIMIT_S, is_alive, wait_for
 
 from vajra_edge.engine import child, wire
 from vajra_edge.engine.refusals import Cause, Refusals
@@ -54,7 +54,7 @@ class Heard:
         else:
             self.inbox.put(event)
 
-    def end(self, timeout_s: float = 60.0) -> BuildSucceeded | BuildFailed:
+    def end(self, timeout_s: float = LIMIT_S) -> BuildSucceeded | BuildFailed:
         return self.inbox.get(timeout=timeout_s)
 
 
@@ -179,19 +179,20 @@ class _Any:
 ANY = _Any()
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(heard: Heard, wanted: BuildRequest):
-    builder = saying(
-        heard, "import signal, time; signal.signal(15, signal.SIG_IGN); print('x', flush=True); time.sleep(60)"
-    )
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(heard: Heard, wanted: BuildRequest, tmp_path: Path):
+    deaf = tmp_path / "deaf"
+    builder = saying(heard, f"{IGNORES_SIGTERM}open({str(deaf)!r}, 'w').close(); time.sleep(600)")
     builder.start(1, wanted)
-    time.sleep(0.5)
+    wait_for(deaf.exists)
     began_s = time.monotonic()
     builder.cancel(1)
     end = heard.end()
     assert isinstance(end, BuildFailed)
     assert end.message == "the build was cancelled"
-    assert 0.9 < time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s > 0.9
 
+
+IGNORES_SIGTERM = "import signal, time; signal.signal(15, signal.SIG_IGN); "
 
 BEGUN = """
 import json, os, pathlib, signal, sys, time
@@ -243,11 +244,11 @@ def test_the_time_for_a_build_begins_when_it_need_not_wait_for_another_any_more(
     assert isinstance(heard.end(), BuildSucceeded)
 
 
-def test_a_new_build_waits_until_the_cancelled_one_is_gone(heard: Heard, wanted: BuildRequest):
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
-    builder = saying(heard, code, grace_s=0.5)
+def test_a_new_build_waits_until_the_cancelled_one_is_gone(heard: Heard, wanted: BuildRequest, tmp_path: Path):
+    deaf = tmp_path / "deaf"
+    builder = saying(heard, f"{IGNORES_SIGTERM}open({str(deaf)!r}, 'w').close(); time.sleep(600)", grace_s=0.5)
     builder.start(1, wanted)
-    time.sleep(0.3)
+    wait_for(deaf.exists)
     builder.cancel(1)
     builder.start(2, wanted)
     time.sleep(0.2)
@@ -259,8 +260,7 @@ def test_a_build_cancelled_before_it_began_starts_no_child(heard: Heard, wanted:
     trace = tmp_path / "started"
     builder = saying(heard, f"open({str(trace)!r}, 'a').write('x'); import time; time.sleep(60)", grace_s=0.3)
     builder.start(1, wanted)
-    while not trace.exists():
-        time.sleep(0.02)
+    wait_for(trace.exists)
     builder.start(2, wanted)
     builder.cancel(2)
     builder._job._before.cancelled.set()
@@ -311,11 +311,7 @@ def test_what_a_child_started_does_not_outlive_it(heard: Heard, wanted: BuildReq
     )
     saying(heard, code).start(1, wanted)
     assert isinstance(heard.end(), BuildFailed)
-    until_s = time.monotonic() + 10
-    status = Path(f"/proc/{note.read_text()}/status")
-    while status.exists() and "State:\tZ" not in status.read_text():
-        assert time.monotonic() < until_s, "the grandchild lives"
-        time.sleep(0.05)
+    wait_for(lambda: not is_alive(int(note.read_text())))
 
 
 def test_a_child_that_cannot_be_started_is_an_event(heard: Heard, wanted: BuildRequest):

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 import tiny
+from waiting import LIMIT_S
 
 from vajra_edge.engine import sampler
 from vajra_edge.service.desk import Desk
@@ -55,7 +56,7 @@ def test_the_cameras_own_images_are_looked_at_where_none_are_named(tmp_path: Pat
 def told(desk: Desk, inbox: queue.SimpleQueue[object]) -> list[object]:
     """What the desk posted until now."""
     desk.do("mark", lambda: "end")
-    return list(iter(lambda: inbox.get(timeout=10), "end"))
+    return list(iter(lambda: inbox.get(timeout=LIMIT_S), "end"))
 
 
 def test_a_change_counts_once_it_has_settled(folder: Path, tmp_path: Path):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from waiting import LIMIT_S
 
 from vajra_edge.detections import Detections
 from vajra_edge.frames import Frame
@@ -84,12 +85,12 @@ def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: 
 
     pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(0.0001))
     pictures.see(frame(), objects(6))
-    assert busy.wait(10)
+    assert busy.wait(LIMIT_S)
     for _ in range(50):
         pictures.see(frame(), objects(6))  # returns though nothing is written
     assert sent == []
     free.set()
-    assert pictures.close(10)
+    assert pictures.close(LIMIT_S)
     assert sent == ["pictures"]
 
 
@@ -99,9 +100,9 @@ def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, pos
     for seed in range(12):
         pictures.see(frame(tiny.scene(objects=8, seed=seed).image), objects(8))
         time.sleep(0.05)
-    assert posted.get(timeout=10).frozen
+    assert posted.get(timeout=LIMIT_S).frozen
     assert (pictures.collected.images, pictures.collected.boxes, pictures.collected.frozen) == (8, 64, True)
-    assert pictures.close(10)
+    assert pictures.close(LIMIT_S)
 
 
 def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_path: Path, posted):
@@ -109,10 +110,10 @@ def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_pat
     snapshots = Snapshots(lambda camera, jpeg: sent.append(camera))
     pictures = pictures_of(tmp_path, posted, snapshots, settings(0.0001))
     pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), objects(0))
-    failed = posted.get(timeout=10)
+    failed = posted.get(timeout=LIMIT_S)
     assert failed.name == "publish a snapshot"
     assert failed.reason
     time.sleep(0.01)
     pictures.see(frame(), objects(6))
-    assert pictures.close(10)
+    assert pictures.close(LIMIT_S)
     assert sent == ["gate"]

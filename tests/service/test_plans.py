@@ -6,6 +6,7 @@ import queue
 import shutil
 
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.detect import open_detector
 from vajra_edge.engine.history import History
@@ -35,7 +36,7 @@ def loading(built, tmp_path):
 def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading):
     plans, fingerprint, inbox = loading
     plans.load(Job(3, fingerprint))
-    loaded = inbox.get(timeout=30)
+    loaded = inbox.get(timeout=LIMIT_S)
     assert isinstance(loaded, Loaded)
     assert loaded.job == Job(3, fingerprint)
     ready = plans.ready(loaded.job)
@@ -49,7 +50,7 @@ def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading)
 def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
     plans, fingerprint, inbox = loading
     plans.load(Job(3, fingerprint))
-    loaded = inbox.get(timeout=30)
+    loaded = inbox.get(timeout=LIMIT_S)
     plans.close()
     plans.retire(loaded.job)  # what the machine asks for when it hears of the load
 
@@ -57,7 +58,7 @@ def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
 def test_a_plan_that_is_gone_is_to_be_built_anew(loading):
     plans, _, inbox = loading
     plans.load(Job(3, "0" * 64))
-    failed = inbox.get(timeout=30)
+    failed = inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, LoadFailed)
     assert failed.corrupt
     assert "is not in the store any more" in failed.reason
@@ -67,7 +68,7 @@ def test_a_plan_of_another_library_release_is_said_to_be_that_and_stays_whole(lo
     plans, fingerprint, inbox = loading
     monkeypatch.setattr(OnnxRuntime, "identity", lambda self, spec: {"library": "onnxruntime 99.1", "device": "x"})
     plans.load(Job(3, fingerprint))
-    failed = inbox.get(timeout=30)
+    failed = inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, LoadFailed)
     assert (failed.corrupt, failed.foreign) == (False, True)
     assert "is not for this machine" in failed.reason
@@ -79,7 +80,7 @@ def test_a_library_that_raises_something_unheard_of_is_an_event_too(loading, mon
     plans, fingerprint, inbox = loading
     monkeypatch.setattr(open_detector, "WARM_UP", "three")
     plans.load(Job(3, fingerprint))
-    failed = inbox.get(timeout=30)
+    failed = inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, LoadFailed)
     assert not failed.corrupt
     assert "does not load: TypeError" in failed.reason
@@ -89,7 +90,7 @@ def test_a_backend_that_cannot_run_here_is_said(loading, monkeypatch):
     plans, fingerprint, inbox = loading
     monkeypatch.setattr("vajra_edge.engine.onnxrt.OnnxRuntime.cannot_run", lambda self, spec: "no GPU is seen")
     plans.load(Job(3, fingerprint))
-    failed = inbox.get(timeout=30)
+    failed = inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, LoadFailed)
     assert (failed.corrupt, "cannot run here: no GPU is seen" in failed.reason) == (False, True)
 
@@ -97,7 +98,7 @@ def test_a_backend_that_cannot_run_here_is_said(loading, monkeypatch):
 def test_a_build_that_nobody_wished_for_fails_for_good(loading):
     plans, fingerprint, inbox = loading
     plans.build(Build(Job(4, fingerprint)), None)
-    failed = inbox.get(timeout=5)
+    failed = inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, BuildFailed)
     assert failed.permanent
 

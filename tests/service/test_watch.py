@@ -6,6 +6,7 @@ import queue
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.engine.request import weights_digest
 from vajra_edge.errors import WeightsError
@@ -171,13 +172,13 @@ def test_the_thread_posts_beats_and_goes_on_after_a_fault(file, caplog):
     watch.follow("settings", file, broken)
     watch.follow("weights", file, weights_digest)
     watch.start()
-    told = {changed.name: changed for changed in (inbox.get(timeout=5), inbox.get(timeout=5))}
+    told = {changed.name: changed for changed in (inbox.get(timeout=LIMIT_S), inbox.get(timeout=LIMIT_S))}
     assert told["weights"].digest == sha(b"one")
     assert "cannot be watched" in told["settings"].reason
     file.write_bytes(b"two")
-    while (changed := inbox.get(timeout=5)).name != "weights":
+    while (changed := inbox.get(timeout=LIMIT_S)).name != "weights":
         pass
     assert changed.digest == sha(b"two")
-    assert beats.get(timeout=5) is None
+    assert beats.get(timeout=LIMIT_S) is None
     watch.close()
     assert "ZeroDivisionError" in caplog.text

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import cv2
 import pytest
 import tiny
+from waiting import LIMIT_S
 
 from vajra_edge.engine.history import History
 from vajra_edge.engine.store import EngineStore
@@ -42,7 +43,7 @@ class Asker:
 
     def ask(self, settings: Settings) -> Wished:
         self.wishing.work_out(settings, None)
-        wished = self.inbox.get(timeout=30)
+        wished = self.inbox.get(timeout=LIMIT_S)
         assert isinstance(wished, Wished)
         return wished
 
@@ -130,7 +131,7 @@ def test_images_that_moved_are_tried_though_their_plan_would_be_the_same(asker: 
     assert isinstance(lowered, Wish)
     assert lowered.calibration
     asker.wishing.moved(asked, None)
-    wished = asker.inbox.get(timeout=30)
+    wished = asker.inbox.get(timeout=LIMIT_S)
     assert isinstance(wished, Wished)
     assert isinstance(wished.wish, Wish)
     assert wished.wish.fingerprint == wish.fingerprint
