@@ -27,6 +27,8 @@ pytestmark = [
     ),
 ]
 
+SMALL = pytest.mark.long("twelve builds of a network thrice the size take minutes; nano and YOLOX are built always")
+
 HW = (640, 640)
 MOST = 4
 """Batch of the networks whose shape is open."""
@@ -75,7 +77,14 @@ def in_int8(graph: bytes, signature: Signature, images: Path) -> bytes:
 @pytest.mark.parametrize("with_nms", [False, True], ids=["raw", "nms"])
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize(
-    ("name", "dynamic"), [("nano", False), ("nano", True), ("yolox", False), ("small", False), ("small", True)]
+    ("name", "dynamic"),
+    [
+        ("nano", False),
+        ("nano", True),
+        ("yolox", False),
+        pytest.param("small", False, marks=SMALL),
+        pytest.param("small", True, marks=SMALL),
+    ],
 )
 def test_a_network_becomes_a_plan(shelf: Shelf, name: str, dynamic: bool, precision: Precision, with_nms: bool) -> None:
     spec = EngineSpec(

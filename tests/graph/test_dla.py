@@ -19,6 +19,8 @@ from vajra_edge.graph import dla, dla_ranges
 from vajra_edge.graph.dla_rules import Node, refusal
 from vajra_edge.graph.wiring import Wiring, key, load
 
+LARGE = pytest.mark.long("the large network takes a minute to export; nano's card is made always")
+
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[list[int]], list[bool]]:
@@ -237,7 +239,7 @@ def test_the_report_cards_of_real_networks(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="absent here: torch")
-@pytest.mark.parametrize(("size", "least"), [("nano", 0.63), ("large", 0.62)])
+@pytest.mark.parametrize(("size", "least"), [("nano", 0.63), pytest.param("large", 0.62, marks=LARGE)])
 def test_the_report_cards_of_our_own_exports(size: str, least: float) -> None:
     """``tests/bench/trt_builds.py --dla`` prints those of all five."""
     from bench.trt_builds import card
