@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 import pytest
 import tiny
-from station import Station, wait_for
+from station import Station
+from waiting import wait_for
 
 from vajra_edge.__main__ import main
 from vajra_edge.engine import refusals, sampler
@@ -354,7 +355,7 @@ def test_snapshots_come_at_their_interval_and_the_setting_applies_in_place(reboo
         wait_for(lambda: rebooted.hear() or len(heard) >= 4)
         assert heard[0][1].shape == (256, 256, 3)
         gaps_s = np.diff([at_s for at_s, _ in heard[:4]])
-        assert 0.3 < np.median(gaps_s) < 2.0
+        assert np.median(gaps_s) > 0.3, "at most two a second"
         del rebooted.settings["cameras"]["gate"]["snapshot_every_s"]
         rebooted.write()
         wait_for(lambda: rebooted.supervisor._known.settings.cameras[0].snapshot_every_s is None)

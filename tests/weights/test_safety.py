@@ -31,13 +31,13 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 start_bytes = peak_bytes()
 for path in sorted(Path(sys.argv[1]).iterdir(), key=lambda path: int(path.stem)):
-    began_s = time.monotonic()
+    began_s = time.process_time()
     try:
         checkpoint.load(path)
         text = None
     except WeightsError as error:
         text = str(error)
-    took_s = time.monotonic() - began_s
+    took_s = time.process_time() - began_s
     print(json.dumps([path.stem, text, took_s, peak_bytes() - start_bytes]), flush=True)
 """
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def corpus(canary: Path) -> list[hostile.Hostile]:
 
 @pytest.fixture(scope="module")
 def answers(torch: Any, corpus: list[hostile.Hostile], tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
-    """Name, refusal, seconds and growth in bytes of each file, opened one after another in one fresh process."""
+    """Name, refusal, processor seconds and growth in bytes of each file, opened one by one in one fresh process."""
     folder = tmp_path_factory.mktemp("hostile")
     for index, item in enumerate(corpus):
         (folder / f"{index}.pt").write_bytes(item.content)
