@@ -46,6 +46,12 @@ def test_a_folder_that_is_linked_to_another_disk_is_emptied_and_stays_linked(lin
     assert linked.is_symlink()
 
 
+def test_pictures_of_the_first_version_go_too(linked: Path) -> None:
+    (linked / "00000-gate-0123456789abcdef.jpg").write_text("a picture of somebody")
+    delete(linked)
+    assert list(linked.resolve().iterdir()) == []
+
+
 def test_a_link_that_an_earlier_version_moved_aside_is_finished(linked: Path) -> None:
     filled(linked)
     disk = linked.resolve()

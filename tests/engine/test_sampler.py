@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import tiny
 
 from vajra_edge.engine import calibration, kept
 from vajra_edge.engine import sampler as module
@@ -280,6 +283,25 @@ def test_a_lost_a_rotten_and_an_unreadable_image_make_no_other_set(
     frozen_four[3].write_bytes(frozen_four[3].read_bytes()[:-100])
     found.append(frozen(frozen_four[0].parent))
     assert [(one.digest, len(one)) for one in found] == [(whole.digest, 3), (whole.digest, 3), (whole.digest, 2)]
+
+
+def test_the_set_that_the_first_version_froze_is_used(tmp_path: Path) -> None:
+    """Its list has names alone, and the names say nothing of time and boxes."""
+    names = [f"{number:05d}-gate-{number:016x}.jpg" for number in range(4)]
+    for seed, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), tiny.scene(seed=seed).image)
+    (tmp_path / FROZEN).write_text(json.dumps(names))
+    whole = frozen(tmp_path)
+    assert whole
+    assert [entry.path.name for entry in whole.pictures.entries] == names
+    assert frozen(tmp_path).digest == whole.digest
+    for name in names[1:]:
+        (tmp_path / name).unlink()
+    with pytest.raises(CalibrationError, match="1 of the 4 calibration images"):
+        frozen(tmp_path)
+    (tmp_path / FROZEN).write_text(json.dumps(["../secret.jpg", "00000-../../x-0123456789abcdef.jpg", 7]))
+    with pytest.raises(CalibrationError, match="0 of the 0 calibration images"):
+        frozen(tmp_path)
 
 
 def test_less_than_half_of_a_frozen_set_is_said_and_not_used(frozen_four: list[Path]) -> None:

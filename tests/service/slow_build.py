@@ -1,4 +1,4 @@
-"""The build child with an ONNX Runtime that takes its time over INT8, as TensorRT does; for the first boot."""
+"""The build child with an ONNX Runtime that takes its time over one precision, as TensorRT does."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vajra_edge.engine.spec import EngineSpec, Precision
 from vajra_edge.graph.signature import Signature
 from vajra_edge.progress import Progress, Report
 
-GO = Path(sys.argv[1])
-"""INT8 is not done before this file exists."""
+GO, SLOW = Path(sys.argv[1]), Precision(sys.argv[2])
+"""Plans of this precision are not done before this file exists."""
 
 
 class Slow(onnxrt.OnnxRuntime):
-    """Builds INT8 slowly, with progress."""
+    """Builds ``SLOW`` slowly, with progress."""
 
     def build(
         self, onnx_bytes: bytes, signature: Signature, spec: EngineSpec, report: Report, **options: object
     ) -> Built:
         percent = 0.0
-        while spec.precision is Precision.INT8 and not GO.exists():
+        while spec.precision is SLOW and not GO.exists():
             percent = min(percent + 0.1, 99.0)
             report(Progress("build", percent, "choosing tactics"))
             time.sleep(0.05)
@@ -31,4 +31,4 @@ class Slow(onnxrt.OnnxRuntime):
 
 
 onnxrt.OnnxRuntime = Slow  # type: ignore[misc]
-sys.exit(build.main(sys.argv[2:]))
+sys.exit(build.main(sys.argv[3:]))

@@ -312,7 +312,7 @@ def test_a_quick_plan_serves_while_a_slow_build_goes_on(
     quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     go = tmp_path / "go"
-    command = [sys.executable, str(Path(__file__).parent / "slow_build.py"), str(go)]
+    command = [sys.executable, str(Path(__file__).parent / "slow_build.py"), str(go), "int8"]
     monkeypatch.setattr(plans.builder, "Builder", functools.partial(Builder, command=command))
     quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
     ears = quantizable.listen("camera/gate/detections")

@@ -36,7 +36,7 @@ def delete(folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for name in (*(one.name for one in kept.listed(folder)), sampler.FROZEN):
+    for name in (*filter(kept.is_picture, kept.names(folder)), sampler.FROZEN):
         with suppress(NotADirectoryError):  # a link to nothing useful
             (folder / name).unlink(missing_ok=True)
 

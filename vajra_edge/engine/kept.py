@@ -10,6 +10,9 @@ from pathlib import Path
 from vajra_edge import durable
 
 _NAME = re.compile(r"(\d{8,})-(.+)-(\d{8}T\d{9})Z-(\d+)\.jpg")
+_FIRST_NAME = re.compile(r"\d{5}-.+-[0-9a-f]{16}\.jpg")
+"""Of pictures that the first 0.1.0 froze: number, camera, and a hash of what they show."""
+
 _TIME = "%Y%m%dT%H%M%S%f"
 
 
@@ -54,10 +57,23 @@ def listed(folder: Path) -> tuple[Kept, ...]:
     Raises:
         StoreError: the folder is there and cannot be read.
     """
+    found = [one for one in map(Kept.parse, names(folder)) if one is not None]
+    return tuple(sorted(found, key=lambda one: one.number))
+
+
+def names(folder: Path) -> tuple[str, ...]:
+    """Everything in a folder, in no order; nothing where there is no folder.
+
+    Raises:
+        StoreError: the folder is there and cannot be read.
+    """
     with durable.reported(folder, "read"):
         try:
-            names = [path.name for path in folder.iterdir()]
+            return tuple(path.name for path in folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):  # not made yet, or deleted at this moment
             return ()
-    found = [one for one in map(Kept.parse, names) if one is not None]
-    return tuple(sorted(found, key=lambda one: one.number))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is a picture that the cameras gave, to this version or to the first 0.1.0."""
+    return Kept.parse(name) is not None or ("/" not in name and _FIRST_NAME.fullmatch(name) is not None)

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -243,15 +243,26 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
         remedy = "give the folder to the service's user, or check its disk"
         raise CalibrationError(f"{path}: {error.strerror or error}", remedy=remedy, path=path) from error
     try:
-        digests = {str(name): str(digest) for name, digest in json.loads(content).items()}
+        digests = _listed(json.loads(content), folder)
     except (ValueError, AttributeError, RecursionError) as error:
         raise CalibrationError(f"{path} is damaged", remedy=ANEW, path=path) from error
-    left = tuple(folder / name for name, digest in digests.items() if Kept.parse(name) and _is(folder / name, digest))
+    left = tuple(
+        folder / name
+        for name, digest in digests.items()
+        if kept.is_picture(name) and digest and _digest_there(folder / name) == digest
+    )
     if len(left) * 2 < len(digests) or not left:
         said = f"{len(left)} of the {len(digests)} calibration images that were frozen in {folder} are left"
         raise CalibrationError(said, remedy=say("restore them, or ", ANEW), path=path, images=len(left))
     listed = calibration.digest_of((digest, None) for digest in digests.values())
     return calibration.of_files(_source(len(left), len(digests)), left, batch, listed)
+
+
+def _listed(plain: Any, folder: Path) -> dict[str, str]:
+    """Names and digests of a list. The first 0.1.0 listed names alone: its pictures are taken as they are."""
+    if isinstance(plain, list):
+        return {str(name): _digest_there(folder / str(name)) for name in plain if kept.is_picture(str(name))}
+    return {str(name): str(digest) for name, digest in plain.items()}
 
 
 def _source(left: int, listed: int) -> str:
@@ -261,11 +272,12 @@ def _source(left: int, listed: int) -> str:
     return f"{SOURCE}, {left} of {listed} frozen images"
 
 
-def _is(path: Path, digest: str) -> bool:
+def _digest_there(path: Path) -> str:
+    """Empty where the picture cannot be read, or is gone."""
     try:
-        return _digest(path) == digest
+        return _digest(path)
     except OSError:
-        return False
+        return ""
 
 
 def _digest(path: Path) -> str:
