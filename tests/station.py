@@ -212,6 +212,15 @@ class Ears:
             self._poll()
         raise AssertionError(f"not heard within {limit_s} s; last {self.heard[-3:]}")
 
+    def ever(self, condition: Callable[[str, Any], Any]) -> Any:
+        """The first message that fits, heard before or still to come: topics have no order among them."""
+
+        def found() -> list[Any]:
+            self._poll()
+            return [content for path, content, _ in self.heard if condition(path, content)]
+
+        return wait_for(found)[0]
+
     def all(self) -> list[tuple[str, Any, float]]:
         """Everything so far, with what comes within a moment."""
         for _ in range(10):
