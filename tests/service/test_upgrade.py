@@ -22,12 +22,12 @@ from station import Station
 from waiting import wait_for
 
 from vajra_edge.engine import signing
+from vajra_edge.engine.history import History
 from vajra_edge.engine.onnxrt import OnnxRuntime
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.engine.store import EngineStore
 from vajra_edge.service import plans, states
 from vajra_edge.service.builder import Builder
-from vajra_edge.service.rejections import Rejections
 
 LEFT = Path(__file__).parent / "state_0_1_0"
 NEW = {"build.lock", "serving"}
@@ -132,9 +132,9 @@ def test_all_that_the_device_knew_is_kept(device: Device, monkeypatch: pytest.Mo
     assert {name: after.get(name) for name in before} == before
     added = {Path(name).parts[:2] for name in after.keys() - before.keys()}
     assert added <= {("engines", wanted), ("calibration", "ranges")}, "no picture is collected anew"
-    store, rejections = EngineStore(station.state_dir, 1 << 40), Rejections(station.state_dir / "rejected.json")
-    assert {name for name in store.plans() if rejections.reason(name)} == device.rejected
-    assert {name: store.strikes(name, now_s, now_s) for name in strikes} == strikes
+    store, history = EngineStore(station.state_dir, 1 << 40), History(station.state_dir)
+    assert {name for name in store.plans() if history.rejection(name)} == device.rejected
+    assert {name: history.crashes(name, now_s) for name in strikes} == strikes
     good = store.previous() if not device.rejected else store.get(device.good)
     assert good
     assert good.fingerprint == device.good
