@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge import __version__
 from vajra_edge.__main__ import main
+from vajra_edge.version import VERSION
 
 
 def test_an_error_of_ours_is_one_line_and_its_exit_code(capsys, tmp_path):
@@ -33,12 +33,12 @@ def test_the_version_stands_in_the_package_alone():
         import tomli as tomllib
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in settings["project"]["dynamic"]
-    assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "vajra_edge.__version__"}
+    assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "vajra_edge.version.VERSION"}
 
 
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"vajra-edge {__version__}\n"
+    assert capsys.readouterr().out == f"vajra-edge {VERSION}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     for verb in ("run", "demo", "rebuild", "status", "watch", "doctor", "bench"):

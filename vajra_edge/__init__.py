@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vajra_edge.version import VERSION
+
 if TYPE_CHECKING:
     from vajra_edge.api import Vajra as Vajra
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> object:

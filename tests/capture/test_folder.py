@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pictures import number_of, picture
 
-from vajra_edge.capture import source
+from vajra_edge.capture import registry, source
 from vajra_edge.errors import SourceError
 from vajra_edge.settings import CameraSettings
 
@@ -25,7 +25,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, **settings: object) -> source.Source:
-    folder = source.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
+    folder = registry.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
     folder.open()
     return folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.capture import source
+from vajra_edge.capture import registry
 from vajra_edge.capture.gstreamer import csi_pipeline, rtsp_pipeline, why_absent
 from vajra_edge.errors import SourceError
 from vajra_edge.settings import CameraSettings
@@ -27,7 +27,7 @@ def without_gstreamer() -> None:
 
 @pytest.mark.usefixtures("without_gstreamer")
 def test_without_gstreamer_the_reason_and_the_remedy_are_said() -> None:
-    pipeline = source.make(CameraSettings(id="gate", source=csi_pipeline()))
+    pipeline = registry.make(CameraSettings(id="gate", source=csi_pipeline()))
     with pytest.raises(SourceError, match="was built without GStreamer; install JetPack's python3-opencv with apt"):
         pipeline.open()
     pipeline.close()
@@ -37,7 +37,7 @@ def test_without_gstreamer_the_reason_and_the_remedy_are_said() -> None:
 def test_a_pipeline_streams_and_its_end_is_a_loss() -> None:
     size, colours = "video/x-raw,width=64,height=48", "video/x-raw,format=BGR"
     text = f"gst:videotestsrc num-buffers=5 ! {size} ! videoconvert ! {colours} ! appsink"
-    pipeline = source.make(CameraSettings(id="gate", source=text, stall_s=2.0))
+    pipeline = registry.make(CameraSettings(id="gate", source=text, stall_s=2.0))
     pipeline.open()
     first = pipeline.read()
     assert first is not None
@@ -52,7 +52,7 @@ def test_a_pipeline_streams_and_its_end_is_a_loss() -> None:
 def test_a_pipeline_with_an_unknown_element_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("admin:hunter2", encoding="utf-8")
     text = "gst:nosuchelement location=rtsp://cam/1 user-pw=swordfish ! appsink"
-    pipeline = source.make(CameraSettings(id="gate", source=text, credentials_file=tmp_path / "own"))
+    pipeline = registry.make(CameraSettings(id="gate", source=text, credentials_file=tmp_path / "own"))
     with pytest.raises(SourceError, match="does not start") as caught:
         pipeline.open()
     assert "hunter2" not in str(caught.value)
@@ -61,7 +61,7 @@ def test_a_pipeline_with_an_unknown_element_does_not_start(tmp_path: Path) -> No
 
 def test_a_pipeline_without_an_appsink_is_refused_without_its_password() -> None:
     with pytest.raises(SourceError, match="has no appsink") as caught:
-        source.make(CameraSettings(id="gate", source="gst:rtspsrc location=rtsp://cam user-pw=swordfish ! fakesink"))
+        registry.make(CameraSettings(id="gate", source="gst:rtspsrc location=rtsp://cam user-pw=swordfish ! fakesink"))
     assert "swordfish" not in str(caught.value)
 
 
@@ -71,7 +71,7 @@ def test_jetsons_pipelines_decode_in_hardware_and_keep_the_newest() -> None:
         'gst:rtspsrc location="rtsp://cam:554/1" protocols=tcp latency=100 ! rtph265depay ! h265parse'
     )
     for pipeline in (text, csi_pipeline(1, 1280, 720, 60)):
-        source.make(CameraSettings(id="gate", source=pipeline))
+        registry.make(CameraSettings(id="gate", source=pipeline))
         assert pipeline.endswith("format=BGR ! appsink drop=true max-buffers=1 sync=false")
     assert " ! nvv4l2decoder " in text
     assert "sensor-id=1 ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=60/1 !" in csi_pipeline(

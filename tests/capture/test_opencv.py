@@ -20,13 +20,13 @@ from pictures import number_of, picture
 from ports import free_port
 from waiting import LIMIT_S
 
-from vajra_edge.capture import opencv, source
+from vajra_edge.capture import opencv, registry, source
 from vajra_edge.errors import SourceError
 from vajra_edge.settings import CameraSettings
 
 
 def make(path: object, **settings: object) -> source.Source:
-    return source.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
+    return registry.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
 
 
 def read_all(clip: source.Source) -> list[source.Picture]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pictures import picture
 
-from vajra_edge.capture import folder, gstreamer, opencv, source
+from vajra_edge.capture import folder, gstreamer, opencv, registry
 from vajra_edge.capture.source import MAX_IMAGE_PX, check_image, check_size
 from vajra_edge.errors import SourceError
 from vajra_edge.settings import CameraSettings
@@ -24,12 +24,12 @@ def camera(text: object) -> CameraSettings:
 
 def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.PNG"), picture(0))
-    assert isinstance(source.make(camera(make_clip())), opencv.Clip)
-    assert isinstance(source.make(camera(tmp_path)), folder.Folder)
-    assert isinstance(source.make(camera(tmp_path / "photo.PNG")), folder.Folder)
-    assert isinstance(source.make(camera("rtsp://cam/1")), opencv.Stream)
-    assert isinstance(source.make(camera("http://cam/1")), opencv.Stream)
-    assert isinstance(source.make(camera("gst:videotestsrc ! appsink")), gstreamer.Pipeline)
+    assert isinstance(registry.make(camera(make_clip())), opencv.Clip)
+    assert isinstance(registry.make(camera(tmp_path)), folder.Folder)
+    assert isinstance(registry.make(camera(tmp_path / "photo.PNG")), folder.Folder)
+    assert isinstance(registry.make(camera("rtsp://cam/1")), opencv.Stream)
+    assert isinstance(registry.make(camera("http://cam/1")), opencv.Stream)
+    assert isinstance(registry.make(camera("gst:videotestsrc ! appsink")), gstreamer.Pipeline)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: P
 )
 def test_what_cannot_be_a_source_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(SourceError) as caught:
-        source.make(camera(text))
+        registry.make(camera(text))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -53,7 +53,7 @@ def test_what_cannot_be_a_source_is_refused_in_one_line(text: str, says: str) ->
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing", encoding="utf-8")
     with pytest.raises(SourceError, match="holds no image"):
-        source.make(camera(tmp_path))
+        registry.make(camera(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_library_loads_only_when_a_source_is_opened() -> None:
     code = (
         "import sys; from vajra_edge.capture import grabber, folder, gstreamer, opencv, v4l2, source;"
         "from vajra_edge.settings import CameraSettings;"
-        "source.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit('cv2' in sys.modules)"
+        "registry.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit('cv2' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vajra_edge.capture import source
+from vajra_edge.capture import registry
 from vajra_edge.capture.library import Capture
 from vajra_edge.capture.v4l2 import Device, ask_format
 from vajra_edge.errors import SourceError
@@ -68,7 +68,7 @@ def test_a_node_that_is_no_camera_gives_no_video() -> None:
 
 def test_a_device_that_is_unplugged_is_said() -> None:
     with pytest.raises(SourceError, match=r"/dev/video987 is not there; plug the camera in"):
-        source.make(CameraSettings(id="gate", source="/dev/video987"))
+        registry.make(CameraSettings(id="gate", source="/dev/video987"))
 
 
 def test_a_plain_file_is_no_device(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge import __version__, durable
+from vajra_edge import durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine import refusals as module
 from vajra_edge.engine.refusals import (
@@ -26,10 +26,11 @@ from vajra_edge.engine.refusals import (
 )
 from vajra_edge.engine.rung import Rung
 from vajra_edge.engine.spec import Precision
+from vajra_edge.version import VERSION
 
 QDQ = Rung(Precision.INT8, "qdq")
 PLAN, LIBRARY = "a" * 64, "TensorRT 10.3.0"
-VERSION = __version__.encode()
+RELEASE = VERSION.encode()
 
 
 def refusals(folder: Path, library: str = LIBRARY) -> Refusals:
@@ -68,7 +69,7 @@ def test_another_release_of_the_product_begins_anew_for_its_graphs_may_be_others
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     refusals(tmp_path).add(QDQ, Cause.LIBRARY, "no tactic", 1.0)
-    monkeypatch.setattr(module, "__version__", "999.0")
+    monkeypatch.setattr(module, "VERSION", "999.0")
     assert refusals(tmp_path).all() == {}
 
 
@@ -133,9 +134,9 @@ def test_files_that_are_not_ours_hold_nothing_to_excuse(tmp_path: Path, content:
     "content",
     [
         b"", b"[]", b"\xff", b"{}", b"[" * 100_000, b"x" * (MOST_BYTES + 1), b'{"library": "TensorRT 10.3.0"}',
-        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [{"rung": {}}], "begun": []}' % VERSION,
-        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": 3}' % VERSION,
-        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [], "begun": [{"pids": 3}]}' % VERSION,
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [{"rung": {}}], "begun": []}' % RELEASE,
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": 3}' % RELEASE,
+        b'{"library": "TensorRT 10.3.0", "version": "%s", "refused": [], "begun": [{"pids": 3}]}' % RELEASE,
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_ours_is_as_good_as_none_and_is_written_anew(tmp_path: Path, content: bytes):

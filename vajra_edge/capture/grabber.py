@@ -21,7 +21,8 @@ from vajra_edge.capture.address import is_live
 from vajra_edge.capture.mailboxes import Mailboxes
 from vajra_edge.capture.pace import Pace, Rate, RateCap
 from vajra_edge.capture.reconnect import Phase, Policy
-from vajra_edge.capture.source import Picture, Source, make
+from vajra_edge.capture.registry import make
+from vajra_edge.capture.source import Picture, Source
 from vajra_edge.credentials import redact
 from vajra_edge.errors import VajraError
 from vajra_edge.frames import Frame

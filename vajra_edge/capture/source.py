@@ -1,4 +1,4 @@
-"""Source: where the frames of one camera come from, chosen by the text in its settings."""
+"""Source: the contract of whatever frames of one camera come from, and the gate by which foreign pixels enter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.address import Kind, kind_of
 from vajra_edge.errors import SourceError
-from vajra_edge.settings import CameraSettings
 
 MAX_IMAGE_PX = 64 * 1024 * 1024  # twice 8K UHD; one image of it is 192 MiB, and a forged header can ask for far more
 
@@ -63,25 +61,6 @@ class Source(Protocol):
         while another thread reads from it. Every read ends by itself, at the latest after the camera's ``stall_s``.
         """
         ...
-
-
-def make(camera: CameraSettings) -> Source:
-    """The source that the camera's ``source`` text asks for, not yet open.
-
-    Raises:
-        SourceError: the text names nothing that can be a source: unknown scheme, malformed URL, missing file or device.
-    """
-    from vajra_edge.capture import folder, gstreamer, opencv, v4l2
-
-    kind = kind_of(camera.source)
-    if kind is Kind.GSTREAMER:
-        return gstreamer.Pipeline(camera)
-    if kind is Kind.STREAM:
-        return opencv.Stream(camera)
-    if kind is Kind.V4L2:
-        return v4l2.Device(camera)
-    images = folder.images_at(camera.source)
-    return folder.Folder(camera, images) if images is not None else opencv.Clip(camera)
 
 
 def check_image(image: object, name: str) -> NDArray[np.uint8]:

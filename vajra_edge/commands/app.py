@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vajra_edge import __version__
 from vajra_edge.commands import words
 from vajra_edge.commands.words import WordsCommand
 from vajra_edge.settings import DEFAULT_PATH
+from vajra_edge.version import VERSION
 from vajra_edge.wording import Argument
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"vajra-edge {__version__}")
+        typer.echo(f"vajra-edge {VERSION}")
         raise typer.Exit
 
 

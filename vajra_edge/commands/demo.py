@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from vajra_edge.capture.source import make
+from vajra_edge.capture.registry import make
 from vajra_edge.commands.watch import Lines, Screen, follow
 from vajra_edge.demo.broker import die_with_parent
 from vajra_edge.demo.packaged import DEVICE, as_toml, broker_settings, overrides

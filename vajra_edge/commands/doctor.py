@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vajra_edge import __version__, device
+from vajra_edge import device
 from vajra_edge.engine.backend import Backend
 from vajra_edge.engine.spec import EngineSpec
 from vajra_edge.errors import VajraError
 from vajra_edge.publish import reasons
 from vajra_edge.settings import Settings, load
+from vajra_edge.version import VERSION
 from vajra_edge.weights import interpreter
 from vajra_edge.wording import Setting, say, several
 
@@ -107,9 +108,7 @@ def _machine() -> Iterator[Check]:
 
 def _versions() -> Iterator[Check]:
     found = {name: device.package_version(name) for name in PACKAGES}
-    yield Check(
-        "versions", "ok", ", ".join([f"vajra-edge {__version__}", *(f"{n} {v}" for n, v in found.items() if v)])
-    )
+    yield Check("versions", "ok", ", ".join([f"vajra-edge {VERSION}", *(f"{n} {v}" for n, v in found.items() if v)]))
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
@@ -191,7 +190,7 @@ def _broker(settings: Settings) -> Iterator[Check]:
 
 
 def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
-    from vajra_edge.capture.source import make
+    from vajra_edge.capture.registry import make
 
     camera = next(camera for camera in settings.cameras if camera.id == camera_id)
     name = f"camera {camera.id}"

@@ -19,10 +19,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import __version__, durable
+from vajra_edge import durable
 from vajra_edge.engine import leftovers
 from vajra_edge.engine.rung import Rung
 from vajra_edge.errors import StoreError
+from vajra_edge.version import VERSION
 
 KEPT = 16
 """Refusals of one fingerprint; a ladder has about half as many rungs."""
@@ -303,7 +304,7 @@ class Refusals:
 
     def _read(self) -> _Kept:
         plain = _read(self.path)
-        if (plain.get("library"), plain.get("version")) != (self._library, __version__):
+        if (plain.get("library"), plain.get("version")) != (self._library, VERSION):
             return _Kept()
         try:
             return _Kept(
@@ -318,7 +319,7 @@ class Refusals:
     def _write(self, kept: _Kept) -> None:
         if kept == _Kept():
             return _delete(self.path)
-        plain = {"library": self._library, "version": __version__}
+        plain = {"library": self._library, "version": VERSION}
         rows = {
             name: [{**asdict(one), "rung": one.rung.to_json()} for one in ones]
             for name, ones in (("refused", kept.refused), ("begun", kept.begun))

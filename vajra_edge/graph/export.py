@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vajra_edge import __version__, errors
+from vajra_edge import errors
 from vajra_edge.errors import GraphError, WeightsError
 from vajra_edge.graph import metadata, proto, tracing
+from vajra_edge.version import VERSION
 from vajra_edge.weights import interpreter
 from vajra_edge.wording import Setting, say
 
@@ -114,13 +115,13 @@ def _annotated(traced: tracing.Traced, order: tracing.Order, batch: int) -> byte
     else:
         _set_shape(images, {0: batch})
         _set_shape(output, {0: batch, 1: rows, 2: anchors})
-    network.producer_name, network.producer_version = "vajra-edge", __version__
+    network.producer_name, network.producer_version = "vajra-edge", VERSION
     arguments = {"batch": batch, "half": False, "dynamic": order.dynamic, "opset": order.opset, "nms": False}
     metadata.put(
         network,
         {
             "description": f"VajraV1 {traced.size} detection",
-            "version": __version__,
+            "version": VERSION,
             "stride": traced.stride,
             "task": traced.task,
             "batch": batch,

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import __version__, device, durable
+from vajra_edge import device, durable
 from vajra_edge.engine import engine_file
 from vajra_edge.engine.attempt import Graph
 from vajra_edge.engine.backend import Backend, select
@@ -41,6 +41,7 @@ from vajra_edge.offline.arguments import CHECKPOINT_STRIDE_PX, CHECKPOINTS, Expo
 from vajra_edge.offline.images import images_of
 from vajra_edge.offline.portable import OnnxFile
 from vajra_edge.progress import Report
+from vajra_edge.version import VERSION
 from vajra_edge.wording import Argument, Setting, Value, say
 
 HALF, INT8 = Setting.PRECISION.to("fp16"), Setting.PRECISION.to("int8")
@@ -305,7 +306,7 @@ def _header(
     built, made = proved.passed.built, proved.passed.signature
     return {
         "description": f"{request.weights_path.stem} for {built.target}",
-        "version": __version__,
+        "version": VERSION,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "task": "detect",
         "stride": made.stride,

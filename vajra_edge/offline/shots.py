@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import dataset
+from vajra_edge.capture import registry
 from vajra_edge.capture import source as capture
 from vajra_edge.capture.address import is_live
 from vajra_edge.capture.folder import read_image
@@ -165,7 +166,7 @@ def _image(path: Path, *, alone: bool) -> Iterator[Shot]:
 
 def _video(path: Path) -> Iterator[Shot]:
     """Every frame, however long inference takes."""
-    clip = capture.make(CameraSettings(id=CAMERA, source=str(path), realtime=False))
+    clip = registry.make(CameraSettings(id=CAMERA, source=str(path), realtime=False))
     try:
         clip.open()
         number = 0

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from vajra_edge import __version__
 from vajra_edge.capture import reconnect
 from vajra_edge.capture.grabber import CameraChanged, CameraCounters
 from vajra_edge.engine.fingerprint import SHORT
@@ -19,6 +18,7 @@ from vajra_edge.engine.report_json import write_verify
 from vajra_edge.progress import Progress
 from vajra_edge.publish.messages import CameraStatus, EngineStatus, ServiceStatus
 from vajra_edge.service.plan_view import PlanView
+from vajra_edge.version import VERSION
 
 _SPANS = {
     "load": (0.0, 2.0),
@@ -203,7 +203,7 @@ class Status:
     settings: SettingsView = SettingsView()
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
-    version: str = __version__
+    version: str = VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""

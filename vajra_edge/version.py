@@ -1,0 +1,3 @@
+"""The version; nothing else knows it."""
+
+VERSION = "0.1.0"
