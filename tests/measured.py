@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from vajra_edge.engine.plain import Fields
-from vajra_edge.engine.report_json import read, read_verify
-from vajra_edge.service.plan_view import PlanView
+from vajra_edge.plans.plain import Fields
+from vajra_edge.plans.report_json import read, read_verify
+from vajra_edge.telemetry.plan_view import PlanView
 
 REPORT: dict[str, Any] = {
     "passed": True,

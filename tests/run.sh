@@ -2,7 +2,7 @@
 # Everything that must hold: ruff, mypy, pytest with coverage; from a fresh checkout and in one virtual environment.
 #   bash tests/run.sh                    all but the long tests, which it names; under a quarter of an hour on two cores
 #   bash tests/run.sh --all              those too (marker long); as root also those that mount disks of their own
-#   bash tests/run.sh tests/publish -q   the same set-up, then pytest with these arguments
+#   bash tests/run.sh tests/mqtt -q   the same set-up, then pytest with these arguments
 # Needs Python 3.10 or newer with pip and venv; PYTHON names another interpreter, VENV another folder than .venv.
 # As root it installs the Debian packages below; otherwise the tests that need an absent one say so and are skipped.
 set -euo pipefail

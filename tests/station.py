@@ -19,12 +19,12 @@ import orjson
 import tiny
 from waiting import LIMIT_S, wait_for
 
-from vajra_edge.publish.subscription import Subscription
-from vajra_edge.service.control import ask
-from vajra_edge.service.events import Stop
-from vajra_edge.service.supervisor import Supervisor
-from vajra_edge.service.wiring import assemble
-from vajra_edge.settings import MqttSettings, load
+from vajra_edge.config.settings import MqttSettings, load
+from vajra_edge.daemon.app import assemble
+from vajra_edge.daemon.control.server import ask
+from vajra_edge.daemon.events import Stop
+from vajra_edge.daemon.supervisor import Supervisor
+from vajra_edge.mqtt.subscriber import Subscription
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def build_children(parent: int) -> list[int]:
         with suppress(OSError):  # it ended meanwhile
             if entry.name.isdigit() and f"PPid:\t{parent}\n" in (entry / "status").read_text():
                 command = (entry / "cmdline").read_bytes()
-                found += [int(entry.name)] if b"vajra_edge.engine.build" in command else []
+                found += [int(entry.name)] if b"vajra_edge.build.worker" in command else []
     return found
 
 

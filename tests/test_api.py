@@ -16,12 +16,12 @@ from near import assert_near
 
 import vajra_edge
 from vajra_edge import Vajra
-from vajra_edge.engine.spec import Precision
+from vajra_edge.backends.onnx_file import precision_of
 from vajra_edge.errors import VajraError
-from vajra_edge.evaluate.validate import BEST_CLASS_NOTE
-from vajra_edge.offline import loaded
-from vajra_edge.offline.arguments import ExportArguments
-from vajra_edge.offline.portable import precision_of
+from vajra_edge.plans.spec import Precision
+from vajra_edge.tasks import load
+from vajra_edge.tasks.arguments import ExportArguments
+from vajra_edge.tasks.val import BEST_CLASS_NOTE
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_predict_takes_folders_patterns_lists_and_a_video_in_one(weights):
 
 def test_batches_change_nothing_but_the_number_of_calls(open_batch, monkeypatch):
     calls = []
-    real = loaded.OnnxRuntime.load
+    real = load.OnnxRuntime.load
 
     def counting(self, *arguments):
         runner = real(self, *arguments)
@@ -83,7 +83,7 @@ def test_batches_change_nothing_but_the_number_of_calls(open_batch, monkeypatch)
         runner.infer = lambda batch: calls.append(len(batch)) or infer(batch)
         return runner
 
-    monkeypatch.setattr(loaded.OnnxRuntime, "load", counting)
+    monkeypatch.setattr(load.OnnxRuntime, "load", counting)
     alone = Vajra(open_batch).predict(open_batch.parent / "images")
     assert calls == [1] * IMAGES
     calls.clear()

@@ -22,10 +22,11 @@ from desk import SIDE_PX, desk
 from vajra_edge import Vajra
 from vajra_edge.__main__ import main
 from vajra_edge.api import Vajra as Interface
-from vajra_edge.engine import attempt, engine_file
+from vajra_edge.build import attempt
 from vajra_edge.errors import VajraError
-from vajra_edge.offline import foreign
-from vajra_edge.offline.arguments import ExportArguments
+from vajra_edge.plans import engine_file
+from vajra_edge.tasks import load
+from vajra_edge.tasks.arguments import ExportArguments
 
 WEIGHTS = "vajra-v1-nano-det.pt"
 ENGINE = "vajra-v1-nano-det.engine"
@@ -183,7 +184,7 @@ def observe_dynamic(weights, tensorrt_too):
         assert made.report.plan.tensorrt.shapes.most == (2, 3, 2 * SIDE_PX, 2 * SIDE_PX), "whatever the workspace"
         header = engine_file.read(made.path).metadata
         assert (header["img_size"], header["max_img_size"]) == ([SIDE_PX] * 2, [2 * SIDE_PX] * 2)
-        assert foreign.read(made.path).signature.most_hw == (2 * SIDE_PX, 2 * SIDE_PX)
+        assert load.read(made.path).signature.most_hw == (2 * SIDE_PX, 2 * SIDE_PX)
 
 
 def observe_simplify(weights, tensorrt_too):

@@ -13,30 +13,33 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 
 LAYERS = (
-    {"wording"},
+    {"wording", "version"},
     {"errors"},
-    {"durable", "frames", "detections", "credentials", "device", "labels", "progress", "version"},
-    {"data_yaml"},
-    {"settings", "dataset"},
-    {"weights", "changes"},
+    {"durable", "types", "device", "progress"},
+    {"config", "datasets"},
+    {"weights"},
     {"graph"},
     {"geometry"},
     {"heads"},
-    {"engine"},
-    {"capture", "detect", "publish", "evaluate", "results"},
-    {"pipeline"},
-    {"service", "demo"},
-    {"offline"},
+    {"plans"},
+    {"quantization"},
+    {"backends"},
+    {"build"},
+    {"inference"},
+    {"capture", "mqtt"},
+    {"telemetry"},
+    {"daemon", "demo"},
+    {"tasks"},
     {"api"},
-    {"commands"},
+    {"cli"},
     {"__main__"},
 )
 """From the bottom to the top: a module imports its own folder and what is below, never its neighbours."""
 
-SEEN_BY_ALL = ("graph.signature", "engine.spec")
+SEEN_BY_ALL = ("graph.signature", "plans.spec")
 """Value types without libraries, which any layer may name."""
 
-TORCH_ONLY = {"weights.blocks", "weights.bodies", "weights.fusion", "weights.vajra_v1"}
+TORCH_ONLY = {"weights.blocks", "weights.fusion", "weights.vajra_v1"}
 """The networks themselves: classes of torch, imported by the build child alone."""
 
 HEAVY = {"torch", "onnx", "onnxslim", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
@@ -126,10 +129,10 @@ def test_our_folder_named_systemd_is_never_taken_for_the_library():
 
 
 def test_the_supervisor_holds_neither_the_exporters_nor_the_runtimes():
-    code = "import sys, vajra_edge.service.supervisor; print(*sys.modules)"
+    code = "import sys, vajra_edge.daemon.supervisor; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.split())
-    assert "vajra_edge.service.supervisor" in loaded
+    assert "vajra_edge.daemon.supervisor" in loaded
     assert not {name for name in loaded if name.split(".")[0] in HEAVY}
     assert not {name for name in loaded if name.startswith("vajra_edge.weights")}
     assert {name for name in loaded if name.startswith("vajra_edge.graph.")} == {"vajra_edge.graph.signature"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vajra_edge.config.settings import leaf_fields
 from vajra_edge.errors import GraphError, UnsupportedSpec, VajraError, told_to
-from vajra_edge.settings import leaf_fields
 from vajra_edge.wording import Argument, Audience, Command, Setting, Text, said, say, several
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"

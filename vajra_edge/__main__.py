@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or the exit code of the error: 1, or 78 for settings (systemd does not restart on it).
     """
-    from vajra_edge.commands.app import run
+    from vajra_edge.cli.app import run
 
     try:
         return run(sys.argv[1:] if arguments is None else arguments)

@@ -10,24 +10,22 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from vajra_edge.dataset import open_dataset
-from vajra_edge.engine.backend import Runner
+from vajra_edge.backends.base import Runner
+from vajra_edge.config.settings import ENV_PREFIX, StoreSettings
+from vajra_edge.datasets.dataset import open_dataset
 from vajra_edge.errors import VajraError, told_to
-from vajra_edge.evaluate import coco
-from vajra_edge.evaluate.report import Report
-from vajra_edge.evaluate.validate import validate
-from vajra_edge.offline import loaded
-from vajra_edge.offline.arguments import DEFAULT_DATA, Device, ExportArguments, ImageSize
-from vajra_edge.offline.export import Exported, export
-from vajra_edge.offline.lent import Lent
-from vajra_edge.offline.loaded import RunArguments
-from vajra_edge.offline.predict import predict
-from vajra_edge.offline.progress import building, counting
-from vajra_edge.offline.saving import Saver
-from vajra_edge.offline.shots import Source, feeds
-from vajra_edge.offline.thresholds import thresholds
-from vajra_edge.results import Results
-from vajra_edge.settings import ENV_PREFIX, StoreSettings
+from vajra_edge.tasks import load
+from vajra_edge.tasks import val as tasks_val
+from vajra_edge.tasks.arguments import DEFAULT_DATA, Device, ExportArguments, ImageSize
+from vajra_edge.tasks.export import Exported, export
+from vajra_edge.tasks.load import RunArguments, SharedRunner
+from vajra_edge.tasks.predict import predict
+from vajra_edge.tasks.progress_bar import building, counting
+from vajra_edge.tasks.results import Results
+from vajra_edge.tasks.saving import Saver
+from vajra_edge.tasks.sources import Source, feeds
+from vajra_edge.tasks.thresholds import thresholds
+from vajra_edge.tasks.val import ValReport, validate
 from vajra_edge.wording import Argument, Audience, say
 
 
@@ -114,9 +112,9 @@ class Vajra:
         img_size: ImageSize | None = None,
         half: bool = False,
         batch: int | None = None,
-        conf: float = coco.CONFIDENCE,
+        conf: float = tasks_val.CONFIDENCE,
         iou: float | None = None,
-    ) -> Report:
+    ) -> ValReport:
         """Score the network on a dataset's val images: COCO mAP and milliseconds an image.
 
         Args:
@@ -206,9 +204,9 @@ class Vajra:
     def _runner(self, asked: RunArguments) -> tuple[Runner, int]:
         """The runner for these arguments, and how many images may go in one call."""
         if asked not in self._open:
-            self._open[asked] = loaded.load(self.weights, asked, self.state_dir), Lock()
+            self._open[asked] = load.load(self.weights, asked, self.state_dir), Lock()
         runner, turn = self._open[asked]
-        return Lent(runner, turn), asked.batch or runner.signature.batch
+        return SharedRunner(runner, turn), asked.batch or runner.signature.batch
 
 
 def _told(found: Iterator[Results]) -> Iterator[Results]:

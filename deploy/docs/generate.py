@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from vajra_edge.changes import ACTIONS
-from vajra_edge.publish import messages, schema
-from vajra_edge.publish.topics import Topic, Topics
-from vajra_edge.settings import CameraSettings, Settings
+from vajra_edge.config.changes import ACTIONS
+from vajra_edge.config.settings import CameraSettings, Settings
+from vajra_edge.mqtt import messages, schema
+from vajra_edge.mqtt.topics import Topic, Topics
 
 PAGES = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

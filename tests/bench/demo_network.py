@@ -19,15 +19,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.geometry.boxes import iou
 from vajra_edge.geometry.letterbox import Letterbox
-from vajra_edge.graph import export, proto
-from vajra_edge.graph.simplify import simplify
+from vajra_edge.graph import export, topology
+from vajra_edge.graph.assemble import simplify
 from vajra_edge.heads.detect import best_class
 
 SMALLEST = 256  # elements; biases and shapes stay FP32
 
 
 def compacted(onnx_bytes: bytes) -> bytes:
-    network = proto.parse(onnx_bytes)
+    network = topology.parse(onnx_bytes)
     casts = []
     for tensor in network.graph.initializer:
         value = numpy_helper.to_array(tensor)
@@ -38,8 +38,8 @@ def compacted(onnx_bytes: bytes) -> bytes:
     nodes = [*casts, *network.graph.node]
     del network.graph.node[:]
     network.graph.node.extend(nodes)
-    proto.check(network, "after its weights were stored in FP16")
-    return proto.serialize(network)
+    topology.check(network, "after its weights were stored in FP16")
+    return topology.serialize(network)
 
 
 def detections(onnx_bytes: bytes, video: Path, first: int):

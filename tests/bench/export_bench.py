@@ -44,7 +44,7 @@ def step(name: str, work: Callable[[], Any]) -> Any:
 
 
 def measure(path: Path) -> None:
-    from vajra_edge.graph.simplify import simplify
+    from vajra_edge.graph.assemble import simplify
 
     step("import torch", lambda: __import__("torch"))
     from vajra_edge.graph import export
@@ -70,7 +70,7 @@ def exporters(path: Path | None) -> None:
     import onnx
     import onnxslim
 
-    from vajra_edge.graph import proto
+    from vajra_edge.graph import topology
     from vajra_edge.weights import checkpoint, fusion, vajra_v1
 
     logging.disable(logging.WARNING)
@@ -82,7 +82,7 @@ def exporters(path: Path | None) -> None:
         for name, write in (("TorchScript", _torchscript), ("dynamo", _dynamo)):
             raw = step(f"{kind} {name}", partial(write, network, fixed_hw))
             slim = onnxslim.slim(onnx.load_from_string(raw)).SerializeToString()
-            nodes = [len(proto.parse(graph).graph.node) for graph in (raw, slim)]
+            nodes = [len(topology.parse(graph).graph.node) for graph in (raw, slim)]
             opset = onnx.load_from_string(raw).opset_import[0].version
             print(
                 f"    opset {opset}, nodes {nodes[0]}, after onnxslim {nodes[1]}; {_numerics(network, slim, fixed_hw)}"
@@ -91,9 +91,9 @@ def exporters(path: Path | None) -> None:
 
 
 def _torchscript(network: Any, fixed_hw: tuple[int, int] | None) -> bytes:
-    from vajra_edge.graph import tracing
+    from vajra_edge.graph import torch_export
 
-    return tracing._written(network, fixed_hw, tracing.DEFAULT_OPSET)
+    return torch_export._written(network, fixed_hw, torch_export.DEFAULT_OPSET)
 
 
 def _dynamo(network: Any, fixed_hw: tuple[int, int] | None) -> bytes:

@@ -22,21 +22,21 @@ from typing import Any
 
 import numpy as np
 
-from vajra_edge.dataset import Dataset, Entry, open_dataset
-from vajra_edge.detections import Detections
-from vajra_edge.engine import prepare
-from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.prepare import Calibration, prepare_half, prepare_int8
-from vajra_edge.engine.ranges import RangeCache
-from vajra_edge.engine.report import PlanReport
-from vajra_edge.engine.report_json import write_plan
-from vajra_edge.evaluate import coco
+from vajra_edge.datasets.dataset import Dataset, Entry, open_dataset
+from vajra_edge.datasets.labels import Truth
 from vajra_edge.geometry.letterbox import Letterbox
-from vajra_edge.graph import placement, signature
-from vajra_edge.graph.macs import macs_by_layer
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph import signature
+from vajra_edge.graph.passes import qdq
+from vajra_edge.graph.topology import Wiring, load, macs_by_layer
 from vajra_edge.heads.detect import multi_label
-from vajra_edge.labels import Truth
+from vajra_edge.plans.report import PlanReport
+from vajra_edge.plans.report_json import write_plan
+from vajra_edge.quantization import ptq
+from vajra_edge.quantization.calibration_set import CalibrationSet
+from vajra_edge.quantization.ptq import Calibration, prepare_half, prepare_int8
+from vajra_edge.quantization.ranges import RangeCache
+from vajra_edge.tasks import val
+from vajra_edge.types import Detections
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Scored:
     median_ms: float
 
     def points(self) -> dict[str, float]:
-        scores = coco.score(self.truths, self.found, self.names)
+        scores = val.score(self.truths, self.found, self.names)
         return {"map50_95": round(100 * scores.map50_95, 2), "map50": round(100 * scores.map50, 2)}
 
 
@@ -109,7 +109,7 @@ def scored_by(onnx_bytes: bytes, scored: Dataset, *, written: bool, precise: boo
         before_s = time.perf_counter()
         output = session.run(None, {known.input_name: batch})[0][0]
         taken_s.append(time.perf_counter() - before_s)
-        boxes = multi_label(output, coco.CONFIDENCE, coco.NMS_IOU, coco.MAX_DET)
+        boxes = multi_label(output, val.CONFIDENCE, val.NMS_IOU, val.MAX_DET)
         height, width = picture.image.shape[:2]
         found.append(replace(boxes, xyxy=where.to_image(boxes.xyxy, (width, height))))
         truths.append(picture.truth or Truth.of([]))
@@ -190,13 +190,13 @@ def curve(fold: Fold, say: Callable[[str], None]) -> list[dict[str, Any]]:
     onnx_bytes = fold.network.read_bytes()
     known, wiring = signature.read(onnx_bytes), Wiring(load(onnx_bytes))
     recipe = Calibration(CalibrationSet(fold.name, fold.calibration))
-    ranges, _ = prepare.ranges_for(onnx_bytes, known, recipe, lambda _: None)
+    ranges, _ = ptq.ranges_for(onnx_bytes, known, recipe, lambda _: None)
     macs = macs_by_layer(wiring, known.resolution_hw)
-    choice = prepare._choose(onnx_bytes, known, recipe, ranges, macs, lambda _: None)
+    choice = ptq._choose(onnx_bytes, known, recipe, ranges, macs, lambda _: None)
     before, rows = scored_by(onnx_bytes, fold.scored, written=True).points(), []
     for point in choice.curve:
-        placed = placement.place(wiring, dict.fromkeys(point.high, "measured"))
-        graph = prepare._quantized(onnx_bytes, placed, ranges, recipe)
+        placed = qdq.place(wiring, dict.fromkeys(point.high, "measured"))
+        graph = ptq._quantized(onnx_bytes, placed, ranges, recipe)
         after = scored_by(graph, fold.scored, written=True).points()
         rows.append(point.to_json() | {"lost": lost(before, after), "chosen": point is choice.point})
         say(f"{fold.name}: {rows[-1]}")

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from vajra_edge import device
-from vajra_edge.demo.packaged import WEIGHTS
-from vajra_edge.engine import build, report_json, sampler
-from vajra_edge.engine.manifest import Plan
-from vajra_edge.engine.onnxrt import OnnxRuntime
-from vajra_edge.engine.request import BuildRequest, weights_digest
-from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
-from vajra_edge.settings import CalibrationSettings
+from vajra_edge.backends.onnxruntime import OnnxRuntime
+from vajra_edge.build import worker
+from vajra_edge.build.request import BuildRequest, weights_digest
+from vajra_edge.config.settings import CalibrationSettings
+from vajra_edge.demo.settings import WEIGHTS
+from vajra_edge.plans import report_json
+from vajra_edge.plans.manifest import Plan
+from vajra_edge.plans.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.quantization import camera_samples
 
 CLIP = WEIGHTS.parent / "clip.mp4"
 VNNI = ("avx512_vnni", "avx_vnni", "asimddp")
@@ -36,14 +38,14 @@ def plans(weights: Path, images: Path, state_dir: Path) -> dict[str, Plan]:
     spec = EngineSpec(Target("cpu"), Precision.FP32, nms=NmsSpec())
     request = BuildRequest(weights, weights_digest(weights), "onnxruntime", spec, state_dir, 1 << 30)
     calibration = CalibrationSettings(data=images)
-    made = sampler.wanted_set(calibration, state_dir, spec.batch)
+    made = camera_samples.wanted_set(calibration, state_dir, spec.batch)
     assert made is not None
     found = {}
     for precision in (Precision.FP32, Precision.INT8):
         wanted = replace(request, spec=replace(spec, precision=precision))
         if precision is Precision.INT8:
             wanted = replace(wanted, calibration=calibration, calibration_digest=made.digest)
-        found[precision.value] = build.run(wanted, lambda _: None)
+        found[precision.value] = worker.run(wanted, lambda _: None)
     return found
 
 

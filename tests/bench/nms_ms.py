@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from vajra_edge.engine.spec import NmsSpec
-from vajra_edge.graph.nms import add_nms
+from vajra_edge.graph.passes.nms import add_nms
+from vajra_edge.plans.spec import NmsSpec
 
 CLASSES, SIZE, ANCHORS, RUNS = 80, 640, 8400, 100
 

@@ -12,9 +12,9 @@ import numpy as np
 from peer_boxes import ask
 
 from vajra_edge import Vajra
-from vajra_edge.dataset import open_dataset
-from vajra_edge.detections import Detections
-from vajra_edge.evaluate import coco
+from vajra_edge.datasets.dataset import open_dataset
+from vajra_edge.tasks import val
+from vajra_edge.types import Detections
 
 
 def main(peer_python: str, weights: str, data: str) -> int:
@@ -27,7 +27,7 @@ def main(peer_python: str, weights: str, data: str) -> int:
     for entry in pictures.entries:
         boxes = np.array(peers["found"][entry.path.name], np.float32).reshape(-1, 6)
         found.append(Detections(boxes[:, :4], boxes[:, 4], boxes[:, 5].astype(np.int32)))
-    theirs = coco.score(truths, found, list(network.names.values()))
+    theirs = val.score(truths, found, list(network.names.values()))
     print(f"ours: mAP50-95 {ours.map50_95:.5f}, mAP50 {ours.map50:.5f}")
     print(f"peer: mAP50-95 {theirs.map50_95:.5f}, mAP50 {theirs.map50:.5f} (its detections, pycocotools)")
     print(f"peer: mAP50-95 {peers['map']:.5f}, mAP50 {peers['map50']:.5f} (its own figures, by its own formula)")

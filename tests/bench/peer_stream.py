@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy as np
 
-from vajra_edge.commands import bench
+from vajra_edge.cli import bench
 
 HERE = Path(__file__).resolve().parent
 TURN_S = 1.5

@@ -28,10 +28,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from vajra_edge.config.settings import MqttSettings  # noqa: E402
 from vajra_edge.demo.broker import Broker, die_with_parent  # noqa: E402  the checkout is put on the path first
-from vajra_edge.demo.packaged import CLIP, WEIGHTS, as_toml  # noqa: E402
-from vajra_edge.publish.subscription import Subscription  # noqa: E402
-from vajra_edge.settings import MqttSettings  # noqa: E402
+from vajra_edge.demo.settings import CLIP, WEIGHTS, as_toml  # noqa: E402
+from vajra_edge.mqtt.subscriber import Subscription  # noqa: E402
 
 CAMERAS = ("gate", "yard")
 FIRST_KILL, SECOND_KILL, DOWN_S = 0.3, 0.6, 20.0

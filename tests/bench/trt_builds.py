@@ -21,15 +21,14 @@ from pathlib import Path
 
 import onnx
 
-from vajra_edge.engine import trt_dla
-from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.prepare import Calibration, prepare_int8
-from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
-from vajra_edge.engine.trt import TensorRT
+from vajra_edge.backends.tensorrt import dla
+from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.errors import VajraError
-from vajra_edge.graph import dla
-from vajra_edge.graph.assemble import assemble
-from vajra_edge.graph.simplify import simplify
+from vajra_edge.graph.assemble import assemble, simplify
+from vajra_edge.graph.dla import partition
+from vajra_edge.plans.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.quantization.calibration_set import CalibrationSet
+from vajra_edge.quantization.ptq import Calibration, prepare_int8
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SIZES = ("nano", "small", "medium", "large", "xlarge")
@@ -52,7 +51,7 @@ def graph_of(source: Path | str, *, dynamic: bool) -> bytes:
         return source.read_bytes()
     import torch
 
-    from vajra_edge.graph import export, tracing
+    from vajra_edge.graph import export, torch_export
     from vajra_edge.weights.fusion import fuse
     from vajra_edge.weights.vajra_v1 import DistributedFocalLoss, VajraV1
 
@@ -62,10 +61,10 @@ def graph_of(source: Path | str, *, dynamic: bool) -> bytes:
         if isinstance(module, DistributedFocalLoss):
             module.conv.weight.data.copy_(torch.arange(16.0).reshape(1, 16, 1, 1))
     fuse(network)
-    order = tracing.Order(Path(source), (640, 640), dynamic, tracing.DEFAULT_OPSET, True, None)
-    written = tracing._written(network, None if dynamic else order.resolution_hw, order.opset)
+    order = torch_export.Order(Path(source), (640, 640), dynamic, torch_export.DEFAULT_OPSET, True, None)
+    written = torch_export._written(network, None if dynamic else order.resolution_hw, order.opset)
     names = tuple(map(str, range(80)))
-    traced = tracing.Traced(written, names, source, 32, "detect", "", resolution_hw=(640, 640))
+    traced = torch_export.Traced(written, names, source, 32, "detect", "", resolution_hw=(640, 640))
     return export._annotated(traced, order, 1)
 
 
@@ -104,8 +103,8 @@ def one_image(onnx_bytes: bytes) -> bytes:
 def card(source: Path | str) -> dict[str, object]:
     """The DLA report card of one network, short."""
     graph = one_image(simplify(graph_of(source, dynamic=False)))
-    full = trt_dla.card(dla.plan(graph))
-    second = dla.plan(graph, most_regions=4)
+    full = dla.card(partition.plan(graph))
+    second = partition.plan(graph, most_regions=4)
     return {
         "macs_share": full.macs_share,
         "transitions": full.transitions,

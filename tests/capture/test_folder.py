@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pictures import number_of, picture
 
-from vajra_edge.capture import registry, source
+from vajra_edge.capture.sources import base, registry
+from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.settings import CameraSettings
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(path: Path, **settings: object) -> source.Source:
+def opened(path: Path, **settings: object) -> base.Source:
     folder = registry.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
     folder.open()
     return folder
 
 
-def read_all(folder: source.Source) -> list[source.Picture]:
+def read_all(folder: base.Source) -> list[base.RawFrame]:
     pictures = []
     while (item := folder.read()) is not None:
         pictures.append(item)

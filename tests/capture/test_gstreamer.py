@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.capture import registry
-from vajra_edge.capture.gstreamer import csi_pipeline, rtsp_pipeline, why_absent
+from vajra_edge.capture.sources import registry
+from vajra_edge.capture.sources.gstreamer import csi_pipeline, rtsp_pipeline, why_absent
+from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.settings import CameraSettings
 
 
 @pytest.fixture

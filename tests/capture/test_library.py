@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.capture.library import Capture, capture_options, load_cv2, timeouts
+from vajra_edge.capture.sources.opencv import Capture, capture_options, load_cv2, timeouts
 from vajra_edge.errors import SourceError
 
 OURS = "rtsp_transport;tcp|analyzeduration;500000"
@@ -42,7 +42,7 @@ def test_timeouts_are_in_milliseconds_and_never_zero() -> None:
 def test_a_damaged_file_is_refused_without_a_word_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(os.urandom(5000))
     code = (
-        "import sys; from vajra_edge.capture.library import Capture, load_cv2;"
+        "import sys; from vajra_edge.capture.sources.opencv import Capture, load_cv2;"
         "sys.exit(Capture('clip').open(sys.argv[1], load_cv2().CAP_FFMPEG, {}))"
     )
     root = Path(__file__).resolve().parents[2]

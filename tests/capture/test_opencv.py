@@ -20,16 +20,16 @@ from pictures import number_of, picture
 from ports import free_port
 from waiting import LIMIT_S
 
-from vajra_edge.capture import opencv, registry, source
+from vajra_edge.capture.sources import base, opencv, registry
+from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.settings import CameraSettings
 
 
-def make(path: object, **settings: object) -> source.Source:
+def make(path: object, **settings: object) -> base.Source:
     return registry.make(CameraSettings.model_validate({"id": "gate", "source": str(path), **settings}))
 
 
-def read_all(clip: source.Source) -> list[source.Picture]:
+def read_all(clip: base.Source) -> list[base.RawFrame]:
     pictures = []
     while (item := clip.read()) is not None:
         pictures.append(item)

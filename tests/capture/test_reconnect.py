@@ -8,33 +8,37 @@ from dataclasses import replace
 import pytest
 
 from vajra_edge.capture.reconnect import (
+    CameraPhase,
+    CameraState,
+    CameraTick,
     Close,
     Ended,
     Event,
-    Failed,
     GotFrame,
     Open,
     Opened,
-    Phase,
     Policy,
-    Report,
+    ReportState,
+    SourceFailed,
     Start,
-    State,
     Step,
-    Stop,
-    Tick,
+    StopCamera,
     advance,
 )
-from vajra_edge.settings import CameraSettings
+from vajra_edge.config.settings import CameraSettings
 
 POLICY = Policy(stall_s=10.0, freeze_s=30.0, healthy_s=60.0, backoff_max_s=16.0, first_delay_s=1.0)
-OPENING = State(Phase.OPENING)
-OPENED = State(Phase.OPENING, attempts=2, opened_s=100.0, last_frame_s=100.0, changed_s=100.0, reason="gone")
-STREAMING = State(Phase.STREAMING, attempts=2, opened_s=100.0, last_frame_s=105.0, digest=7, changed_s=104.0)
-BACKOFF = State(Phase.BACKOFF, attempts=3, retry_at_s=50.0, reason="gone")
+OPENING = CameraState(CameraPhase.OPENING)
+OPENED = CameraState(
+    CameraPhase.OPENING, attempts=2, opened_s=100.0, last_frame_s=100.0, changed_s=100.0, reason="gone"
+)
+STREAMING = CameraState(
+    CameraPhase.STREAMING, attempts=2, opened_s=100.0, last_frame_s=105.0, digest=7, changed_s=104.0
+)
+BACKOFF = CameraState(CameraPhase.BACKOFF, attempts=3, retry_at_s=50.0, reason="gone")
 
 
-def run(state: State, *events: Event, policy: Policy = POLICY) -> Step:
+def run(state: CameraState, *events: Event, policy: Policy = POLICY) -> Step:
     actions: tuple[object, ...] = ()
     for event in events:
         state, actions = advance(state, event, policy)
@@ -42,12 +46,12 @@ def run(state: State, *events: Event, policy: Policy = POLICY) -> Step:
 
 
 def test_start_opens() -> None:
-    assert advance(State(), Start(), POLICY) == (OPENING, (Open(), Report(Phase.OPENING, "", 0, None)))
+    assert advance(CameraState(), Start(), POLICY) == (OPENING, (Open(), ReportState(CameraPhase.OPENING, "", 0, None)))
 
 
 def test_an_ended_source_may_be_started_again() -> None:
-    state, actions = advance(State(Phase.ENDED), Start(), POLICY)
-    assert state.phase is Phase.OPENING
+    state, actions = advance(CameraState(CameraPhase.ENDED), Start(), POLICY)
+    assert state.phase is CameraPhase.OPENING
     assert actions[0] == Open()
 
 
@@ -55,8 +59,8 @@ def test_an_open_source_streams_only_with_its_first_frame() -> None:
     state, actions = advance(replace(OPENING, attempts=2, reason="gone"), Opened(100.0), POLICY)
     assert (state, actions) == (OPENED, ())
     state, actions = advance(state, GotFrame(101.0, 0.5, 7), POLICY)
-    assert state.phase is Phase.STREAMING
-    assert actions == (Report(Phase.STREAMING, "", 2, None),)
+    assert state.phase is CameraPhase.STREAMING
+    assert actions == (ReportState(CameraPhase.STREAMING, "", 2, None),)
 
 
 def test_frames_while_streaming_say_nothing() -> None:
@@ -66,47 +70,47 @@ def test_frames_while_streaming_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("state", [OPENING, OPENED, STREAMING])
-def test_a_failure_closes_and_waits(state: State) -> None:
-    lost, actions = advance(state, Failed(200.0, 1.0, "no route"), POLICY)
+def test_a_failure_closes_and_waits(state: CameraState) -> None:
+    lost, actions = advance(state, SourceFailed(200.0, 1.0, "no route"), POLICY)
     delay_s = min(16.0, 2.0**state.attempts)
-    assert lost == State(Phase.BACKOFF, state.attempts + 1, retry_at_s=200.0 + delay_s, reason="no route")
-    assert actions == (Close(), Report(Phase.BACKOFF, "no route", state.attempts + 1, delay_s))
+    assert lost == CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=200.0 + delay_s, reason="no route")
+    assert actions == (Close(), ReportState(CameraPhase.BACKOFF, "no route", state.attempts + 1, delay_s))
 
 
 @pytest.mark.parametrize(("attempts", "span_s"), [(0, 1.0), (1, 2.0), (3, 8.0), (4, 16.0), (5, 16.0), (100_000, 16.0)])
 def test_the_delay_doubles_up_to_its_cap_with_the_dice_in_its_upper_half(attempts: int, span_s: float) -> None:
     for dice in (0.0, 0.5, 1.0):
-        state, _ = advance(replace(OPENING, attempts=attempts), Failed(0.0, dice, ""), POLICY)
+        state, _ = advance(replace(OPENING, attempts=attempts), SourceFailed(0.0, dice, ""), POLICY)
         assert state.retry_at_s == pytest.approx(span_s * (0.5 + 0.5 * dice))
 
 
 def test_backoff_ends_when_the_delay_has_passed_and_not_before() -> None:
-    assert advance(BACKOFF, Tick(49.999, 0.5), POLICY) == (BACKOFF, ())
-    state, actions = advance(BACKOFF, Tick(50.0, 0.5), POLICY)
-    assert state == State(Phase.OPENING, attempts=3, reason="gone")
-    assert actions == (Open(), Report(Phase.OPENING, "gone", 3, None))
+    assert advance(BACKOFF, CameraTick(49.999, 0.5), POLICY) == (BACKOFF, ())
+    state, actions = advance(BACKOFF, CameraTick(50.0, 0.5), POLICY)
+    assert state == CameraState(CameraPhase.OPENING, attempts=3, reason="gone")
+    assert actions == (Open(), ReportState(CameraPhase.OPENING, "gone", 3, None))
 
 
 @pytest.mark.parametrize(("state", "last_s"), [(OPENED, 100.0), (STREAMING, 105.0)])
-def test_no_frame_for_longer_than_stall_s_is_a_loss(state: State, last_s: float) -> None:
-    assert advance(state, Tick(last_s + 10.0, 0.5), POLICY) == (state, ())
-    lost, actions = advance(state, Tick(last_s + 10.1, 0.5), POLICY)
-    assert lost.phase is Phase.BACKOFF
+def test_no_frame_for_longer_than_stall_s_is_a_loss(state: CameraState, last_s: float) -> None:
+    assert advance(state, CameraTick(last_s + 10.0, 0.5), POLICY) == (state, ())
+    lost, actions = advance(state, CameraTick(last_s + 10.1, 0.5), POLICY)
+    assert lost.phase is CameraPhase.BACKOFF
     assert lost.reason == "no new frame for 10.1 s"
     assert actions[0] == Close()
 
 
 def test_a_slow_opening_is_not_a_stall() -> None:
-    assert advance(OPENING, Tick(1e6, 0.5), POLICY) == (OPENING, ())
+    assert advance(OPENING, CameraTick(1e6, 0.5), POLICY) == (OPENING, ())
 
 
 def test_a_source_without_stall_time_may_be_silent_for_ever() -> None:
-    assert advance(STREAMING, Tick(1e6, 0.5), replace(POLICY, stall_s=None)) == (STREAMING, ())
+    assert advance(STREAMING, CameraTick(1e6, 0.5), replace(POLICY, stall_s=None)) == (STREAMING, ())
 
 
 def test_the_same_picture_for_longer_than_freeze_s_is_a_loss() -> None:
     state, _ = advance(STREAMING, GotFrame(134.0, 0.5, 7), POLICY)
-    assert state.phase is Phase.STREAMING
+    assert state.phase is CameraPhase.STREAMING
     assert state.changed_s == 104.0
     lost, actions = advance(state, GotFrame(134.1, 0.5, 7), POLICY)
     assert lost.reason == "the same picture for 30.1 s"
@@ -115,22 +119,24 @@ def test_the_same_picture_for_longer_than_freeze_s_is_a_loss() -> None:
 
 def test_another_picture_begins_the_freeze_time_anew() -> None:
     state, _ = run(STREAMING, GotFrame(134.0, 0.5, 8), GotFrame(163.0, 0.5, 8))
-    assert state.phase is Phase.STREAMING
+    assert state.phase is CameraPhase.STREAMING
 
 
 def test_a_picture_from_before_the_loss_does_not_count_as_frozen() -> None:
-    state, _ = run(STREAMING, Failed(110.0, 0.5, "gone"), Tick(200.0, 0.5), Opened(201.0), GotFrame(202.0, 0.5, 7))
+    state, _ = run(
+        STREAMING, SourceFailed(110.0, 0.5, "gone"), CameraTick(200.0, 0.5), Opened(201.0), GotFrame(202.0, 0.5, 7)
+    )
     assert state.changed_s == 202.0
 
 
 def test_frames_without_a_digest_never_freeze() -> None:
     state, _ = run(replace(STREAMING, digest=None), GotFrame(1000.0, 0.5), GotFrame(2000.0, 0.5))
-    assert state.phase is Phase.STREAMING
+    assert state.phase is CameraPhase.STREAMING
 
 
 def test_the_same_picture_may_stay_where_freezes_are_not_looked_for() -> None:
     state, _ = advance(STREAMING, GotFrame(1e6, 0.5, 7), replace(POLICY, freeze_s=None))
-    assert state.phase is Phase.STREAMING
+    assert state.phase is CameraPhase.STREAMING
 
 
 def test_attempts_are_forgotten_after_a_healthy_period_and_not_on_connecting() -> None:
@@ -138,43 +144,49 @@ def test_attempts_are_forgotten_after_a_healthy_period_and_not_on_connecting() -
     assert state.attempts == 2
     state, _ = advance(state, GotFrame(160.0, 0.5, 9), POLICY)
     assert state.attempts == 0
-    lost, _ = advance(state, Failed(161.0, 1.0, "gone"), POLICY)
+    lost, _ = advance(state, SourceFailed(161.0, 1.0, "gone"), POLICY)
     assert (lost.attempts, lost.retry_at_s) == (1, 162.0)
 
 
 def test_a_camera_that_flaps_waits_longer_each_time() -> None:
     state, now_s, delays_s = OPENING, 0.0, []
     for _ in range(6):
-        state, actions = run(state, Opened(now_s), GotFrame(now_s, 0.0, 1), Failed(now_s + 5.0, 1.0, "gone"))
+        state, actions = run(state, Opened(now_s), GotFrame(now_s, 0.0, 1), SourceFailed(now_s + 5.0, 1.0, "gone"))
         delays_s.append(actions[-1].retry_in_s)  # type: ignore[union-attr]
         now_s = state.retry_at_s or 0.0
-        state, _ = advance(state, Tick(now_s, 0.5), POLICY)
+        state, _ = advance(state, CameraTick(now_s, 0.5), POLICY)
     assert delays_s == [1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
 
 
 @pytest.mark.parametrize("state", [OPENED, STREAMING])
-def test_the_end_of_a_finite_source(state: State) -> None:
-    assert advance(state, Ended(), POLICY) == (State(Phase.ENDED), (Close(), Report(Phase.ENDED, "", 0, None)))
+def test_the_end_of_a_finite_source(state: CameraState) -> None:
+    assert advance(state, Ended(), POLICY) == (
+        CameraState(CameraPhase.ENDED),
+        (Close(), ReportState(CameraPhase.ENDED, "", 0, None)),
+    )
 
 
 @pytest.mark.parametrize("state", [OPENING, OPENED, STREAMING])
-def test_stop_closes_what_is_open(state: State) -> None:
-    assert advance(state, Stop(), POLICY) == (State(), (Close(), Report(Phase.CLOSED, "", 0, None)))
+def test_stop_closes_what_is_open(state: CameraState) -> None:
+    assert advance(state, StopCamera(), POLICY) == (
+        CameraState(),
+        (Close(), ReportState(CameraPhase.CLOSED, "", 0, None)),
+    )
 
 
-@pytest.mark.parametrize("state", [BACKOFF, State(Phase.ENDED)])
-def test_stop_without_anything_open_only_tells(state: State) -> None:
-    assert advance(state, Stop(), POLICY) == (State(), (Report(Phase.CLOSED, "", 0, None),))
+@pytest.mark.parametrize("state", [BACKOFF, CameraState(CameraPhase.ENDED)])
+def test_stop_without_anything_open_only_tells(state: CameraState) -> None:
+    assert advance(state, StopCamera(), POLICY) == (CameraState(), (ReportState(CameraPhase.CLOSED, "", 0, None),))
 
 
 @pytest.mark.parametrize(
     ("state", "event"),
     [
-        (State(), Stop()),
-        (State(), Tick(1e6, 0.5)),
-        (State(), Failed(0.0, 0.5, "late")),
-        (State(Phase.ENDED), Failed(0.0, 0.5, "late")),
-        (BACKOFF, Failed(0.0, 0.5, "late")),
+        (CameraState(), StopCamera()),
+        (CameraState(), CameraTick(1e6, 0.5)),
+        (CameraState(), SourceFailed(0.0, 0.5, "late")),
+        (CameraState(CameraPhase.ENDED), SourceFailed(0.0, 0.5, "late")),
+        (BACKOFF, SourceFailed(0.0, 0.5, "late")),
         (BACKOFF, GotFrame(0.0, 0.5, 1)),
         (BACKOFF, Ended()),
         (BACKOFF, Opened(0.0)),
@@ -187,7 +199,7 @@ def test_stop_without_anything_open_only_tells(state: State) -> None:
         (STREAMING, Start()),
     ],
 )
-def test_late_news_changes_nothing(state: State, event: Event) -> None:
+def test_late_news_changes_nothing(state: CameraState, event: Event) -> None:
     assert advance(state, event, POLICY) == (state, ())
 
 
@@ -204,10 +216,10 @@ def any_event(dice: random.Random, now_s: float) -> Event:
             Start(),
             Opened(now_s),
             GotFrame(now_s, roll, dice.randrange(3)),
-            Failed(now_s, roll, "gone"),
-            Tick(now_s, roll),
+            SourceFailed(now_s, roll, "gone"),
+            CameraTick(now_s, roll),
             Ended(),
-            Stop(),
+            StopCamera(),
         ],
         [2, 6, 20, 4, 10, 0.3, 0.3],
     )[0]
@@ -215,7 +227,7 @@ def any_event(dice: random.Random, now_s: float) -> Event:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_random_walks_keep_the_invariants(seed: int) -> None:
-    dice, state, now_s, held = random.Random(seed), State(), 0.0, False
+    dice, state, now_s, held = random.Random(seed), CameraState(), 0.0, False
     for _ in range(400):
         now_s += dice.choice([0.01, 0.1, 1.0, 12.0])
         before, event = state, any_event(dice, now_s)
@@ -224,45 +236,45 @@ def test_random_walks_keep_the_invariants(seed: int) -> None:
             assert not (isinstance(action, Open) and held), "two sources open"
             assert not (isinstance(action, Close) and not held), "closed what is not open"
             held = isinstance(action, Open) or (held and not isinstance(action, Close))
-        assert held == (state.phase in (Phase.OPENING, Phase.STREAMING)), "leaked or missing source"
-        reports = [action for action in actions if isinstance(action, Report)]
+        assert held == (state.phase in (CameraPhase.OPENING, CameraPhase.STREAMING)), "leaked or missing source"
+        reports = [action for action in actions if isinstance(action, ReportState)]
         assert [report.phase for report in reports] == ([state.phase] if state.phase is not before.phase else [])
-        assert (state.retry_at_s is not None) == (state.phase is Phase.BACKOFF)
-        if state.phase is Phase.BACKOFF and before.phase is not Phase.BACKOFF:
+        assert (state.retry_at_s is not None) == (state.phase is CameraPhase.BACKOFF)
+        if state.phase is CameraPhase.BACKOFF and before.phase is not CameraPhase.BACKOFF:
             assert 0.5 <= (state.retry_at_s or 0.0) - now_s <= POLICY.backoff_max_s
             assert state.reason
             assert state.attempts == before.attempts + 1
         if state.attempts < before.attempts:
             healthy = isinstance(event, GotFrame) and now_s - (before.opened_s or now_s) >= POLICY.healthy_s
-            assert healthy or isinstance(event, (Stop, Ended))
-        if state.phase is Phase.STREAMING:
+            assert healthy or isinstance(event, (StopCamera, Ended))
+        if state.phase is CameraPhase.STREAMING:
             assert state.opened_s is not None
             assert not state.reason
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_from_anywhere_a_sound_camera_streams_again(seed: int) -> None:
-    dice, state, now_s = random.Random(seed), State(), 0.0
+    dice, state, now_s = random.Random(seed), CameraState(), 0.0
     for _ in range(seed):
         now_s += dice.random()
         state, _ = advance(state, any_event(dice, now_s), POLICY)
     for _ in range(2):  # the first round may find a stall or a freeze that was due
         now_s += POLICY.backoff_max_s
-        state, _ = run(state, Start(), Tick(now_s, 0.5), Opened(now_s), GotFrame(now_s, 0.5, 99))
-        if state.phase is Phase.STREAMING:
+        state, _ = run(state, Start(), CameraTick(now_s, 0.5), Opened(now_s), GotFrame(now_s, 0.5, 99))
+        if state.phase is CameraPhase.STREAMING:
             break
-    assert state.phase is Phase.STREAMING
+    assert state.phase is CameraPhase.STREAMING
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_stop_works_from_anywhere_and_nothing_follows(seed: int) -> None:
-    dice, state, now_s = random.Random(seed), State(), 0.0
+    dice, state, now_s = random.Random(seed), CameraState(), 0.0
     for _ in range(seed):
         now_s += dice.random()
         state, _ = advance(state, any_event(dice, now_s), POLICY)
-    state, _ = advance(state, Stop(), POLICY)
+    state, _ = advance(state, StopCamera(), POLICY)
     for _ in range(50):
         event = any_event(dice, now_s)
         if not isinstance(event, Start):
             state, actions = advance(state, event, POLICY)
-            assert (state, actions) == (State(), ())
+            assert (state, actions) == (CameraState(), ())

@@ -17,10 +17,10 @@ from system import rtsp_server
 from typing_extensions import Self
 from waiting import LIMIT_S
 
-from vajra_edge.capture.grabber import CameraChanged, Grabber
-from vajra_edge.capture.mailboxes import Mailboxes
-from vajra_edge.capture.reconnect import Phase
-from vajra_edge.settings import CameraSettings
+from vajra_edge.capture.camera import CameraChanged, Grabber
+from vajra_edge.capture.reconnect import CameraPhase
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.inference.mailboxes import Mailboxes
 
 pytestmark = pytest.mark.skipif(
     not rtsp_server.is_installed(), reason=f"absent here: apt-get install {' '.join(rtsp_server.PACKAGES)}"
@@ -87,7 +87,7 @@ class Cameras:
             for name in self.seen
         ]
 
-    def wait_until(self, phase: Phase) -> None:
+    def wait_until(self, phase: CameraPhase) -> None:
         """Until the newest phase of both cameras is ``phase``."""
         while not all(news and news[-1].phase is phase for news in self.seen.values()):
             news = self.news.get(timeout=LIMIT_S)
@@ -111,7 +111,9 @@ class Cameras:
 
     def phases(self, camera: str) -> list[str]:
         """The phases without the attempts in between."""
-        return [news.phase.value for news in self.seen[camera] if news.phase in (Phase.STREAMING, Phase.BACKOFF)]
+        return [
+            news.phase.value for news in self.seen[camera] if news.phase in (CameraPhase.STREAMING, CameraPhase.BACKOFF)
+        ]
 
     def __enter__(self) -> Self:
         for grabber in self.grabbers:
@@ -128,39 +130,39 @@ def test_a_killed_server_is_two_lost_cameras_and_its_return_brings_both_back(ser
     server.start()
     with Cameras(server.port) as cameras:
         for _ in range(2):
-            cameras.wait_until(Phase.STREAMING)
+            cameras.wait_until(CameraPhase.STREAMING)
             cameras.stream(10)
             server.kill()
-            cameras.wait_until(Phase.BACKOFF)
+            cameras.wait_until(CameraPhase.BACKOFF)
             assert cameras.frames(1.0) == {"gate": 0, "yard": 0}, "a lost camera gave a frame"
             server.start()
-        cameras.wait_until(Phase.STREAMING)
+        cameras.wait_until(CameraPhase.STREAMING)
         for camera, news in cameras.seen.items():
             phases = cameras.phases(camera)
             assert phases[0] == phases[-1] == "streaming"
             assert phases.count("streaming") == 3
             refused = [item.reason for item in news if "Connection refused" in item.reason]
             assert refused, "the reason names the dead server"
-            assert all(item.reason == "" for item in news if item.phase is Phase.STREAMING)
+            assert all(item.reason == "" for item in news if item.phase is CameraPhase.STREAMING)
 
 
 def test_a_server_that_hangs_is_noticed_by_the_clock(server: Server) -> None:
     server.start()
     with Cameras(server.port) as cameras:
-        cameras.wait_until(Phase.STREAMING)
+        cameras.wait_until(CameraPhase.STREAMING)
         cameras.stream(5)
         server.send(signal.SIGSTOP)
-        cameras.wait_until(Phase.BACKOFF)
+        cameras.wait_until(CameraPhase.BACKOFF)
         assert all("no new frame for" in news[-1].reason for news in cameras.seen.values())
         server.send(signal.SIGCONT)
-        cameras.wait_until(Phase.STREAMING)
+        cameras.wait_until(CameraPhase.STREAMING)
 
 
 def test_credentials_with_awkward_characters_open_a_protected_camera(server: Server, tmp_path: Path) -> None:
     server.start("--credentials", "ad@min:p/w:#1")
     (tmp_path / "own").write_text("ad@min:p/w:#1\n", encoding="utf-8")
     with Cameras(server.port, credentials_file=tmp_path / "own") as cameras:
-        cameras.wait_until(Phase.STREAMING)
+        cameras.wait_until(CameraPhase.STREAMING)
         cameras.stream(1)
 
 
@@ -168,7 +170,7 @@ def test_a_refused_password_is_said_and_not_shown(server: Server, tmp_path: Path
     server.start("--credentials", "admin:right")
     (tmp_path / "own").write_text("admin:hunter2\n", encoding="utf-8")
     with Cameras(server.port, credentials_file=tmp_path / "own") as cameras:
-        cameras.wait_until(Phase.BACKOFF)
+        cameras.wait_until(CameraPhase.BACKOFF)
         for news in cameras.seen.values():
             assert "answers but gives no video; check the path, user and password" in news[-1].reason
             assert "hunter2" not in news[-1].reason

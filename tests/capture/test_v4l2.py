@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vajra_edge.capture import registry
-from vajra_edge.capture.library import Capture
-from vajra_edge.capture.v4l2 import Device, ask_format
+from vajra_edge.capture.sources import registry
+from vajra_edge.capture.sources.opencv import Capture
+from vajra_edge.capture.sources.v4l2 import Device, ask_format
+from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.settings import CameraSettings
 
 
 class Driver(Capture):

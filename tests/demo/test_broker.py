@@ -10,11 +10,11 @@ import sys
 import pytest
 from waiting import is_alive, wait_for
 
+from vajra_edge.config.settings import MqttSettings
 from vajra_edge.demo import broker as module
 from vajra_edge.demo.broker import Broker
 from vajra_edge.errors import PublishError
-from vajra_edge.publish.subscription import Subscription
-from vajra_edge.settings import MqttSettings
+from vajra_edge.mqtt.subscriber import Subscription
 
 
 def is_listening(port: int) -> bool:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 
-from vajra_edge.demo.packaged import CLIP, as_toml, broker_settings, overrides
-from vajra_edge.settings import load
+from vajra_edge.config.settings import load
+from vajra_edge.demo.settings import CLIP, as_toml, broker_settings, overrides
 
 
 def test_the_written_file_is_the_same_settings(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.settings import CameraSettings, Settings, load
+from vajra_edge.config.settings import CameraSettings, Settings, load
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "config.example.toml"
 LINE = re.compile(r"^(?:# )?([a-z_0-9]+) = (e\.g\. )?(.*?)(?:\s{2,}.*|\s+#.*)?$")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.commands.app import app
-from vajra_edge.offline.arguments import ExportArguments
-from vajra_edge.publish.topics import Topic, Topics
-from vajra_edge.settings import leaf_fields
+from vajra_edge.cli.app import app
+from vajra_edge.config.settings import leaf_fields
+from vajra_edge.mqtt.topics import Topic, Topics
+from vajra_edge.tasks.arguments import ExportArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "docs"

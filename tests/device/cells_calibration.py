@@ -9,11 +9,12 @@ from typing import Any
 import lab as shared
 from lab import Lab
 
-from vajra_edge.dataset import open_dataset
-from vajra_edge.engine import observation, trt_calibration
-from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.spec import EngineSpec
-from vajra_edge.engine.trt import TensorRT
+from vajra_edge.backends.tensorrt import calibration_engine
+from vajra_edge.backends.tensorrt.backend import TensorRT
+from vajra_edge.datasets.dataset import open_dataset
+from vajra_edge.plans.spec import EngineSpec
+from vajra_edge.quantization import observer
+from vajra_edge.quantization.calibration_set import CalibrationSet
 
 CLOSE = 0.01
 """Of a tensor's amplitude; MinMax of FP32 in another order of sums differs by far less."""
@@ -70,7 +71,7 @@ def ranges(lab: Lab, images: int) -> Compared:
     gpu_s = round(time.monotonic() - began_s, 1)
     lab.keep({"gpu_s": gpu_s, "collector": by_gpu.collector})
     began_s = time.monotonic()
-    by_cpu = observation.observe(onnx_bytes, found, photos, "minmax", shared.quiet)
+    by_cpu = observer.observe(onnx_bytes, found, photos, "minmax", shared.quiet)
     cpu_s = round(time.monotonic() - began_s, 1)
     shares = {
         name: max(abs(one.low - other.low), abs(one.high - other.high)) / max(other.amax, 1e-6)
@@ -117,6 +118,6 @@ def _measured(
     lab: Lab, spec: EngineSpec, onnx_bytes: bytes, found: Any, photos: CalibrationSet, report: Any = shared.quiet
 ) -> Any:
     if lab.dry:
-        return observation.observe(onnx_bytes, found, photos, "minmax", report)
+        return observer.observe(onnx_bytes, found, photos, "minmax", report)
     with shared.effort():
-        return trt_calibration.measure(TensorRT(), spec, onnx_bytes, found, photos, report)
+        return calibration_engine.measure(TensorRT(), spec, onnx_bytes, found, photos, report)

@@ -14,8 +14,8 @@ import lab as shared
 import ledger
 from lab import Bare, Inspected, Lab, Points, Unavailable, Whole
 
-from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.spec import EngineSpec
+from vajra_edge.plans.spec import EngineSpec
+from vajra_edge.quantization.calibration_set import CalibrationSet
 
 FOLDS = {"nano": "nano", "yolox": "yolox fold 0"}
 """Of tests/bench/int8_accuracy.py. yolox is scored on one half of coco128 and calibrated on the other."""
@@ -71,7 +71,7 @@ def scored(
     lab: Lab, name: str, made: shared.Timed, fp32: bytes, spec: EngineSpec, pictures: Any, notes: dict[str, Any]
 ) -> Figures:
     """Keep a plan and its signature, then score it against FP32."""
-    from vajra_edge.engine.report_json import write_plan
+    from vajra_edge.plans.report_json import write_plan
 
     keep_plan(lab, name, made)
     kept = ("typing", "typing_reason", "limits", "attempts", "network_layers", "warnings", "calibration")
@@ -91,7 +91,7 @@ def scored(
 
 def reference_points(lab: Lab, fp32: bytes, pictures: Any) -> Points:
     """Of ONNX Runtime in FP32, scored once a machine."""
-    from vajra_edge.engine import onnxrt
+    from vajra_edge.backends import onnxruntime
     from vajra_edge.graph import signature
 
     listed = repr([(str(entry.path), entry.frame) for entry in pictures.entries])
@@ -99,7 +99,7 @@ def reference_points(lab: Lab, fp32: bytes, pictures: Any) -> Points:
     path = lab.work / "points" / f"{digest}.json"
     if known := ledger.load(path):
         return Points(**known)
-    runner = onnxrt.reference(fp32, signature.read(fp32))
+    runner = onnxruntime.reference(fp32, signature.read(fp32))
     found = shared.score(runner, pictures)
     runner.close()
     ledger.replace_file(path, asdict(found))
@@ -125,9 +125,9 @@ def quantized(lab: Lab, network: str, fp32: bytes, found: Any, images: Calibrati
 
 def choose(fp32: bytes, found: Any, images: CalibrationSet, *, search: bool) -> tuple[bytes, dict[str, Any]]:
     """Ranges by ONNX Runtime, layers by trials."""
-    from vajra_edge.engine.prepare import Calibration, prepare_int8
-    from vajra_edge.engine.report import PlanReport
-    from vajra_edge.engine.report_json import write_plan
+    from vajra_edge.plans.report import PlanReport
+    from vajra_edge.plans.report_json import write_plan
+    from vajra_edge.quantization.ptq import Calibration, prepare_int8
 
     graph, int8 = prepare_int8(fp32, found, Calibration(images, search=search), shared.quiet)
     kept, notes = ("int8_share", "int8_layers", "chosen", "ranges"), write_plan(PlanReport(int8=int8))["int8"]
@@ -188,7 +188,7 @@ def times(lab: Lab, builds: list[str], *, frame: bool) -> dict[str, Any]:
 
 
 def _frame(lab: Lab, path: Path) -> Whole:
-    from vajra_edge.engine.trt import TensorRT
+    from vajra_edge.backends.tensorrt.backend import TensorRT
     from vajra_edge.graph.signature import Signature
 
     found = Signature.from_json(ledger.load(path.with_suffix(".json")))

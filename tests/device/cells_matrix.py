@@ -64,10 +64,10 @@ class Exported:
 def export(lab: Lab, arguments: dict[str, Any]) -> Exported:
     """Export as told, run the engine at every size that it takes, and judge it by the gate's figures."""
     from vajra_edge import Vajra
-    from vajra_edge.engine.report_json import write_verify
-    from vajra_edge.engine.spec import Precision
-    from vajra_edge.engine.verify import BOUNDS
-    from vajra_edge.offline.arguments import ExportArguments
+    from vajra_edge.build.accuracy_check import BOUNDS
+    from vajra_edge.plans.report_json import write_verify
+    from vajra_edge.plans.spec import Precision
+    from vajra_edge.tasks.arguments import ExportArguments
 
     weights = _weights(lab, arguments)
     told = {"img_size": SIZE_PX, "data": _images(lab), **arguments}
@@ -150,11 +150,10 @@ def _images(lab: Lab) -> str:
 
 def _compared(lab: Lab, engine: Path, wanted: Any, size_hw: tuple[int, int]) -> Compared:
     from vajra_edge import Vajra
-    from vajra_edge.engine.agreement import Agreement
-    from vajra_edge.engine.verify import _decoded
+    from vajra_edge.build.accuracy_check import Agreement, _decoded
     from vajra_edge.geometry.letterbox import Letterbox
-    from vajra_edge.offline import loaded
-    from vajra_edge.offline.loaded import RunArguments
+    from vajra_edge.tasks import load
+    from vajra_edge.tasks.load import RunArguments
 
     # The reference is the FP32 graph at this very size; ONNX Runtime runs it one image at a time.
     reference_file = engine.with_name("reference.onnx")
@@ -163,13 +162,13 @@ def _compared(lab: Lab, engine: Path, wanted: Any, size_hw: tuple[int, int]) -> 
         Vajra(reference_file.with_suffix(".pt")).export(
             format="onnx", img_size=wanted.img_size, dynamic=wanted.dynamic, nms=wanted.nms
         )
-    reference = loaded.load(str(reference_file), RunArguments(img_size=size_hw, device="cpu"), engine.parent)
+    reference = load.load(str(reference_file), RunArguments(img_size=size_hw, device="cpu"), engine.parent)
     batch = wanted.batch
     if lab.dry:
         candidate, batch = reference, 1
     else:
         size = size_hw if wanted.dynamic else None
-        candidate = loaded.load(str(engine), RunArguments(img_size=size), engine.parent)
+        candidate = load.load(str(engine), RunArguments(img_size=size), engine.parent)
     letterbox, tally, largest = Letterbox(size_hw), Agreement(), 0.0
     images = _frames(lab)
     for start in range(0, len(images), batch):
@@ -219,12 +218,12 @@ class Workspace:
 def workspace_refused(lab: Lab) -> Workspace:
     """More than the device has: refused before any work, in the user's words."""
     from vajra_edge import Vajra
-    from vajra_edge.engine import trt_memory
+    from vajra_edge.backends.tensorrt import limits
     from vajra_edge.errors import VajraError
 
-    memory = trt_memory.look(0)
-    asked = round(memory.total_bytes / trt_memory.GIB) + 8.0
-    found = Workspace(memory.total_bytes / trt_memory.GIB, memory.free_bytes / trt_memory.GIB, asked, "")
+    memory = limits.look(0)
+    asked = round(memory.total_bytes / limits.GIB) + 8.0
+    found = Workspace(memory.total_bytes / limits.GIB, memory.free_bytes / limits.GIB, asked, "")
     weights = _weights(lab, {"workspace": "above"})
     try:
         Vajra(weights).export(img_size=SIZE_PX, half=True, workspace=asked, device=0)
@@ -243,20 +242,18 @@ def workspace_lowered(lab: Lab) -> Workspace:
     import cells_memory
 
     from vajra_edge import Vajra
-    from vajra_edge.engine import trt_memory
-    from vajra_edge.offline.arguments import ExportArguments
+    from vajra_edge.backends.tensorrt import limits
+    from vajra_edge.tasks.arguments import ExportArguments
 
     weights = _weights(lab, {"workspace": "free"})
-    with cells_memory.held(lab, free_gib=trt_memory.look(0).free_bytes / trt_memory.GIB / 2):
-        memory = trt_memory.look(0)
-        asked = round((memory.free_bytes + memory.total_bytes) / 2 / trt_memory.GIB, 1)
+    with cells_memory.held(lab, free_gib=limits.look(0).free_bytes / limits.GIB / 2):
+        memory = limits.look(0)
+        asked = round((memory.free_bytes + memory.total_bytes) / 2 / limits.GIB, 1)
         with shared.effort():
             arguments = ExportArguments(img_size=SIZE_PX, half=True, workspace=asked, device=0)
             made = Vajra(weights).exported(arguments)
     attempts = list(made.report.plan.tensorrt.attempts)
-    found = Workspace(
-        memory.total_bytes / trt_memory.GIB, memory.free_bytes / trt_memory.GIB, asked, "; ".join(attempts)
-    )
+    found = Workspace(memory.total_bytes / limits.GIB, memory.free_bytes / limits.GIB, asked, "; ".join(attempts))
     lab.keep(found)
     if not lab.dry:
         assert "lowered" in attempts[0], attempts

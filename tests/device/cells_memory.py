@@ -82,7 +82,7 @@ class Starved:
 
 def starved(lab: Lab, free_gib: float) -> Starved:
     """VajraV1-nano in FP16. Built, or an error of the product's that says memory; anything else is a failure."""
-    from vajra_edge.engine.trt import TensorRT
+    from vajra_edge.backends.tensorrt.backend import TensorRT
     from vajra_edge.errors import VajraError
 
     spec = shared.spec_of("fp16")

@@ -33,7 +33,7 @@ def build(lab: Lab, where: str) -> Built:
 
 def times(lab: Lab, builds: list[str]) -> dict[str, Any]:
     """Of a frame, by turns and twice, for a shared machine drifts."""
-    from vajra_edge.engine.trt import TensorRT
+    from vajra_edge.backends.tensorrt.backend import TensorRT
     from vajra_edge.graph.signature import Signature
 
     if lab.dry:

@@ -10,10 +10,11 @@ import cells_figures
 import lab as shared
 from lab import Lab
 
-from vajra_edge.graph import half, head
-from vajra_edge.graph.wiring import Wiring, key
+from vajra_edge.graph import topology
+from vajra_edge.graph.passes import fp16
+from vajra_edge.graph.topology import Wiring, key
 
-product = half.float32_nodes
+product = fp16.float32_nodes
 """As the checkout pins, kept from before the cell puts another set in its place."""
 
 
@@ -25,13 +26,13 @@ def nothing(wiring: Wiring) -> frozenset[str]:
 
 def region(wiring: Wiring) -> frozenset[str]:
     """All of the head's arithmetic but the leading operators that only move values, and what FP16 cannot hold."""
-    found = set(head.arithmetic(wiring))
+    found = set(topology.arithmetic(wiring))
     for node in wiring.nodes:
         sources = wiring.activations(node)
         inside = [name in wiring.producer and key(wiring.producer[name]) in found for name in sources]
-        if key(node) in found and node.op_type in head.MOVES and sources and not any(inside):
+        if key(node) in found and node.op_type in topology.MOVES and sources and not any(inside):
             found.discard(key(node))
-    wide = {key(node) for node in wiring.nodes if node.op_type in half.FLOAT32_ONLY or half._overflows(wiring, node)}
+    wide = {key(node) for node in wiring.nodes if node.op_type in fp16.FLOAT32_ONLY or fp16._overflows(wiring, node)}
     return frozenset(found | wide)
 
 
@@ -51,7 +52,7 @@ def build(lab: Lab, network: str, pins: str) -> Any:
         count.append(len(keys))
         return keys
 
-    with mock.patch.object(half, "float32_nodes", pinned), shared.of_level(lab.level):
+    with mock.patch.object(fp16, "float32_nodes", pinned), shared.of_level(lab.level):
         made = shared.build(fp32, found, spec)
     assert count, "the build did not ask half.float32_nodes for its pins: the product does it another way now"
     notes = {"pinned_nodes": count[-1]}

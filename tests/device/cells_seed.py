@@ -160,7 +160,7 @@ class Heard:
 
 
 def _ran(folder: Path, seconds: dict[str, float], boxes: int, said: dict[str, str]) -> Ran:
-    from vajra_edge.engine import engine_file
+    from vajra_edge.plans import engine_file
 
     header = engine_file.read(folder / ENGINE).metadata
     kept = {name: header.get(name) for name in ("batch", "img_size", "max_img_size", "args")}

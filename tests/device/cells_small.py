@@ -148,11 +148,11 @@ def _give(worker: tuple[Any, Any], pending: list[tuple[str, str]], busy: dict[An
 
 def _work(pipe: Any) -> None:
     """A child: one Builder for all its graphs."""
-    from vajra_edge.engine import trt_library
-    from vajra_edge.engine.trt_log import Lines, listening
-    from vajra_edge.engine.trt_network import builder
+    from vajra_edge.backends.tensorrt import library as tensorrt_library
+    from vajra_edge.backends.tensorrt.log import LibraryLog, listening
+    from vajra_edge.backends.tensorrt.network import builder
 
-    library, lines = trt_library.load(), Lines()
+    library, lines = tensorrt_library.load(), LibraryLog()
     made = builder(library, lines)
     cases = {case.name: case for case in small_graphs.cases()}
     while True:
@@ -174,7 +174,7 @@ def _built(library: Any, builder: Any, lines: Any, case: small_graphs.Case, way:
     if library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED") and way == "strong":
         strong = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strong)
-    from vajra_edge.engine.trt_log import logger
+    from vajra_edge.backends.tensorrt.log import logger
 
     parser = trt.OnnxParser(network, logger(library))
     if not parser.parse(case.onnx_bytes):
@@ -192,7 +192,7 @@ def _built(library: Any, builder: Any, lines: Any, case: small_graphs.Case, way:
 
 
 def _weak(library: Any, config: Any, network: Any, case: small_graphs.Case, way: str) -> None:
-    from vajra_edge.engine.trt_network import NODE, _pin
+    from vajra_edge.backends.tensorrt.network import NODE, _pin
 
     flags = library.trt.BuilderFlag
     wanted = {

@@ -18,12 +18,12 @@ from typing import Any
 from daemon_ears import Ears, Shot
 from daemon_record import Budget, BudgetOver, Missed, Record
 
+from vajra_edge.daemon.control.client import ask
 from vajra_edge.demo.broker import Broker, die_with_parent
-from vajra_edge.engine import report_json
-from vajra_edge.engine.manifest import Manifest
-from vajra_edge.engine.store import EngineStore
 from vajra_edge.errors import VajraError
-from vajra_edge.service.control_client import ask
+from vajra_edge.plans import report_json
+from vajra_edge.plans.manifest import Manifest
+from vajra_edge.plans.store import EngineStore
 
 DEVICE, CAMERA = "rig", "gate"
 STEP_S = 0.05

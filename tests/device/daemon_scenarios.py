@@ -19,9 +19,9 @@ from daemon_record import Record
 from daemon_rig import BACKENDS, Rig, Turn, failed, served
 from station import build_children
 
-from vajra_edge.engine.fingerprint import LIBRARY, Fingerprint, Part, _hash
-from vajra_edge.engine.history import History
-from vajra_edge.engine.request import weights_digest
+from vajra_edge.build.request import weights_digest
+from vajra_edge.plans.fingerprint import LIBRARY, Fingerprint, Part, _hash
+from vajra_edge.plans.history import History
 
 Scenario = Callable[[Rig, Record], None]
 RETRY_WITHIN_S = 60.0

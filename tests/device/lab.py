@@ -20,15 +20,17 @@ import numpy as np
 from cells import TIMINGS
 
 from vajra_edge import device
-from vajra_edge.engine import cuda, onnxrt, trt_library, trt_memory
-from vajra_edge.engine.backend import Built, Runner
-from vajra_edge.engine.calibration import CalibrationSet
-from vajra_edge.engine.spec import EngineSpec, NmsSpec, Precision, Target
-from vajra_edge.engine.trt import TensorRT
-from vajra_edge.engine.trt_log import Lines
-from vajra_edge.engine.trt_runner import deserialise, dtype_of
+from vajra_edge.backends import cuda, onnxruntime
+from vajra_edge.backends.base import Built, Runner
+from vajra_edge.backends.tensorrt import library as tensorrt_library
+from vajra_edge.backends.tensorrt import limits
+from vajra_edge.backends.tensorrt.backend import TensorRT
+from vajra_edge.backends.tensorrt.log import LibraryLog
+from vajra_edge.backends.tensorrt.runner import deserialise, dtype_of
 from vajra_edge.graph import signature
 from vajra_edge.graph.signature import Signature
+from vajra_edge.plans.spec import EngineSpec, NmsSpec, Precision, Target
+from vajra_edge.quantization.calibration_set import CalibrationSet
 
 BENCH = Path(__file__).parents[1] / "bench"
 FEW_TACTICS = 2
@@ -103,7 +105,7 @@ def bench(module: str) -> Any:
 def absence() -> str | None:
     """Why there is nothing to measure here, in one line; None where a GPU and the real TensorRT are."""
     try:
-        library = trt_library.load()
+        library = tensorrt_library.load()
     except Exception as error:  # noqa: BLE001  whatever it is, it is the answer
         return f"no TensorRT here ({error}): nothing was run"
     if library.ahead_of_time:
@@ -132,7 +134,7 @@ def card() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     names = ("torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "ultralytics", "cuda-bindings")
     try:
-        library = str(trt_library.load())
+        library = str(tensorrt_library.load())
     except Exception as error:  # noqa: BLE001  for the record only
         library = str(error)
     return {**{name: device.package_version(name) or "absent" for name in names}, "tensorrt": library}
@@ -145,12 +147,12 @@ def effort(level: int = 0, tactics: int | None = FEW_TACTICS) -> Iterator[None]:
     ``export`` offers no such argument and needs none: level 3 is right for a product, and takes minutes here. So the
     first rung of the memory ladder, through which every build passes, is told it in the tests alone.
     """
-    usual = trt_memory.limits
+    usual = limits.limits
 
-    def lowered(*arguments: Any, **named: Any) -> trt_memory.Limits:
+    def lowered(*arguments: Any, **named: Any) -> limits.BuildLimits:
         return replace(usual(*arguments, **named), optimization_level=level, max_tactics=tactics)
 
-    with mock.patch.object(trt_memory, "limits", lowered):
+    with mock.patch.object(limits, "limits", lowered):
         yield
 
 
@@ -164,7 +166,7 @@ def of_level(level: int) -> Iterator[None]:
 @contextmanager
 def quick_choice(lab: Lab) -> Iterator[None]:
     """INT8 layers by the static rules alone: trials take minutes of CPU and say nothing of whether a build works."""
-    from vajra_edge.engine import attempt
+    from vajra_edge.build import attempt
 
     if lab.search:
         yield
@@ -216,7 +218,7 @@ def assembled(onnx_bytes: bytes, spec: EngineSpec) -> tuple[bytes, Signature]:
 @contextmanager
 def running(lab: Lab, plan: bytes, found: Signature, spec: EngineSpec, stand_in: bytes) -> Iterator[Runner]:
     """The plan's runner; in a dry run ONNX Runtime with the graph ``stand_in``."""
-    runner = onnxrt.reference(stand_in, found) if lab.dry else TensorRT().load(plan, found, spec)
+    runner = onnxruntime.reference(stand_in, found) if lab.dry else TensorRT().load(plan, found, spec)
     try:
         yield runner
     finally:
@@ -234,20 +236,20 @@ class Points:
 
 def score(runner: Runner, scored: Any) -> Points:
     """As tests/bench/int8_accuracy.py scores: letterbox, every class of an anchor, NMS, COCO's mAP."""
-    from vajra_edge.evaluate import coco
+    from vajra_edge.datasets.labels import Truth
     from vajra_edge.geometry.letterbox import Letterbox
     from vajra_edge.heads.detect import multi_label
-    from vajra_edge.labels import Truth
+    from vajra_edge.tasks import val
 
     letterbox, found, truths = Letterbox(runner.signature.resolution_hw), [], []
     batch = letterbox.blank(1)
     for picture in scored:
         where = letterbox.apply(picture.image, batch[0])
-        boxes = multi_label(np.array(runner.infer(batch)[0]), coco.CONFIDENCE, coco.NMS_IOU, coco.MAX_DET)
+        boxes = multi_label(np.array(runner.infer(batch)[0]), val.CONFIDENCE, val.NMS_IOU, val.MAX_DET)
         height, width = picture.image.shape[:2]
         found.append(replace(boxes, xyxy=where.to_image(boxes.xyxy, (width, height))))
         truths.append(picture.truth or Truth.of([]))
-    scores = coco.score(truths, found, runner.signature.class_names)
+    scores = val.score(truths, found, runner.signature.class_names)
     return Points(round(100 * scores.map50_95, 2), round(100 * scores.map50, 2), len(truths))
 
 
@@ -263,8 +265,8 @@ class Bare:
 
 def bare(plan: bytes, seconds: float = 3.0) -> Bare:
     """Time plain enqueue, and the same as one CUDA graph; images are noise in device memory."""
-    library = trt_library.load()
-    runtime, engine, context = deserialise(library, Lines(), plan)
+    library = tensorrt_library.load()
+    runtime, engine, context = deserialise(library, LibraryLog(), plan)
     with ExitStack() as held:
         stream = cuda.call("cudaStreamCreateWithFlags", cuda.runtime().cudaStreamNonBlocking)
         held.callback(cuda.call, "cudaStreamDestroy", stream)
@@ -328,8 +330,8 @@ def whole_frame(lab: Lab, runner: Runner, frames: int = 400) -> Whole:
     import contextlib
     from datetime import datetime, timezone
 
-    from vajra_edge.detect.detector import Filter, HostDetector
-    from vajra_edge.frames import Frame
+    from vajra_edge.inference.detector import Filter, HostDetector
+    from vajra_edge.types import Frame
 
     frame = Frame(frame_1080p(lab), time.monotonic_ns(), datetime.now(timezone.utc), 0, "bench")
     stages, taken_ms = [], []
@@ -380,8 +382,8 @@ class Inspected:
 
 def inspect(plan: bytes) -> Inspected:
     """Ask the inspector."""
-    library = trt_library.load()
-    runtime, engine, context = deserialise(library, Lines(), plan)
+    library = tensorrt_library.load()
+    runtime, engine, context = deserialise(library, LibraryLog(), plan)
     text = engine.create_engine_inspector().get_engine_information(library.trt.LayerInformationFormat.JSON)
     del context, engine, runtime
     return inspected(json.loads(text)["Layers"])

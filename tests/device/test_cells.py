@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "engine")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "backends")]
 
 import cells_matrix  # noqa: E402
 import cells_pins  # noqa: E402
@@ -25,11 +25,12 @@ import lab  # noqa: E402
 from cells_small import Verdict  # noqa: E402
 from cuda_standin import CudaStandIn, cudaError_t  # noqa: E402
 
-from vajra_edge.engine import cuda, trt_memory  # noqa: E402
-from vajra_edge.graph import half  # noqa: E402
+from vajra_edge.backends import cuda  # noqa: E402
+from vajra_edge.backends.tensorrt import limits  # noqa: E402
+from vajra_edge.graph.passes import fp16  # noqa: E402
 from vajra_edge.graph.signature import Layout, Signature  # noqa: E402
-from vajra_edge.graph.wiring import Wiring  # noqa: E402
-from vajra_edge.offline.arguments import ExportArguments  # noqa: E402
+from vajra_edge.graph.topology import Wiring  # noqa: E402
+from vajra_edge.tasks.arguments import ExportArguments  # noqa: E402
 
 
 def layer(kind: str, weights: str = "", count: int = 0, tensor: str = "FP16", side: int = 4) -> dict[str, object]:
@@ -63,14 +64,14 @@ def test_an_engine_that_lists_names_only_has_no_share():
 
 
 def test_builds_in_cells_are_of_the_level_asked_for_and_the_product_is_left_as_it_was():
-    memory = trt_memory.Memory(8 << 30, 4 << 30)
+    memory = limits.Memory(8 << 30, 4 << 30)
     with lab.effort(0):
-        assert trt_memory.limits(memory, None, 3).optimization_level == 0
-        assert trt_memory.limits(memory, None, 3).max_tactics == lab.FEW_TACTICS
+        assert limits.limits(memory, None, 3).optimization_level == 0
+        assert limits.limits(memory, None, 3).max_tactics == lab.FEW_TACTICS
     with lab.of_level(3):
-        assert trt_memory.limits(memory, None, 1).optimization_level == 3
-        assert trt_memory.limits(memory, None, 1).max_tactics is None
-    assert trt_memory.limits(memory, None, 3).optimization_level == 3
+        assert limits.limits(memory, None, 1).optimization_level == 3
+        assert limits.limits(memory, None, 1).max_tactics is None
+    assert limits.limits(memory, None, 3).optimization_level == 3
 
 
 def test_an_answer_that_differs_from_the_record_is_told_with_both():
@@ -236,4 +237,4 @@ def wiring() -> Wiring:
 def test_the_named_sets_of_pins(wiring):
     assert cells_pins.SETS["nothing"](wiring) == frozenset()
     assert cells_pins.SETS["region"](wiring) == {"scores", "output0"}
-    assert cells_pins.SETS["product"](wiring) == half.float32_nodes(wiring)
+    assert cells_pins.SETS["product"](wiring) == fp16.float32_nodes(wiring)

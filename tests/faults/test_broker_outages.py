@@ -15,14 +15,13 @@ import numpy as np
 import orjson
 import pytest
 
+from vajra_edge.config.settings import MqttSettings
 from vajra_edge.demo.broker import Broker
-from vajra_edge.detections import Detections
-from vajra_edge.frames import Frame
-from vajra_edge.publish.messages import EngineTag
-from vajra_edge.publish.mqtt import Publisher
-from vajra_edge.publish.subscription import Subscription
-from vajra_edge.publish.topics import Topics
-from vajra_edge.settings import MqttSettings
+from vajra_edge.mqtt.messages import EngineTag
+from vajra_edge.mqtt.publisher import Publisher
+from vajra_edge.mqtt.subscriber import Subscription
+from vajra_edge.mqtt.topics import Topics
+from vajra_edge.types import Detections, Frame
 
 TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person",))
 LOAD_S = 5.0

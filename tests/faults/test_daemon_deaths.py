@@ -17,7 +17,7 @@ from station import ROOT, Station, build_children
 from waiting import LIMIT_S, wait_for
 
 from vajra_edge.demo.broker import Broker
-from vajra_edge.engine.history import History
+from vajra_edge.plans.history import History
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vajra_edge.geometry.letterbox import Letterbox, Placement
+from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 
 SIZES_HW = [(1080, 1920), (576, 768), (768, 576), (100, 37), (640, 640), (641, 333), (1, 5000)]
 
@@ -42,13 +42,13 @@ def test_a_reused_letterbox_leaves_nothing_of_an_earlier_camera():
 @pytest.mark.parametrize("image_hw", SIZES_HW)
 def test_boxes_come_back_where_they_were(image_hw):
     height, width = image_hw
-    place = Placement.of((width, height), (640, 640))
+    place = LetterboxTransform.of((width, height), (640, 640))
     boxes = np.array([[0, 0, width, height], [width / 4, height / 4, width / 2, height / 2]], np.float32)
     np.testing.assert_allclose(place.to_image(place.to_input(boxes), (width, height)), boxes, atol=width * 1e-4)
 
 
 def test_boxes_are_clipped_to_the_image():
-    place = Placement.of((100, 50), (640, 640))
+    place = LetterboxTransform.of((100, 50), (640, 640))
     back = place.to_image(np.array([[-500.0, -500.0, 5000.0, 5000.0]], np.float32), (100, 50))
     np.testing.assert_array_equal(back, [[0, 0, 100, 50]])
 

@@ -8,13 +8,13 @@ import pytest
 import tiny
 from near import assert_near
 
-from vajra_edge.engine import onnxrt
-from vajra_edge.engine.spec import EngineSpec, NmsSpec
+from vajra_edge.backends import onnxruntime
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import nms
 from vajra_edge.graph.assemble import assemble
+from vajra_edge.graph.passes import nms
 from vajra_edge.graph.signature import Layout
 from vajra_edge.heads.detect import rows_of_detections
+from vajra_edge.plans.spec import EngineSpec, NmsSpec
 
 SMALL = NmsSpec(max_det=20, top_k=30)
 
@@ -23,7 +23,7 @@ def test_nms_is_added_and_the_graph_simplified():
     graph, made = assemble(tiny.network(), EngineSpec(nms=SMALL))
     assert (made.layout, made.max_det, made.top_k, made.class_names) == (Layout.DETECTIONS, 20, 30, tiny.NAMES)
     scene = tiny.scene()
-    rows = rows_of_detections(onnxrt.reference(graph, made).infer(tiny.blob(scene.image))[0], 0.5)
+    rows = rows_of_detections(onnxruntime.reference(graph, made).infer(tiny.blob(scene.image))[0], 0.5)
     assert len(rows) == len(scene.xyxy)
 
 
@@ -51,7 +51,7 @@ def test_a_dynamic_batch_takes_what_is_asked_for():
     graph, made = assemble(tiny.network(batch=None), EngineSpec(nms=SMALL, batch=3))
     assert (made.batch, made.dynamic_batch) == (3, True)
     blobs = np.concatenate([tiny.blob(tiny.scene(seed=seed).image) for seed in range(3)])
-    assert onnxrt.reference(graph, made).infer(blobs).shape == (3, 20, 6)
+    assert onnxruntime.reference(graph, made).infer(blobs).shape == (3, 20, 6)
 
 
 def unit_of(graph: bytes) -> float:
@@ -96,5 +96,5 @@ def test_nms_of_a_file_is_taken_out_where_it_is_to_happen_outside(batch: int | N
     assert (made.layout, made.nms_iou, made.class_names) == (Layout.RAW, None, tiny.NAMES)
     before, known = assemble(plain, EngineSpec(nms=None))
     blob = tiny.blob(tiny.scene().image)
-    expected = onnxrt.reference(before, known).infer(blob)
-    assert_near(onnxrt.reference(graph, made).infer(blob), expected)
+    expected = onnxruntime.reference(before, known).infer(blob)
+    assert_near(onnxruntime.reference(graph, made).infer(blob), expected)

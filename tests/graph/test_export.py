@@ -16,9 +16,9 @@ import pytest
 from checkpoints import NAMES, archive, calling, random_network, save, stripped
 
 from vajra_edge.errors import GraphError, UnsafeWeights, WeightsError
-from vajra_edge.graph import export, metadata, proto, signature
+from vajra_edge.graph import export, metadata, signature, topology
+from vajra_edge.graph.assemble import simplify
 from vajra_edge.graph.signature import Layout
-from vajra_edge.graph.simplify import simplify
 
 HW = (96, 160)
 
@@ -81,7 +81,7 @@ def worst(torch: Any, onnx_bytes: bytes, network: Any, *shapes: tuple[int, ...])
 
 
 def test_a_static_graph_computes_what_torch_does(torch: Any, static: bytes, slim: bytes, network: Any) -> None:
-    proto.check(proto.parse(static), "after export")
+    topology.check(topology.parse(static), "after export")
     assert worst(torch, static, network, (2, 3, *HW)) < 1e-4
     assert worst(torch, slim, network, (2, 3, *HW)) < 1e-4
 
@@ -89,7 +89,7 @@ def test_a_static_graph_computes_what_torch_does(torch: Any, static: bytes, slim
 @pytest.mark.parametrize("opset", [13, 20])
 def test_every_opset_computes_what_torch_does(torch: Any, weights: Path, network: Any, opset: int) -> None:
     exported = export.from_checkpoint(weights, resolution_hw=HW, opset=opset)
-    assert proto.opset_of(proto.parse(exported)) == opset
+    assert topology.opset_of(topology.parse(exported)) == opset
     assert worst(torch, exported, network, (1, 3, *HW)) < 1e-4
 
 
@@ -111,7 +111,9 @@ def test_a_dynamic_graph_computes_what_torch_does_at_any_size(
 def test_the_train_form_is_exported_on_request(torch: Any, weights: Path, static: bytes, network: Any) -> None:
     train = export.from_checkpoint(weights, resolution_hw=HW, fused=False)
     assert worst(torch, train, network, (1, 3, *HW)) < 1e-4
-    convolutions = [[node.op_type for node in proto.parse(graph).graph.node].count("Conv") for graph in (train, static)]
+    convolutions = [
+        [node.op_type for node in topology.parse(graph).graph.node].count("Conv") for graph in (train, static)
+    ]
     assert convolutions[0] > convolutions[1]
 
 
@@ -122,7 +124,7 @@ def test_the_graph_says_what_it_is(weights: Path) -> None:
     assert (found.batch, found.resolution_hw, found.stride, found.class_names) == (2, (416, 416), 32, NAMES)
     assert not found.dynamic_batch
     assert not found.dynamic_size
-    fields = metadata.fields_of(proto.parse(exported))
+    fields = metadata.fields_of(topology.parse(exported))
     assert metadata.parse("names", fields["names"]) == dict(enumerate(NAMES))
     assert metadata.parse("img_size", fields["img_size"]) == [416, 416]
     assert metadata.parse("args", fields["args"])["dynamic"] is False
@@ -133,11 +135,11 @@ def test_the_graph_says_what_it_is(weights: Path) -> None:
 
 def test_nothing_but_the_network_is_left_after_simplify(static: bytes, slim: bytes) -> None:
     """No shape arithmetic, no batch norm: 411 nodes, as many as upstream's own export has."""
-    network = proto.parse(slim)
+    network = topology.parse(slim)
     kinds = {node.op_type for node in network.graph.node}
     assert not kinds & {"Shape", "Gather", "Cast", "Range", "Expand", "BatchNormalization", "Identity", "Constant"}
     assert len(network.graph.node) == 411
-    assert metadata.fields_of(network) == metadata.fields_of(proto.parse(static))
+    assert metadata.fields_of(network) == metadata.fields_of(topology.parse(static))
 
 
 def test_equal_arguments_give_equal_bytes(weights: Path, static: bytes) -> None:

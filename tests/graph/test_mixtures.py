@@ -6,16 +6,14 @@ import pytest
 import yolo
 from near import assert_near
 
-from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import signature
-from vajra_edge.graph.mixtures import Mixtures
-from vajra_edge.graph.nms import add_nms, raw_output
-from vajra_edge.graph.placement import place
-from vajra_edge.graph.probes import measurable
-from vajra_edge.graph.qdq import quantize
-from vajra_edge.graph.qlinear import to_qlinear
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.passes.instrument import Mixtures, measurable
+from vajra_edge.graph.passes.nms import add_nms, raw_output
+from vajra_edge.graph.passes.qdq import place, quantize
+from vajra_edge.graph.passes.qoperator import to_qlinear
+from vajra_edge.graph.topology import Wiring, load
+from vajra_edge.plans.spec import NmsSpec
 
 PLAIN = yolo.network()
 PLACED = place(Wiring(load(PLAIN)))

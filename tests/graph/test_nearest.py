@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import yolo
 
-from vajra_edge.graph import nearest
-from vajra_edge.graph.placement import place
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.passes import tensorrt_rules
+from vajra_edge.graph.passes.qdq import place
+from vajra_edge.graph.topology import Wiring, load
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def wiring() -> Wiring:
 
 
 def found(wiring: Wiring, *names: str) -> set[str]:
-    return set(nearest.in_int8(wiring, place(wiring), names))
+    return set(tensorrt_rules.in_int8(wiring, place(wiring), names))
 
 
 def test_a_layer_in_int8_is_itself_by_key_and_by_name(wiring: Wiring):
@@ -41,4 +41,4 @@ def test_what_is_out_of_int8_already_or_unknown_stands_for_nothing(wiring: Wirin
 
 
 def test_names_lead_to_keys_where_the_graph_has_them(wiring: Wiring):
-    assert nearest.keys_of(wiring, ["stem", "no such node"]) == {"stem": "stem"}
+    assert tensorrt_rules.keys_of(wiring, ["stem", "no such node"]) == {"stem": "stem"}

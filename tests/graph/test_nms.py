@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph import signature
-from vajra_edge.graph.nms import PASSES, SCORE_FLOOR, add_nms
+from vajra_edge.graph.passes.nms import PASSES, SCORE_FLOOR, add_nms
+from vajra_edge.plans.spec import NmsSpec
 
 Floats = NDArray[np.float32]
 ANCHORS = 512

@@ -10,11 +10,12 @@ import pytest
 import yolo
 from onnx import helper, numpy_helper
 
-from vajra_edge.engine import fingerprint
-from vajra_edge.engine.spec import NmsSpec
-from vajra_edge.graph import dla_ranges, half, nms, placement, qdq, qlinear
-from vajra_edge.graph.probes import measurable
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.dla import ranges
+from vajra_edge.graph.passes import fp16, nms, qdq, qoperator
+from vajra_edge.graph.passes.instrument import measurable
+from vajra_edge.graph.topology import Wiring, load
+from vajra_edge.plans import fingerprint
+from vajra_edge.plans.spec import NmsSpec
 
 PASSES = 4
 DIGESTS = {
@@ -32,15 +33,15 @@ def amax() -> dict[str, float]:
 
 def quantized() -> bytes:
     plain = yolo.network()
-    return qdq.quantize(plain, placement.place(Wiring(load(plain))), amax(), {})
+    return qdq.quantize(plain, qdq.place(Wiring(load(plain))), amax(), {})
 
 
 MAKERS: dict[str, Callable[[], bytes]] = {
-    "half": lambda: half.to_half(yolo.network()),
+    "half": lambda: fp16.to_half(yolo.network()),
     "nms": lambda: nms.add_nms(yolo.network(), NmsSpec(max_det=20, top_k=100)),
     "qdq": quantized,
-    "qlinear": lambda: qlinear.to_qlinear(quantized(), {name: (-most, most) for name, most in amax().items()}),
-    "dla_ranges": lambda: dla_ranges.attach(yolo.network(), amax()),
+    "qlinear": lambda: qoperator.to_qlinear(quantized(), {name: (-most, most) for name, most in amax().items()}),
+    "dla_ranges": lambda: ranges.attach(yolo.network(), amax()),
 }
 
 
@@ -60,7 +61,7 @@ def digest_of(onnx_bytes: bytes) -> str:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_pass_that_writes_another_graph_raises_the_number(name: str) -> None:
-    assert digest_of(MAKERS[name]()) == DIGESTS[name], "raise PASSES in engine/fingerprint.py, and state it here"
+    assert digest_of(MAKERS[name]()) == DIGESTS[name], "raise PASSES in plans/fingerprint.py, and state it here"
 
 
 def test_the_digests_are_those_of_the_number() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import yolo
 
-from vajra_edge.graph.placement import Placement, place
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.passes.qdq import Placement, place
+from vajra_edge.graph.topology import Wiring, load
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vajra_edge.errors import GraphError
-from vajra_edge.graph.placement import Placement, place
-from vajra_edge.graph.probes import measurable
-from vajra_edge.graph.qdq import quantize, quantize_weight, scale_of
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.passes.instrument import measurable
+from vajra_edge.graph.passes.qdq import Placement, place, quantize, quantize_weight, scale_of
+from vajra_edge.graph.topology import Wiring, load
 
 PLAIN = yolo.network()
 PLACED = place(Wiring(load(PLAIN)))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vajra_edge.graph.quantization_rules import Build, refusals
-from vajra_edge.graph.wiring import Wiring, load
+from vajra_edge.graph.passes.tensorrt_rules import BuildMode, refusals
+from vajra_edge.graph.topology import Wiring, load
 
 DEVICE = Path(__file__).parents[1] / "device"
 RECORDED = json.loads((DEVICE / "results" / "small_graphs.json").read_text())["verdicts"]
@@ -33,7 +33,7 @@ CASES = {case.name: case for case in small_graphs().cases()}
 @pytest.mark.parametrize("verdict", RECORDED, ids=lambda one: f"{one['built']}: {one['case']}")
 def test_the_rules_say_what_the_library_said(verdict: dict[str, Any]) -> None:
     case = CASES[f"{'strong' if verdict['built'] == 'strong' else 'weak'}: {verdict['case']}"]
-    build = Build(strong=case.strong, obeys=verdict["built"] == "obey", pinned=frozenset(case.pins))
+    build = BuildMode(strong=case.strong, obeys=verdict["built"] == "obey", pinned=frozenset(case.pins))
     found = refusals(Wiring(load(case.onnx_bytes)), build)
     assert (not found) == verdict["accepted"], found or verdict["errors"]
 
@@ -46,5 +46,5 @@ def test_the_recorded_answers_are_enough_to_judge_by() -> None:
 
 def test_a_graph_is_refused_by_the_name_of_the_layer_at_fault() -> None:
     case = CASES["weak: residual without activation, shortcut float"]
-    (found,) = refusals(Wiring(load(case.onnx_bytes)), Build(obeys=True))
+    (found,) = refusals(Wiring(load(case.onnx_bytes)), BuildMode(obeys=True))
     assert found.nodes == ("residual_conv", "residual_add")

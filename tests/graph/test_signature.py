@@ -11,11 +11,11 @@ import tiny
 from onnx import TensorProto, helper
 from waiting import LIMIT_S
 
-from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import proto
-from vajra_edge.graph.nms import add_nms
+from vajra_edge.graph import topology
+from vajra_edge.graph.passes.nms import add_nms
 from vajra_edge.graph.signature import Layout, Signature, read
+from vajra_edge.plans.spec import NmsSpec
 
 NAMES = {"names": '["person", "car"]'}
 
@@ -128,7 +128,7 @@ def test_a_truncated_file_is_refused(reshaping_network):
 
 
 def test_a_file_over_the_limit_is_refused_before_it_is_parsed(monkeypatch, reshaping_network):
-    monkeypatch.setattr(proto, "MAX_ONNX_BYTES", 100)
+    monkeypatch.setattr(topology, "MAX_ONNX_BYTES", 100)
     with pytest.raises(GraphError, match="the limit is 100"):
         read(reshaping_network())
 
@@ -200,4 +200,4 @@ def test_trained_networks_are_recognised(shared_data, name, size, anchors):
         80,
     )
     output = onnx.load_from_string(content).graph.output[0]
-    assert proto.shape_of(output) == (1, 84, anchors)
+    assert topology.shape_of(output) == (1, 84, anchors)

@@ -8,11 +8,11 @@ import pytest
 from near import assert_near
 from onnx import TensorProto, helper
 
-from vajra_edge.engine.spec import NmsSpec
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import metadata, signature
-from vajra_edge.graph.nms import add_nms
-from vajra_edge.graph.simplify import simplify
+from vajra_edge.graph.assemble import simplify
+from vajra_edge.graph.passes.nms import add_nms
+from vajra_edge.plans.spec import NmsSpec
 
 
 def with_idle_nodes(content: bytes) -> bytes:

@@ -7,8 +7,7 @@ from near import assert_near
 from onnx import helper, numpy_helper
 
 from vajra_edge.errors import GraphError
-from vajra_edge.graph.macs import elements, macs_by_layer, share
-from vajra_edge.graph.wiring import Wiring, load, opset_of, raise_opset
+from vajra_edge.graph.topology import Wiring, elements, load, macs_by_layer, opset_of, raise_opset, share
 
 
 def test_layers_are_the_nodes_with_constant_weights() -> None:

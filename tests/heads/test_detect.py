@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vajra_edge.detections import Detections
 from vajra_edge.geometry import boxes
-from vajra_edge.geometry.letterbox import Placement
+from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads import Limits, head_of
 from vajra_edge.heads.detect import best_class, multi_label, rows_of_detections
+from vajra_edge.types import Detections
 
 
 def raw(*anchors):
@@ -71,7 +71,7 @@ def test_the_golden_detections_of_upstream_are_reproduced(shared_data):
     height, width = (int(side) for side in golden["orig_hw"])
     for confidence, name in ((0.25, "dets_conf025"), (0.05, "dets_conf005")):
         found = best_class(output, confidence, 0.7, 300)
-        boxes = Placement.of((width, height), (640, 640)).to_image(found.xyxy, (width, height))
+        boxes = LetterboxTransform.of((width, height), (640, 640)).to_image(found.xyxy, (width, height))
         assert found.class_id.tolist() == golden[name][:, 5].astype(int).tolist()
         np.testing.assert_allclose(boxes, golden[name][:, :4], atol=0.1)
 
@@ -110,7 +110,7 @@ def test_of_a_network_with_nms_the_confidence_alone_counts():
 def test_found_boxes_are_moved_to_the_image_and_clipped_to_it():
     signature = signature_of(Layout.RAW)
     found = Detections(np.array([[0, 16, 64, 60]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
-    moved = head_of(signature).to_image(found, Placement.of((128, 64), (64, 64)), (128, 64))
+    moved = head_of(signature).to_image(found, LetterboxTransform.of((128, 64), (64, 64)), (128, 64))
     np.testing.assert_allclose(moved.xyxy, [[0, 0, 128, 64]])
 
 

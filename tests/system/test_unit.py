@@ -63,7 +63,7 @@ def test_a_broken_settings_file_is_not_tried_again_and_everything_else_is():
 
 
 def test_stop_waits_longer_than_the_default_drain_time():
-    from vajra_edge.settings import ServiceSettings
+    from vajra_edge.config.settings import ServiceSettings
 
     assert int(settings()["TimeoutStopSec"][0]) > ServiceSettings().drain_s + 10
 

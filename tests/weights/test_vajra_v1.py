@@ -15,7 +15,7 @@ from checkpoints import NAMES, random_network
 from vajra_edge.errors import WeightsError
 from vajra_edge.geometry.letterbox import placement
 from vajra_edge.heads.detect import best_class
-from vajra_edge.weights import identity
+from vajra_edge.weights import checkpoint
 from vajra_edge.weights.checkpoint import Checkpoint, load
 
 SIZES = ("nano", "small", "medium", "large", "xlarge")
@@ -68,7 +68,7 @@ def test_keys_shapes_and_order_are_upstreams(torch: Any, shared_data: Path, size
         own = VajraV1(size, 80).state_dict()
     assert [[key, list(value.shape)] for key, value in own.items()] == [[key, shape] for key, shape, _ in manifest]
     shapes = {key: tuple(shape) for key, shape, _ in manifest}
-    assert identity.of(shapes, "x.pt") == identity.Identity(size, 80)
+    assert checkpoint.of(shapes, "x.pt") == checkpoint.Identity(size, 80)
 
 
 @pytest.mark.parametrize("class_count", [1, 80])
@@ -80,8 +80,8 @@ def test_any_size_and_class_count_is_recognised_and_fused(torch: Any, size: str,
     with torch.device("meta"):
         network = VajraV1(size, class_count)
     state_dict = network.state_dict()
-    found = identity.of({key: tuple(value.shape) for key, value in state_dict.items()}, "x.pt")
-    assert found == identity.Identity(size, class_count)
+    found = checkpoint.of({key: tuple(value.shape) for key, value in state_dict.items()}, "x.pt")
+    assert found == checkpoint.Identity(size, class_count)
     rebuilt = build(made(state_dict, size, class_count))
     before = sum(value.numel() for value in rebuilt.parameters())
     fuse(rebuilt)

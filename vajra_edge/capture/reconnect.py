@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 from typing_extensions import assert_never
 
-from vajra_edge.settings import CameraSettings
+from vajra_edge.config.settings import CameraSettings
 
 FIRST_DELAY_S = 1.0
 """Longest wait before the first attempt: a camera that reboots takes many times that, a lost packet none."""
@@ -35,7 +35,7 @@ SURE_SHARE = 0.5
 _MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
 
 
-class Phase(str, Enum):
+class CameraPhase(str, Enum):
     """Where a camera stands."""
 
     CLOSED = "closed"
@@ -75,7 +75,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class State:
+class CameraState:
     """What is known of one camera.
 
     Attributes:
@@ -88,7 +88,7 @@ class State:
         reason: why the camera was lost; kept until it streams again.
     """
 
-    phase: Phase = Phase.CLOSED
+    phase: CameraPhase = CameraPhase.CLOSED
     attempts: int = 0
     opened_s: float | None = None
     last_frame_s: float = 0.0
@@ -120,7 +120,7 @@ class GotFrame:
 
 
 @dataclass(frozen=True)
-class Failed:
+class SourceFailed:
     """The source could not be opened or read; ``dice`` is in 0..1."""
 
     now_s: float
@@ -134,7 +134,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Tick:
+class CameraTick:
     """Time has passed; ``dice`` is in 0..1."""
 
     now_s: float
@@ -142,7 +142,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopCamera:
     """Nobody wants frames any more."""
 
 
@@ -157,60 +157,68 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportState:
     """Tell the others where the camera stands now."""
 
-    phase: Phase
+    phase: CameraPhase
     reason: str
     attempts: int
     retry_in_s: float | None
 
 
-Event: TypeAlias = Start | Opened | GotFrame | Failed | Ended | Tick | Stop
-Action: TypeAlias = Open | Close | Report
-Step: TypeAlias = tuple[State, tuple[Action, ...]]
+Event: TypeAlias = Start | Opened | GotFrame | SourceFailed | Ended | CameraTick | StopCamera
+Action: TypeAlias = Open | Close | ReportState
+Step: TypeAlias = tuple[CameraState, tuple[Action, ...]]
 
 
-def advance(state: State, event: Event, policy: Policy) -> Step:  # noqa: PLR0911  one return for a row of the table
+def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: PLR0911  one return for a row of the table
     """One step of the table above."""
     late = state, ()
-    holds_source = state.phase in (Phase.OPENING, Phase.STREAMING)
+    holds_source = state.phase in (CameraPhase.OPENING, CameraPhase.STREAMING)
     opened = holds_source and state.opened_s is not None
     match event:
         case Start():
-            return _enter(State(Phase.OPENING), Open()) if state.phase in (Phase.CLOSED, Phase.ENDED) else late
+            return (
+                _enter(CameraState(CameraPhase.OPENING), Open())
+                if state.phase in (CameraPhase.CLOSED, CameraPhase.ENDED)
+                else late
+            )
         case Opened(now_s):
-            answered = state.phase is Phase.OPENING and not opened
+            answered = state.phase is CameraPhase.OPENING and not opened
             return _opened(state, now_s) if answered else late
         case GotFrame():
             return _frame(state, event, policy) if opened else late
         case Ended():
-            return _enter(State(Phase.ENDED), Close()) if opened else late
-        case Failed(now_s, dice, reason):
+            return _enter(CameraState(CameraPhase.ENDED), Close()) if opened else late
+        case SourceFailed(now_s, dice, reason):
             return _lose(state, policy, now_s, dice, reason) if holds_source else late
-        case Tick():
+        case CameraTick():
             return _tick(state, event, policy)
-        case Stop():
-            return late if state.phase is Phase.CLOSED else _enter(State(), *((Close(),) if holds_source else ()))
+        case StopCamera():
+            return (
+                late
+                if state.phase is CameraPhase.CLOSED
+                else _enter(CameraState(), *((Close(),) if holds_source else ()))
+            )
         case _:
             assert_never(event)
 
 
-def _opened(state: State, now_s: float) -> Step:
+def _opened(state: CameraState, now_s: float) -> Step:
     return replace(state, opened_s=now_s, last_frame_s=now_s, digest=None, changed_s=now_s), ()
 
 
-def _tick(state: State, event: Tick, policy: Policy) -> Step:
+def _tick(state: CameraState, event: CameraTick, policy: Policy) -> Step:
     """A source that answered may have stalled; one that was lost may be due again."""
     if state.retry_at_s is not None and event.now_s >= state.retry_at_s:
-        return _enter(State(Phase.OPENING, state.attempts, reason=state.reason), Open())
+        return _enter(CameraState(CameraPhase.OPENING, state.attempts, reason=state.reason), Open())
     silent_s = event.now_s - state.last_frame_s
     if state.opened_s is not None and policy.stall_s is not None and silent_s > policy.stall_s:
         return _lose(state, policy, event.now_s, event.dice, f"no new frame for {silent_s:.1f} s")
     return state, ()
 
 
-def _frame(state: State, event: GotFrame, policy: Policy) -> Step:
+def _frame(state: CameraState, event: GotFrame, policy: Policy) -> Step:
     same = event.digest is not None and event.digest == state.digest
     changed_s = state.changed_s if same else event.now_s
     if policy.freeze_s is not None and event.now_s - changed_s > policy.freeze_s:
@@ -219,24 +227,24 @@ def _frame(state: State, event: GotFrame, policy: Policy) -> Step:
     healthy = state.opened_s is not None and event.now_s - state.opened_s >= policy.healthy_s
     fresh = replace(
         state,
-        phase=Phase.STREAMING,
+        phase=CameraPhase.STREAMING,
         attempts=0 if healthy else state.attempts,
         last_frame_s=event.now_s,
         digest=event.digest,
         changed_s=changed_s,
         reason="",
     )
-    return (fresh, ()) if state.phase is Phase.STREAMING else _enter(fresh)
+    return (fresh, ()) if state.phase is CameraPhase.STREAMING else _enter(fresh)
 
 
-def _lose(state: State, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
+def _lose(state: CameraState, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
     """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
     doublings = min(state.attempts, _MOST_DOUBLINGS)
     span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
     delay_s = span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
-    lost = State(Phase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
+    lost = CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
     return _enter(lost, Close(), retry_in_s=delay_s)
 
 
-def _enter(state: State, *actions: Action, retry_in_s: float | None = None) -> Step:
-    return state, (*actions, Report(state.phase, state.reason, state.attempts, retry_in_s))
+def _enter(state: CameraState, *actions: Action, retry_in_s: float | None = None) -> Step:
+    return state, (*actions, ReportState(state.phase, state.reason, state.attempts, retry_in_s))

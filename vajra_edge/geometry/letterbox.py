@@ -20,7 +20,7 @@ PAD_VALUE = 114
 
 
 @dataclass(frozen=True)
-class Placement:
+class LetterboxTransform:
     """Where an image lies in the network's input.
 
     Attributes:
@@ -38,7 +38,7 @@ class Placement:
     height_px: int
 
     @classmethod
-    def of(cls, resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> Placement:
+    def of(cls, resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> LetterboxTransform:
         """Centre an image of ``resolution_wh`` in an input of ``input_hw``, as large as it fits."""
         width, height = resolution_wh
         scale = min(input_hw[0] / height, input_hw[1] / width)
@@ -61,9 +61,9 @@ class Placement:
 
 
 @lru_cache(maxsize=256)
-def placement(resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> Placement:
+def placement(resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> LetterboxTransform:
     """``Placement.of``, remembered: a camera asks for the same one at each frame."""
-    return Placement.of(resolution_wh, input_hw)
+    return LetterboxTransform.of(resolution_wh, input_hw)
 
 
 class Letterbox:
@@ -77,14 +77,14 @@ class Letterbox:
     def __init__(
         self,
         input_hw: tuple[int, int],
-        place: Callable[[tuple[int, int], tuple[int, int]], Placement] = placement,
+        place: Callable[[tuple[int, int], tuple[int, int]], LetterboxTransform] = placement,
     ) -> None:
         self.input_hw = input_hw
         self._place = place
         self._resized: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
         self._planes: list[Any] = []
 
-    def apply(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> Placement:
+    def apply(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> LetterboxTransform:
         """Write ``image`` (height, width, 3) BGR into ``out`` (3, H, W) float32, RGB, 0..1.
 
         Returns:
@@ -104,7 +104,7 @@ class Letterbox:
         """A new input buffer (batch, 3, H, W), all border."""
         return np.full((batch, 3, *self.input_hw), PAD_VALUE / 255, np.float32)
 
-    def _resize(self, image: NDArray[np.uint8], where: Placement) -> NDArray[np.uint8]:
+    def _resize(self, image: NDArray[np.uint8], where: LetterboxTransform) -> NDArray[np.uint8]:
         size = (where.height_px, where.width_px, 3)
         if self._resized.shape != size:
             self._resized = np.empty(size, np.uint8)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vajra_edge import errors
 from vajra_edge.errors import GraphError, WeightsError
-from vajra_edge.graph import metadata, proto, tracing
+from vajra_edge.graph import metadata, topology, torch_export
 from vajra_edge.version import VERSION
 from vajra_edge.weights import interpreter
 from vajra_edge.wording import Setting, say
@@ -20,7 +20,7 @@ from vajra_edge.wording import Setting, say
 if TYPE_CHECKING:
     import onnx
 
-_CHILD = Path(tracing.__file__).with_name("tracing_child.py")
+_CHILD = Path(torch_export.__file__).with_name("torch_export_child.py")
 
 
 def from_checkpoint(
@@ -57,13 +57,15 @@ def from_checkpoint(
     """
     if batch < 1:
         raise GraphError(f"batch {batch} is not a positive number")
-    order = tracing.Order(path, resolution_hw, dynamic, opset or tracing.DEFAULT_OPSET, fused, expected_sha256)
-    tracing.check(order)
-    traced = tracing.trace(order) if python is None else _trace_elsewhere(order, python)
+    order = torch_export.Order(
+        path, resolution_hw, dynamic, opset or torch_export.DEFAULT_OPSET, fused, expected_sha256
+    )
+    torch_export.check(order)
+    traced = torch_export.trace(order) if python is None else _trace_elsewhere(order, python)
     return _annotated(traced, order, batch)
 
 
-def _trace_elsewhere(order: tracing.Order, python: Path) -> tracing.Traced:
+def _trace_elsewhere(order: torch_export.Order, python: Path) -> torch_export.Traced:
     with tempfile.TemporaryDirectory(prefix="vajra-edge-") as folder:
         output = Path(folder) / "traced.onnx"
         fields = {**asdict(order), "path": str(order.path.absolute()), "output": str(output)}
@@ -84,7 +86,7 @@ def _trace_elsewhere(order: tracing.Order, python: Path) -> tracing.Traced:
         answer = _answer(child, python)
         answer["class_names"] = tuple(answer["class_names"])
         answer["resolution_hw"] = tuple(answer["resolution_hw"])
-        return tracing.Traced(onnx_bytes=output.read_bytes(), **answer)
+        return torch_export.Traced(onnx_bytes=output.read_bytes(), **answer)
 
 
 def _answer(child: subprocess.CompletedProcess[str], python: Path) -> dict[str, Any]:
@@ -103,12 +105,12 @@ def _answer(child: subprocess.CompletedProcess[str], python: Path) -> dict[str, 
     return answer
 
 
-def _annotated(traced: tracing.Traced, order: tracing.Order, batch: int) -> bytes:
+def _annotated(traced: torch_export.Traced, order: torch_export.Order, batch: int) -> bytes:
     """The shapes as asked for, and the metadata."""
-    network = proto.parse(traced.onnx_bytes)
+    network = topology.parse(traced.onnx_bytes)
     traced = replace(traced, onnx_bytes=b"")  # xlarge: 280 MB
     height, width = traced.resolution_hw
-    rows, anchors = 4 + len(traced.class_names), sum(height * width // stride**2 for stride in tracing.STRIDES_PX)
+    rows, anchors = 4 + len(traced.class_names), sum(height * width // stride**2 for stride in torch_export.STRIDES_PX)
     (images,), (output,) = network.graph.input, network.graph.output
     if order.dynamic:
         _set_shape(output, {1: rows})
@@ -131,7 +133,7 @@ def _annotated(traced: tracing.Traced, order: tracing.Order, batch: int) -> byte
             "weights_sha256": traced.sha256,
         },
     )
-    return proto.serialize(network)
+    return topology.serialize(network)
 
 
 def _set_shape(value: onnx.ValueInfoProto, sides: Mapping[int, int]) -> None:

@@ -116,9 +116,9 @@ def read(
         GraphError: not ONNX, not a detection network of a known layout, or names, stride or size are missing; the
             message names the setting that supplies them.
     """
-    from vajra_edge.graph import metadata, proto
+    from vajra_edge.graph import metadata, topology
 
-    network = proto.parse(onnx_bytes)
+    network = topology.parse(onnx_bytes)
     fields = metadata.fields_of(network)
     _check_task(fields)
     names = class_names if class_names is not None else metadata.class_names_of(fields)
@@ -152,7 +152,7 @@ def _check_task(fields: Mapping[str, str]) -> None:
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
-    from vajra_edge.graph.proto import shape_of
+    from vajra_edge.graph.topology import shape_of
 
     return shape_of(value) or ()
 

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.detections import Detections
-from vajra_edge.geometry.letterbox import Placement
+from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph.signature import Signature
+from vajra_edge.types import Detections
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Head(Protocol):
         """
         ...
 
-    def to_image(self, found: Detections, place: Placement, resolution_wh: tuple[int, int]) -> Detections:
+    def to_image(self, found: Detections, place: LetterboxTransform, resolution_wh: tuple[int, int]) -> Detections:
         """The same in pixels of the image.
 
         Args:

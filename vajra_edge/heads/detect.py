@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.detections import Detections
 from vajra_edge.geometry.boxes import cxcywh_to_xyxy, nms
-from vajra_edge.geometry.letterbox import Placement
+from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph.signature import BOX_ROWS, Signature
 from vajra_edge.heads.base import Limits
+from vajra_edge.types import Detections
 
 MOST_CANDIDATES = 30_000
 """Candidates that enter NMS in ``multi_label``: upstream's ``max_nms``."""
@@ -18,7 +18,7 @@ MOST_CANDIDATES = 30_000
 class _BoxHead:
     """What every head has that finds boxes and nothing else."""
 
-    def to_image(self, found: Detections, place: Placement, resolution_wh: tuple[int, int]) -> Detections:
+    def to_image(self, found: Detections, place: LetterboxTransform, resolution_wh: tuple[int, int]) -> Detections:
         """The same boxes in pixels of the image, clipped to it."""
         return Detections(place.to_image(found.xyxy, resolution_wh), found.confidence, found.class_id)
 

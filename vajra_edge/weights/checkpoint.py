@@ -1,4 +1,9 @@
-"""Checkpoint: a VajraV1 ``.pt`` file opened without running anything in it.
+"""Identity: which network a table of tensor names and shapes belongs to; file names are never asked.
+
+Upstream's state_dict keys begin with ``model.0.`` (body) and ``model.1.`` (head); the head's branches tell the task,
+the first convolution's width and two marker keys tell the size.
+
+Checkpoint: a VajraV1 ``.pt`` file opened without running anything in it.
 
 The order is: SHA-256, container (``archive``), pickle program (``pickle_check``), and only then
 ``torch.load(weights_only=True)`` with inert classes for the names that passed. A refusal is final: nothing is tried
@@ -9,16 +14,84 @@ again with fewer checks. torch itself must be 2.10 or later, since older restric
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from vajra_edge.errors import UnsafeWeights, WeightsError
-from vajra_edge.weights import archive, identity, interpreter, pickle_check
-from vajra_edge.weights.inert import Inert, stand_in
+from vajra_edge.weights import archive, interpreter, unpickler
+from vajra_edge.weights.unpickler import Inert, stand_in
 from vajra_edge.wording import Setting, say
+
+STEM = "model.0.stem1.conv.weight"
+_CLASSES = "model.1.branch_cls.0.2.weight"
+_TASKS = {  # a head's own branch -> the task in upstream's words; a detection head has none of them
+    "model.1.branch_seg.": "segment",
+    "model.1.proto.": "segment",
+    "model.1.branch_pose_detect.": "pose",
+    "model.1.oriented_branch.": "obb",
+}
+_SIZES = {16: "nano", 32: "small", 64: "medium"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One of the five VajraV1 detection networks.
+
+    Attributes:
+        size: nano, small, medium, large or xlarge.
+        class_count: number of classes its head scores.
+    """
+
+    size: str
+    class_count: int
+
+
+def of(shapes: Mapping[str, tuple[int, ...]], where: object, task: str | None = None) -> Identity:
+    """Recognise a network.
+
+    Args:
+        shapes: state_dict key -> shape, keys as upstream writes them.
+        where: the file, named in errors.
+        task: what the checkpoint says of itself, if it does.
+
+    Raises:
+        WeightsError: the task is not detection, or it is none of the five networks.
+    """
+    found = next((name for prefix, name in _TASKS.items() if _any_starts(shapes, prefix)), task)
+    if found is None and _any_starts(shapes, "model.1.") and not _any_starts(shapes, "model.1.branch_"):
+        found = "classify"
+    if found not in {None, "detect"}:
+        raise WeightsError(
+            f"weights {where} are for the task {found!r}; vajra-edge supports detection weights only",
+            remedy="give VajraV1 detection weights (nano, small, medium, large or xlarge)",
+            path=where,
+            task=found,
+        )
+    size = _size(shapes)
+    if size is None or len(shapes.get(_CLASSES, ())) != 4:  # noqa: PLR2004  a convolution's kernel
+        raise WeightsError(
+            f"weights {where} are not a VajraV1 detection network: {len(shapes)} tensors, none of the five sizes",
+            remedy="export them to ONNX with the library they come from and give the .onnx file",
+            path=where,
+        )
+    return Identity(size=size, class_count=shapes[_CLASSES][0])
+
+
+def _size(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    width = (shapes.get(STEM) or (0,))[0]
+    if width != 64:  # noqa: PLR2004  medium, large and xlarge share their stem
+        return _SIZES.get(width)
+    if _any_starts(shapes, "model.0.cblinear1."):
+        return "xlarge"
+    return "large" if _any_starts(shapes, "model.0.sppf_attn.attn.1.") else "medium"
+
+
+def _any_starts(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
 
 _MAX_DEPTH = 24  # module nesting; VajraV1 has 10
 _MAX_MODULES = 50_000
@@ -77,12 +150,12 @@ def load(path: Path, expected_sha256: str | None = None) -> Checkpoint:
     with archive.opened(path) as file:
         _check_digest(file, path, expected_sha256)
         sound = archive.check(file, path)
-        inert_names = pickle_check.check(sound.pickle, sound.storage_bytes, path)
+        inert_names = unpickler.check(sound.pickle, sound.storage_bytes, path)
         content = _load(torch, file, inert_names, path)
     root = _Root.of(content, path)
     tensors = {name: value for name, value in root.tensors(path) if isinstance(value, torch.Tensor)}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    found = identity.of(shapes, path, root.text("task"))
+    found = of(shapes, path, root.text("task"))
     return Checkpoint(
         tensors=MappingProxyType(tensors),
         class_names=_class_names(root.attributes.get("names"), found.class_count),

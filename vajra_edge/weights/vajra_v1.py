@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vajra_edge.errors import WeightsError
-from vajra_edge.weights.blocks import ConvBNAct, depthwise
-from vajra_edge.weights.bodies import HEAD_INPUTS, Body, CompositeBody
+from vajra_edge.weights.blocks import HEAD_INPUTS, Body, CompositeBody, ConvBNAct, depthwise
 from vajra_edge.weights.checkpoint import Checkpoint
 
 STRIDES_PX = (8, 16, 32)
@@ -29,7 +28,7 @@ class DistributedFocalLoss(nn.Module):
         return self.conv(sides.transpose(1, 2).softmax(1)).squeeze(1)
 
 
-class Head(nn.Module):
+class DetectHead(nn.Module):
     """Boxes and class scores from three maps: (N, 4 + classes, anchors), see ``graph.signature.Layout.RAW``.
 
     Args:
@@ -104,10 +103,10 @@ class VajraV1(nn.Module):
     def __init__(self, size: str, class_count: int) -> None:
         super().__init__()
         body = CompositeBody(size) if size == "xlarge" else Body(size)
-        self.model = nn.Sequential(body, Head(HEAD_INPUTS[size], class_count))
+        self.model = nn.Sequential(body, DetectHead(HEAD_INPUTS[size], class_count))
 
     @property
-    def head(self) -> Head:
+    def head(self) -> DetectHead:
         """The detection head."""
         return self.model[1]
 

@@ -1,0 +1,90 @@
+"""make: the source text chooses; and the gate by which pixels enter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pictures import picture
+
+from vajra_edge.capture.sources import folder, gstreamer, opencv, registry
+from vajra_edge.capture.sources.base import MAX_IMAGE_PX, check_image, check_size
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import SourceError
+
+
+def camera(text: object) -> CameraSettings:
+    return CameraSettings(id="gate", source=str(text))
+
+
+def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.PNG"), picture(0))
+    assert isinstance(registry.make(camera(make_clip())), opencv.Clip)
+    assert isinstance(registry.make(camera(tmp_path)), folder.ImageFolder)
+    assert isinstance(registry.make(camera(tmp_path / "photo.PNG")), folder.ImageFolder)
+    assert isinstance(registry.make(camera("rtsp://cam/1")), opencv.NetworkStream)
+    assert isinstance(registry.make(camera("http://cam/1")), opencv.NetworkStream)
+    assert isinstance(registry.make(camera("gst:videotestsrc ! appsink")), gstreamer.GStreamerSource)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("missing.avi", "missing.avi does not exist; correct the camera's source"),
+        ("missing.jpg", "missing.jpg does not exist"),
+        ("/dev/null", "/dev/null is not a file"),
+        ("ftp://cam/1", "scheme ftp is not supported"),
+        ("/dev/video987", "/dev/video987 is not there; plug the camera in"),
+        ("gst:videotestsrc", "has no appsink: videotestsrc; end it with ! appsink"),
+    ],
+)
+def test_what_cannot_be_a_source_is_refused_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        registry.make(camera(text))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing", encoding="utf-8")
+    with pytest.raises(SourceError, match="holds no image"):
+        registry.make(camera(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "image", [None, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.uint16)]
+)
+def test_only_8_bit_bgr_enters(image: object) -> None:
+    with pytest.raises(SourceError, match="8-bit BGR"):
+        check_image(image, "camera")
+
+
+def test_an_image_enters_without_a_copy() -> None:
+    image = picture(1)
+    assert check_image(image, "camera") is image
+    assert check_image(image[:, ::2], "camera").flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (MAX_IMAGE_PX, 2), (65_535, 65_535)])
+def test_an_absurd_size_is_refused(width: int, height: int) -> None:
+    with pytest.raises(SourceError, match=f"{width} x {height}"):
+        check_size(width, height, "camera")
+
+
+def test_8k_is_no_absurd_size() -> None:
+    check_size(7680, 4320, "camera")
+
+
+def test_the_library_loads_only_when_a_source_is_opened() -> None:
+    code = (
+        "import sys; from vajra_edge.capture import grabber, folder, gstreamer, opencv, v4l2, source;"
+        "from vajra_edge.config.settings import CameraSettings;"
+        "registry.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit('cv2' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -1,0 +1,112 @@
+"""Addresses: kinds, credentials, and why a camera cannot be reached."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.capture.url import Kind, is_live, kind_of, read_credentials, why_unreachable, with_credentials
+from vajra_edge.errors import SettingsError, SourceError
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("clip.mp4", Kind.PATH),
+        ("/data/with:colon", Kind.PATH),
+        ("rtsp://cam/1", Kind.STREAM),
+        ("RTSPS://cam:322/1", Kind.STREAM),
+        ("http://[::1]:8080/video", Kind.STREAM),
+        ("https://cam/video", Kind.STREAM),
+        ("/dev/video0", Kind.V4L2),
+        ("/dev/v4l/by-id/usb-cam", Kind.V4L2),
+        ("gst:videotestsrc ! appsink", Kind.GSTREAMER),
+    ],
+)
+def test_the_text_tells_the_kind(source: str, kind: Kind) -> None:
+    assert kind_of(source) is kind
+    assert is_live(source) is (kind is not Kind.PATH)
+
+
+@pytest.mark.parametrize("source", ["ftp://a:hunter2@cam/1", "concat:///etc/passwd", "file:///clip.avi"])
+def test_an_unknown_scheme_is_named_with_what_is_allowed(source: str) -> None:
+    with pytest.raises(SourceError, match=r"scheme \w+ is not supported; use a file") as caught:
+        kind_of(source)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "rtsp://",
+        "rtsp:///path",
+        "rtsp://cam:99999/1",
+        "rtsp://cam:0/",
+        "http://[::1",
+        "rtsp://a:hunter2/x@cam",
+        "rtsp://a b/",
+    ],
+)
+def test_a_malformed_url_is_refused_without_quoting_a_password(source: str) -> None:
+    with pytest.raises(SourceError, match="not a valid URL") as caught:
+        kind_of(source)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("rtsp://cam:554/1?x=2", "rtsp://us%40er:p%3A%2F%23%20w@cam:554/1?x=2"),
+        ("rtsp://old:one@cam/1", "rtsp://us%40er:p%3A%2F%23%20w@cam/1"),
+        ("http://[::1]:80/v", "http://us%40er:p%3A%2F%23%20w@[::1]:80/v"),
+    ],
+)
+def test_credentials_are_percent_encoded_in_place_of_the_urls_own(url: str, expected: str) -> None:
+    assert with_credentials(url, ("us@er", "p:/# w")) == expected
+    assert with_credentials(url, None) == url
+
+
+def test_credentials_come_from_the_file_or_the_credentials_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "camera-gate").write_text("directory:secret:with:colons\n", encoding="utf-8")
+    (tmp_path / "own").write_text("file:\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_credentials("gate", None) == ("directory", "secret:with:colons")
+    assert read_credentials("gate", tmp_path / "own") == ("file", "")
+    assert read_credentials("yard", None) is None
+    with pytest.raises(SettingsError):
+        read_credentials("gate", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("content", ["hunter2", ":hunter2"])
+def test_credentials_without_a_user_are_refused_without_quoting_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "own").write_text(content, encoding="utf-8")
+    with pytest.raises(SourceError, match="camera gate") as caught:
+        read_credentials("gate", tmp_path / "own")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_why_a_camera_cannot_be_reached() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        assert "Connection refused" in why_unreachable(f"rtsp://127.0.0.1:{port}/x", 1.0)[0]
+        listening.listen()
+        assert "answers but gives no video" in why_unreachable(f"rtsp://127.0.0.1:{port}/x", 1.0)[0]
+    assert "name no-such-host.invalid is not known" in why_unreachable("rtsp://no-such-host.invalid/x", 1.0)[0]
+
+
+def test_a_camera_that_swallows_packets_does_not_answer() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with socket.create_connection(address), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(address)  # the queue of the listener is full now
+            reason, remedy = why_unreachable(f"http://127.0.0.1:{address[1]}/x", 0.2)
+    assert "does not answer" in reason
+    assert remedy

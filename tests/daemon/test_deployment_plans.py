@@ -1,0 +1,114 @@
+"""Loading on the desk: every way a stored plan may fail to load is an event, never a silence."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+
+import pytest
+from waiting import LIMIT_S
+
+from vajra_edge.backends.onnxruntime import OnnxRuntime
+from vajra_edge.daemon.background import Background
+from vajra_edge.daemon.build_process import BuildSucceeded
+from vajra_edge.daemon.deployment import Plans
+from vajra_edge.daemon.events import Build, BuildDone, BuildFailed, Job, Loaded, LoadFailed
+from vajra_edge.inference import open_detector
+from vajra_edge.plans.history import History
+from vajra_edge.plans.store import EngineStore
+
+
+@pytest.fixture
+def loading(built, tmp_path):
+    """Plans over a copy of a store with one plan, its fingerprint, and the inbox."""
+    state_dir = tmp_path / "state"
+    shutil.copytree(built, state_dir, symlinks=True)
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    desk = Background(inbox.put)
+    store = EngineStore(state_dir, 1 << 40)
+    plans = Plans(store, History(state_dir), desk, inbox.put, threads=1)
+    desk.start()
+    yield plans, store.plans()[0], inbox
+    plans.close()
+    assert desk.close(10.0)
+
+
+def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading):
+    plans, fingerprint, inbox = loading
+    plans.load(Job(3, fingerprint))
+    loaded = inbox.get(timeout=LIMIT_S)
+    assert isinstance(loaded, Loaded)
+    assert loaded.job == Job(3, fingerprint)
+    ready = plans.ready(loaded.job)
+    assert ready.tag.fingerprint == fingerprint
+    assert ready.detector.in_flight == 0
+    plans.retire(loaded.job)
+    with pytest.raises(KeyError):
+        plans.ready(loaded.job)
+
+
+def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
+    plans, fingerprint, inbox = loading
+    plans.load(Job(3, fingerprint))
+    loaded = inbox.get(timeout=LIMIT_S)
+    plans.close()
+    plans.retire(loaded.job)  # what the machine asks for when it hears of the load
+
+
+def test_a_plan_that_is_gone_is_to_be_built_anew(loading):
+    plans, _, inbox = loading
+    plans.load(Job(3, "0" * 64))
+    failed = inbox.get(timeout=LIMIT_S)
+    assert isinstance(failed, LoadFailed)
+    assert failed.corrupt
+    assert "is not in the store any more" in failed.reason
+
+
+def test_a_plan_of_another_library_release_is_said_to_be_that_and_stays_whole(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr(OnnxRuntime, "identity", lambda self, spec: {"library": "onnxruntime 99.1", "device": "x"})
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=LIMIT_S)
+    assert isinstance(failed, LoadFailed)
+    assert (failed.corrupt, failed.foreign) == (False, True)
+    assert "is not for this machine" in failed.reason
+    assert "-> 99.1" in failed.reason
+    assert plans._store.get(fingerprint)
+
+
+def test_a_library_that_raises_something_unheard_of_is_an_event_too(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr(open_detector, "WARM_UP", "three")
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=LIMIT_S)
+    assert isinstance(failed, LoadFailed)
+    assert not failed.corrupt
+    assert "does not load: TypeError" in failed.reason
+
+
+def test_a_backend_that_cannot_run_here_is_said(loading, monkeypatch):
+    plans, fingerprint, inbox = loading
+    monkeypatch.setattr("vajra_edge.backends.onnxruntime.OnnxRuntime.cannot_run", lambda self, spec: "no GPU is seen")
+    plans.load(Job(3, fingerprint))
+    failed = inbox.get(timeout=LIMIT_S)
+    assert isinstance(failed, LoadFailed)
+    assert (failed.corrupt, "cannot run here: no GPU is seen" in failed.reason) == (False, True)
+
+
+def test_a_build_that_nobody_wished_for_fails_for_good(loading):
+    plans, fingerprint, inbox = loading
+    plans.build(Build(Job(4, fingerprint)), None)
+    failed = inbox.get(timeout=LIMIT_S)
+    assert isinstance(failed, BuildFailed)
+    assert failed.permanent
+
+
+def test_a_plan_that_was_built_under_another_name_is_not_taken_for_the_one_that_was_wished_for(loading):
+    plans, fingerprint, _ = loading
+    plans._building = Job(4, fingerprint)
+    assert plans.ended(BuildSucceeded(4, fingerprint, 0)) == BuildDone(Job(4, fingerprint))
+    plans._building = Job(5, "0" * 64)
+    failed = plans.ended(BuildSucceeded(5, fingerprint, 0))
+    assert isinstance(failed, BuildFailed)
+    assert not failed.permanent
+    assert f"000000000000 was wished for and {fingerprint[:12]} was built" in failed.reason

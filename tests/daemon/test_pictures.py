@@ -1,0 +1,117 @@
+"""Snapshots and the thread that makes pictures."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from waiting import LIMIT_S
+
+from vajra_edge.config.settings import Settings, load
+from vajra_edge.daemon.sample_collector import Collector
+from vajra_edge.daemon.snapshots import Pictures, Snapshots
+from vajra_edge.types import Detections, Frame
+
+
+def settings(every_s: float | None = None, precision: str = "auto") -> Settings:
+    camera = {"id": "gate", "source": "x.mp4", "snapshot_every_s": every_s}
+    calibration = {"max_images": 8, "sample_s": 0.001}
+    other = {"id": "yard", "source": "y.mp4"}
+    engine = {"precision": precision}
+    return load(
+        None,
+        {"weights": {"path": "x.onnx"}, "cameras": [camera, other], "calibration": calibration, "engine": engine},
+    )
+
+
+def frame(image: np.ndarray | None = None, camera: str = "gate") -> Frame:
+    image = tiny.scene().image if image is None else image
+    return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), 0, camera)
+
+
+def objects(count: int) -> Detections:
+    """So many that the gate counts, and one that it does not."""
+    confidence = np.array([0.9] * count + [0.2], np.float32)
+    return Detections(np.zeros((count + 1, 4), np.float32), confidence, np.zeros(count + 1, np.int32))
+
+
+def test_a_snapshot_is_due_at_the_cameras_own_interval_which_changes_in_place():
+    snapshots = Snapshots(lambda camera, jpeg: None)
+    snapshots.apply(settings(10.0))
+    assert [snapshots.due("gate", now_s) for now_s in (50.0, 50.1, 59.9, 60.1, 65.0)] == [True, 0, 0, True, 0]
+    assert not snapshots.due("yard", 50.0)
+    snapshots.apply(settings(4.0))
+    assert snapshots.due("gate", 65.0)
+    snapshots.apply(settings(None))
+    assert not snapshots.due("gate", 1000.0)
+
+
+def test_a_snapshot_is_the_frame_as_a_jpeg():
+    sent: list[tuple[str, bytes]] = []
+    Snapshots(lambda camera, jpeg: sent.append((camera, jpeg))).send(frame())
+    ((camera, jpeg),) = sent
+    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert camera == "gate"
+    assert np.abs(shown.astype(int) - tiny.scene().image).mean() < 5
+
+
+@pytest.fixture
+def posted() -> queue.SimpleQueue[object]:
+    return queue.SimpleQueue()
+
+
+def pictures_of(folder: Path, posted: queue.SimpleQueue[object], snapshots: Snapshots, given: Settings) -> Pictures:
+    made = Pictures(Collector(folder), snapshots, posted.put, given)
+    made.start()
+    return made
+
+
+def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: Path, posted):
+    busy, free, sent = threading.Event(), threading.Event(), []
+
+    def slow(camera: str, jpeg: bytes) -> None:
+        busy.set()
+        free.wait()
+        sent.append(threading.current_thread().name)
+
+    pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(0.0001))
+    pictures.see(frame(), objects(6))
+    assert busy.wait(LIMIT_S)
+    for _ in range(50):
+        pictures.see(frame(), objects(6))  # returns though nothing is written
+    assert sent == []
+    free.set()
+    assert pictures.close(LIMIT_S)
+    assert sent == ["pictures"]
+
+
+def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, posted):
+    snapshots = Snapshots(lambda camera, jpeg: None)
+    pictures = pictures_of(tmp_path, posted, snapshots, settings(precision="int8"))
+    for seed in range(12):
+        pictures.see(frame(tiny.scene(objects=8, seed=seed).image), objects(8))
+        time.sleep(0.05)
+    assert posted.get(timeout=LIMIT_S).frozen
+    assert (pictures.collected.images, pictures.collected.boxes, pictures.collected.frozen) == (8, 64, True)
+    assert pictures.close(LIMIT_S)
+
+
+def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_path: Path, posted):
+    sent = []
+    snapshots = Snapshots(lambda camera, jpeg: sent.append(camera))
+    pictures = pictures_of(tmp_path, posted, snapshots, settings(0.0001))
+    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), objects(0))
+    failed = posted.get(timeout=LIMIT_S)
+    assert failed.name == "publish a snapshot"
+    assert failed.reason
+    time.sleep(0.01)
+    pictures.see(frame(), objects(6))
+    assert pictures.close(LIMIT_S)
+    assert sent == ["gate"]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.commands import ReplyTo
+from vajra_edge.mqtt.outbox import HOLD_S, Backlog
+from vajra_edge.mqtt.topics import Topics
+
+TOPICS = Topics("vajra", "dev")
+LIVE = b'{"replayed":false}'
+
+
+def backlog() -> Backlog:
+    made = Backlog(1_000_000, 60.0)
+    made.connected()
+    return made
+
+
+def take_paths(waiting: Backlog, now_s: float = 0.0) -> list[str]:
+    taken = []
+    while (parcel := waiting.take(TOPICS, now_s)) is not None:
+        taken.append(parcel.path.removeprefix("vajra/dev/"))
+    return taken
+
+
+def test_states_go_first_and_pictures_last() -> None:
+    waiting = backlog()
+    waiting.set_picture(TOPICS.snapshot("gate"), b"jpeg")
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.answer(ReplyTo("app/answers"), b"{}")
+    waiting.set_state(TOPICS.status, b"{}")
+    assert take_paths(waiting) == ["status", "app/answers", "camera/gate/detections", "camera/gate/snapshot"]
+    assert not waiting.is_empty()
+
+
+def test_another_root_applies_to_what_waits_already() -> None:
+    waiting = backlog()
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    parcel = waiting.take(Topics("elsewhere", "dev"), 0.0)
+    assert parcel is not None
+    assert parcel.path == "elsewhere/dev/camera/gate/detections"
+
+
+def test_a_detection_message_of_before_the_connection_is_marked() -> None:
+    waiting = backlog()
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.disconnected([])
+    waiting.connected()
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    first, second = waiting.take(TOPICS, 0.0), waiting.take(TOPICS, 0.0)
+    assert first is not None
+    assert second is not None
+    assert (first.payload, second.payload) == (b'{"replayed":true}', LIVE)
+
+
+def test_responses_under_way_when_the_connection_broke_are_sent_again_in_order() -> None:
+    waiting = backlog()
+    for name in ("a", "b", "c"):
+        waiting.answer(ReplyTo(name), b"{}")
+    under_way = [waiting.take(TOPICS, 0.0), waiting.take(TOPICS, 0.0)]
+    waiting.disconnected([parcel for parcel in under_way if parcel is not None])
+    assert take_paths(waiting) == ["a", "b", "c"]
+
+
+def test_pictures_are_not_kept_for_later() -> None:
+    waiting = backlog()
+    waiting.set_picture(TOPICS.snapshot("gate"), b"jpeg")
+    waiting.disconnected([])
+    assert take_paths(waiting) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(0x87, "refused"), (0x99, "refused"), (events.PACKET_TOO_LARGE, "too_large")]
+)
+def test_a_message_refused_for_good_is_dropped_at_once(code: int, reason: str) -> None:
+    waiting = backlog()
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    waiting.settle(parcel, code, 0.0)
+    assert waiting.is_empty()
+    assert waiting.counts().dropped == {reason: 1}
+
+
+def test_after_a_refusal_for_the_moment_detections_pause_and_states_do_not() -> None:
+    waiting = backlog()
+    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    waiting.settle(parcel, 0x97, 0.0)
+    waiting.set_state(TOPICS.status, b"{}")
+    assert take_paths(waiting, 0.5 * HOLD_S) == ["status"]
+    assert take_paths(waiting, HOLD_S) == ["camera/gate/detections"]

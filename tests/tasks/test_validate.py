@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from desk import IMAGES, SIDE_PX, desk
+
+from vajra_edge.backends.onnxruntime import OnnxRuntime
+from vajra_edge.datasets.dataset import open_dataset
+from vajra_edge.errors import DatasetError
+from vajra_edge.geometry.letterbox import LetterboxTransform
+from vajra_edge.graph import signature
+from vajra_edge.plans.spec import EngineSpec
+from vajra_edge.tasks.val import class_ids, rounded_up, validate
+
+
+@pytest.fixture
+def runner(tmp_path):
+    content = tiny.network(SIDE_PX)
+    made = OnnxRuntime().load(content, signature.read(content), EngineSpec())
+    yield made
+    made.close()
+
+
+def scored(runner, data):
+    done = []
+    return validate(runner, open_dataset(data), 0.001, 0.7, 1, done.append), sum(done)
+
+
+def test_a_coco_file_whose_categories_come_in_another_order_is_matched_by_name(runner, tmp_path):
+    desk(tmp_path / "files")
+    images, annotations = [], []
+    for number in range(IMAGES):
+        scene = tiny.scene(SIDE_PX, seed=number)
+        images.append({"id": number, "file_name": f"{number}.png"})
+        for label, (left, top, right, bottom) in zip(scene.class_id, scene.xyxy.tolist(), strict=True):
+            box = [left, top, right - left, bottom - top]
+            annotations.append({"id": len(annotations), "image_id": number, "category_id": 9 - int(label), "bbox": box})
+    categories = [{"id": 9, "name": "person"}, {"id": 8, "name": "car"}]
+    path = tmp_path / "files" / "images" / "instances_val.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    report, done = scored(runner, path)
+    assert report.map50_95 == pytest.approx(1.0)
+    assert done == IMAGES
+
+
+def test_a_missed_object_lowers_the_figures(runner, tmp_path):
+    desk(tmp_path / "files")
+    label = tmp_path / "files" / "labels" / "0.txt"
+    label.write_text(label.read_text() + "0 0.02 0.02 0.02 0.02\n")
+    report, _ = scored(runner, tmp_path / "files" / "data.yaml")
+    assert 0.9 < report.map50_95 < 1.0
+
+
+def test_other_names_of_as_many_classes_are_matched_by_number_and_said(runner, tmp_path, caplog):
+    desk(tmp_path / "files")
+    yaml = tmp_path / "files" / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("car", "voiture"))
+    assert scored(runner, yaml)[0].map50_95 == pytest.approx(1.0)
+    assert "matched by number" in caplog.text
+
+
+def test_what_cannot_be_scored_is_refused(runner, tmp_path):
+    desk(tmp_path / "files")
+    yaml = tmp_path / "files" / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("[person, car]", "[person, car, dog]"))
+    with pytest.raises(DatasetError, match="3 classes, the network 2; it does not know dog"):
+        scored(runner, yaml)
+    with pytest.raises(DatasetError, match="no labels"):
+        scored(runner, tmp_path / "files" / "clip.mp4")
+
+
+def test_fewer_classes_than_the_networks_are_found_by_name(tmp_path):
+    desk(tmp_path / "files")
+    yaml = tmp_path / "files" / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("[person, car]", "[car]"))
+    np.testing.assert_array_equal(class_ids(open_dataset(yaml), ("person", "car")), [1])
+
+
+def test_the_shorter_side_is_rounded_up_as_in_upstreams_val():
+    assert LetterboxTransform.of((640, 425), (416, 416)).height_px == 276
+    place = rounded_up((640, 425), (416, 416))
+    assert (place.width_px, place.height_px, place.top_px) == (416, 277, 69)
+    assert rounded_up((100, 200), (416, 416)).width_px == 208
+    assert rounded_up((640, 480), (416, 416)) == LetterboxTransform.of((640, 480), (416, 416))

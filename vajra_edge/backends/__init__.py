@@ -1,0 +1,1 @@
+"""The libraries that build and run plans, behind one protocol."""

@@ -1,0 +1,1 @@
+"""TensorRT, piece by piece: library, log, network, builder, calibration, DLA, runner."""

@@ -1,0 +1,25 @@
+"""Registry: which source the text in a camera's settings asks for."""
+
+from __future__ import annotations
+
+from vajra_edge.capture.sources import folder, gstreamer, opencv, v4l2
+from vajra_edge.capture.sources.base import Source
+from vajra_edge.capture.url import Kind, kind_of
+from vajra_edge.config.settings import CameraSettings
+
+
+def make(camera: CameraSettings) -> Source:
+    """The source that the camera's ``source`` text asks for, not yet open.
+
+    Raises:
+        SourceError: the text names nothing that can be a source: unknown scheme, malformed URL, missing file or device.
+    """
+    kind = kind_of(camera.source)
+    if kind is Kind.GSTREAMER:
+        return gstreamer.GStreamerSource(camera)
+    if kind is Kind.STREAM:
+        return opencv.NetworkStream(camera)
+    if kind is Kind.V4L2:
+        return v4l2.Device(camera)
+    images = folder.images_at(camera.source)
+    return folder.ImageFolder(camera, images) if images is not None else opencv.Clip(camera)

@@ -1,0 +1,84 @@
+"""Device: a V4L2 camera, read through OpenCV."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from vajra_edge.capture.sources.base import RawFrame
+from vajra_edge.capture.sources.opencv import Capture, load_cv2
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import SourceError
+
+log = logging.getLogger(__name__)
+
+
+class Device:
+    """A V4L2 device, asked for MJPEG at the camera's size and rate, with the shortest queue of the driver.
+
+    OpenCV itself ends a read after ten seconds without a frame.
+    """
+
+    live = True
+
+    def __init__(self, camera: CameraSettings) -> None:
+        self.decode_errors = 0
+        self._camera = camera
+        self._capture = Capture(camera.source)
+        _check_device(camera.source)
+
+    def open(self) -> None:
+        """Open the device and ask for its format.
+
+        Raises:
+            SourceError: it is absent, not permitted, busy, or not a capture device.
+        """
+        path = self._camera.source
+        _check_device(path)
+        if not self._capture.open(path, load_cv2().CAP_V4L2, {}):
+            raise SourceError(
+                f"{path} gives no video",
+                remedy="end what else uses it, or try the camera's other nodes: v4l2-ctl --list-devices names them",
+            )
+        ask_format(self._capture, self._camera)
+
+    def read(self) -> RawFrame:
+        """The next image.
+
+        Raises:
+            SourceError: the device gave none.
+        """
+        image = self._capture.read()
+        if image is None:
+            raise SourceError(f"{self._camera.source} gave no frame", remedy="check its cable and power")
+        return RawFrame(image)
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._capture.close()
+
+
+def ask_format(capture: Capture, camera: CameraSettings) -> None:
+    """Ask for MJPEG first, since sizes and rates depend on it, then size, rate and the shortest queue."""
+    cv2 = load_cv2()
+    capture.ask(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    wishes = {
+        cv2.CAP_PROP_FRAME_WIDTH: camera.width_px,
+        cv2.CAP_PROP_FRAME_HEIGHT: camera.height_px,
+        cv2.CAP_PROP_FPS: camera.fps,
+        cv2.CAP_PROP_BUFFERSIZE: 1,
+    }
+    for number, value in wishes.items():
+        if value is not None:
+            capture.ask(number, value)
+    given_wh = capture.size_wh()
+    if given_wh != (camera.width_px or given_wh[0], camera.height_px or given_wh[1]):
+        log.warning("camera %s gives %d x %d pixels, not the size asked for", camera.id, *given_wh)
+
+
+def _check_device(path: str) -> None:
+    if not Path(path).is_char_device():
+        raise SourceError(f"{path} is not there", remedy="plug the camera in; v4l2-ctl --list-devices names them")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(f"{path} may not be opened", remedy="add the service's user to the group video")

@@ -1,0 +1,1 @@
+"""What an operator types; each verb turns our errors into one line and an exit code."""

@@ -1,0 +1,225 @@
+"""``doctor``: everything the daemon needs, checked one by one, with what to do about what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vajra_edge import device
+from vajra_edge.backends.base import Backend
+from vajra_edge.config.settings import Settings, load
+from vajra_edge.errors import VajraError
+from vajra_edge.mqtt import events
+from vajra_edge.plans.spec import EngineSpec
+from vajra_edge.version import VERSION
+from vajra_edge.weights import interpreter
+from vajra_edge.wording import Setting, say, several
+
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "onnxslim",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "cuda-python",
+    "torch",
+    "paho-mqtt",
+    "systemd-python",
+)
+FITS = "can build and run this"
+LITTLE_SPACE_BYTES = 512 * 1024 * 1024
+"""A plan of the largest network in FP32 is under 300 MB; two must fit beside each other."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        verdict: ok, note (works without), or fail.
+        found: what was seen.
+        remedy: what to do, empty when nothing is.
+    """
+
+    name: str
+    verdict: str
+    found: str
+    remedy: str = ""
+
+
+def doctor(config: Path, *, as_json: bool, quiet: bool) -> int:
+    """Print the report.
+
+    Returns:
+        0, or 1 if any check failed.
+    """
+    checks = list(_checks(config))
+    if as_json:
+        print(orjson.dumps([asdict(check) for check in checks]).decode())  # noqa: T201
+    elif not quiet:
+        Console().print(_table(checks))
+    return int(any(check.verdict == "fail" for check in checks))
+
+
+def _checks(config: Path) -> Iterator[Check]:
+    yield from _machine()
+    yield from _versions()
+    try:
+        settings = load(config)
+    except VajraError as error:
+        yield Check("settings", "fail", str(error.message), str(error.remedy))
+        return
+    yield Check("settings", "ok", str(config))
+    yield from _weights(settings)
+    yield from _backends(settings)
+    yield from _store(settings)
+    yield from _broker(settings)
+    for camera in settings.cameras:
+        yield from _camera(settings, camera.id)
+    if not settings.cameras:
+        yield Check("cameras", "fail", "none", "add a [[cameras]] table")
+
+
+def _machine() -> Iterator[Check]:
+    info = device.probe()
+    gpus = ", ".join(f"{gpu.name} (sm {gpu.compute_capability})" for gpu in info.gpus) or "no NVIDIA GPU"
+    yield Check(
+        "machine",
+        "ok",
+        f"{info.machine or info.cpu}, {info.arch}, {info.cpus} CPUs, "
+        f"{info.memory_available_bytes / 1e9:.1f} of {info.memory_bytes / 1e9:.1f} GB free; {gpus}"
+        + (f"; Jetson Linux {info.l4t}" if info.l4t else "")
+        + (f"; power mode {info.power_mode}" if info.power_mode else ""),
+    )
+
+
+def _versions() -> Iterator[Check]:
+    found = {name: device.package_version(name) for name in PACKAGES}
+    yield Check("versions", "ok", ", ".join([f"vajra-edge {VERSION}", *(f"{n} {v}" for n, v in found.items() if v)]))
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    from vajra_edge.build.request import weights_digest
+
+    try:
+        digest = weights_digest(settings.weights.path)
+    except VajraError as error:
+        yield Check("weights", "fail", str(error.message), str(error.remedy))
+        return
+    expected = settings.weights.sha256
+    if expected not in (None, digest):
+        remedy = str(say("correct ", Setting.WEIGHTS_SHA256))
+        yield Check("weights", "fail", f"{settings.weights.path} has SHA-256 {digest}", remedy)
+        return
+    yield Check("weights", "ok", f"{settings.weights.path}, SHA-256 {digest[:12]}…")
+    if settings.weights.path.suffix == ".pt" and (problem := interpreter.problem(settings.weights.python)):
+        yield Check("torch", "fail", problem, str(interpreter.REMEDY))
+
+
+def _backends(settings: Settings) -> Iterator[Check]:
+    from vajra_edge.backends.base import select
+    from vajra_edge.build.request import BuildRequest
+
+    for name in ("tensorrt", "onnxruntime"):
+        chosen = settings.engine.backend
+        wanted = chosen == name
+        try:
+            backend = select(name).backend
+            spec = BuildRequest.of(settings, "0" * 64, backend).spec
+            refused = backend.check(spec)
+            reason = _only_builds(backend, spec) if refused is None else str(refused)
+        except VajraError as error:
+            yield Check(f"backend {name}", "fail" if wanted else "note", str(error.message), str(error.remedy))
+            continue
+        yield Check(
+            f"backend {name}",
+            ("fail" if wanted else "note") if reason else "ok",
+            str(reason or "can build and run this"),
+        )
+    try:
+        choice = select(settings.engine.backend)
+    except VajraError as error:
+        yield Check("backend", "fail", str(error.message), str(error.remedy))
+        return
+    yield Check("backend", "ok", f"{choice.backend.name}: {choice.reason}")
+
+
+def _only_builds(backend: Backend, spec: EngineSpec) -> str | None:
+    """TensorRT-RTX builds on a machine whose engines it cannot run."""
+    idle = backend.cannot_run(spec)
+    return None if idle is None else f"can build this, not run it: {idle}"
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    root = settings.store.state_dir
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        who = f"uid {os.geteuid()}"
+        yield Check("store", "fail", f"{root} is not writable for {who}", "chown it, or run as the service's user")
+        return
+    free_bytes = shutil.disk_usage(existing).free
+    verdict = "ok" if free_bytes >= LITTLE_SPACE_BYTES else "fail"
+    remedy = "" if verdict == "ok" else "free at least 0.5 GB there"
+    yield Check("store", verdict, f"{root}, {free_bytes / 1e9:.1f} GB free", remedy)
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    mqtt = settings.mqtt
+    host, port = events.address(mqtt)
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+    except OSError as error:
+        place = several(Setting.MQTT_HOST, Setting.MQTT_PORT)
+        remedy = str(say("check ", place, "; the daemon starts without it and keeps trying"))
+        yield Check("broker", "fail", f"{host}:{port} does not answer: {error}", remedy)
+        return
+    yield Check("broker", "ok", f"{host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
+
+
+def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
+    from vajra_edge.capture.sources.registry import make
+
+    camera = next(camera for camera in settings.cameras if camera.id == camera_id)
+    name = f"camera {camera.id}"
+    if not camera.enabled:
+        yield Check(name, "note", "not enabled")
+        return
+    try:
+        source = make(camera)
+        try:
+            source.open()
+            picture = source.read()
+        finally:
+            source.close()
+    except VajraError as error:
+        yield Check(name, "fail", str(error.message), str(error.remedy))
+        return
+    if picture is None:
+        yield Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
+        return
+    height, width = picture.image.shape[:2]
+    yield Check(name, "ok", f"delivers {width} x {height}")
+
+
+def _table(checks: list[Check]) -> Table:
+    colours = {"ok": "green", "note": "yellow", "fail": "red"}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # a path that is cut short is of no use
+    for check in checks:
+        text = escape(check.found) + (f"\n[bold]{escape(check.remedy)}[/]" if check.remedy else "")
+        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(check.name), text)
+    return table

@@ -1,0 +1,56 @@
+"""``run``: the daemon in the foreground; systemd, or a shell, is in front of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from vajra_edge.config.settings import load
+from vajra_edge.daemon import events, systemd
+from vajra_edge.daemon.app import assemble
+from vajra_edge.daemon.control.callers import ReloadAsked
+from vajra_edge.daemon.supervisor import Supervisor
+
+
+def run(config: Path, max_frames: int | None) -> int:
+    """Serve until SIGTERM, SIGINT, or ``max_frames`` detection messages; returns the exit code.
+
+    Raises:
+        SettingsError: the settings are invalid; exit code 78.
+        ControlError: another daemon runs on the same control socket.
+    """
+    path = config.absolute()
+    settings = load(path)
+    systemd.set_up(settings.service.log_level)
+    parts = assemble(settings, max_frames)
+    with signals(parts.inbox.put):
+        return Supervisor(parts, settings, path).run()
+
+
+@contextmanager
+def signals(post: Callable[[events.Stop | ReloadAsked], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT ask to stop, SIGHUP to reload; the handlers only enqueue.
+
+    Once the daemon has stopped they are ignored: a second SIGTERM while Python takes itself down must not turn a clean
+    end into a death by signal.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        post(events.Stop())
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        post(ReloadAsked())
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+    for number in handlers:
+        signal.signal(number, signal.SIG_IGN)

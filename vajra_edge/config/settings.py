@@ -1,0 +1,306 @@
+"""Settings: a TOML file, environment variables over it, and frozen models.
+
+``VAJRA_EDGE_MQTT__HOST=broker`` sets ``[mqtt] host``. Secrets are never settings: a field
+names the file that holds one, or systemd's credentials directory does (``mqtt-password``, ``camera-<id>``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from vajra_edge.config.credentials import redact
+from vajra_edge.errors import SettingsError
+
+DEFAULT_PATH = Path("/etc/vajra-edge/config.toml")
+ENV_PREFIX = "VAJRA_EDGE_"
+
+Identifier: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Ratio: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0.0, le=86_400.0)]
+
+
+class Section(BaseModel):
+    """A frozen table of the file; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+
+
+def _stride_multiple(value: int | tuple[int, int]) -> int | tuple[int, int]:
+    for side in (value,) if isinstance(value, int) else value:
+        if not 32 <= side <= 8192:  # noqa: PLR2004  one stride; DLA's and OpenCV's largest side
+            raise ValueError("a side must be between 32 and 8192 pixels")
+    return value
+
+
+class WeightsSettings(Section):
+    """``[weights]``: the network's file and what its metadata may lack."""
+
+    path: Path = Field(description="the .pt or .onnx file")
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = Field(
+        None, description="if set, a file with another digest is refused"
+    )
+    class_names: tuple[str, ...] | None = Field(None, description="overrides the names in the file's metadata")
+    stride: Annotated[int, Field(ge=1, le=128)] | None = Field(
+        None, description="supplies the stride where the file's metadata lacks it"
+    )
+    python: Path | None = Field(
+        None, description="interpreter with torch >= 2.10 that opens .pt files, where the daemon's own lacks it"
+    )
+
+
+class EngineSettings(Section):
+    """``[engine]``: what is built."""
+
+    backend: Literal["auto", "tensorrt", "onnxruntime"] = Field(
+        "auto", description="auto: TensorRT where there is a GPU"
+    )
+    target: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|gpu:\d+|dla:[01])$")] = Field(
+        "auto", description="auto, cpu, gpu:0, dla:0 or dla:1"
+    )
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="auto: fp16 on a GPU or DLA, fp32 on a CPU"
+    )
+    img_size: Annotated[int | tuple[int, int], AfterValidator(_stride_multiple)] | None = Field(
+        None, description="input side, or [height, width], in pixels; unset: what the weights were made for"
+    )
+    batch: Annotated[int, Field(ge=1, le=64)] = Field(1, description="largest number of frames inferred together")
+    dynamic: bool = Field(
+        False,
+        description="accept smaller sizes and batches without padding; img_size is the largest, for memory's sake",
+    )
+    simplify: bool = Field(True, description="run onnxslim over the graph; ONNX Runtime folds fp32 graphs by itself")
+    nms_iou: Ratio = Field(0.7, description="boxes of one class that overlap more than this are one object")
+    max_det: Annotated[int, Field(ge=1, le=1000)] = Field(300, description="most detections in one frame")
+    nms_top_k: Annotated[int, Field(ge=1, le=3840)] = Field(
+        500,
+        description="candidates that enter NMS; coco128 has at most 366 above 0.05; 3840 is TensorRT's limit",
+    )
+    opset: Annotated[int, Field(ge=13, le=20)] | None = Field(None, description="unset: chosen for the backend")
+    workspace_gib: Annotated[float, Field(gt=0.0, le=64.0)] | None = Field(
+        None, description="builder scratch memory; unset: from the memory that is free"
+    )
+    typing: Literal["auto", "strong", "weak"] = Field("auto", description="TensorRT network typing")
+    quantization: Literal["auto", "qdq", "calibrator"] = Field(
+        "auto",
+        description="route to INT8: Q/DQ nodes or TensorRT's own calibrator (to 10.x); auto: the first, else the other",
+    )
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(3, description="TensorRT builder effort")
+    allow_lower_precision: bool = Field(
+        True,
+        description="int8 that fails its check, is refused by the library, lacks usable images, or on TensorRT is not "
+        "faster than fp16, gives way to fp16, fp32; false: the build fails, and int8 of any speed serves",
+    )
+    first_boot: Literal["serve", "wait"] = Field(
+        "serve", description="serve: an ONNX Runtime plan serves while a slow first build goes on"
+    )
+    build_timeout_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = Field(7200.0, description="a longer build is ended")
+
+
+class CalibrationSettings(Section):
+    """``[calibration]``: the images INT8 ranges come from."""
+
+    algorithm: Literal["minmax", "percentile", "entropy"] = Field("minmax", description="how ranges are chosen")
+    data: Path | None = Field(None, description="a data.yaml (its val split), an image folder or a video")
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="share of the images that is used")
+    cameras: bool = Field(True, description="without data: collect from the device's own cameras")
+    max_images: Annotated[int, Field(ge=8, le=10_000)] = Field(512, description="most images kept")
+    sample_s: Seconds = Field(20.0, description="time between two camera samples")
+    reuse: bool = Field(False, description="reuse ranges of earlier weights on the same images; said in the manifest")
+
+
+class DetectSettings(Section):
+    """``[detect]``: defaults for cameras that do not set their own; applied in place."""
+
+    confidence: Ratio = Field(0.25, description="lowest confidence published")
+    classes: tuple[str, ...] | None = Field(None, description="class names to publish; unset: all")
+
+
+class CameraSettings(Section):
+    """``[[cameras]]``: one source of frames."""
+
+    id: Identifier = Field(description="names the camera in topics")
+    source: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, or gst: followed by a pipeline"
+    )
+    enabled: bool = Field(True, description="false: known but not opened")
+    credentials_file: Path | None = Field(None, description="holds user:password for an rtsp or http source")
+    realtime: bool = Field(True, description="files: keep the clip's own pace; false: as fast as inference goes")
+    loop: bool = Field(False, description="files and folders: start again at the end")
+    fps: Annotated[float, Field(gt=0.0, le=1000.0)] | None = Field(
+        None, description="pace of a folder; asked of a V4L2 device; caps any other source"
+    )
+    width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")
+    height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")
+    open_timeout_s: Seconds = Field(10.0, description="longest wait for a connection")
+    stall_s: Seconds = Field(10.0, description="no new frame for this long: the camera is lost")
+    freeze_s: Seconds | None = Field(None, description="the same picture for this long: the camera is lost; unset: off")
+    healthy_s: Seconds = Field(30.0, description="frames for this long reset the reconnect delay")
+    backoff_max_s: Seconds = Field(60.0, description="longest delay between two attempts")
+    confidence: Ratio | None = Field(None, description="overrides [detect] confidence")
+    classes: tuple[str, ...] | None = Field(None, description="overrides [detect] classes")
+    snapshot_every_s: Seconds | None = Field(None, description="publish a JPEG this often; unset: never")
+
+
+class MqttSettings(Section):
+    """``[mqtt]``: the broker. No password here: it comes from ``password_file`` or the credentials directory."""
+
+    host: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field("localhost", description="the broker")
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(None, description="unset: 1883, or 8883 with TLS")
+    protocol: Literal["auto", "5", "3.1.1"] = Field("auto", description="auto: 5, or 3.1.1 where that is refused")
+    username: str | None = Field(None, description="unset: anonymous")
+    password_file: Path | None = Field(None, description="holds the password, one line")
+    tls: bool = Field(False, description="encrypt and verify the broker")
+    ca_file: Path | None = Field(None, description="certificate authority; unset: the system's")
+    cert_file: Path | None = Field(None, description="client certificate, for mutual TLS")
+    key_file: Path | None = Field(None, description="key of the client certificate")
+    root: Annotated[str, StringConstraints(pattern=r"^[^/#+\s][^#+\s]*[^/#+\s]$|^[^/#+\s]$")] = Field(
+        "vajra", description="first part of every topic"
+    )
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = Field(30, description="MQTT keep alive")
+    qos: Literal[0, 1] = Field(1, description="quality of service of detections; states always use 1")
+    max_inflight: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="unacknowledged messages at one time")
+    outbox_bytes: Annotated[int, Field(ge=65_536)] = Field(16 * 1024 * 1024, description="memory for unsent messages")
+    outbox_age_s: Annotated[float, Field(gt=0.0)] = Field(3600.0, description="an older unsent message is dropped")
+    commands: bool = Field(False, description="accept rebuild and status requests over MQTT")
+
+
+class StoreSettings(Section):
+    """``[store]``: where plans live."""
+
+    state_dir: Path = Field(Path("/var/lib/vajra-edge"), description="plans, keys, calibration images")
+    max_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(4 * 1024**3, description="older plans beyond this go")
+
+
+class ServiceSettings(Section):
+    """``[service]``: the daemon itself."""
+
+    control_socket: Path = Field(Path("/run/vajra-edge/control.sock"), description="where rebuild and status ask")
+    settle_s: Seconds = Field(2.0, description="a changed file must stay unchanged for this long")
+    poll_s: Seconds = Field(1.0, description="how often files are looked at")
+    drain_s: Seconds = Field(10.0, description="longest time for a clean stop")
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="CPU inference threads; unset: all")
+    batch_wait_ms: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        5.0, description="longest wait for other cameras' frames to fill a batch"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what goes to the journal")
+
+
+class Settings(BaseSettings):
+    """Everything the operator decides."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    device_id: Identifier | None = Field(None, description="names the device in topics; unset: from /etc/machine-id")
+    weights: WeightsSettings
+    engine: EngineSettings = EngineSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    detect: DetectSettings = DetectSettings()
+    cameras: Annotated[tuple[CameraSettings, ...], Field(max_length=64)] = ()
+    mqtt: MqttSettings = MqttSettings()
+    store: StoreSettings = StoreSettings()
+    service: ServiceSettings = ServiceSettings()
+
+    @model_validator(mode="after")
+    def _camera_ids_differ(self) -> Settings:
+        ids = [camera.id for camera in self.cameras]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"cameras share the id {', '.join(twice)}; each needs its own")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over what ``load`` hands in, which is the file."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the file, put the environment over it, and check everything.
+
+    Args:
+        path: a TOML file; None: environment and ``overrides`` alone.
+        overrides: values under the environment and over the file, as nested dicts (the demo's and tests' way in).
+
+    Raises:
+        SettingsError: the file cannot be read, or a field is wrong; every wrong field is named with its value.
+    """
+    from_file = _read_toml(path) if path is not None else {}
+    try:
+        return Settings(**_merge(from_file, overrides or {}))
+    except ValidationError as error:
+        where = str(path) if path is not None else "settings"
+        raise SettingsError(f"{where}: {'; '.join(_describe(item) for item in error.errors())}", path=where) from error
+    except ValueError as error:  # pydantic-settings: an environment variable that is not valid JSON for its field
+        raise SettingsError(f"environment: {error}", remedy=f"correct the {ENV_PREFIX}* variable") from error
+
+
+def leaf_fields() -> tuple[str, ...]:
+    """Every dotted field of the settings, a camera's as ``cameras.<field>``."""
+    names: list[str] = []
+    for name, info in Settings.model_fields.items():
+        section = CameraSettings if name == "cameras" else info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            names += [f"{name}.{field}" for field in section.model_fields]
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {path} cannot be read: {error.strerror}",
+            remedy="pass --config, or copy deploy/config.example.toml there",
+            path=path,
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}", path=path) from error
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _describe(item: Any) -> str:
+    """One wrong field in one phrase: its name, its value, and what is allowed."""
+    location = [str(part) for part in item["loc"]]
+    field = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], [name.split(".")[-1] for name in leaf_fields()], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{field} is not a setting{hint}"
+    if item["type"] == "missing":
+        return f"{field} is missing"
+    return f"{field} = {redact(repr(item['input']))}: {item['msg']}"

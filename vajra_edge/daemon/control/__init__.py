@@ -1,0 +1,1 @@
+"""The local socket: one JSON line asks, JSON lines answer."""

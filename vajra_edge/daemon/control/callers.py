@@ -1,0 +1,206 @@
+"""Callers: who asked for something, over the control socket or MQTT, and who still waits for a rebuild to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from vajra_edge.daemon.control.server import Asked, Control
+from vajra_edge.daemon.state_machine import Phase, State, Step
+from vajra_edge.errors import ControlError
+from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.publisher import Publisher
+from vajra_edge.plans.report_json import write_verify
+from vajra_edge.telemetry.plan_view import PlanView
+from vajra_edge.telemetry.status import BuildView
+
+HEARTBEAT_S = 3.0
+"""A waiting client hears at least this often; it gives up after 15 s of silence."""
+
+
+class Caller(Protocol):
+    """Where answers go. Nothing here waits, and an answer to somebody who left is lost."""
+
+    def progress(self, content: Mapping[str, object]) -> None:
+        """More will come."""
+        ...
+
+    def done(self, content: Mapping[str, object]) -> None:
+        """All went well; the last answer."""
+        ...
+
+    def error(self, reason: str) -> None:
+        """It failed; the last answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class SocketCaller:
+    """A client of the control socket."""
+
+    control: Control
+    asked: Asked
+
+    def progress(self, content: Mapping[str, object]) -> None:
+        """A line."""
+        self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
+
+    def done(self, content: Mapping[str, object]) -> None:
+        """The last line."""
+        self.control.reply(self.asked.client, {"kind": "done", **content})
+
+    def error(self, reason: str) -> None:
+        """The last line."""
+        self.control.reply(self.asked.client, {"kind": "error", "error": reason})
+
+
+@dataclass(frozen=True)
+class MqttCaller:
+    """A subscriber; progress is on the retained topics already."""
+
+    publisher: Publisher
+    request: Requested
+
+    def progress(self, content: Mapping[str, object]) -> None:
+        """Nothing."""
+
+    def done(self, content: Mapping[str, object]) -> None:
+        """The response."""
+        self.publisher.respond(self.request, content)
+
+    def error(self, reason: str) -> None:
+        """The response."""
+        self.publisher.respond(self.request, {}, reason)
+
+
+@dataclass(frozen=True)
+class RebuildAsked:
+    """What a ``rebuild`` asks for.
+
+    Attributes:
+        caller: who asks.
+        force: build even what is there.
+        dry_run: only say what would be done.
+        wait: answer when it is over, not when it has begun.
+    """
+
+    caller: Caller
+    force: bool = False
+    dry_run: bool = False
+    wait: bool = True
+
+    @classmethod
+    def of(cls, caller: Caller, fields: Mapping[str, Any]) -> RebuildAsked:
+        """Read the fields of a request.
+
+        Raises:
+            ControlError: a field is unknown, or no boolean.
+        """
+        for name, value in fields.items():
+            if name not in ("force", "dry_run", "wait"):
+                raise ControlError(f"rebuild knows no field {str(name)[:40]!r}", remedy="use force, dry_run, wait")
+            if not isinstance(value, bool):
+                raise ControlError(f"{name} = {str(value)[:40]!r} is not true or false", remedy="send a boolean")
+        return cls(caller, **fields)
+
+
+@dataclass(frozen=True)
+class ReloadAsked:
+    """Event: the settings are to be read again.
+
+    Attributes:
+        caller: who waits for the answer.
+        look: look at the weights file too, without settling; False: the settings file alone moved.
+    """
+
+    caller: Caller | None = None
+    look: bool = True
+
+
+@dataclass(frozen=True)
+class _Waiter:
+    caller: Caller
+    outlook: Mapping[str, object]
+    built_at: str
+
+
+class Waiting:
+    """Callers that wait until what is wanted serves or has failed."""
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter] = []
+        self._last: object = None
+        self._said_s = float("-inf")
+
+    def add(self, caller: Caller, outlook: Mapping[str, object], serving: PlanView | None) -> None:
+        """One more.
+
+        Args:
+            caller: hears the end.
+            outlook: what was to be done, part of the last answer.
+            serving: the plan that serves now.
+        """
+        self._waiters.append(_Waiter(caller, outlook, _built_at(serving)))
+        self._last = None
+
+    def look(
+        self, s: State, serving: PlanView | None, building: BuildView | None, now_s: float, *, swapping: bool
+    ) -> None:
+        """Tell everybody where things stand, if that is news or they have heard nothing for long.
+
+        Args:
+            s: the machine's.
+            serving: the plan that serves.
+            building: the build in flight; another view is news.
+            now_s: monotonic.
+            swapping: the frame loop has not taken the newest plan yet, so that nothing has ended well so far.
+        """
+        if not self._waiters:
+            return
+        ended = outcome(s)
+        if ended is None or (swapping and not ended):
+            self._report(s, building, now_s)
+            return
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if ended or serving is None:
+                waiter.caller.error(ended)
+            else:
+                waiter.caller.done({**waiter.outlook, **_achieved(serving, waiter)})
+
+    def _report(self, s: State, building: BuildView | None, now_s: float) -> None:
+        news = s.step, s.building, s.loading, building
+        if news == self._last and now_s - self._said_s < HEARTBEAT_S:
+            return
+        self._last, self._said_s = news, now_s
+        content = {"phase": s.phase.value, "step": s.step.value, "building": asdict(building) if building else None}
+        for waiter in self._waiters:
+            waiter.caller.progress(content)
+
+
+def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:
+    return {
+        "built": serving.built_at != waiter.built_at,
+        "serving": serving.fingerprint,
+        "precision": serving.precision,
+        "target": serving.target,
+        "build_s": serving.build_s,
+        "verify": write_verify(serving.verify),
+    }
+
+
+def _built_at(serving: PlanView | None) -> str:
+    return serving.built_at if serving else ""
+
+
+def outcome(s: State) -> str | None:
+    """How a rebuild ended: empty where the wanted plan serves, a reason where it failed, None while it goes on."""
+    if s.phase in (Phase.STOPPING, Phase.STOPPED, Phase.FAILED):
+        return "the daemon is stopping"
+    if s.step is Step.WAIT:
+        return f"{s.reason} (it is tried again by itself)"
+    if s.step is not Step.IDLE or s.going_back:
+        return None
+    served = s.serving is not None and s.serving.fingerprint == s.wanted
+    return "" if served else s.why or "there is nothing to build"

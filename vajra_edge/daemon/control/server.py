@@ -1,0 +1,375 @@
+"""The socket file of the daemon: a stale one is replaced, a live daemon's never.
+
+Who serves is decided by a lock beside the socket, which the kernel gives back when its holder dies, however it dies.
+
+Control: the daemon's local socket. One JSON line asks, JSON lines answer, the last of them closes.
+
+Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "force": false, "dry_run": false,
+"wait": true}``. Every reply has a ``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
+
+One thread serves all clients without blocking; requests go into the supervisor's inbox, and its replies wait in bounded
+buffers, so that a silent or slow client costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import selectors
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES, ask
+from vajra_edge.errors import ControlError
+from vajra_edge.wording import Setting, say
+
+MODE = 0o660
+"""The service's user and group may ask; everybody else may not."""
+
+_MAX_PATH_BYTES = 103  # sun_path of unix(7) has 108, less the closing zero and ``.new``
+_BACKLOG = 128
+
+
+class ControlSocket:
+    """A listening socket with its file and its lock.
+
+    Args:
+        path: of the socket; its folder must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.listening: socket.socket | None = None
+        self._lock: int | None = None
+
+    def open(self) -> socket.socket:
+        """Listen without blocking; the file appears complete with its mode, by one rename.
+
+        Raises:
+            ControlError: another daemon serves there, something else lies there, or the folder is not writable.
+        """
+        if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
+            raise ControlError(
+                f"control socket path {self.path} is too long for the system",
+                remedy=say(Setting.CONTROL_SOCKET.given(), f" to at most {_MAX_PATH_BYTES} bytes"),
+                path=self.path,
+            )
+        try:
+            self._take_lock()
+            self._require_free()
+            self.listening = self._bind()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise ControlError(
+                    f"control socket {self.path} cannot be made: {error.strerror}",
+                    remedy=say(
+                        Setting.CONTROL_SOCKET.given(), " to a folder that exists and is writable for this user"
+                    ),
+                    path=self.path,
+                ) from error
+            raise
+        return self.listening
+
+    def close(self) -> None:
+        """Remove the file, then let the next daemon in; a second call does nothing."""
+        if self.listening is not None:
+            self.listening.close()
+            self.listening = None
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        beside = self.path.with_name(f"{self.path.name}.lock")
+        self._lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise self._taken() from error
+
+    def _require_free(self) -> None:
+        """Whatever lies at the path must be a socket that nobody answers."""
+        try:
+            mode = self.path.stat(follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise ControlError(
+                f"{self.path} exists and is no socket", remedy=say("move it, or ", Setting.CONTROL_SOCKET.given())
+            )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(self.path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                return
+        raise self._taken()
+
+    def _bind(self) -> socket.socket:
+        aside = self.path.with_name(f"{self.path.name}.new")
+        aside.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(aside))
+            aside.chmod(MODE)
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)
+            aside.replace(self.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _taken(self) -> ControlError:
+        return ControlError(
+            f"another daemon serves {self.path}",
+            remedy=say("stop it, or ", Setting.CONTROL_SOCKET.given(), " to another path"),
+            path=self.path,
+        )
+
+
+__all__ = ["Asked", "Control", "ask"]
+
+log = logging.getLogger(__name__)
+
+VERBS = ("status", "rebuild", "reload")
+MAX_CLIENTS = 32
+MAX_UNSENT_BYTES = 1024 * 1024
+ASK_WITHIN_S = 5.0
+LEAVE_WITHIN_S = 5.0
+_TURN_S = 0.5
+_CHUNK_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Event: a client asks for a verb; answered with ``Control.reply``.
+
+    Attributes:
+        client: for ``Control.reply``.
+        verb: one of ``VERBS``.
+        fields: the rest of the request.
+    """
+
+    client: int
+    verb: str
+    fields: Mapping[str, Any]
+
+
+class _Client:
+    def __init__(self, sock: socket.socket, now_s: float) -> None:
+        self.sock = sock
+        self.received = bytearray()
+        self.unsent = bytearray()
+        self.asked = self.closing = self.put_out = False
+        self.until_s = now_s + ASK_WITHIN_S  # by then it must have asked, or, once closing, have read everything
+
+
+class Control:
+    """The socket and its thread.
+
+    Args:
+        path: of the socket; its folder must exist.
+        post: takes ``Asked``; only enqueues.
+        beat: called at each turn.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        post: Callable[[Asked], None],
+        beat: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._socket = ControlSocket(path)
+        self._post, self._beat, self._clock = post, beat, clock
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()  # over the clients and their buffers
+        self._clients: dict[int, _Client] = {}
+        self._numbers = 0
+        self._stop = threading.Event()
+        self._waker, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def open(self) -> None:
+        """Bind and begin to serve.
+
+        Raises:
+            ControlError: another daemon answers there, or the socket cannot be made.
+        """
+        try:
+            self._selector.register(self._socket.open(), selectors.EVENT_READ)
+        except BaseException:
+            self.close()
+            raise
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._thread.start()
+
+    def reply(self, client: int, content: Mapping[str, object], *, last: bool = True) -> bool:
+        """Send a line to a client; ``last`` closes it once the line is sent. Never waits.
+
+        Returns:
+            False where the client is gone, or was put out because it does not read.
+        """
+        line = orjson.dumps(content, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        with self._lock:
+            there = self._clients.get(client)
+            if there is None or there.put_out:
+                return False
+            there.unsent += line
+            there.closing = there.closing or last
+            there.until_s = self._clock() + LEAVE_WITHIN_S if there.closing else float("inf")
+            slow = len(there.unsent) > MAX_UNSENT_BYTES
+            if slow:
+                there.unsent.clear()
+                there.closing = there.put_out = True
+        self._wake()
+        return not slow
+
+    def close(self) -> None:
+        """Send what is queued for at most a second, then close everything and remove the socket file."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if self._thread.is_alive():
+            self._wake()
+            self._thread.join(LEAVE_WITHIN_S)
+        self._socket.close()
+        self._selector.close()
+        self._waker.close()
+        self._woken.close()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # so many wakes wait already that one more changes nothing
+            self._waker.send(b".")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._beat()
+            self._turn(_TURN_S)
+        until_s = self._clock() + 1.0
+        while any(client.unsent for client in self._clients.values()) and self._clock() < until_s:
+            self._turn(0.05)
+        for number in tuple(self._clients):
+            self._drop(number)
+
+    def _turn(self, timeout_s: float) -> None:
+        for key, events in self._selector.select(timeout_s):
+            if key.data is not None:
+                self._serve(key.data, events)
+            elif key.fileobj is self._woken:
+                self._drain_wakes()
+            else:
+                self._accept()
+        self._tend()
+
+    def _drain_wakes(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(_CHUNK_BYTES):
+                pass
+
+    def _accept(self) -> None:
+        listening = self._socket.listening
+        if listening is None or self._stop.is_set():
+            return
+        try:
+            sock, _ = listening.accept()
+        except OSError as error:  # the client left already, or descriptors ran out: the next turn tries again
+            log.debug("control socket: %s", error)
+            return
+        sock.setblocking(False)
+        with self._lock:
+            number, self._numbers = self._numbers, self._numbers + 1
+            self._clients[number] = _Client(sock, self._clock())
+            crowded = len(self._clients) > MAX_CLIENTS
+        self._selector.register(sock, selectors.EVENT_READ, number)
+        if crowded:
+            self._refuse(number, f"{MAX_CLIENTS} clients are connected already; try again later")
+
+    def _serve(self, number: int, events: int) -> None:
+        client = self._clients.get(number)
+        if client is None:
+            return
+        try:
+            if events & selectors.EVENT_READ:
+                self._hear(number, client)
+            if events & selectors.EVENT_WRITE:
+                self._send(client)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(number)
+
+    def _hear(self, number: int, client: _Client) -> None:
+        chunk = client.sock.recv(_CHUNK_BYTES)
+        if not chunk:
+            self._drop(number)
+            return
+        if client.asked:
+            return  # one request a connection
+        client.received += chunk
+        line, newline, _ = bytes(client.received).partition(b"\n")
+        if len(line) > MAX_REQUEST_BYTES:
+            self._refuse(number, f"the request is longer than {MAX_REQUEST_BYTES} bytes")
+        elif newline:
+            self._take(number, client, line)
+
+    def _take(self, number: int, client: _Client, line: bytes) -> None:
+        client.asked, client.until_s = True, float("inf")
+        client.received.clear()
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            self._refuse(number, f"the request is not JSON: {error}")
+            return
+        verb = fields.pop("verb", None) if isinstance(fields, dict) else None
+        if verb not in VERBS:
+            self._refuse(number, f"unknown verb {str(verb)[:40]!r}; use one of {', '.join(VERBS)}")
+            return
+        self._post(Asked(number, verb, fields))
+
+    def _refuse(self, number: int, error: str) -> None:
+        self._clients[number].asked = True
+        self.reply(number, {"kind": "error", "error": error})
+
+    def _send(self, client: _Client) -> None:
+        with self._lock:
+            sent = client.sock.send(client.unsent[:_CHUNK_BYTES]) if client.unsent else 0
+            del client.unsent[:sent]
+
+    def _tend(self) -> None:
+        """Close who is done, silent or slow, and listen for what each of the others is there for."""
+        now_s = self._clock()
+        for number, client in tuple(self._clients.items()):
+            if (client.closing and not client.unsent) or now_s > client.until_s:
+                self._drop(number)
+                continue
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+            if self._selector.get_key(client.sock).events != wanted:
+                self._selector.modify(client.sock, wanted, number)
+
+    def _drop(self, number: int) -> None:
+        with self._lock:
+            client = self._clients.pop(number, None)
+        if client is not None:
+            self._selector.unregister(client.sock)
+            client.sock.close()

@@ -1,0 +1,220 @@
+"""Watch: the weights and settings files, settled before they count, hashed only when their status moved.
+
+Polling, not inotify: it sees replaced symlinks (as Kubernetes mounts them), renames over a file, network disks and
+files that do not exist yet, all in one way.
+
+Reload: the settings file read again while the daemon runs. What needs a restart is named, and waits for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vajra_edge.config.changes import ACTIONS, Action, Changes, action_of, changes
+from vajra_edge.config.settings import Settings, load
+from vajra_edge.errors import SettingsError, VajraError
+
+log = logging.getLogger(__name__)
+
+Digest = Callable[[Path], str]
+Look = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileChanged:
+    """Event: a watched file has other content than at the last event, or was looked at for the first time.
+
+    Attributes:
+        name: what the file is to the daemon, ``weights`` or ``settings``.
+        path: where it is.
+        digest: of its content; None: it cannot be read.
+        reason: why it cannot be read; empty where it can.
+    """
+
+    name: str
+    path: Path
+    digest: str | None
+    reason: str = ""
+
+
+class WatchedFile:
+    """One file, followed through symlinks.
+
+    Args:
+        name: given back in events.
+        path: the file, which need not exist.
+        digest: reads the file; raises VajraError with the reason where it cannot.
+    """
+
+    def __init__(self, name: str, path: Path, digest: Digest) -> None:
+        self.name, self.path = name, path
+        self._digest = digest
+        self._told: tuple[str | None, str] | None = None
+        self._seen: Look | None = None
+        self._candidate: Look | None = None
+        self._since_s = float("-inf")
+
+    def poll(self, now_s: float, settle_s: float) -> FileChanged | None:
+        """Look once.
+
+        Args:
+            now_s: monotonic.
+            settle_s: a file that moved must stay as it is for this long; the first look does not wait.
+
+        Returns:
+            The event, if the content is another than last told.
+        """
+        look = self._look()
+        if self._told is not None:
+            if look == self._seen:
+                self._candidate = look
+                return None
+            if look != self._candidate:
+                self._candidate, self._since_s = look, now_s
+            if now_s - self._since_s < settle_s:
+                return None
+        told = self._read()
+        if self._told is not None and self._look() != look:  # it moved while it was read
+            return None
+        self._seen = self._candidate = look
+        if told == self._told:
+            return None
+        self._told = told
+        return FileChanged(self.name, self.path, *told)
+
+    def _look(self) -> Look | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        # The change time too: ``cp -p`` and ``rsync -t`` keep the other one, and chmod mends an unreadable file.
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def _read(self) -> tuple[str | None, str]:
+        try:
+            return self._digest(self.path), ""
+        except VajraError as error:
+            return None, str(error)
+
+
+class FileWatch:
+    """The thread that polls every file.
+
+    Args:
+        post: takes ``FileChanged``; only enqueues.
+        beat: called at each turn.
+        settle_s: see ``WatchedFile.poll``.
+        poll_s: time between two looks.
+    """
+
+    def __init__(
+        self, post: Callable[[FileChanged], None], beat: Callable[[], None], *, settle_s: float, poll_s: float
+    ) -> None:
+        self._post, self._beat = post, beat
+        self._settle_s, self._poll_s = settle_s, poll_s
+        self._files: dict[str, WatchedFile] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def follow(self, name: str, path: Path, digest: Digest) -> None:
+        """Watch a file, in the place of the last one of that name; its first event comes at once."""
+        self._files = {**self._files, name: WatchedFile(name, path, digest)}
+
+    def pace(self, settle_s: float, poll_s: float) -> None:
+        """Use other times from the next turn on."""
+        self._settle_s, self._poll_s = settle_s, poll_s
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """End the thread; one that hangs on a dead network disk is left behind."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._beat()
+            for file in tuple(self._files.values()):
+                self._poll(file)
+            self._stop.wait(self._poll_s)
+
+    def _poll(self, file: WatchedFile) -> None:
+        try:
+            changed = file.poll(time.monotonic(), self._settle_s)
+        except Exception as error:  # the top of a thread: a bug in one look is told once and must not end the others
+            log.exception("%s is not watched any more", file.path)
+            self._files = {name: other for name, other in self._files.items() if other is not file}
+            changed = FileChanged(file.name, file.path, None, f"{file.path} cannot be watched: {error}")
+        if changed is not None:
+            self._post(changed)
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a reload leads to.
+
+    Attributes:
+        settings: to run with from now on: the new ones, with the running values where a restart is needed.
+        changes: from the running settings to these.
+        restart: fields whose new value waits for a restart.
+    """
+
+    settings: Settings
+    changes: Changes
+    restart: tuple[str, ...]
+
+
+def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Reloaded:
+    """Read the settings again.
+
+    Args:
+        running: what the daemon runs with.
+        path: the file; None: environment and overrides alone.
+        overrides: as given at the start.
+
+    Raises:
+        SettingsError: the file is invalid; the daemon keeps what it runs with.
+    """
+    new = load(path, overrides)
+    restart = tuple(field for field in changes(running, new).fields if action_of(field) is Action.RESTART)
+    kept = _with_running(new, running)
+    return Reloaded(kept, changes(running, kept), restart)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the settings file, for the watch.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {path} cannot be read: {error.strerror}", remedy="restore it; the running settings stay"
+        ) from error
+
+
+def _with_running(new: Settings, running: Settings) -> Settings:
+    """``new`` with the running values of every field that only a restart can change."""
+    update: dict[str, Any] = {}
+    for field, action in ACTIONS.items():
+        if action is not Action.RESTART:
+            continue
+        section, _, name = field.partition(".")
+        value = getattr(running, section)
+        if name:
+            base = update.get(section, getattr(new, section))
+            value = base.model_copy(update={name: getattr(value, name)})
+        update[section] = value
+    return new.model_copy(update=update)

@@ -1,0 +1,137 @@
+"""Overview: puts the status document together from what the supervisor knows and what its parts count."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+
+from vajra_edge.config.settings import MqttSettings, Settings
+from vajra_edge.daemon.app import Parts
+from vajra_edge.daemon.reconciler import DesiredPlan
+from vajra_edge.daemon.state_machine import State
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.publisher import BrokerChanged, PublishCounts
+from vajra_edge.plans.fingerprint import Fingerprint
+from vajra_edge.plans.spec import Precision
+from vajra_edge.telemetry.plan_view import PlanView
+from vajra_edge.telemetry.status import BrokerView, BuildView, EngineView, FailureView, SettingsView, Status
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the supervisor was told lately.
+
+    Attributes:
+        settings: what it runs with.
+        wish: the newest one.
+        why: the reason for it, from when it was worked out.
+        served: fingerprint of the plan that serves or served last since the start; an interim plan does not count.
+        weights_sha256: of the weights file, as the watch saw it last; None: it could not be read, or was not looked at.
+        building: the build in flight.
+        missed: a precision above that of the plan that serves, why it was missed and when it is tried again.
+        broker: the newest event.
+        view: of the settings file.
+        trouble: the newest failure of each task on a desk, by task, until the same task succeeds.
+        late: loops that are silent for too long.
+        started_s: monotonic time of the start.
+        started_at: the same in UTC.
+    """
+
+    settings: Settings
+    wish: DesiredPlan | None = None
+    why: tuple[str, ...] = ()
+    served: Fingerprint | None = None
+    weights_sha256: str | None = None
+    building: BuildView | None = None
+    missed: str = ""
+    broker: BrokerChanged = field(default_factory=lambda: BrokerChanged(connected=False))
+    view: SettingsView = field(default_factory=SettingsView)
+    trouble: Mapping[str, str] = field(default_factory=dict)
+    late: tuple[str, ...] = ()
+    started_s: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
+    """Everything about the daemon, now.
+
+    Args:
+        parts: are asked for their counters.
+        s: the machine's.
+        known: by the supervisor.
+        now_s: monotonic.
+    """
+    warning = parts.serving.unknown_classes()
+    calibration = known.wish.calibration if known.wish else ""
+    troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
+    published = parts.serving.published()
+    return Status(
+        device=parts.topics.device,
+        phase=s.phase.value,
+        reason=_joined(
+            (_damage(s, known), s.why, calibration, known.missed, known.view.error, warning, *troubles, *known.late)
+        ),
+        started_at=known.started_at,
+        uptime_s=round(now_s - known.started_s, 1),
+        pid=os.getpid(),
+        engine=_engine(parts, s, known, now_s),
+        cameras=parts.cameras.views(published),
+        broker=_broker(known.settings.mqtt, known.broker, parts.publisher.counters()),
+        settings=replace(known.view, warning=warning),
+        pipeline={**asdict(parts.serving.counters()), "published": published},
+        late=known.late,
+    )
+
+
+def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView:
+    ready = parts.serving.ready
+    calibration = (known.wish.calibration if known.wish else "") or _calibration(parts)
+    serving = PlanView.of(ready.manifest) if ready else None
+    tries_at_s, loading = s.tries_at_s, s.loading.fingerprint if s.loading else parts.serving.awaited
+    if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
+        serving = replace(serving, wanted_precision=Precision.INT8.value)
+    return EngineView(
+        wanted=s.wanted,
+        serving=serving,
+        calibration=calibration,
+        on_probation=s.probation_until_s is not None and parts.serving.awaited is None,
+        building=known.building,
+        loading=loading,
+        damage=_damage(s, known),
+        why=(known.missed,) if s.missed else known.why,
+        last_error=s.why,
+        retry_in_s=None if tries_at_s is None else round(tries_at_s - now_s, 1),
+        failures=tuple(FailureView.of(one) for one in parts.history.failures()),
+    )
+
+
+def _damage(s: State, known: Observed) -> str:
+    """What befell the stored plan, until the wanted one serves."""
+    served = s.serving is not None and s.serving.fingerprint == s.wanted
+    return known.wish.damage if known.wish and not served else ""
+
+
+def _calibration(parts: Parts) -> str:
+    collected = parts.pictures.collected
+    if collected is None or collected.frozen:
+        return ""
+    return collected.line()
+
+
+def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:
+    host, port = events.address(mqtt)
+    return BrokerView(
+        address=f"{host}:{port}",
+        connected=told.connected,
+        protocol=told.protocol,
+        reason=told.reason,
+        connections=counts.connections,
+        outbox=asdict(counts.outbox),
+    )
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

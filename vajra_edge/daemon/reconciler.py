@@ -1,0 +1,351 @@
+"""Wish: which plan settings and weights ask for here, what the store has of it, and what may serve meanwhile.
+
+Wishing: has the desk find out what is wanted, with the images of the moment, for whoever asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from vajra_edge.backends.base import select
+from vajra_edge.build.request import BuildRequest, weights_digest
+from vajra_edge.config.settings import Settings
+from vajra_edge.daemon import events
+from vajra_edge.daemon.background import Background
+from vajra_edge.daemon.calibration_images import CalibrationImages, ImageWatch, fingerprint_of
+from vajra_edge.daemon.control.callers import RebuildAsked
+from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
+from vajra_edge.errors import CalibrationError, DatasetError, VajraError, WeightsError
+from vajra_edge.plans.fingerprint import Fingerprint
+from vajra_edge.plans.history import History
+from vajra_edge.plans.manifest import Plan
+from vajra_edge.plans.spec import Precision, Target
+from vajra_edge.plans.store import EngineStore
+from vajra_edge.wording import Setting, say
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DesiredPlan:
+    """What is asked for.
+
+    Attributes:
+        request: how to build the wanted plan.
+        fingerprint: of the wanted plan.
+        have: what the store has of it.
+        rejected: why it is not tried again by itself; empty unless ``have`` is REJECTED.
+        fallback: what may serve while the wanted plan cannot.
+        quick: how to build the fallback, where it is a quick plan.
+        since: fingerprint of the plan that served last and well; None: there is none, or it is damaged.
+        backend_reason: why this backend was taken.
+        calibration: why INT8's images are not used, and what is wanted instead; empty where nothing is wrong with them.
+        damage: what befell the stored plan that this one follows; empty where nothing did.
+    """
+
+    request: BuildRequest
+    fingerprint: Fingerprint
+    have: Have
+    rejected: str
+    fallback: Fallback | None
+    quick: BuildRequest | None
+    since: Fingerprint | None
+    backend_reason: str
+    calibration: str = ""
+    damage: str = ""
+
+    @property
+    def event(self) -> Wanted:
+        """For the machine."""
+        return Wanted(self.fingerprint.digest, self.have, self.fallback, self.rejected)
+
+    def why(self, served: Fingerprint | None = None) -> tuple[str, ...]:
+        """What befell the stored plan, and what differs from the one that served last; empty where nothing does.
+
+        Args:
+            served: of the plan that serves, or served last; an interim plan does not count. None: whichever the store
+                knows.
+        """
+        told = (self.damage,) if self.damage else ()
+        since = served or self.since
+        if since is None:
+            return told or ("no wanted plan served on this device yet",)
+        return (*told, *since.explain(self.fingerprint))
+
+    def outlook(
+        self, serving: str | None, served: Fingerprint | None = None, *, force: bool = False
+    ) -> dict[str, object]:
+        """What a rebuild would do and why, as JSON values.
+
+        Args:
+            serving: fingerprint of the plan that serves now, or None.
+            served: see ``why``.
+            force: build even what is there.
+        """
+        return {
+            "fingerprint": self.fingerprint.digest,
+            "weights": str(self.request.weights_path),
+            "weights_sha256": self.request.weights_sha256,
+            "serving": serving,
+            "have": self.have.value,
+            "needed": force or self.have is Have.MISSING,
+            "why": list(self.why(served)),
+            "rejected": self.rejected,
+            "backend": self.request.backend,
+            "backend_reason": self.backend_reason,
+            "calibration": self.calibration,
+        }
+
+    def interim(self, fingerprint: str) -> bool:
+        """Whether this is the quick plan, which nobody asked for."""
+        return self.quick is not None and self.request_of(fingerprint) is self.quick
+
+    def request_of(self, fingerprint: str) -> BuildRequest | None:
+        """How to build one of the two plans of this wish; None for any other."""
+        if fingerprint == self.fingerprint.digest:
+            return self.request
+        return self.quick if self.fallback and fingerprint == self.fallback.fingerprint else None
+
+
+class DesiredPlans:
+    """Works wishes out. Slow: reads the weights file, may load a library; called on the desk.
+
+    Args:
+        store: of this device.
+        history: of this device.
+
+    Attributes:
+        calibrations: which images INT8 has.
+    """
+
+    def __init__(self, store: EngineStore, history: History) -> None:
+        self._store, self._history = store, history
+        self.calibrations = CalibrationImages(store, history)
+
+    def work_out(
+        self,
+        settings: Settings,
+        weights_sha256: str | None = None,
+        without: Collection[str] = (),
+        *,
+        trusting: bool = False,
+        doubt: str = "",
+    ) -> DesiredPlan:
+        """What ``settings`` ask for.
+
+        Args:
+            settings: the operator's.
+            weights_sha256: digest of the weights file, where it is known already.
+            without: fingerprints of plans that did not load, and are not offered.
+            trusting: take calibration images that failed before.
+            doubt: see ``Calibrations.settle``.
+
+        Raises:
+            VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
+        """
+        digest = weights_sha256 or weights_digest(settings.weights.path)
+        _require_pinned(settings, digest)
+        choice = select(settings.engine.backend, threads=settings.service.threads)
+        asked = BuildRequest.of(settings, digest, choice.backend)
+        calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
+        request = calibrated.request
+        fingerprint = fingerprint_of(request, choice.backend)
+        have, rejected = self._have(fingerprint.digest)
+        good = self._good({fingerprint.digest, *without})
+        quick = None if good is not None else self._quick(settings, request, fingerprint)
+        fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
+        served = self._store.current()
+        self._history.put_aside(self._store.put_aside())
+        return DesiredPlan(
+            request,
+            fingerprint,
+            have,
+            rejected,
+            fallback,
+            quick[0] if quick else None,
+            served.manifest.fingerprint if served else None,
+            choice.reason,
+            calibrated.reason,
+            self._store.damage(fingerprint.digest),
+        )
+
+    def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
+        """The event for a wish that cannot be worked out; the last good plan may serve, if it is not ``without``."""
+        try:
+            good = self._good(without)
+            damage = self._store.damage()
+            self._history.put_aside(self._store.put_aside())
+        except VajraError as error:
+            return Unknown(f"{reason}; {error}")
+        reason = f"{reason}; {damage}" if damage else reason
+        return Unknown(reason, Fallback(good.fingerprint) if good else None)
+
+    def _have(self, fingerprint: str) -> tuple[Have, str]:
+        if reason := self._history.rejection(fingerprint):
+            return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
+        return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
+
+    def _good(self, without: Collection[str]) -> Plan | None:
+        """The plan that served last and well, or the one before it, if it is for this machine as it is now."""
+        for plan in (self._store.current(), self._store.previous()):
+            if plan is None or plan.fingerprint in without or self._have(plan.fingerprint)[0] is not Have.READY:
+                continue
+            if not (moved := _foreign(plan)):
+                return plan
+            log.info("plan %s does not serve meanwhile: %s", plan.fingerprint[:12], moved)
+        return None
+
+    def _quick(
+        self, settings: Settings, wanted: BuildRequest, fingerprint: Fingerprint
+    ) -> tuple[BuildRequest, Fingerprint] | None:
+        """An ONNX Runtime plan that is built within seconds, where the wanted one may take many minutes."""
+        if settings.engine.first_boot != "serve":
+            return None
+        try:
+            backend = select("onnxruntime", threads=settings.service.threads).backend
+            spec = replace(wanted.spec, target=Target("cpu"), precision=Precision.FP32, workspace_gib=None)
+            request = replace(wanted, backend=backend.name, spec=spec, calibration_digest=None)
+            quick = fingerprint_of(request, backend)
+        except VajraError as error:
+            log.info("no quick plan meanwhile: %s", error)
+            return None
+        return None if quick.digest == fingerprint.digest else (request, quick)
+
+    def _offer(self, quick: tuple[BuildRequest, Fingerprint] | None, without: Collection[str]) -> Fallback | None:
+        if quick is None or quick[1].digest in without:
+            return None
+        have, _ = self._have(quick[1].digest)
+        return None if have is Have.REJECTED else Fallback(quick[1].digest, ready=have is Have.READY)
+
+
+def _require_pinned(settings: Settings, digest: str) -> None:
+    pinned = settings.weights.sha256
+    if pinned is not None and pinned != digest:
+        raise WeightsError(
+            f"weights {settings.weights.path} have SHA-256 {digest}, the settings ask for {pinned}",
+            remedy=say("copy the right file, or correct ", Setting.WEIGHTS_SHA256),
+            path=settings.weights.path,
+        )
+
+
+def _foreign(plan: Plan) -> str:
+    """Why a stored plan is none for this machine as it is now: its library would refuse it, or worse.
+
+    A library or a device that cannot be read says nothing: the driver may be up by the time the plan is loaded, and
+    that tells.
+    """
+    manifest = plan.manifest
+    try:
+        here = select(manifest.backend).backend.identity(manifest.wanted)
+    except (VajraError, OSError) as error:
+        log.info("whether plan %s is for this machine cannot be told: %s", plan.fingerprint[:12], error)
+        return ""
+    return "; ".join(manifest.fingerprint.foreign_to(here))
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """Event: the desk worked out what is wanted, or why that cannot be known.
+
+    Attributes:
+        wish: what it found.
+        asked: who asked.
+        again: see ``Wanted.again``.
+        looked: what the calibration images looked like before; None where other images would change nothing.
+        held: images were left out, be they others by now: they are used once they differ from those that failed, and
+            stay so.
+    """
+
+    wish: DesiredPlan | events.Unknown
+    asked: RebuildAsked | None = None
+    again: bool = False
+    looked: str | None = None
+    held: bool = False
+
+    def event(self, now_s: float) -> events.Wanted | events.Unknown:
+        """For the machine."""
+        if isinstance(self.wish, events.Unknown):
+            return replace(self.wish, again=self.again, now_s=now_s)
+        return replace(self.wish.event, again=self.again)
+
+
+class Reconciler:
+    """Puts the questions. Called by the supervisor alone.
+
+    Args:
+        wishes: answers.
+        images: looked at before each answer.
+        desk: where both happen; posts ``Wished``.
+    """
+
+    def __init__(self, wishes: DesiredPlans, images: ImageWatch, desk: Background[Reconciled]) -> None:
+        self._wishes, self._images, self._desk = wishes, images, desk
+
+    def work_out(self, settings: Settings, digest: str | None, asked: RebuildAsked | None = None) -> None:
+        """For a change, or for a person: then from the file as it is, and from images that failed before too."""
+        self._do(lambda: self._answer(settings, None if asked else digest, asked))
+
+    def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = (), doubt: str = "") -> None:
+        """Nobody asked anew: these plans did not load, it was not known, or the images failed and are in ``doubt``.
+
+        A folder that is being written to is another one at each look: without doubt, every failed build would begin
+        the next one.
+        """
+        self._do(lambda: replace(self._answer(settings, digest, None, without, doubt), again=True, held=bool(doubt)))
+
+    def moved(self, settings: Settings, digest: str | None) -> None:
+        """The images are others than those that failed, and stayed so for two looks: they are tried."""
+        self._desk.do("trust the images", self._wishes.calibrations.trust)
+        self.work_out(settings, digest)
+
+    def distrust_images(self, wish: DesiredPlan | None, ended: events.BuildFailed) -> bool:
+        """A build failed for want of usable images; whether something else may be wanted now."""
+        if wish is None or wish.fingerprint.digest != ended.job.fingerprint:
+            return False
+        spec, calibrations = wish.request.spec, self._wishes.calibrations
+        if spec.precision is not Precision.INT8:
+            return False
+        self._desk.do("note useless images", lambda: calibrations.distrust(ended.job.fingerprint, ended.reason))
+        return spec.allow_lower_precision
+
+    def _do(self, task: Callable[[], Reconciled]) -> None:
+        self._desk.do("work out what is wanted", task)
+
+    def _answer(
+        self,
+        settings: Settings,
+        digest: str | None,
+        asked: RebuildAsked | None,
+        without: tuple[str, ...] = (),
+        doubt: str = "",
+    ) -> Reconciled:
+        wish: DesiredPlan | events.Unknown
+        looked = None
+        try:
+            looked = self._images.look(settings)
+            if asked and not asked.dry_run:
+                self._wishes.calibrations.trust()
+            wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
+        except VajraError as error:
+            watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
+            wish = replace(self._unknown(str(error), without), watched=watched)
+        except Exception as error:  # the top of a desk task: with no answer nothing serves, and nothing is tried again
+            log.exception("what is wanted cannot be worked out")
+            wish = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
+        return Reconciled(wish, asked, looked=looked if _hangs_on_images(wish) else None)
+
+    def _unknown(self, reason: str, without: tuple[str, ...]) -> events.Unknown:
+        try:
+            return self._wishes.unknown(reason, without)
+        except Exception as error:  # as above: what failed may stand in the way of the last good plan too
+            log.exception("the last good plan cannot be found")
+            return events.Unknown(f"{reason}; {type(error).__name__}: {error}")
+
+
+def _hangs_on_images(wish: DesiredPlan | events.Unknown) -> bool:
+    """Not while the cameras collect: the collector tells when these are complete."""
+    if isinstance(wish, events.Unknown):
+        return True
+    return bool(wish.calibration) or wish.request.spec.precision is Precision.INT8

@@ -1,0 +1,130 @@
+"""Snapshots: a JPEG of a camera's newest frame now and then, for people and dashboards.
+
+Pictures: what some frames become beside detections: snapshots for the broker, calibration images for INT8.
+
+The frame loop only asks whether one is due; encoding and writing happen in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import cv2
+
+from vajra_edge.build.accuracy_check import counted
+from vajra_edge.config.settings import Settings
+from vajra_edge.daemon.background import Background, TaskFailed, TaskMended
+from vajra_edge.daemon.sample_collector import Collector, ImagesChanged
+from vajra_edge.errors import VajraError
+from vajra_edge.quantization.collection import Collected
+from vajra_edge.types import Detections, Frame
+
+JPEG_QUALITY = 80
+"""Good to look at, and a 1080p frame in some 300 kB."""
+
+
+class Snapshots:
+    """Sends each camera's picture at its own interval.
+
+    Args:
+        send: takes the camera's id and the JPEG; only enqueues.
+    """
+
+    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+        self._send = send
+        self._every_s: dict[str, float] = {}
+        self._sent_s: dict[str, float] = {}
+
+    def apply(self, settings: Settings) -> None:
+        """Use these intervals from the next frame on. Called by the supervisor."""
+        every = {camera.id: camera.snapshot_every_s for camera in settings.cameras}
+        self._every_s = {name: every_s for name, every_s in every.items() if every_s is not None}
+
+    def due(self, camera: str, now_s: float) -> bool:
+        """Whether it is time for a picture of this camera. Called by the frame loop, for each frame."""
+        every_s = self._every_s.get(camera)
+        if every_s is None or now_s < self._sent_s.get(camera, now_s - every_s) + every_s:
+            return False
+        self._sent_s[camera] = now_s
+        return True
+
+    def send(self, frame: Frame) -> None:
+        """Encode a frame and hand it on. Takes milliseconds: called on a desk.
+
+        Raises:
+            VajraError: the image cannot be encoded.
+        """
+        encoded, jpeg = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not encoded:
+            raise VajraError(f"a frame of camera {frame.camera} cannot be encoded as JPEG", remedy="check its size")
+        self._send(frame.camera, jpeg.tobytes())
+
+
+class Pictures:
+    """Sees every frame that was inferred.
+
+    Args:
+        collector: of calibration images.
+        snapshots: for the broker.
+        post: takes ``ImagesChanged``, ``TaskFailed`` and ``TaskMended``; only enqueues.
+        settings: what both work for.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        snapshots: Snapshots,
+        post: Callable[[ImagesChanged | TaskFailed | TaskMended], None],
+        settings: Settings,
+    ) -> None:
+        self._collector, self._snapshots = collector, snapshots
+        self._desk: Background[ImagesChanged] = Background(post, "pictures")
+        self._waiting: set[tuple[str, str]] = set()
+        self.apply(settings)
+
+    def start(self) -> None:
+        """Begin."""
+        self._desk.start()
+
+    def apply(self, settings: Settings) -> None:
+        """Work for these settings from now on. Called by the supervisor."""
+        self._collector.apply(settings)
+        self._snapshots.apply(settings)
+
+    @property
+    def collected(self) -> Collected | None:
+        """How far the calibration images got; None where the cameras are not asked for any."""
+        return self._collector.collected
+
+    def see(self, frame: Frame, unfiltered: Detections) -> None:
+        """Look whether the frame is due for anything. Called by the frame loop; microseconds.
+
+        Args:
+            frame: that was inferred.
+            unfiltered: everything found in it, whatever its camera wants to hear of.
+        """
+        now_s = time.monotonic()
+        if self._snapshots.due(frame.camera, now_s):
+            self._do("publish a snapshot", frame, lambda: self._snapshots.send(frame))
+        if self._collector.due(frame.camera, now_s):
+            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, counted(unfiltered)))
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish what waits; whether that was done in time."""
+        return self._desk.close(timeout_s)
+
+    def _do(self, name: str, frame: Frame, task: Callable[[], ImagesChanged | None]) -> None:
+        """One frame a camera and purpose waits at the most: a slow disk must not gather frames in memory."""
+        key = (name, frame.camera)
+        if key in self._waiting:
+            return
+        self._waiting.add(key)
+
+        def then() -> ImagesChanged | None:
+            try:
+                return task()
+            finally:
+                self._waiting.discard(key)
+
+        self._desk.do(name, then)

@@ -1,0 +1,379 @@
+"""Supervisor: takes events from one inbox, lets the machine decide, and has its actions performed. Nobody else decides.
+
+Whatever happens to the daemon arrives in the inbox: signals, the build child's news, finished loads, changed files,
+requests, lost cameras. Whatever takes long is done elsewhere, so that one turn of this loop takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import assert_never
+
+from vajra_edge.build.request import weights_digest
+from vajra_edge.capture.camera import CameraChanged
+from vajra_edge.config.settings import Settings
+from vajra_edge.daemon import build_outcomes, build_process, events
+from vajra_edge.daemon import file_watcher as reload_
+from vajra_edge.daemon.app import Parts
+from vajra_edge.daemon.background import TaskFailed, TaskMended
+from vajra_edge.daemon.calibration_images import ImagesMoved
+from vajra_edge.daemon.control.callers import Caller, MqttCaller, RebuildAsked, ReloadAsked, SocketCaller, Waiting
+from vajra_edge.daemon.control.server import Asked
+from vajra_edge.daemon.deployment import Served
+from vajra_edge.daemon.file_watcher import FileChanged
+from vajra_edge.daemon.inbox import Heard
+from vajra_edge.daemon.overview import Observed, overview
+from vajra_edge.daemon.reconciler import Reconciled, Reconciler
+from vajra_edge.daemon.retries import MissedSeen
+from vajra_edge.daemon.sample_collector import ImagesChanged
+from vajra_edge.daemon.state_machine import State, Step, advance
+from vajra_edge.errors import VajraError
+from vajra_edge.inference import pipeline
+from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.telemetry.plan_view import PlanView
+from vajra_edge.telemetry.status import BuildView, SettingsView, Status
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""Time between two looks at everything that sends no events."""
+
+LEAVE_S = 2.0
+"""Drain time of a process that must go because its library may be spoilt."""
+
+
+class Supervisor:
+    """The daemon's main loop.
+
+    Args:
+        parts: made by ``wiring.assemble`` for the same settings.
+        settings: the operator's.
+        path: the settings file, read again on changes; None: there is none.
+        overrides: values over the file's, as at the start.
+    """
+
+    def __init__(
+        self, parts: Parts, settings: Settings, path: Path | None, overrides: Mapping[str, Any] | None = None
+    ) -> None:
+        self._parts, self._path, self._overrides = parts, path, overrides
+        self._s = State()
+        self._known = Observed(settings, view=SettingsView(str(path or "")))
+        self._wishing = Reconciler(parts.wishes, parts.images, parts.desk)
+        self._waiting = Waiting()
+        self._leaving: list[events.Job] = []
+        self._next_tick_s = 0.0
+        self._exit_code: int | None = None
+        self._shut = False
+
+    def run(self) -> int:
+        """Serve until a signal or the end of what was asked for; returns the exit code."""
+        try:
+            self._parts.start(self._known.settings, self._path)
+            self._parts.notify.ready(self.status().line())
+            while self._exit_code is None:
+                self._turn()
+        finally:
+            self._stop_all(LEAVE_S)
+        return self._exit_code
+
+    def status(self) -> Status:
+        """Everything about the daemon, now."""
+        return overview(self._parts, self._s, self._known, time.monotonic())
+
+    def _turn(self) -> None:
+        wait_s = max(self._next_tick_s - time.monotonic(), 0.0)
+        try:
+            self._take(self._parts.inbox.get(timeout=wait_s))
+        except queue.Empty:
+            self._next_tick_s = time.monotonic() + TICK_S
+            self._tick(time.monotonic())
+
+    def _take(self, heard: Heard) -> None:
+        match heard:
+            case FileChanged():
+                self._file_changed(heard)
+            case ReloadAsked() | Asked() | Requested():
+                self._requested(heard)
+            case CameraChanged():
+                self._parts.cameras.changed(heard)
+            case BrokerChanged():
+                self._known = replace(self._known, broker=heard)
+            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | TaskFailed() | TaskMended():
+                self._desk_told(heard)
+            case build_process.BuildProgressed() | build_process.BuildSucceeded() | build_process.ChildFailed():
+                self._builder_told(heard)
+            case pipeline.Swapped():
+                self._swapped(heard)
+            case pipeline.LoopFailed():
+                self._infer_failed(heard)
+            case pipeline.Exhausted():
+                self._advance(events.Stop())
+            case _:
+                self._advance(heard)
+        self._tell_waiting()
+
+    def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
+        match asked:
+            case ReloadAsked():
+                self._reload(asked)
+            case Asked(_, verb, fields):
+                self._answer(SocketCaller(self._parts.control, asked), verb, fields)
+            case Requested():
+                self._answer(MqttCaller(self._parts.publisher, asked), asked.verb, asked.payload)
+            case _:
+                assert_never(asked)
+
+    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | TaskFailed | TaskMended) -> None:
+        match told:
+            case Reconciled():
+                self._wished(told)
+            case ImagesChanged():
+                self._work_out()
+            case ImagesMoved():
+                self._wishing.moved(self._known.settings, self._known.weights_sha256)
+            case MissedSeen():
+                self._missed_seen(told)
+            case TaskFailed(name, reason):
+                self._known = replace(self._known, trouble={**self._known.trouble, name: reason})
+            case TaskMended(name):
+                left = {task: reason for task, reason in self._known.trouble.items() if task != name}
+                self._known = replace(self._known, trouble=left)
+            case _:
+                assert_never(told)
+
+    def _builder_told(self, told: build_process.BuildEvent) -> None:
+        match told:
+            case build_process.BuildProgressed():
+                self._progressed(told)
+            case build_process.BuildSucceeded() | build_process.ChildFailed():
+                self._build_ended(told)
+            case _:
+                assert_never(told)
+
+    def _tick(self, now_s: float) -> None:
+        self._advance(events.Tick(now_s))
+        self._parts.cameras.tick(now_s)
+        self._known = replace(self._known, late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
+        if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
+            self._advance(events.Unfit(reason))
+        if self._parts.cameras.exhausted(self._parts.serving.published()):
+            log.info("every camera is a file that has ended")
+            self._advance(events.Stop())
+        if self._waits_for_images():
+            self._parts.images.tick(self._known.settings, now_s)
+        self._look_for_missed(now_s)
+        self._parts.announcements.say(self.status(), now_s)
+        self._tell_waiting()
+
+    def _advance(self, event: events.Event) -> None:
+        before = self._s
+        self._s, actions = advance(self._s, event)
+        build_outcomes.note(self._parts.history, event, before, self._s)
+        for action in actions:
+            self._perform(action)
+        if (before.phase, before.why) != (self._s.phase, self._s.why):
+            log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
+        if self._s.building is None and self._known.building is not None:
+            self._known = replace(self._known, building=None)
+
+    def _perform(self, action: events.Action) -> None:
+        plans = self._parts.plans
+        match action:
+            case events.Build(job, quick):
+                self._known = replace(self._known, building=BuildView(job.fingerprint, quick))
+                plans.build(action, self._known.wish)
+            case events.CancelBuild():
+                plans.cancel()
+            case events.Load(job):
+                plans.load(job)
+            case events.Swap(job):
+                self._swap(job)
+            case events.Retire(job):
+                self._leaving.append(job)
+                self._let_go()
+            case events.Reconsider(without):
+                self._wishing.again(self._known.settings, self._known.weights_sha256, without)
+            case events.StopAll():
+                self._stop_all(self._known.settings.service.drain_s)
+                self._parts.inbox.put(events.Drained())
+            case events.Exit(code):
+                self._exit_code = code
+            case events.MarkGood() | events.Discard() | events.Strike() | events.Reject():
+                plans.remember(action, keep=self._s.wanted)
+            case _:
+                assert_never(action)
+
+    def _swap(self, job: events.Job) -> None:
+        """Ask the frame loop, which ends with the old plan first; ``_swapped`` hears when it is done.
+
+        A crash meanwhile is charged to the new plan already: charged too early, a plan has one strike too many; too
+        late, a plan that crashes on its first frame would have the old one rejected in its place.
+        """
+        self._parts.crash_log.serving(job.fingerprint)
+        self._parts.serving.swap(job, self._parts.plans.ready(job))
+
+    def _swapped(self, event: pipeline.Swapped[Served]) -> None:
+        if self._shut:
+            return
+        served, wish = self._parts.serving.swapped(event), self._known.wish
+        if wish is None or not wish.interim(served.job.fingerprint):
+            self._known = replace(self._known, served=served.ready.manifest.fingerprint)
+        self._parts.cameras.release()
+        log.info("plan %s serves", served.job.fingerprint[:12])
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the detectors that the frame loop has no use for (any more)."""
+        leaving, self._leaving = self._leaving, []
+        for job in leaving:
+            if self._parts.serving.holds(job):
+                self._leaving.append(job)
+            else:
+                self._parts.plans.retire(job)
+
+    def _waits_for_images(self) -> bool:
+        """INT8 is asked for, is not what serves, and nothing is being done about it."""
+        served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
+        lowered = self._known.wish is not None and bool(self._known.wish.calibration)
+        return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
+
+    def _look_for_missed(self, now_s: float) -> None:
+        """Where a plan of a lower precision than was asked for serves and nothing is under way."""
+        ready, wish = self._parts.serving.ready, self._known.wish
+        lower = ready is not None and ready.manifest.precision is not ready.manifest.wanted.precision
+        if lower and wish is not None and self._s.rests:
+            self._parts.missed.tick(wish.request, wish.fingerprint.digest, now_s)
+        elif self._known.missed and not self._s.missed:
+            self._parts.missed.soon()
+            self._known = replace(self._known, missed="")
+
+    def _missed_seen(self, seen: MissedSeen) -> None:
+        if seen.fingerprint != self._s.wanted:
+            return
+        self._known = replace(self._known, missed=seen.line)
+        if seen.due:
+            self._parts.missed.soon()
+            self._advance(events.TryMissed(seen.fingerprint))
+
+    def _file_changed(self, changed: FileChanged) -> None:
+        if changed.name == "settings":
+            self._reload(ReloadAsked(look=False))
+            return
+        self._known = replace(self._known, weights_sha256=changed.digest)
+        if changed.digest is None:
+            log.warning("%s", changed.reason)
+        self._work_out()
+
+    def _work_out(self, asked: RebuildAsked | None = None) -> None:
+        self._wishing.work_out(self._known.settings, self._known.weights_sha256, asked)
+
+    def _wished(self, wished: Reconciled) -> None:
+        wish, asked, now_s = wished.wish, wished.asked, time.monotonic()
+        if not (wished.held or (asked and asked.dry_run)):
+            self._parts.images.used(wished.looked, now_s)
+        if isinstance(wish, events.Unknown):
+            if not (asked and asked.dry_run):
+                self._advance(wished.event(now_s))
+            if asked:
+                asked.caller.error(wish.reason)
+            return
+        serving = self._s.serving.fingerprint if self._s.serving else None
+        if asked and asked.dry_run:
+            asked.caller.done(wish.outlook(serving, self._known.served, force=asked.force))
+            return
+        self._known = replace(self._known, wish=wish, why=wish.why(self._known.served))
+        self._advance(wished.event(now_s))
+        if self._s.building or self._s.loading:
+            why = "; ".join(self._known.why) or "it served last"
+            log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)
+        if asked and wish.rejected and not asked.force:
+            asked.caller.error(wish.rejected)
+        elif asked:
+            self._rebuild(asked, wish.outlook(serving, self._known.served, force=asked.force))
+
+    def _rebuild(self, asked: RebuildAsked, outlook: Mapping[str, object]) -> None:
+        serving = self._serving()
+        self._advance(events.Rebuild(asked.force))
+        if asked.wait:
+            self._waiting.add(asked.caller, outlook, serving)
+        else:
+            asked.caller.done({**outlook, "started": self._s.building is not None})
+
+    def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
+        try:
+            if verb == "status":
+                caller.done({"status": self.status().to_json()})
+            elif verb == "reload":
+                self._reload(ReloadAsked(caller))
+            else:
+                self._work_out(RebuildAsked.of(caller, fields))
+        except VajraError as error:
+            caller.error(str(error))
+
+    def _reload(self, asked: ReloadAsked) -> None:
+        """Take new settings if they are valid; a request also looks at the weights file at once."""
+        self._parts.notify.reloading()
+        error = ""
+        try:
+            reloaded = reload_.reload(self._known.settings, self._path, self._overrides)
+        except VajraError as refused:
+            error = str(refused)
+            log.warning("settings stay as they are: %s", error)
+        else:
+            self._known = replace(
+                self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
+            )
+            if self._parts.apply(reloaded):
+                self._work_out()
+            elif asked.look:
+                self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
+        self._known = replace(self._known, view=replace(self._known.view, error=error))
+        self._parts.notify.ready(self.status().line())
+        if asked.caller and error:
+            asked.caller.error(error)
+        elif asked.caller:
+            asked.caller.done({"status": self.status().to_json()})
+
+    def _progressed(self, event: build_process.BuildProgressed) -> None:
+        if self._parts.plans.is_current(event.job_id) and self._known.building is not None:
+            self._known = replace(self._known, building=self._known.building.after(event.progress))
+
+    def _build_ended(self, event: build_process.BuildSucceeded | build_process.ChildFailed) -> None:
+        ended = self._parts.plans.ended(event)
+        if isinstance(ended, events.BuildFailed):
+            ended = build_outcomes.weighed(event, ended, self._s, self._known, self._wishing)
+        if ended is not None:
+            self._advance(ended)
+
+    def _infer_failed(self, event: pipeline.LoopFailed[Served]) -> None:
+        if not self._parts.serving.lost(event):
+            log.warning("plan %s failed on its last frames: %s", event.plan.job.fingerprint[:12], event.reason)
+            return
+        log.error("inference failed: %s", event.reason)
+        self._advance(events.InferFailed(event.reason))
+
+    def _tell_waiting(self) -> None:
+        swapping = self._parts.serving.awaited is not None
+        self._waiting.look(self._s, self._serving(), self._known.building, time.monotonic(), swapping=swapping)
+
+    def _serving(self) -> PlanView | None:
+        ready = self._parts.serving.ready
+        return PlanView.of(ready.manifest) if ready else None
+
+    def _stop_all(self, drain_s: float) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        self._parts.notify.stopping(self.status().line())
+        self._parts.notify.extend(drain_s + LEAVE_S)
+        self._tell_waiting()
+        self._parts.announcements.say(self.status(), time.monotonic())
+        self._parts.stop(drain_s)

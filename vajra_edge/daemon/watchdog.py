@@ -1,0 +1,106 @@
+"""Beats: proof that every loop makes progress, or waits on purpose. The watchdog is fed with nothing else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vajra_edge.daemon.systemd import Notify
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Late:
+    """A loop that has not been heard of for longer than it may."""
+
+    name: str
+    silent_s: float
+
+    def __str__(self) -> str:
+        return f"{self.name} has been silent for {self.silent_s:.0f} s"
+
+
+class Beats:
+    """The last sign of life of each loop. Any thread may beat.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._deadlines_s: dict[str, float] = {}
+        self._heard_s: dict[str, float] = {}
+
+    def expect(self, name: str, deadline_s: float) -> Callable[[], None]:
+        """Watch a loop from now on.
+
+        Args:
+            name: for people.
+            deadline_s: longest time between two beats; a loop that waits on purpose beats meanwhile.
+
+        Returns:
+            What the loop calls; after ``forget`` it does nothing.
+        """
+        with self._lock:
+            self._deadlines_s[name] = deadline_s
+            self._heard_s[name] = self._clock()
+        return lambda: self._beat(name)
+
+    def forget(self, name: str) -> None:
+        """The loop has ended on purpose."""
+        with self._lock:
+            self._deadlines_s.pop(name, None)
+            self._heard_s.pop(name, None)
+
+    def late(self) -> tuple[Late, ...]:
+        """Loops that are silent for too long, the longest first."""
+        with self._lock:
+            now_s = self._clock()
+            silent = [Late(name, now_s - at_s) for name, at_s in self._heard_s.items()]
+            late = [item for item in silent if item.silent_s > self._deadlines_s[item.name]]
+        return tuple(sorted(late, key=lambda item: -item.silent_s))
+
+    def _beat(self, name: str) -> None:
+        with self._lock:
+            if name in self._heard_s:
+                self._heard_s[name] = self._clock()
+
+
+class Watchdog:
+    """Pings systemd at half of its patience while nobody is late, and says who is.
+
+    Args:
+        notify: where pings go.
+        beats: who must be alive.
+    """
+
+    def __init__(self, notify: Notify, beats: Beats) -> None:
+        self._notify, self._beats = notify, beats
+        self._every_s = notify.watchdog_s / 2 if notify.watchdog_s else None
+        self._next_s = float("-inf")
+        self._named: frozenset[str] = frozenset()
+
+    def tick(self, now_s: float) -> tuple[Late, ...]:
+        """Look at everybody.
+
+        Args:
+            now_s: monotonic.
+
+        Returns:
+            Who is late; the log names each once.
+        """
+        late = self._beats.late()
+        for item in late:
+            if item.name not in self._named:
+                log.error("%s; the watchdog is not fed until it moves", item)
+        self._named = frozenset(item.name for item in late)
+        if not late and self._every_s is not None and now_s >= self._next_s:
+            self._next_s = now_s + self._every_s
+            self._notify.watchdog()
+        return late

@@ -1,1 +1,0 @@
-"""Frames in, detections out: letterbox, runner and decode behind submit and collect."""

@@ -1,1 +1,0 @@
-"""Graph -> plan -> runner: specification, fingerprint, store, backends, the gate."""

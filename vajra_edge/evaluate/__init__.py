@@ -1,1 +1,0 @@
-"""How good a plan is: COCO mean average precision and speed."""

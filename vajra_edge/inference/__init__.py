@@ -1,0 +1,1 @@
+"""Frames in, detections out: mailboxes, the detector, the frame loop and its swap."""

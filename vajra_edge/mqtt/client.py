@@ -1,0 +1,308 @@
+"""Session: one connection over paho-mqtt, from CONNECT to its end.
+
+paho 2.2 is used for its wire format only, because of what it does beyond that: a reconnect sends its whole backlog at
+once and so livelocks with a broker that enforces Receive Maximum, an exception in a callback kills its thread unseen,
+and its queue is capped at 65,535 messages. So there is a new client for each connection, no paho thread, no more
+messages in it than the window, and callbacks that only append to a deque.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt import MQTTException
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from vajra_edge.config.credentials import read_secret
+from vajra_edge.config.settings import MqttSettings
+from vajra_edge.errors import PublishError, SettingsError
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.connection import Doubt
+from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+from vajra_edge.wording import Setting, say
+
+DIAL_TIMEOUT_S = 5.0
+"""A broker in the same site answers in milliseconds; over a mobile network TCP may repeat its first packet twice."""
+
+ANSWER_TIMEOUT_S = 10.0
+"""A loaded broker may take seconds to look up a user; systems time out at 10 s or more by habit."""
+
+UNACKED_KEEPALIVES = 2.0
+"""A broker that acknowledges nothing for this many keep-alive times is gone, whatever its socket says."""
+
+MOST_PACKET_BYTES = 1 << 28
+"""The protocol's own limit, where the broker names none."""
+
+EXACTLY_ONCE = 2
+"""The highest quality of service, where the broker names no lower one."""
+
+PROBE_TIMEOUT_S = 3.0
+"""Wait for the answer to an MQTT 5 CONNECT where 3.1.1 may be tried next: amqtt, for one, never gives one."""
+_OVERHEAD_BYTES = 64
+"""Header, properties and lengths of a packet, at the most."""
+
+_MALFORMED = (MQTTException, ValueError, KeyError, IndexError, struct.error, OSError)
+_DO_NOT_SEND_RETAINED = 2
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Whom to connect to, and as whom.
+
+    Attributes:
+        mqtt: the settings.
+        client_id: a second connection under the same id ends the first.
+        will: path and payload, retained, that the broker publishes when the connection breaks; None: no will.
+        inbound_bytes: a larger packet is not accepted (MQTT 5).
+    """
+
+    mqtt: MqttSettings
+    client_id: str
+    will: tuple[str, bytes] | None = None
+    inbound_bytes: int | None = None
+
+
+class Session:
+    """One connection. Made and dialled in one thread, then used by one other.
+
+    Args:
+        endpoint: whom to connect to.
+        protocol: ``5`` or ``3.1.1``.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, endpoint: Endpoint, protocol: str, clock: Callable[[], float]) -> None:
+        self._endpoint, self._mqtt = endpoint, endpoint.mqtt
+        self._protocol, self._clock = protocol, clock
+        self._happened: deque[Happening] = deque()
+        self._unacked: dict[int, float] = {}
+        self._up = self._over = False
+        self._window, self._max_qos, self._packet_bytes = self._mqtt.max_inflight, EXACTLY_ONCE, MOST_PACKET_BYTES
+        self._asked_s = clock()
+        self._client = self._make_client()
+
+    def dial(self) -> None:
+        """Connect and send CONNECT; blocks for some seconds at most, or as long as the system's resolver does.
+
+        Raises:
+            PublishError: the broker cannot be reached, or a file that the settings name cannot be read.
+        """
+        host, port = events.address(self._mqtt)
+        try:
+            if self._mqtt.username is not None:
+                password = read_secret("mqtt-password", self._mqtt.password_file)
+                self._client.username_pw_set(self._mqtt.username, password)
+            if self._mqtt.tls:
+                self._client.tls_set_context(_tls_context(self._mqtt))
+            self._client.connect(host, port, self._mqtt.keepalive_s, properties=self._connect_properties())
+        except SettingsError as error:
+            raise PublishError(error.message, remedy=error.remedy) from error
+        except (OSError, ValueError) as error:
+            self.close()
+            raise events.unreachable(self._mqtt, error) from error
+        self._asked_s = self._clock()
+
+    @property
+    def room(self) -> int:
+        """How many messages may be sent now: none before the broker accepted, and none once it is gone."""
+        if not self._up or self._over or self._client.socket() is None:
+            return 0
+        return max(0, self._window - len(self._unacked))
+
+    def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
+        """Send a message; ``Acked`` with the returned token follows, or ``Down``.
+
+        Raises:
+            PublishError: the broker does not take so large a packet, or nobody takes such a topic.
+        """
+        if len(payload) + len(path) + _OVERHEAD_BYTES > self._packet_bytes:
+            raise events.not_sent(events.PACKET_TOO_LARGE, path)
+        properties = None
+        if correlation is not None and self._protocol == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
+            properties.CorrelationData = correlation
+        try:
+            info = self._client.publish(path, payload, min(qos, self._max_qos), retain, properties)
+        except ValueError as error:
+            raise PublishError(
+                f"cannot publish on {path!r}: {error}", remedy=say("check ", Setting.MQTT_ROOT)
+            ) from error
+        self._unacked[info.mid] = self._clock()
+        return info.mid
+
+    def subscribe(self, paths: Sequence[str], *, retained: bool) -> None:
+        """Ask for messages; ``Subscribed`` follows. Without ``retained`` the broker is told to keep stored ones."""
+        if self._protocol == "5":
+            handling = 0 if retained else _DO_NOT_SEND_RETAINED
+            self._client.subscribe([(path, SubscribeOptions(qos=1, retainHandling=handling)) for path in paths])
+        else:
+            self._client.subscribe([(path, 1) for path in paths])
+
+    def pump(self, wake: socket.socket, timeout_s: float) -> list[Happening]:
+        """Wait for the network or for ``wake``, move bytes, and tell what happened since the last call."""
+        try:
+            self._move_bytes(wake, timeout_s)
+        except _MALFORMED as error:
+            self._end(events.silent(self._mqtt, f"sent what is not MQTT: {error}"), Doubt.SILENT)
+        self._check_deadlines()
+        happened = list(self._happened)
+        self._happened.clear()
+        for item in happened:
+            if isinstance(item, Acked):
+                self._unacked.pop(item.token, None)
+        return happened
+
+    def close(self) -> None:
+        """Say goodbye, so that the broker withholds the will, and close; may be called again."""
+        self._over = True
+        sock = self._client.socket()
+        if sock is None:
+            return
+        with contextlib.suppress(*_MALFORMED):
+            self._client.disconnect()
+        self._drop(sock)
+
+    def _drop(self, sock: Any) -> None:
+        with contextlib.suppress(OSError):
+            sock.close()
+
+    def _move_bytes(self, wake: socket.socket, timeout_s: float) -> None:
+        sock: Any = self._client.socket()
+        if sock is None:
+            return
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        number = sock.fileno()
+        ready = dict(poll.poll(max(0.0, timeout_s) * 1000.0)).get(number, 0)
+        if ready & ~select.POLLOUT:
+            self._client.loop_read()
+            while isinstance(sock, ssl.SSLSocket) and not self._over and sock.pending():
+                self._client.loop_read()  # what OpenSSL has decrypted already makes no socket readable
+        if ready & select.POLLOUT:
+            self._client.loop_write()
+        self._client.loop_misc()
+
+    def _check_deadlines(self) -> None:
+        now_s = self._clock()
+        limit_s = PROBE_TIMEOUT_S if self._protocol == "5" and self._mqtt.protocol == "auto" else ANSWER_TIMEOUT_S
+        oldest_s = next(iter(self._unacked.values()), now_s)
+        if not self._up and now_s - self._asked_s > limit_s:
+            self._end(events.silent(self._mqtt, f"did not answer within {limit_s:g} s"), Doubt.SILENT)
+        elif self._up and now_s - oldest_s > UNACKED_KEEPALIVES * self._mqtt.keepalive_s:
+            self._end(events.lost(self._mqtt, f"no acknowledgement for {now_s - oldest_s:.0f} s"))
+        elif self._client.socket() is None:
+            self._end(events.lost(self._mqtt, "connection closed"))
+
+    def _end(self, error: PublishError, doubt: Doubt = Doubt.NONE) -> None:
+        """The first reason counts: paho reports some ends twice. The will stays in force."""
+        if self._over:
+            return
+        self._over = True
+        self._happened.append(Down(error, doubt))
+        sock = self._client.socket()
+        if sock is not None:
+            self._drop(sock)
+
+    def _make_client(self) -> paho.Client:
+        version = MQTTProtocolVersion.MQTTv5 if self._protocol == "5" else MQTTProtocolVersion.MQTTv311
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, self._endpoint.client_id, protocol=version, reconnect_on_failure=False
+        )
+        client.suppress_exceptions = True
+        client.max_inflight_messages = 0  # the window is ours
+        client.connect_timeout = DIAL_TIMEOUT_S
+        client.on_socket_open = _send_at_once
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        if self._endpoint.will is not None:
+            path, payload = self._endpoint.will
+            client.will_set(path, payload, qos=1, retain=True)
+        return client
+
+    def _connect_properties(self) -> Properties | None:
+        if self._protocol != "5" or self._endpoint.inbound_bytes is None:
+            return None
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own
+        properties.MaximumPacketSize = self._endpoint.inbound_bytes
+        return properties
+
+    def _on_connect(self, _client: Any, _user: Any, _flags: Any, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            doubt = Doubt.SURE if code.value == events.UNSUPPORTED_PROTOCOL else Doubt.NONE
+            self._end(events.refused(self._mqtt, code.value, code.getName()), doubt)
+            return
+        self._window = min(self._mqtt.max_inflight, getattr(properties, "ReceiveMaximum", self._mqtt.max_inflight))
+        self._max_qos = getattr(properties, "MaximumQoS", self._max_qos)
+        self._packet_bytes = getattr(properties, "MaximumPacketSize", self._packet_bytes)
+        self._up = True
+        self._happened.append(Up(self._protocol))
+
+    def _on_disconnect(self, _client: Any, _user: Any, flags: Any, code: Any, _properties: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._end(events.kicked(self._mqtt, code.value, code.getName()))
+        elif self._up:
+            name = code.getName().lower()
+            self._end(events.lost(self._mqtt, "connection broken" if code.value == events.FAILURE else name))
+        else:
+            self._end(events.silent(self._mqtt, "closed the connection without an answer"), Doubt.SILENT)
+
+    def _on_publish(self, _client: Any, _user: Any, token: int, code: Any, _properties: Any) -> None:
+        self._happened.append(Acked(token, code.value))
+
+    def _on_subscribe(self, _client: Any, _user: Any, _token: int, codes: Any, _properties: Any) -> None:
+        self._happened.append(Subscribed(not any(code.is_failure for code in codes)))
+
+    def _on_message(self, _client: Any, _user: Any, message: Any) -> None:
+        properties = message.properties
+        with contextlib.suppress(UnicodeDecodeError):  # a topic that is not UTF-8 is none of ours
+            self._happened.append(
+                Received(
+                    message.topic,
+                    bytes(message.payload),
+                    bool(message.retain),
+                    getattr(properties, "ResponseTopic", None),
+                    getattr(properties, "CorrelationData", None),
+                )
+            )
+
+
+def _send_at_once(_client: Any, _user: Any, sock: Any) -> None:
+    """Nagle's algorithm would hold small messages back for a round trip."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """paho loses the socket of a handshake that fails, open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _tls_context(mqtt: MqttSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=mqtt.ca_file)
+    context.sslsocket_class = _TlsSocket
+    if mqtt.cert_file is not None:
+        # an empty password makes an encrypted key an error where OpenSSL would ask on a terminal
+        context.load_cert_chain(mqtt.cert_file, mqtt.key_file, password="")
+    return context

@@ -1,0 +1,188 @@
+"""Link: one connection to the broker, for ever. It dials in a thread of its own: resolvers and routes can block."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+
+from typing_extensions import assert_never
+
+from vajra_edge.errors import PublishError
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.client import Endpoint, Session
+from vajra_edge.mqtt.connection import (
+    Accepted,
+    Connection,
+    ConnectionPhase,
+    ConnectionTick,
+    Dial,
+    Event,
+    Fault,
+    advance,
+)
+from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+
+_LOG = logging.getLogger(__name__)
+_DICE = random.SystemRandom()
+
+
+class Link:
+    """A connection that comes back. Used by one thread; only ``wake`` may be called from others.
+
+    Args:
+        endpoint: whom to connect to.
+        clock: monotonic seconds.
+        dice: uniform in 0..1.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = _DICE.random,
+    ) -> None:
+        self._endpoint, self._clock, self._dice = endpoint, clock, dice
+        self._state = Connection.first(endpoint.mqtt.protocol)
+        self._session: Session | None = None
+        self._dialled: SimpleQueue[tuple[Endpoint, Session | PublishError]] = SimpleQueue()
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._awake = False
+
+    @property
+    def dialling(self) -> bool:
+        """Whether an attempt to connect is under way."""
+        return self._state.phase is ConnectionPhase.DIALLING
+
+    @property
+    def _closed(self) -> bool:
+        return self._reader.fileno() < 0
+
+    @property
+    def room(self) -> int:
+        """How many messages may be sent now."""
+        return self._session.room if self._session is not None else 0
+
+    def wake(self) -> None:
+        """End a ``poll`` that waits; from any thread, and cheap when it was done already."""
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
+                self._writer.send(b"!")
+
+    def poll(self, timeout_s: float) -> list[Happening]:
+        """Wait for news until the time is up or ``wake`` is called; dials when it is time to."""
+        now_s = self._clock()
+        self._advance(ConnectionTick(now_s))
+        if self._session is not None:
+            happened = self._session.pump(self._reader, timeout_s)
+        else:
+            if self._state.phase is ConnectionPhase.WAITING:
+                timeout_s = min(timeout_s, max(0.0, self._state.retry_s - now_s))
+            happened = []
+            select.select([self._reader], [], [], timeout_s)
+        self._fall_asleep()
+        happened += self._collect()
+        return [item for item in happened if self._absorb(item)]
+
+    def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
+        """See ``Session.publish``; only where there is room.
+
+        Raises:
+            PublishError: there is no connection, or the message is too large for the broker.
+        """
+        if self._session is None:
+            raise events.lost(self._endpoint.mqtt, "no connection")
+        return self._session.publish(path, payload, qos, retain=retain, correlation=correlation)
+
+    def subscribe(self, paths: Sequence[str], *, retained: bool) -> None:
+        """See ``Session.subscribe``; holds for this connection only, so it is asked again at each ``Up``."""
+        if self._session is not None:
+            self._session.subscribe(paths, retained=retained)
+
+    def redirect(self, endpoint: Endpoint) -> None:
+        """Leave politely and connect to another endpoint at once; an attempt that is under way is abandoned."""
+        self._leave()
+        self._endpoint = endpoint
+        self._state = Connection.first(endpoint.mqtt.protocol)
+
+    def abort(self) -> None:
+        """Drop the connection after a fault of our own, and come back after a delay."""
+        self._leave()
+        self._advance(Fault(self._clock(), self._dice()))
+
+    def close(self) -> None:
+        """Leave politely; may be called again."""
+        self._leave()
+        self._reader.close()
+        self._writer.close()
+        self._collect()
+
+    def _collect(self) -> list[Happening]:
+        """Take the session that a dialling thread made; one for an endpoint that was left meanwhile is closed."""
+        happened: list[Happening] = []
+        with contextlib.suppress(Empty):
+            while True:
+                endpoint, outcome = self._dialled.get_nowait()
+                current = endpoint is self._endpoint and self.dialling and self._session is None and not self._closed
+                if isinstance(outcome, PublishError):
+                    happened += [Down(outcome)] if current else []
+                elif current:
+                    self._session = outcome
+                else:
+                    outcome.close()
+        return happened
+
+    def _absorb(self, item: Happening) -> bool:
+        """Let the machine know; False for what the caller need not see: an end that led to another dial at once."""
+        match item:
+            case Up():
+                self._advance(Accepted(self._clock()))
+                return True
+            case Down(_, doubt):
+                self._leave()
+                return not self._advance(Fault(self._clock(), self._dice(), doubt))
+            case Acked() | Subscribed() | Received():
+                return True
+            case _:
+                assert_never(item)
+
+    def _advance(self, event: Event) -> bool:
+        self._state, action = advance(self._state, event)
+        if isinstance(action, Dial):
+            arguments = (self._endpoint, action.protocol)
+            threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True).start()
+        return action is not None
+
+    def _dial(self, endpoint: Endpoint, protocol: str) -> None:
+        session = Session(endpoint, protocol, self._clock)
+        try:
+            session.dial()
+        except PublishError as error:
+            self._dialled.put((endpoint, error))
+        except Exception as error:  # noqa: BLE001  top of the thread: it becomes an event
+            _LOG.exception("dialling the MQTT broker")
+            self._dialled.put((endpoint, events.unreachable(endpoint.mqtt, error)))
+        else:
+            self._dialled.put((endpoint, session))
+        if self._closed:
+            self._collect()
+        self.wake()
+
+    def _leave(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _fall_asleep(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+        self._awake = False

@@ -1,0 +1,268 @@
+"""Messages: what subscribers receive, and how it becomes bytes.
+
+``SCHEMA`` counts incompatible changes of any payload. ``schema.py`` describes the same payloads for validation;
+nothing on the hot path imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+import orjson
+
+from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
+from vajra_edge.plans.report import GateFigures
+from vajra_edge.types import Detections, Frame
+
+SCHEMA = 1
+FINGERPRINT_CHARS = 12
+_OPTIONS = orjson.OPT_UTC_Z
+_STEPS = np.array([1e4, *[1e2] * 4, *[1e5] * 4])  # one over the rounding of confidence, pixels, ratios
+_LIVE, _REPLAYED = b'"replayed":false', b'"replayed":true'
+
+
+@dataclass(frozen=True)
+class EngineTag:
+    """Which engine found the detections.
+
+    Attributes:
+        fingerprint: of its plan, cut to ``FINGERPRINT_CHARS`` in messages.
+        precision: achieved, such as ``fp16``.
+        target: such as ``gpu:0`` or ``cpu``.
+        class_names: by class id.
+    """
+
+    fingerprint: str
+    precision: str
+    target: str
+    class_names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Number:
+    """The identity of one detection message; subscribers drop a key that they have seen.
+
+    Attributes:
+        device: the device's id.
+        epoch: differs between two starts of the daemon.
+        seq: counts the device's detection messages of this epoch, from 0.
+    """
+
+    device: str
+    epoch: str
+    seq: int
+
+
+def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, number: Number, now_ns: int) -> bytes:
+    """One detection message.
+
+    Args:
+        frame: the image that the detections belong to.
+        detections: in pixels of that image.
+        tag: the engine that found them.
+        number: of this message.
+        now_ns: ``time.monotonic_ns()``; the frame's age is taken against it.
+
+    Returns:
+        JSON. Pixels are rounded to 0.01, ratios to 1e-5, confidence to 1e-4. A row with a number that is not
+        finite is left out: JSON has no such number.
+    """
+    width, height = frame.resolution_wh
+    return orjson.dumps(
+        {
+            "schema": SCHEMA,
+            "device": number.device,
+            "camera": frame.camera,
+            "seq": number.seq,
+            "key": f"{number.device}/{number.epoch}/{number.seq}",
+            "replayed": False,
+            "taken_at": frame.taken_at,
+            "frame_age_ms": round((now_ns - frame.captured_ns) / 1e6, 1),
+            "frame_seq": frame.seq,
+            "resolution_wh": (width, height),
+            "engine": {
+                "fingerprint": tag.fingerprint[:FINGERPRINT_CHARS],
+                "precision": tag.precision,
+                "target": tag.target,
+            },
+            "detections": _rows(detections, (width, height), tag.class_names),
+        },
+        option=_OPTIONS,
+    )
+
+
+def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequence[str]) -> list[dict[str, object]]:
+    """Whole arrays are rounded and turned into lists at once; per row there is one dict display."""
+    table = np.empty((len(detections), 9))  # confidence, xyxy, xyxyn
+    table[:, 0] = detections.confidence
+    table[:, 1:5] = detections.xyxy
+    np.divide(table[:, 1:5], resolution_wh * 2, out=table[:, 5:]).clip(0.0, 1.0, out=table[:, 5:])
+    table = np.rint(table * _STEPS) / _STEPS
+    class_id = detections.class_id
+    finite = np.isfinite(table).all(1)
+    if not finite.all():
+        table, class_id = table[finite], class_id[finite]
+    known = len(names)
+    return [
+        {
+            "class_id": index,
+            "class": names[index] if 0 <= index < known else str(index),
+            "confidence": confidence,
+            "xyxy": xyxy,
+            "xyxyn": xyxyn,
+        }
+        for index, confidence, xyxy, xyxyn in zip(
+            class_id.tolist(), table[:, 0].tolist(), table[:, 1:5].tolist(), table[:, 5:].tolist(), strict=True
+        )
+    ]
+
+
+def mark_replayed(payload: bytes) -> bytes:
+    """A detection message that is sent later than live; only ids that cannot hold a quote come before the mark."""
+    return payload.replace(_LIVE, _REPLAYED, 1)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """``status``, retained: the daemon as a whole.
+
+    Attributes:
+        device: the device's id.
+        state: starting, preparing, serving, blocked, stopping, stopped, failed, or lost (said by the broker).
+        reason: why, in one line; empty while all is well.
+        version: of vajra-edge.
+        progress: of a running build, 0..1, or None.
+        dropped: detection messages lost to the outbox's bounds since the start, by reason.
+        at: when this was said.
+    """
+
+    device: str
+    state: str
+    reason: str = ""
+    version: str = ""
+    progress: float | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """``engine``, retained: what serves, and what is being built.
+
+    Attributes:
+        device: the device's id.
+        fingerprint: of the plan that serves, cut as in detection messages; None while nothing serves.
+        backend: such as ``onnxruntime``.
+        wanted_precision: what the settings ask for.
+        precision: what the plan achieved.
+        target: where it runs.
+        resolution_hw: input height and width in pixels.
+        weights: file name of the weights.
+        weights_sha256: their digest.
+        class_names: by class id.
+        latency_ms: measured by the gate on this device.
+        verify: everything the gate measured.
+        int8: figures of the calibration; None of a plan without INT8.
+        dla: the report card; None of a plan for another target.
+        refused: what the gate refused before this plan.
+        built_at: when the plan was built.
+        building: fingerprint of the plan being built, or None.
+        loading: fingerprint of the plan being loaded, to serve next, or None.
+        why: what befell the stored plan, why another is built or loaded, why the last build failed, what INT8 waits
+            for, what the gate refused.
+        at: when this was said.
+    """
+
+    device: str
+    fingerprint: str | None = None
+    backend: str = ""
+    wanted_precision: str = ""
+    precision: str = ""
+    target: str = ""
+    resolution_hw: tuple[int, int] | None = None
+    weights: str = ""
+    weights_sha256: str = ""
+    class_names: Sequence[str] = ()
+    latency_ms: float | None = None
+    verify: GateFigures | None = None
+    int8: Int8Figures | None = None
+    dla: DlaFigures | None = None
+    refused: Sequence[Refused] = ()
+    built_at: datetime | None = None
+    building: str | None = None
+    loading: str | None = None
+    why: str = ""
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """``camera/<id>/status``, retained.
+
+    Attributes:
+        device: the device's id.
+        camera: the camera's id.
+        state: opening, streaming, lost, ended, or off.
+        reason: why it is lost, with credentials taken out.
+        resolution_wh: of its frames in pixels, once known.
+        fps: frames a second delivered lately, or None.
+        frames: delivered since the daemon's start.
+        dropped: of those, replaced by a newer one before inference.
+        attempts: failed openings in a row.
+        at: when this was said.
+    """
+
+    device: str
+    camera: str
+    state: str
+    reason: str = ""
+    resolution_wh: tuple[int, int] | None = None
+    fps: float | None = None
+    frames: int = 0
+    dropped: int = 0
+    attempts: int = 0
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Response:
+    """``response/<verb>``.
+
+    Attributes:
+        device: the device's id.
+        verb: what was asked.
+        transaction: the caller's own, echoed; None where it gave none.
+        status: ``ok`` or ``error``.
+        error: one line, empty when ok.
+        content: the verb's answer.
+        at: when this was said.
+    """
+
+    device: str
+    verb: str
+    transaction: str | None
+    status: str
+    error: str = ""
+    content: Mapping[str, object] = field(default_factory=dict)
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+def encode(message: ServiceStatus | EngineStatus | CameraStatus | Response) -> bytes:
+    """JSON of a status or a response; a number that is not finite becomes null."""
+    return orjson.dumps(message, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """Mappings that are not dicts, and paths."""
+    return dict(value) if isinstance(value, Mapping) else str(value)

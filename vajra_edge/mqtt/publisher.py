@@ -1,0 +1,285 @@
+"""Publisher: takes detections and states from the daemon, and sees to it that the broker gets them.
+
+Callers never wait: detections go to the outbox, states to the last values, and one thread moves them to the broker as
+far as its window allows. That thread dials, reads, writes and beats; nothing else touches the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from typing_extensions import assert_never
+
+from vajra_edge.config.settings import MqttSettings
+from vajra_edge.errors import PublishError
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.client import Endpoint
+from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
+from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.link import Link
+from vajra_edge.mqtt.messages import EngineTag, Number, Response, ServiceStatus, encode, encode_detections
+from vajra_edge.mqtt.outbox import Backlog, OutboxCounts, Parcel
+from vajra_edge.mqtt.topics import VERBS, Topic, Topics
+from vajra_edge.types import Detections, Frame
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.5
+_MAX_NOTED = 64
+
+
+@dataclass(frozen=True)
+class BrokerChanged:
+    """Event: the connection came up or went away, or the reason why it is away is another.
+
+    Attributes:
+        connected: whether messages get through.
+        protocol: ``5`` or ``3.1.1`` when connected, else empty.
+        reason: one line with a remedy when not connected, else empty.
+    """
+
+    connected: bool
+    protocol: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PublishCounts:
+    """A snapshot of the MQTT side.
+
+    Attributes:
+        outbox: what became of the detection messages.
+        connected: whether messages get through.
+        protocol: of the connection, else empty.
+        connections: how often one came up.
+        last_error: the newest trouble, kept after it passed.
+    """
+
+    outbox: OutboxCounts
+    connected: bool
+    protocol: str
+    connections: int
+    last_error: str
+
+
+class Publisher:
+    """The device's side of the broker.
+
+    Args:
+        mqtt: the settings.
+        topics: the table of topics.
+        post: takes ``BrokerChanged`` and ``Requested`` events; must not block.
+        beat: called at least every second while the thread lives.
+        clock_ns: monotonic, the clock of ``Frame.captured_ns``.
+        epoch: differs between two starts; part of every message's key.
+    """
+
+    def __init__(
+        self,
+        mqtt: MqttSettings,
+        topics: Topics,
+        post: Callable[[BrokerChanged | Requested], None],
+        beat: Callable[[], None] = lambda: None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        epoch: str | None = None,
+    ) -> None:
+        self._mqtt, self._topics, self._post, self._beat, self._clock_ns = mqtt, topics, post, beat, clock_ns
+        self._epoch = epoch or secrets.token_hex(4)
+        self._numbering = threading.Lock()
+        self._backlog = Backlog(mqtt.outbox_bytes, mqtt.outbox_age_s)
+        self._under_way: dict[int, Parcel] = {}
+        self._redirects: SimpleQueue[tuple[MqttSettings, Topics]] = SimpleQueue()
+        self._broker = BrokerChanged(connected=False)
+        self._seq = self._connections = 0
+        self._last_error = ""
+        self._noted: set[str] = set()
+        self._close_by_s: float | None = None
+        self._link = Link(self._endpoint(), self._now_s)
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; a broker need not be there."""
+        self._thread.start()
+
+    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> None:
+        """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
+        with self._numbering:
+            number = Number(self._topics.device, self._epoch, self._seq)
+            self._seq += 1
+            payload = encode_detections(frame, detections, tag, number, self._clock_ns())
+            self._backlog.offer(self._topics.detections(frame.camera), payload, self._now_s())
+        self._link.wake()
+
+    def state(self, topic: Topic, payload: bytes) -> None:
+        """The newest value of a retained topic, sent now and at every connect; an empty one takes it off the broker."""
+        self._backlog.set_state(topic, payload)
+        self._link.wake()
+
+    def snapshot(self, camera: str, jpeg: bytes) -> None:
+        """A picture, sent if the broker is there, and replaced by a newer one if it has to wait."""
+        self._backlog.set_picture(self._topics.snapshot(camera), jpeg)
+        self._link.wake()
+
+    def respond(self, request: Requested, content: Mapping[str, object], error: str = "") -> None:
+        """Answer a request; with ``error``, that it failed."""
+        self._answer(request.verb, request.transaction, request.reply_to, content, error)
+
+    def reconnect(self, mqtt: MqttSettings, topics: Topics) -> None:
+        """Use other settings: leaves the broker and connects again; messages and states are kept."""
+        self._redirects.put((mqtt, topics))
+        self._link.wake()
+
+    def counters(self) -> PublishCounts:
+        """What happened so far."""
+        outbox, broker = self._backlog.counts(), self._broker
+        return PublishCounts(outbox, broker.connected, broker.protocol, self._connections, self._last_error)
+
+    def close(self, drain_s: float) -> None:
+        """Say ``stopped``, send what waits, for at most ``drain_s`` and while the broker is there; may be repeated."""
+        if self._thread.ident is None:
+            self._link.close()
+        elif self._close_by_s is None:
+            self.state(self._topics.status, encode(ServiceStatus(self._topics.device, "stopped")))
+            self._close_by_s = self._now_s() + drain_s
+            self._link.wake()
+            self._thread.join(drain_s + 2.0 * _POLL_S)
+
+    def _now_s(self) -> float:
+        return self._clock_ns() / 1e9
+
+    def _endpoint(self) -> Endpoint:
+        will = encode(ServiceStatus(self._topics.device, "lost", "the device left without a word"))
+        path = self._topics.path(self._topics.status)
+        return Endpoint(self._mqtt, f"vajra-edge-{self._topics.device}", (path, will), 2 * MAX_REQUEST_BYTES)
+
+    def _run(self) -> None:
+        while not self._is_done():
+            self._beat()
+            try:
+                self._step()
+            except Exception as error:  # noqa: BLE001  top of the thread: it becomes an event, and the thread goes on
+                _LOG.exception("the MQTT thread goes on after a fault of its own")
+                self._link.abort()
+                self._lose(PublishError(f"fault in the MQTT thread: {error}", remedy="report it with the log"))
+                time.sleep(_POLL_S)
+        self._backlog.abandon()
+        self._link.close()
+        self._broker = BrokerChanged(connected=False)
+
+    def _is_done(self) -> bool:
+        if self._close_by_s is None:
+            return False
+        idle = self._backlog.is_empty() and not self._under_way
+        gone = not self._broker.connected and not self._link.dialling
+        return idle or gone or self._now_s() >= self._close_by_s
+
+    def _step(self) -> None:
+        self._backlog.expire(self._now_s())
+        with contextlib.suppress(Empty):
+            self._move(*self._redirects.get_nowait())
+        for item in self._link.poll(_POLL_S):
+            self._take(item)
+        while self._link.room:
+            parcel = self._backlog.take(self._topics, self._now_s())
+            if parcel is None:
+                break
+            self._send(parcel)
+
+    def _send(self, parcel: Parcel) -> None:
+        correlation = parcel.reply_to.correlation if parcel.reply_to is not None else None
+        topic = parcel.topic
+        try:
+            token = self._link.publish(
+                parcel.path, parcel.payload, topic.qos, retain=topic.retain, correlation=correlation
+            )
+        except PublishError:
+            self._settle(parcel, events.PACKET_TOO_LARGE)
+        else:
+            self._under_way[token] = parcel
+
+    def _settle(self, parcel: Parcel, code: int) -> None:
+        self._backlog.settle(parcel, code, self._now_s())
+        if code >= events.FAILURE:
+            self._note(events.not_sent(code, parcel.path))
+
+    def _move(self, mqtt: MqttSettings, topics: Topics) -> None:
+        before = events.address(self._mqtt), self._topics.path(self._topics.status)
+        if self._link.room and before != (events.address(mqtt), topics.path(topics.status)):
+            farewell = encode(ServiceStatus(self._topics.device, "stopped", "the device moved to another broker"))
+            self._link.publish(before[1], farewell, 0, retain=True)
+        self._mqtt, self._topics = mqtt, topics
+        self._link.redirect(self._endpoint())
+        self._backlog.resize(mqtt.outbox_bytes, mqtt.outbox_age_s, self._now_s())
+        self._lose(None)
+
+    def _take(self, item: Happening) -> None:
+        match item:
+            case Acked(token, code):
+                if (parcel := self._under_way.pop(token, None)) is not None:
+                    self._settle(parcel, code)
+            case Up():
+                self._greet(item)
+            case Down(error):
+                self._lose(error)
+            case Received():
+                self._hear(item)
+            case Subscribed(granted):
+                if not granted:
+                    self._note(
+                        PublishError("the broker refuses the request topics", remedy="check the broker's access list")
+                    )
+            case _:
+                assert_never(item)
+
+    def _greet(self, up: Up) -> None:
+        self._backlog.connected()
+        self._noted.clear()
+        self._connections += 1
+        host, port = events.address(self._mqtt)
+        _LOG.info("connected to MQTT broker %s:%d, protocol %s", host, port, up.protocol)
+        if self._mqtt.commands:
+            self._link.subscribe([self._topics.path(self._topics.request(verb)) for verb in VERBS], retained=False)
+        self._tell(BrokerChanged(connected=True, protocol=up.protocol))
+
+    def _lose(self, error: PublishError | None) -> None:
+        self._backlog.disconnected(self._under_way.values())
+        self._under_way.clear()
+        if error is not None:
+            self._note(error)
+        self._tell(BrokerChanged(connected=False, reason=str(error or "")))
+
+    def _tell(self, broker: BrokerChanged) -> None:
+        if broker != self._broker:
+            self._broker = broker
+            self._post(broker)
+
+    def _note(self, error: PublishError) -> None:
+        """Log each kind of trouble once, until a connection came up again."""
+        self._last_error = text = str(error)
+        if text not in self._noted:
+            _LOG.warning("%s", text)
+            self._noted = {*self._noted, text} if len(self._noted) < _MAX_NOTED else {text}
+
+    def _hear(self, received: Received) -> None:
+        verb = verb_of(received, self._topics)
+        if verb is None:
+            return
+        try:
+            self._post(parse(received, verb, self._topics))
+        except PublishError as error:
+            self._note(error)
+            self._answer(verb, None, reply_to(received, verb, self._topics), {}, str(error))
+
+    def _answer(
+        self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str
+    ) -> None:
+        status = "error" if error else "ok"
+        response = Response(self._topics.device, verb, transaction, status, error, content)
+        self._backlog.answer(reply, encode(response))
+        self._link.wake()

@@ -1,0 +1,91 @@
+"""Topics: one table of what is published where, with its quality of service and whether the broker keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from vajra_edge.config.settings import Settings
+
+VERBS = ("rebuild", "status")
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One row of the table.
+
+    Attributes:
+        name: below the device's root, so that a new root or device id moves everything at once.
+        qos: 0 at most once, 1 at least once.
+        retain: the broker keeps the last value for later subscribers.
+    """
+
+    name: str
+    qos: int
+    retain: bool
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Every topic of one device.
+
+    Attributes:
+        root: first part of every topic (``[mqtt] root``).
+        device: second part.
+        detections_qos: of the detection messages (``[mqtt] qos``); states and responses always use 1.
+    """
+
+    root: str
+    device: str
+    detections_qos: int = 1
+
+    status = Topic("status", 1, retain=True)
+    engine = Topic("engine", 1, retain=True)
+
+    def camera_status(self, camera: str) -> Topic:
+        """Whether a camera delivers, retained."""
+        return Topic(f"camera/{camera}/status", 1, retain=True)
+
+    def detections(self, camera: str) -> Topic:
+        """One message a frame."""
+        return Topic(f"camera/{camera}/detections", self.detections_qos, retain=False)
+
+    def snapshot(self, camera: str) -> Topic:
+        """A JPEG now and then; one that cannot be sent now is not worth sending later."""
+        return Topic(f"camera/{camera}/snapshot", 0, retain=False)
+
+    def request(self, verb: str) -> Topic:
+        """Where a verb is asked for."""
+        return Topic(f"request/{verb}", 1, retain=False)
+
+    def response(self, verb: str) -> Topic:
+        """Where it is answered."""
+        return Topic(f"response/{verb}", 1, retain=False)
+
+    def path(self, topic: Topic) -> str:
+        """The full MQTT topic."""
+        return f"{self.root}/{self.device}/{topic.name}"
+
+
+def topics_of(settings: Settings) -> Topics:
+    """The table for these settings."""
+    return Topics(settings.mqtt.root, device_id(settings), settings.mqtt.qos)
+
+
+def device_id(settings: Settings, machine_id: Path = _MACHINE_ID) -> str:
+    """The id from the settings, else 12 hex digits derived from the machine.
+
+    The machine id itself is confidential (machine-id(5)), hence a keyed hash of it, as
+    ``sd_id128_get_machine_app_specific`` makes one. Where there is none the host name takes its place.
+    """
+    if settings.device_id is not None:
+        return settings.device_id
+    try:
+        secret = machine_id.read_bytes().strip()
+    except OSError:
+        secret = b""
+    return hmac.new(secret or socket.gethostname().encode(), b"vajra-edge", hashlib.sha256).hexdigest()[:12]

@@ -1,0 +1,116 @@
+"""Signing: the proof that this device built a plan. A plan is code that runs; a foreign one is never loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import secrets
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vajra_edge import durable
+from vajra_edge.errors import PlanError, StoreError
+from vajra_edge.plans.manifest import SCHEMA, Manifest
+
+KEY_BYTES = 32
+"""The block that HMAC-SHA256 gains nothing beyond (RFC 2104: the hash's length)."""
+
+_LARGEST_BYTES = 4 * 1024 * 1024
+"""A manifest is some kilobytes; the sensitivity curve of a large INT8 network some hundred."""
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+def read_key(path: Path) -> bytes | None:
+    """The device's key, or None where none was made yet.
+
+    Raises:
+        StoreError: the file is not a key.
+        OSError: it cannot be read.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(key) != KEY_BYTES:
+        raise StoreError(
+            f"{path} has {len(key)} bytes and is no key", remedy="delete it; plans are then built anew", path=path
+        )
+    return key
+
+
+def make_key(path: Path, staging: Path) -> bytes:
+    """The device's key, made with mode 0600 on first use; of two processes that make one, the first name wins.
+
+    Raises:
+        StoreError: the file is not a key.
+        OSError: it cannot be written.
+    """
+    key = read_key(path)
+    if key is None:
+        aside = staging / uuid.uuid4().hex
+        durable.write(aside, secrets.token_bytes(KEY_BYTES))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(aside)
+        aside.unlink()
+        durable.sync_folder(path.parent)
+    return key or path.read_bytes()
+
+
+def sign(manifest: Manifest, key: bytes) -> bytes:
+    """The manifest file: the manifest and an HMAC-SHA256 over its canonical text."""
+    plain = manifest.to_json()
+    signed = {"hmac": _mac(plain, key), "manifest": plain}
+    return json.dumps(signed, indent=1, ensure_ascii=False).encode()
+
+
+def open_signed(path: Path, key: bytes) -> Manifest:
+    """Read a manifest file.
+
+    Raises:
+        PlanError: it is damaged, of another version, or was not signed with ``key``.
+        OSError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _LARGEST_BYTES else b""
+        signed = json.loads(content)
+        plain = signed["manifest"]
+        if not hmac.compare_digest(str(signed["hmac"]), _mac(plain, key)):
+            raise PlanError("its manifest was not signed by this device", path=path)
+        if plain["schema"] != SCHEMA:
+            raise PlanError(f"its manifest has schema {plain['schema']}, expected {SCHEMA}", path=path)
+        return Manifest.from_json(plain)
+    except FileNotFoundError as error:
+        raise PlanError("it has no manifest", path=path) from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise PlanError(f"its manifest is damaged: {type(error).__name__}", path=path) from error
+
+
+def check_plan(path: Path, manifest: Manifest) -> None:
+    """See that the plan file is the one its manifest describes.
+
+    Raises:
+        PlanError: length or SHA-256 differ, or there is no such file.
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != manifest.size_bytes:
+            raise PlanError(f"its plan has {size_bytes} bytes, expected {manifest.size_bytes}", path=path)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except FileNotFoundError as error:
+        raise PlanError("it has no plan file", path=path) from error
+    if digest.hexdigest() != manifest.sha256:
+        raise PlanError("its plan's SHA-256 differs", path=path)
+
+
+def _mac(plain: Mapping[str, Any], key: bytes) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

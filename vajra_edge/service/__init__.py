@@ -1,1 +1,0 @@
-"""The daemon: pure states, the supervisor that performs them, and its surroundings."""

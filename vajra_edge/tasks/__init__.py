@@ -1,0 +1,1 @@
+"""Export, val and predict: what an ML engineer does with weights, without a daemon."""

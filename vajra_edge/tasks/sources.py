@@ -1,0 +1,212 @@
+"""Shots: the images of whatever a user calls a source, one after the other.
+
+Files come in order and none is left out; of a camera the newest frame comes, and what passed meanwhile is gone.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.capture.camera import CameraChanged, Grabber, Mailboxes
+from vajra_edge.capture.reconnect import CameraPhase
+from vajra_edge.capture.sources import base as capture
+from vajra_edge.capture.sources import registry
+from vajra_edge.capture.sources.folder import read_image
+from vajra_edge.capture.sources.opencv import load_cv2
+from vajra_edge.capture.url import is_live
+from vajra_edge.config.credentials import redact
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.datasets import dataset
+from vajra_edge.errors import SourceError
+from vajra_edge.types import Frame
+
+Source: TypeAlias = "str | Path | int | NDArray[np.uint8] | Sequence[Any]"
+"""An image, folder, video, list file, pattern, camera or stream; a number is that camera; an array is BGR."""
+
+CAMERA = "predict"
+_LISTS = frozenset({".txt", ".yaml", ".yml"})
+_WAIT_S, _STOP_S = 0.5, 5.0
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image and where it is from.
+
+    Attributes:
+        frame: the image.
+        path: file, address without password, or ``image0`` and so on.
+        number: of the frame in its video or camera; None for single images.
+        at_s: its place on the source's time line.
+        live: from a camera.
+    """
+
+    frame: Frame
+    path: str
+    number: int | None = None
+    at_s: float = 0.0
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A part of a source that knows its length.
+
+    Attributes:
+        total: images in it; None where nobody knows.
+        read: gives them.
+    """
+
+    total: int | None
+    read: Callable[[], Iterator[SourceImage]]
+
+
+def feeds(source: Source) -> list[Feed]:
+    """Find out what a source is; nothing but folders and lists is read yet.
+
+    Raises:
+        SourceError: it names nothing that can be a source, or a folder without images.
+        DatasetError: a list names what is not there.
+    """
+    load_cv2()  # before FFmpeg is touched, which reads once how much it may say
+    if isinstance(source, np.ndarray):
+        return [_array(source, 0)]
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise SourceError("the source is an empty list", remedy="name images, folders, videos or cameras")
+        parts = [[_array(one, at)] if isinstance(one, np.ndarray) else feeds(one) for at, one in enumerate(source)]
+        return [feed for part in parts for feed in part]
+    if isinstance(source, bool) or not isinstance(source, (str, Path, int)):
+        raise SourceError(f"a {type(source).__name__} is not a source", remedy="give a path, camera or BGR array")
+    text = f"/dev/video{source}" if str(source).isdigit() and not Path(str(source)).exists() else str(source)
+    if is_live(text):
+        return [Feed(None, lambda: _camera(text))]
+    paths = _paths(Path(text).expanduser())
+    return [_file(path, alone=len(paths) == 1) for path in paths]
+
+
+def total_of(parts: Sequence[Feed]) -> int | None:
+    """Images in all parts; None where one does not know."""
+    totals = [part.total for part in parts if part.total is not None]
+    return sum(totals) if len(totals) == len(parts) else None
+
+
+def groups(parts: Sequence[Feed], most: int) -> Iterator[list[SourceImage]]:
+    """Up to ``most`` images at a time; those of a camera one by one, so that none waits."""
+    gathered: list[SourceImage] = []
+    for part in parts:
+        for shot in part.read():
+            gathered.append(shot)
+            if len(gathered) == most or shot.live:
+                yield gathered
+                gathered = []
+    if gathered:
+        yield gathered
+
+
+def _paths(path: Path) -> list[Path]:
+    """The images and videos that a path stands for."""
+    known = dataset.IMAGE_SUFFIXES | dataset.VIDEO_SUFFIXES
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
+        remedy = f"put files there that end in {', '.join(sorted(dataset.IMAGE_SUFFIXES))}"
+    elif not path.exists() and glob.has_magic(str(path)):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207  may be absolute
+        found = [file for file in found if file.suffix.lower() in known]
+        remedy = "quote the pattern, and check it"
+    elif not path.is_file():
+        raise SourceError(f"source {path} does not exist", remedy="check the path", path=path)
+    elif path.suffix.lower() in _LISTS:
+        entries = dataset.open_dataset(path).entries
+        found, remedy = list(dict.fromkeys(entry.path for entry in entries)), ""
+    else:
+        return [path]
+    if not found:
+        raise SourceError(f"source {path} holds no image or video", remedy=remedy, path=path)
+    return found
+
+
+def _file(path: Path, *, alone: bool) -> Feed:
+    suffix = path.suffix.lower()
+    if suffix in dataset.IMAGE_SUFFIXES:
+        return Feed(1, lambda: _image(path, alone=alone))
+    if suffix in dataset.VIDEO_SUFFIXES:
+        return Feed(len(dataset.open_dataset(path)) or None, lambda: _video(path))
+    raise SourceError(f"source {path} is neither an image nor a video that is known by {suffix!r}", remedy="convert it")
+
+
+def _array(image: NDArray[np.uint8], number: int) -> Feed:
+    name = f"image{number}"
+    checked = capture.check_image(image, name)
+    return Feed(1, lambda: iter((SourceImage(_frame(checked, name), name),)))
+
+
+def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
+    """The image; among others, one that cannot be read is left out with a warning."""
+    try:
+        image = read_image(path)
+    except SourceError as error:
+        if alone:
+            raise
+        _LOGGER.warning("%s; left out", error)
+        return
+    yield SourceImage(_frame(image, str(path)), str(path))
+
+
+def _video(path: Path) -> Iterator[SourceImage]:
+    """Every frame, however long inference takes."""
+    clip = registry.make(CameraSettings(id=CAMERA, source=str(path), realtime=False))
+    try:
+        clip.open()
+        number = 0
+        while (picture := clip.read()) is not None:
+            yield SourceImage(_frame(picture.image, str(path), number), str(path), number, picture.position_s or 0.0)
+            number += 1
+    finally:
+        clip.close()
+
+
+def _camera(source: str) -> Iterator[SourceImage]:
+    """The newest frames of a camera, over losses of it, until the caller stops.
+
+    Raises:
+        SourceError: it cannot be opened at all.
+    """
+    changes: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
+    mailboxes, name, number = Mailboxes(), redact(source), 0
+    grabber = Grabber(CameraSettings(id=CAMERA, source=source), mailboxes, changes.put, lambda: None)
+    grabber.start()
+    try:
+        while True:
+            for frame in mailboxes.take(1, _WAIT_S):
+                yield SourceImage(frame, name, number, frame.captured_ns / 1e9, live=True)
+                number += 1
+            grabber.tick(time.monotonic())
+            _heed(changes, name, opened=number > 0)
+    finally:
+        mailboxes.close()
+        grabber.stop(_STOP_S)
+
+
+def _heed(changes: queue.SimpleQueue[CameraChanged], name: str, *, opened: bool) -> None:
+    while not changes.empty():
+        change = changes.get()
+        if change.phase is CameraPhase.BACKOFF and not opened:
+            raise SourceError(f"{name}: {change.reason}", remedy="check the address")
+        if change.phase is CameraPhase.BACKOFF:
+            _LOGGER.warning("%s was lost: %s; trying again in %.0f s", name, change.reason, change.retry_in_s or 0.0)
+
+
+def _frame(image: NDArray[np.uint8], name: str, number: int = 0) -> Frame:
+    return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), number, name)

@@ -1,0 +1,1 @@
+"""What the daemon says of itself, as documents for people and programs."""

@@ -1,0 +1,73 @@
+"""Frame: one image with its time and number.
+
+Detections: arrays with one row per object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of one camera.
+
+    Attributes:
+        image: (height, width, 3) uint8, BGR, C-contiguous. Nobody writes to it after it was handed on.
+        captured_ns: ``time.monotonic_ns()`` when the image was received; for ages and durations.
+        taken_at: the same moment in UTC; for people and subscribers.
+        seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.
+        camera: the camera's id in the settings.
+    """
+
+    image: NDArray[np.uint8]
+    captured_ns: int
+    taken_at: datetime
+    seq: int
+    camera: str
+
+    @property
+    def resolution_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = self.image.shape[:2]
+        return int(width), int(height)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image; an empty scene is a value with no rows, never None.
+
+    Attributes:
+        xyxy: (n, 4) float32, left, top, right, bottom in pixels of the image the frame holds, clipped to it.
+        confidence: (n,) float32 in 0..1, sorted from high to low.
+        class_id: (n,) int32, index into the class names of the plan.
+
+    Raises:
+        ValueError: an array has another shape.
+    """
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        count = len(self.confidence)
+        shapes = self.xyxy.shape, self.confidence.shape, self.class_id.shape
+        if shapes != ((count, 4), (count,), (count,)):
+            raise ValueError(f"expected shapes ({count}, 4), ({count},), ({count},); got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """Nothing found."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Detections:
+        """The rows chosen by a mask (n,) or an index array, in that order."""
+        return Detections(self.xyxy[rows], self.confidence[rows], self.class_id[rows])
