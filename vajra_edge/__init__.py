@@ -1,22 +1,24 @@
 """vajra-edge: VajraV1 weights in, detections over MQTT out.
 
-Imports point one way, and each package says what it holds:
+Imports point one way, from the bottom to the top; ``README.md`` beside this file tells the design on one page:
 
-    errors, frames, detections   the exception tree and the two value types of the hot path
-    settings                     what the operator asks for; which change causes which action
-    device                       what this machine is
+    types, errors, wording       the two values of the hot path, the exception tree, how errors are put to whoever reads
+    device, durable, progress    what this machine is, files that survive a power cut, the steps of a build
+    config                       what the operator asks for; which change causes which action
+    datasets                     pictures and what is true of them
     weights                      a checkpoint file -> tensors -> a torch network
     graph                        a torch network or an ONNX file -> the ONNX graph that an engine is built from
-    geometry                     letterbox, decode, boxes: pure array functions
-    engine                       graph -> plan -> runner: build, store, verify, run
-    detect                       frame -> detections
-    capture                      camera -> newest frame
-    publish                      detections -> MQTT
-    pipeline                     where capture, detect and publish meet
-    service                      the daemon: states, supervisor, build child, control socket, systemd
-    commands                     what an operator types
-    offline                      export, val and predict on a desk
-    api                          what a Python user types: ``from vajra_edge import Vajra``
+    geometry, heads              letterbox and boxes; what a network's output means
+    plans                        what is wanted, what was achieved, where it lies, what failed
+    quantization                 calibration images, ranges, the choice of INT8 layers
+    backends                     ONNX Runtime, TensorRT: graph -> plan -> runner
+    build                        a request -> a checked plan in the store, in a child process
+    inference                    frame -> detections, and the frame loop
+    capture, mqtt                camera -> newest frame; detections -> broker
+    telemetry                    the status document
+    daemon                       state machine, supervisor, build process, control socket, systemd
+    tasks, api                   export, val and predict; ``from vajra_edge import Vajra``
+    cli                          what an operator types
 """
 
 from __future__ import annotations

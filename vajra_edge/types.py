@@ -1,7 +1,4 @@
-"""Frame: one image with its time and number.
-
-Detections: arrays with one row per object.
-"""
+"""Types: the two values of the hot path, a frame and what was found in it."""
 
 from __future__ import annotations
 

@@ -88,10 +88,13 @@ class Cameras:
         ]
 
     def wait_until(self, phase: CameraPhase) -> None:
-        """Until the newest phase of both cameras is ``phase``."""
-        while not all(news and news[-1].phase is phase for news in self.seen.values()):
+        """Until both cameras came to ``phase``; they need not be there at the same time."""
+        reached = {name for name, told in self.seen.items() if told and told[-1].phase is phase}
+        while reached != set(self.seen):
             news = self.news.get(timeout=LIMIT_S)
             self.seen[news.camera].append(news)
+            if news.phase is phase:
+                reached.add(news.camera)
 
     def stream(self, count: int) -> None:
         """Until each camera gave so many frames more."""

@@ -21,15 +21,15 @@ def ask(place, *words):
 
 def test_without_a_daemon_it_builds_in_place_and_then_finds_nothing_to_do(place, capsys):
     assert ask(place, "--dry-run") == 0
-    outlook = said(capsys)
-    assert outlook["needed"]
-    assert outlook["why"] == ["no wanted plan served on this device yet"]
+    preview = said(capsys)
+    assert preview["needed"]
+    assert preview["why"] == ["no wanted plan served on this device yet"]
     assert not (place.folder / "state" / "engines").exists()
 
     assert ask(place) == 0
     built = said(capsys)
     assert built["built"]
-    assert built["fingerprint"] == outlook["fingerprint"]
+    assert built["fingerprint"] == preview["fingerprint"]
     assert (built["precision"], built["target"], built["by"]) == ("fp32", "cpu", "this command")
     store = EngineStore(place.folder / "state", 10**9)
     assert store.plans() == (built["fingerprint"],)
@@ -44,10 +44,10 @@ def test_other_weights_are_explained_before_and_built_after(place, capsys):
     EngineStore(place.folder / "state", 10**9).mark_good(first["fingerprint"])
     place.weights.write_bytes(tiny.network(gain=10.0))
     assert ask(place, "--dry-run") == 0
-    outlook = said(capsys)
-    assert outlook["needed"]
-    assert any("weights" in reason for reason in outlook["why"])
-    assert outlook["fingerprint"] != first["fingerprint"]
+    preview = said(capsys)
+    assert preview["needed"]
+    assert any("weights" in reason for reason in preview["why"])
+    assert preview["fingerprint"] != first["fingerprint"]
 
 
 def test_force_builds_what_is_there(place, capsys):

@@ -116,8 +116,8 @@ def test_rebuild_asks_the_running_daemon_and_shows_what_came_of_it(station, caps
     station.start()
     first = station.serving()
     assert main(["rebuild", "--config", str(station.config), "--dry-run", "--json"]) == 0
-    outlook = json.loads(capsys.readouterr().out)
-    assert (outlook["needed"], outlook["by"]) == (False, "daemon")
+    preview = json.loads(capsys.readouterr().out)
+    assert (preview["needed"], preview["by"]) == (False, "daemon")
     assert main(["rebuild", "--config", str(station.config), "--force", "--json"]) == 0
     built = json.loads(capsys.readouterr().out)
     assert built["built"]

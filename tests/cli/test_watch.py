@@ -114,8 +114,12 @@ def run_watch(mqtt: MqttSettings, folder: Path) -> subprocess.Popen[bytes]:
     ]
     config.write_text("\n".join(lines))
     code = (
-        "import sys; from pathlib import Path; from vajra_edge.cli.watch import watch; "
-        "from vajra_edge.config.settings import load; sys.exit(watch(load(Path(sys.argv[1])), as_json=True))"
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from vajra_edge.cli.watch import watch\n"
+        "from vajra_edge.config.settings import load\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored\n"
+        "sys.exit(watch(load(Path(sys.argv[1])), as_json=True))"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(config)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -32,8 +32,8 @@ class Asked:
     def __init__(self) -> None:
         self.doubts: list[str] = []
 
-    def distrust_images(self, wish: object, ended: Ended) -> bool:
-        del wish, ended
+    def distrust_images(self, desired: object, ended: Ended) -> bool:
+        del desired, ended
         return True
 
     def again(self, *about: object, doubt: str = "") -> None:

@@ -53,33 +53,33 @@ def test_the_cameras_own_images_are_looked_at_where_none_are_named(tmp_path: Pat
     assert look(cameras, tmp_path) != before
 
 
-def told(desk: Background, inbox: queue.SimpleQueue[object]) -> list[object]:
-    """What the desk posted until now."""
-    desk.do("mark", lambda: "end")
+def told(background: Background, inbox: queue.SimpleQueue[object]) -> list[object]:
+    """What the background thread posted until now."""
+    background.do("mark", lambda: "end")
     return list(iter(lambda: inbox.get(timeout=LIMIT_S), "end"))
 
 
 def test_a_change_counts_once_it_has_settled(folder: Path, tmp_path: Path):
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    desk = Background(inbox.put)
-    desk.start()
-    images, asked = ImageWatch(desk, tmp_path), settings(data=str(folder))
+    background = Background(inbox.put)
+    background.start()
+    images, asked = ImageWatch(background, tmp_path), settings(data=str(folder))
     images.used(images.look(asked), 0.0)
     for number in range(1, 4):
         images.tick(asked, number * LOOK_S)
-    assert told(desk, inbox) == []
+    assert told(background, inbox) == []
     os.utime(folder / "deep" / "0.png", (1.0, 1.0))
     images.tick(asked, 4 * LOOK_S)
-    assert told(desk, inbox) == [], "perhaps more are being copied"
+    assert told(background, inbox) == [], "perhaps more are being copied"
     images.tick(asked, 4 * LOOK_S + 1)
-    assert told(desk, inbox) == [], "not yet"
+    assert told(background, inbox) == [], "not yet"
     images.tick(asked, 5 * LOOK_S)
-    assert told(desk, inbox) == [ImagesMoved()]
+    assert told(background, inbox) == [ImagesMoved()]
     images.used(images.look(asked), 5 * LOOK_S)
     images.tick(asked, 6 * LOOK_S)
     images.tick(asked, 7 * LOOK_S)
-    assert told(desk, inbox) == []
-    assert desk.close(5.0)
+    assert told(background, inbox) == []
+    assert background.close(5.0)
 
 
 def test_nothing_is_looked_at_where_int8_is_not_asked_for(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Loading on the desk: every way a stored plan may fail to load is an event, never a silence."""
+"""Loading in the background: every way a stored plan may fail to load is an event, never a silence."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def loading(built, tmp_path):
     state_dir = tmp_path / "state"
     shutil.copytree(built, state_dir, symlinks=True)
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    desk = Background(inbox.put)
+    background = Background(inbox.put)
     store = EngineStore(state_dir, 1 << 40)
-    plans = Plans(store, History(state_dir), desk, inbox.put, threads=1)
-    desk.start()
+    plans = Plans(store, History(state_dir), background, inbox.put, threads=1)
+    background.start()
     yield plans, store.plans()[0], inbox
     plans.close()
-    assert desk.close(10.0)
+    assert background.close(10.0)
 
 
 def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading):
@@ -111,4 +111,4 @@ def test_a_plan_that_was_built_under_another_name_is_not_taken_for_the_one_that_
     failed = plans.ended(BuildSucceeded(5, fingerprint, 0))
     assert isinstance(failed, BuildFailed)
     assert not failed.permanent
-    assert f"000000000000 was wished for and {fingerprint[:12]} was built" in failed.reason
+    assert f"000000000000 was wanted and {fingerprint[:12]} was built" in failed.reason

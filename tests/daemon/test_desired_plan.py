@@ -45,7 +45,7 @@ def history(tmp_path):
 
 
 @pytest.fixture
-def wishes(store, history):
+def desired_plans(store, history):
     return DesiredPlans(store, history)
 
 
@@ -58,12 +58,12 @@ def settings(weights, tmp_path):
     return make
 
 
-def commit(store: EngineStore, wish) -> str:
-    """Store a plan under a wish's fingerprint, as its build would."""
-    spec = wish.request.spec
+def commit(store: EngineStore, desired) -> str:
+    """Store a plan under a desired plan's fingerprint, as its build would."""
+    spec = desired.request.spec
     manifest = Manifest(
-        fingerprint=wish.fingerprint,
-        backend=wish.request.backend,
+        fingerprint=desired.fingerprint,
+        backend=desired.request.backend,
         signature=SIGNATURE,
         wanted=spec,
         precision=spec.precision,
@@ -77,19 +77,19 @@ def commit(store: EngineStore, wish) -> str:
     return store.commit(b"plan", manifest).fingerprint
 
 
-def test_a_first_boot_wants_a_plan_that_is_missing(wishes, settings, weights):
-    wish = wishes.work_out(settings())
-    assert wish.event == Wanted(wish.fingerprint.digest, Have.MISSING)
-    assert wish.request.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert wish.why() == ("no wanted plan served on this device yet",)
-    assert wish.outlook(None)["needed"] is True
+def test_a_first_boot_wants_a_plan_that_is_missing(desired_plans, settings, weights):
+    desired = desired_plans.work_out(settings())
+    assert desired.event == Wanted(desired.fingerprint.digest, Have.MISSING)
+    assert desired.request.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert desired.why() == ("no wanted plan served on this device yet",)
+    assert desired.preview(None)["needed"] is True
 
 
-def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(wishes, settings, store):
-    first = wishes.work_out(settings())
+def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(desired_plans, settings, store):
+    first = desired_plans.work_out(settings())
     store.mark_good(commit(store, first))
-    assert wishes.work_out(settings()).event == Wanted(first.fingerprint.digest, Have.READY)
-    other = wishes.work_out(settings(engine={"max_det": 50}))
+    assert desired_plans.work_out(settings()).event == Wanted(first.fingerprint.digest, Have.READY)
+    other = desired_plans.work_out(settings(engine={"max_det": 50}))
     assert other.have is Have.MISSING
     assert other.fallback == Fallback(first.fingerprint.digest)
     assert other.why() == (
@@ -98,99 +98,99 @@ def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(wish
     )
 
 
-def test_the_reason_compares_with_the_plan_that_serves_before_it_counts_as_good(wishes, settings, store):
-    served = wishes.work_out(settings(engine={"max_det": 50})).fingerprint
-    wish = wishes.work_out(settings())
+def test_the_reason_compares_with_the_plan_that_serves_before_it_counts_as_good(desired_plans, settings, store):
+    served = desired_plans.work_out(settings(engine={"max_det": 50})).fingerprint
+    desired = desired_plans.work_out(settings())
     difference = ("NMS iou 0.7, max_det 50, top_k 500 -> iou 0.7, max_det 300, top_k 500", "weights same")
-    assert wish.why(served) == difference
-    assert wish.outlook(served.digest, served)["why"] == list(difference)
-    store.mark_good(commit(store, wishes.work_out(settings(engine={"batch": 2}))))
-    assert wishes.work_out(settings()).why(served) == difference, "and not with the good one of before"
+    assert desired.why(served) == difference
+    assert desired.preview(served.digest, served)["why"] == list(difference)
+    store.mark_good(commit(store, desired_plans.work_out(settings(engine={"batch": 2}))))
+    assert desired_plans.work_out(settings()).why(served) == difference, "and not with the good one of before"
 
 
-def damaged(store: EngineStore, wish) -> str:
+def damaged(store: EngineStore, desired) -> str:
     """A plan that served well and has other bytes by now."""
-    name = commit(store, wish)
+    name = commit(store, desired)
     store.mark_good(name)
     store.get(name).path.write_bytes(b"plam")
     return f"the stored plan {name[:12]} was damaged: its plan's SHA-256 differs"
 
 
-def test_a_damaged_plan_is_the_reason_for_its_successor_until_that_is_there(wishes, settings, store):
-    told = damaged(store, wishes.work_out(settings()))
-    for wish in (wishes.work_out(settings()), wishes.work_out(settings())):
-        assert (wish.have, wish.damage, wish.why()) == (Have.MISSING, told, (told,))
-    commit(store, wish)
-    wish = wishes.work_out(settings())
-    assert (wish.have, wish.damage, wish.why()) == (Have.READY, "", ())
+def test_a_damaged_plan_is_the_reason_for_its_successor_until_that_is_there(desired_plans, settings, store):
+    told = damaged(store, desired_plans.work_out(settings()))
+    for desired in (desired_plans.work_out(settings()), desired_plans.work_out(settings())):
+        assert (desired.have, desired.damage, desired.why()) == (Have.MISSING, told, (told,))
+    commit(store, desired)
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.damage, desired.why()) == (Have.READY, "", ())
 
 
-def test_damage_is_told_beside_what_differs_from_the_plan_that_serves_instead(wishes, settings, store):
-    older = wishes.work_out(settings(engine={"max_det": 50}))
+def test_damage_is_told_beside_what_differs_from_the_plan_that_serves_instead(desired_plans, settings, store):
+    older = desired_plans.work_out(settings(engine={"max_det": 50}))
     store.mark_good(commit(store, older))
-    told = damaged(store, wishes.work_out(settings()))
-    wish = wishes.work_out(settings())
-    assert wish.fallback == Fallback(older.fingerprint.digest)
-    assert wish.why(older.fingerprint) == (told, *older.fingerprint.explain(wish.fingerprint))
+    told = damaged(store, desired_plans.work_out(settings()))
+    desired = desired_plans.work_out(settings())
+    assert desired.fallback == Fallback(older.fingerprint.digest)
+    assert desired.why(older.fingerprint) == (told, *older.fingerprint.explain(desired.fingerprint))
 
 
-def test_a_wish_that_cannot_be_known_tells_of_a_damaged_plan_too(wishes, settings, store):
-    told = damaged(store, wishes.work_out(settings()))
-    assert wishes.unknown("no weights") == Unknown(f"no weights; {told}")
+def test_a_wish_that_cannot_be_known_tells_of_a_damaged_plan_too(desired_plans, settings, store):
+    told = damaged(store, desired_plans.work_out(settings()))
+    assert desired_plans.unknown("no weights") == Unknown(f"no weights; {told}")
 
 
-def test_a_pinned_digest_that_does_not_fit_refuses_the_weights(wishes, settings, weights):
+def test_a_pinned_digest_that_does_not_fit_refuses_the_weights(desired_plans, settings, weights):
     asked = settings(weights={"path": str(weights), "sha256": "0" * 64})
     with pytest.raises(WeightsError, match="the settings ask for 0000"):
-        wishes.work_out(asked)
+        desired_plans.work_out(asked)
 
 
-def test_what_this_machine_cannot_build_is_refused_before_anything_starts(wishes, settings):
+def test_what_this_machine_cannot_build_is_refused_before_anything_starts(desired_plans, settings):
     with pytest.raises(UnsupportedSpec, match="ONNX Runtime"):
-        wishes.work_out(settings(engine={"backend": "onnxruntime", "target": "dla:0"}))
+        desired_plans.work_out(settings(engine={"backend": "onnxruntime", "target": "dla:0"}))
 
 
-def test_a_wish_that_cannot_be_known_offers_the_last_good_plan(wishes, settings, store):
-    assert wishes.unknown("no weights") == Unknown("no weights")
-    good = commit(store, wishes.work_out(settings()))
+def test_a_wish_that_cannot_be_known_offers_the_last_good_plan(desired_plans, settings, store):
+    assert desired_plans.unknown("no weights") == Unknown("no weights")
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
-    assert wishes.unknown("no weights") == Unknown("no weights", Fallback(good))
+    assert desired_plans.unknown("no weights") == Unknown("no weights", Fallback(good))
 
 
 def test_a_plan_that_crashed_too_often_is_rejected_and_the_one_before_offered(
-    wishes, settings, store, history, tmp_path
+    desired_plans, settings, store, history, tmp_path
 ):
-    before = commit(store, wishes.work_out(settings(engine={"max_det": 50})))
+    before = commit(store, desired_plans.work_out(settings(engine={"max_det": 50})))
     store.mark_good(before)
-    crashing = commit(store, wishes.work_out(settings()))
+    crashing = commit(store, desired_plans.work_out(settings()))
     store.mark_good(crashing)
     for _ in range(STRIKES - 1):
         history.crashed(crashing)
-    assert wishes.work_out(settings()).have is Have.READY
+    assert desired_plans.work_out(settings()).have is Have.READY
     history.crashed(crashing)
-    wish = wishes.work_out(settings())
-    assert (wish.have, wish.fallback) == (Have.REJECTED, Fallback(before))
-    assert "it crashed 3 times in 10 minutes; rebuild --force insists" in wish.rejected
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.fallback) == (Have.REJECTED, Fallback(before))
+    assert "it crashed 3 times in 10 minutes; rebuild --force insists" in desired.rejected
     assert History(store.root).rejection(crashing)
     history.forgive(crashing)
 
 
-def test_crashes_long_ago_do_not_count(wishes, settings, store, tmp_path):
-    plan = commit(store, wishes.work_out(settings()))
+def test_crashes_long_ago_do_not_count(desired_plans, settings, store, tmp_path):
+    plan = commit(store, desired_plans.work_out(settings()))
     for _ in range(STRIKES):
         History(tmp_path / "state", lambda: time.time() - 3600).crashed(plan)
-    assert wishes.work_out(settings()).have is Have.READY
+    assert desired_plans.work_out(settings()).have is Have.READY
 
 
-def test_a_damaged_plan_is_told_to_the_history_until_its_successor_is_built(wishes, settings, store, history):
-    wish = wishes.work_out(settings())
-    plan = commit(store, wish)
+def test_a_damaged_plan_is_told_to_the_history_until_its_successor_is_built(desired_plans, settings, store, history):
+    desired = desired_plans.work_out(settings())
+    plan = commit(store, desired)
     (store.root / "engines" / plan / "plan").write_bytes(b"?")
-    assert wishes.work_out(settings()).have is Have.MISSING
+    assert desired_plans.work_out(settings()).have is Have.MISSING
     (damaged,) = history.failures()
     assert (damaged.fingerprint, damaged.cause, damaged.follows) == (plan, Cause.DAMAGE, Follows.REBUILD)
-    commit(store, wish)
-    wishes.work_out(settings())
+    commit(store, desired)
+    desired_plans.work_out(settings())
     assert [one.follows for one in history.failures()] == [Follows.MENDED]
 
 
@@ -216,40 +216,42 @@ def accelerated(monkeypatch):
     monkeypatch.setattr(wish_module, "select", select)
 
 
-def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, wishes, settings, store):
-    wish = wishes.work_out(settings())
-    assert wish.fallback
-    assert not wish.fallback.ready
-    quick = wish.request_of(wish.fallback.fingerprint)
+def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, desired_plans, settings, store):
+    desired = desired_plans.work_out(settings())
+    assert desired.fallback
+    assert not desired.fallback.ready
+    quick = desired.request_of(desired.fallback.fingerprint)
     assert quick
     assert (quick.backend, quick.spec.target, quick.spec.precision) == ("onnxruntime", Target("cpu"), Precision.FP32)
-    assert wish.request_of(wish.fingerprint.digest) is wish.request
-    assert wish.request_of("0" * 64) is None
-    stored = replace(wish, request=quick, fingerprint=Fingerprint.of(quick, OnnxRuntime().identity(quick.spec)))
-    assert commit(store, stored) == wish.fallback.fingerprint
-    again = wishes.work_out(settings())
-    assert again.fallback == Fallback(wish.fallback.fingerprint, ready=True)
-    assert again.interim(wish.fallback.fingerprint)
+    assert desired.request_of(desired.fingerprint.digest) is desired.request
+    assert desired.request_of("0" * 64) is None
+    stored = replace(desired, request=quick, fingerprint=Fingerprint.of(quick, OnnxRuntime().identity(quick.spec)))
+    assert commit(store, stored) == desired.fallback.fingerprint
+    again = desired_plans.work_out(settings())
+    assert again.fallback == Fallback(desired.fallback.fingerprint, ready=True)
+    assert again.interim(desired.fallback.fingerprint)
     assert not again.interim(again.fingerprint.digest)
 
 
-def test_first_boot_wait_offers_no_quick_plan(accelerated, wishes, settings):
-    assert wishes.work_out(settings(engine={"first_boot": "wait"})).fallback is None
+def test_first_boot_wait_offers_no_quick_plan(accelerated, desired_plans, settings):
+    assert desired_plans.work_out(settings(engine={"first_boot": "wait"})).fallback is None
 
 
-def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, wishes, settings, store):
-    good = commit(store, wishes.work_out(settings(engine={"simplify": False})))
+def test_a_good_plan_is_preferred_to_a_quick_one(accelerated, desired_plans, settings, store):
+    good = commit(store, desired_plans.work_out(settings(engine={"simplify": False})))
     store.mark_good(good)
-    wish = wishes.work_out(settings())
-    assert wish.fallback == Fallback(good)
-    assert not wish.interim(good)
+    desired = desired_plans.work_out(settings())
+    assert desired.fallback == Fallback(good)
+    assert not desired.interim(good)
 
 
-def test_other_figures_of_nms_want_the_plan_that_serves_where_nms_is_outside_it(accelerated, wishes, settings, store):
-    good = commit(store, wishes.work_out(settings()))
+def test_other_figures_of_nms_want_the_plan_that_serves_where_nms_is_outside_it(
+    accelerated, desired_plans, settings, store
+):
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
-    wish = wishes.work_out(settings(engine={"nms_iou": 0.5, "max_det": 50, "nms_top_k": 90}))
-    assert (wish.fingerprint.digest, wish.have, wish.why()) == (good, Have.READY, ())
+    desired = desired_plans.work_out(settings(engine={"nms_iou": 0.5, "max_det": 50, "nms_top_k": 90}))
+    assert (desired.fingerprint.digest, desired.have, desired.why()) == (good, Have.READY, ())
 
 
 @pytest.mark.parametrize(
@@ -261,65 +263,67 @@ def test_other_figures_of_nms_want_the_plan_that_serves_where_nms_is_outside_it(
     ],
 )
 def test_a_good_plan_of_another_machine_state_is_not_offered_but_a_quick_one(
-    accelerated, wishes, settings, store, monkeypatch, caplog, moved, said
+    accelerated, desired_plans, settings, store, monkeypatch, caplog, moved, said
 ):
-    good = commit(store, wishes.work_out(settings()))
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
     monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, **moved})
     caplog.set_level("INFO")
-    wish = wishes.work_out(settings())
-    assert wish.have is Have.MISSING
-    assert wish.fallback
-    assert (wish.fallback.fingerprint != good, wish.fallback.ready) == (True, False)
-    assert wish.request_of(wish.fallback.fingerprint).backend == "onnxruntime"
-    assert wishes.unknown("no weights") == Unknown("no weights")
+    desired = desired_plans.work_out(settings())
+    assert desired.have is Have.MISSING
+    assert desired.fallback
+    assert (desired.fallback.fingerprint != good, desired.fallback.ready) == (True, False)
+    assert desired.request_of(desired.fallback.fingerprint).backend == "onnxruntime"
+    assert desired_plans.unknown("no weights") == Unknown("no weights")
     assert f"plan {good[:12]} does not serve meanwhile: {said}" in caplog.text
     assert store.get(good), "it is whole, and stays"
 
 
 def test_a_good_plan_serves_meanwhile_on_a_machine_whose_identity_was_misread(
-    accelerated, wishes, settings, store, monkeypatch
+    accelerated, desired_plans, settings, store, monkeypatch
 ):
-    good = commit(store, wishes.work_out(settings()))
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
     monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, "driver": ""})
-    wish = wishes.work_out(settings())
-    assert wish.have is Have.MISSING
-    assert wish.fallback == Fallback(good)
+    desired = desired_plans.work_out(settings())
+    assert desired.have is Have.MISSING
+    assert desired.fallback == Fallback(good)
 
 
-def test_another_power_mode_makes_no_plan_unfit_to_serve_meanwhile(accelerated, wishes, settings, store, monkeypatch):
-    good = commit(store, wishes.work_out(settings()))
+def test_another_power_mode_makes_no_plan_unfit_to_serve_meanwhile(
+    accelerated, desired_plans, settings, store, monkeypatch
+):
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
     monkeypatch.setattr(Accelerator, "here", {**Accelerator.here, "power_mode": "15W"})
-    wish = wishes.work_out(settings())
-    assert (wish.have, wish.fallback) == (Have.MISSING, Fallback(good))
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.fallback) == (Have.MISSING, Fallback(good))
 
 
 def test_a_good_plan_whose_library_does_not_load_yet_is_offered_for_its_load_tells(
-    accelerated, wishes, settings, store, monkeypatch
+    accelerated, desired_plans, settings, store, monkeypatch
 ):
-    good = commit(store, wishes.work_out(settings()))
+    good = commit(store, desired_plans.work_out(settings()))
     store.mark_good(good)
 
     def gone(name, **options):
         raise BackendUnavailable("TensorRT is installed but does not load")
 
     monkeypatch.setattr(wish_module, "select", gone)
-    assert wishes.unknown("TensorRT does not load").fallback == Fallback(good)
-    assert wishes.unknown("TensorRT does not load", [good]).fallback is None
+    assert desired_plans.unknown("TensorRT does not load").fallback == Fallback(good)
+    assert desired_plans.unknown("TensorRT does not load", [good]).fallback is None
 
 
-def test_what_did_not_load_is_not_offered_once_more(accelerated, wishes, settings, store):
-    first = commit(store, wishes.work_out(settings(engine={"optimization_level": 1})))
-    second = commit(store, wishes.work_out(settings(engine={"optimization_level": 2})))
+def test_what_did_not_load_is_not_offered_once_more(accelerated, desired_plans, settings, store):
+    first = commit(store, desired_plans.work_out(settings(engine={"optimization_level": 1})))
+    second = commit(store, desired_plans.work_out(settings(engine={"optimization_level": 2})))
     for plan in (first, second):
         store.mark_good(plan)
     failed = [second]
-    assert wishes.work_out(settings(), without=failed).fallback == Fallback(first)
-    assert wishes.unknown("no weights", failed).fallback == Fallback(first)
+    assert desired_plans.work_out(settings(), without=failed).fallback == Fallback(first)
+    assert desired_plans.unknown("no weights", failed).fallback == Fallback(first)
     failed.append(first)
-    quick = wishes.work_out(settings(), without=failed).fallback
+    quick = desired_plans.work_out(settings(), without=failed).fallback
     assert quick
     assert not quick.ready
-    assert wishes.work_out(settings(), without=[*failed, quick.fingerprint]).fallback is None
+    assert desired_plans.work_out(settings(), without=[*failed, quick.fingerprint]).fallback is None

@@ -42,7 +42,7 @@ def history(tmp_path: Path) -> History:
 
 
 @pytest.fixture
-def wishes(store: EngineStore, history: History) -> DesiredPlans:
+def desired_plans(store: EngineStore, history: History) -> DesiredPlans:
     return DesiredPlans(store, history)
 
 
@@ -65,12 +65,12 @@ def collect(state_dir: Path, seeds: range) -> Sampler:
     return images
 
 
-def commit(store: EngineStore, wish: DesiredPlan) -> str:
-    """Store a plan under a wish's fingerprint, as its build would."""
-    spec = wish.request.spec
+def commit(store: EngineStore, desired: DesiredPlan) -> str:
+    """Store a plan under a desired plan's fingerprint, as its build would."""
+    spec = desired.request.spec
     manifest = Manifest(
-        fingerprint=wish.fingerprint,
-        backend=wish.request.backend,
+        fingerprint=desired.fingerprint,
+        backend=desired.request.backend,
         signature=SIGNATURE,
         wanted=spec,
         precision=spec.precision,
@@ -84,50 +84,52 @@ def commit(store: EngineStore, wish: DesiredPlan) -> str:
     return store.commit(b"plan", manifest).fingerprint
 
 
-def test_without_images_the_next_precision_that_runs_here_is_wanted_meanwhile(wishes: DesiredPlans, settings: Make):
-    wish = wishes.work_out(settings())
-    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.FP32, None)
-    assert wish.fingerprint == wishes.work_out(settings("fp32")).fingerprint
+def test_without_images_the_next_precision_that_runs_here_is_wanted_meanwhile(
+    desired_plans: DesiredPlans, settings: Make
+):
+    desired = desired_plans.work_out(settings())
+    assert (desired.request.spec.precision, desired.request.calibration_digest) == (Precision.FP32, None)
+    assert desired.fingerprint == desired_plans.work_out(settings("fp32")).fingerprint
 
 
 def test_fp16_is_that_precision_where_the_backend_has_it(
-    wishes: DesiredPlans, settings: Make, monkeypatch: pytest.MonkeyPatch
+    desired_plans: DesiredPlans, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: None)
-    assert wishes.work_out(settings()).request.spec.precision is Precision.FP16
+    assert desired_plans.work_out(settings()).request.spec.precision is Precision.FP16
 
 
 def test_images_change_nothing_until_they_are_frozen_and_then_everything(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
-    before = wishes.work_out(settings()).fingerprint
+    before = desired_plans.work_out(settings()).fingerprint
     images = collect(tmp_path / "state", range(8))
-    assert wishes.work_out(settings()).fingerprint == before
+    assert desired_plans.work_out(settings()).fingerprint == before
     frozen = images.freeze()
-    wish = wishes.work_out(settings())
-    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.INT8, frozen.digest)
-    assert wish.have is Have.MISSING
-    assert wishes.work_out(settings()).fingerprint == wish.fingerprint
+    desired = desired_plans.work_out(settings())
+    assert (desired.request.spec.precision, desired.request.calibration_digest) == (Precision.INT8, frozen.digest)
+    assert desired.have is Have.MISSING
+    assert desired_plans.work_out(settings()).fingerprint == desired.fingerprint
 
 
 def test_switching_the_cameras_off_leaves_a_frozen_set_and_its_plan(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
     collect(tmp_path / "state", range(8)).freeze()
-    wish = wishes.work_out(settings())
-    off = wishes.work_out(settings(cameras=False))
+    desired = desired_plans.work_out(settings())
+    off = desired_plans.work_out(settings(cameras=False))
     assert off.request.spec.precision is Precision.INT8
-    assert off.fingerprint == wish.fingerprint
+    assert off.fingerprint == desired.fingerprint
 
 
 def test_named_images_are_wanted_at_once_and_other_images_are_another_plan(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
     folder = collect(tmp_path / "mine", range(8)).folder
-    wish = wishes.work_out(settings(data=str(folder)))
-    assert wish.request.spec.precision is Precision.INT8
+    desired = desired_plans.work_out(settings(data=str(folder)))
+    assert desired.request.spec.precision is Precision.INT8
     cv2.imwrite(str(folder / "9.jpg"), tiny.scene(seed=9).image)
-    assert wishes.work_out(settings(data=str(folder))).fingerprint != wish.fingerprint
+    assert desired_plans.work_out(settings(data=str(folder))).fingerprint != desired.fingerprint
 
 
 def too_few(settings: Make, folder: Path) -> Settings:
@@ -176,48 +178,50 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("make", UNUSABLE, ids=lambda make: make.__name__)
 def test_images_that_cannot_be_used_leave_the_next_precision_wanted_with_the_reason(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path, make: Callable[[Make, Path], Settings]
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path, make: Callable[[Make, Path], Settings]
 ):
-    wish = wishes.work_out(make(settings, tmp_path / "mine"))
-    assert (wish.request.spec.precision, wish.request.calibration_digest) == (Precision.FP32, None)
-    assert wish.calibration.startswith("int8 is not used: ")
-    assert UNUSABLE[make] in wish.calibration
-    assert wish.outlook(None)["calibration"] == wish.calibration
+    desired = desired_plans.work_out(make(settings, tmp_path / "mine"))
+    assert (desired.request.spec.precision, desired.request.calibration_digest) == (Precision.FP32, None)
+    assert desired.calibration.startswith("int8 is not used: ")
+    assert UNUSABLE[make] in desired.calibration
+    assert desired.preview(None)["calibration"] == desired.calibration
 
 
 def test_unusable_images_leave_fp16_wanted_where_the_backend_has_it(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: None)
-    assert wishes.work_out(absent(settings, tmp_path)).request.spec.precision is Precision.FP16
+    assert desired_plans.work_out(absent(settings, tmp_path)).request.spec.precision is Precision.FP16
 
 
 def test_where_no_other_precision_is_allowed_unusable_images_are_an_error_with_both_remedies(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
     asked = settings(engine={"allow_lower_precision": False}, data=str(tmp_path / "nothing"))
     with pytest.raises(CalibrationError, match=r"does not exist.*set \[engine\] allow_lower_precision = true"):
-        wishes.work_out(asked)
+        desired_plans.work_out(asked)
 
 
 def test_a_stored_plan_of_earlier_images_is_better_than_another_precision(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
 ):
     folder = collect(tmp_path / "mine", range(8)).folder
-    plan = commit(store, wishes.work_out(settings(data=str(folder))))
+    plan = commit(store, desired_plans.work_out(settings(data=str(folder))))
     shutil.rmtree(folder)
-    wish = wishes.work_out(settings(data=str(folder)))
-    assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
-    assert wish.calibration.startswith("int8 keeps the ranges of earlier images: ")
+    desired = desired_plans.work_out(settings(data=str(folder)))
+    assert (desired.fingerprint.digest, desired.have) == (plan, Have.READY)
+    assert desired.calibration.startswith("int8 keeps the ranges of earlier images: ")
 
 
-def two_plans(wishes: DesiredPlans, settings: Make, store: EngineStore, folder: Path) -> tuple[Settings, str, str]:
+def two_plans(
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, folder: Path
+) -> tuple[Settings, str, str]:
     """Of other images each, which are gone; what asks for them, the older plan and the newer one."""
     asked = settings(data=str(folder))
     plans = []
     for count in (8, 9):
         collect(folder, range(count))
-        plans.append(commit(store, wishes.work_out(asked)))
+        plans.append(commit(store, desired_plans.work_out(asked)))
     shutil.rmtree(folder)
     newer = store.root / "engines" / plans[1]
     os.utime(newer, (newer.stat().st_atime, newer.stat().st_mtime + 10))
@@ -225,101 +229,103 @@ def two_plans(wishes: DesiredPlans, settings: Make, store: EngineStore, folder: 
 
 
 def test_of_earlier_images_the_plan_that_served_last_and_well_is_kept(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
 ):
-    asked, older, newer = two_plans(wishes, settings, store, tmp_path / "mine")
-    assert wishes.work_out(asked).fingerprint.digest == newer
+    asked, older, newer = two_plans(desired_plans, settings, store, tmp_path / "mine")
+    assert desired_plans.work_out(asked).fingerprint.digest == newer
     store.mark_good(older)
-    assert wishes.work_out(asked).fingerprint.digest == older
+    assert desired_plans.work_out(asked).fingerprint.digest == older
 
 
 @pytest.mark.parametrize("how", ["rejected", "struck"])
 def test_a_plan_of_earlier_images_that_failed_in_service_is_passed_over(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, history: History, tmp_path: Path, how: str
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, history: History, tmp_path: Path, how: str
 ):
-    asked, older, newer = two_plans(wishes, settings, store, tmp_path / "mine")
+    asked, older, newer = two_plans(desired_plans, settings, store, tmp_path / "mine")
     if how == "rejected":
         history.reject(newer, "it finds nothing")
     for _ in range(STRIKES if how == "struck" else 0):
         history.crashed(newer)
-    wish = wishes.work_out(asked)
-    assert (wish.fingerprint.digest, wish.have) == (older, Have.READY)
+    desired = desired_plans.work_out(asked)
+    assert (desired.fingerprint.digest, desired.have) == (older, Have.READY)
 
 
 def test_images_that_failed_in_a_build_are_tried_again_when_they_change_or_somebody_insists(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
     folder = collect(tmp_path / "mine", range(8)).folder
     asked = settings(data=str(folder))
-    first = wishes.work_out(asked)
-    wishes.calibrations.distrust(first.fingerprint.digest, "calibration image 3 of 8 cannot be decoded")
-    lowered = wishes.work_out(asked)
+    first = desired_plans.work_out(asked)
+    desired_plans.calibrations.distrust(first.fingerprint.digest, "calibration image 3 of 8 cannot be decoded")
+    lowered = desired_plans.work_out(asked)
     assert lowered.request.spec.precision is Precision.FP32
     assert lowered.calibration == "int8 is not used: calibration image 3 of 8 cannot be decoded"
-    assert wishes.work_out(asked, trusting=True).fingerprint == first.fingerprint, "asked what would be"
-    assert wishes.work_out(asked).fingerprint == lowered.fingerprint
+    assert desired_plans.work_out(asked, trusting=True).fingerprint == first.fingerprint, "asked what would be"
+    assert desired_plans.work_out(asked).fingerprint == lowered.fingerprint
     cv2.imwrite(str(folder / "9.jpg"), tiny.scene(seed=9).image)
-    assert wishes.work_out(asked).request.spec.precision is Precision.INT8
+    assert desired_plans.work_out(asked).request.spec.precision is Precision.INT8
     (folder / "9.jpg").unlink()
-    assert wishes.work_out(asked).fingerprint == lowered.fingerprint
-    wishes.calibrations.trust()
-    assert wishes.work_out(asked).fingerprint == first.fingerprint
+    assert desired_plans.work_out(asked).fingerprint == lowered.fingerprint
+    desired_plans.calibrations.trust()
+    assert desired_plans.work_out(asked).fingerprint == first.fingerprint
 
 
 def test_while_images_are_in_doubt_no_others_are_tried_but_a_plan_that_is_there_may_serve(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
 ):
     asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
-    lowered = wishes.work_out(asked, doubt="they changed since")
+    lowered = desired_plans.work_out(asked, doubt="they changed since")
     assert lowered.request.spec.precision is Precision.FP32
     assert lowered.calibration == "int8 is not used: they changed since"
-    wish = wishes.work_out(asked)
-    assert wish.request.spec.precision is Precision.INT8
-    commit(store, wish)
-    again = wishes.work_out(asked, doubt="they changed since")
-    assert (again.fingerprint, again.have, again.calibration) == (wish.fingerprint, Have.READY, "")
+    desired = desired_plans.work_out(asked)
+    assert desired.request.spec.precision is Precision.INT8
+    commit(store, desired)
+    again = desired_plans.work_out(asked, doubt="they changed since")
+    assert (again.fingerprint, again.have, again.calibration) == (desired.fingerprint, Have.READY, "")
 
 
 def test_of_ever_new_images_that_fail_only_the_last_ones_are_remembered(
-    wishes: DesiredPlans, settings: Make, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, tmp_path: Path
 ):
     asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
-    first = wishes.work_out(asked)
-    wishes.calibrations.distrust(first.fingerprint.digest, "damaged")
+    first = desired_plans.work_out(asked)
+    desired_plans.calibrations.distrust(first.fingerprint.digest, "damaged")
     for number in range(PLANS_KEPT - 1):
-        wishes.calibrations.distrust(f"{number:064}", "damaged")
-    assert wishes.work_out(asked).request.spec.precision is Precision.FP32
-    wishes.calibrations.distrust("f" * 64, "damaged")
-    assert wishes.work_out(asked).fingerprint == first.fingerprint
+        desired_plans.calibrations.distrust(f"{number:064}", "damaged")
+    assert desired_plans.work_out(asked).request.spec.precision is Precision.FP32
+    desired_plans.calibrations.distrust("f" * 64, "damaged")
+    assert desired_plans.work_out(asked).fingerprint == first.fingerprint
 
 
 def test_images_that_failed_once_are_trusted_where_their_plan_is_there(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
 ):
     asked = settings(data=str(collect(tmp_path / "mine", range(8)).folder))
-    wish = wishes.work_out(asked)
-    wishes.calibrations.distrust(wish.fingerprint.digest, "the network disk was away")
-    commit(store, wish)
-    assert wishes.work_out(asked).have is Have.READY
+    desired = desired_plans.work_out(asked)
+    desired_plans.calibrations.distrust(desired.fingerprint.digest, "the network disk was away")
+    commit(store, desired)
+    assert desired_plans.work_out(asked).have is Have.READY
 
 
 def test_a_stored_plan_stays_wanted_when_its_images_are_deleted(
-    wishes: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, tmp_path: Path
 ):
     images = collect(tmp_path / "state", range(8))
     images.freeze()
-    plan = commit(store, wishes.work_out(settings()))
+    plan = commit(store, desired_plans.work_out(settings()))
     shutil.rmtree(images.folder)
     for given in (settings(), settings(cameras=False)):
-        wish = wishes.work_out(given)
-        assert (wish.fingerprint.digest, wish.have) == (plan, Have.READY)
+        desired = desired_plans.work_out(given)
+        assert (desired.fingerprint.digest, desired.have) == (plan, Have.READY)
     (tmp_path / "net.onnx").write_bytes(tiny.network(gain=30.0))
-    assert wishes.work_out(settings()).request.spec.precision is Precision.FP32, "other weights need images again"
+    assert desired_plans.work_out(settings()).request.spec.precision is Precision.FP32, (
+        "other weights need images again"
+    )
 
 
 def test_nothing_is_collected_for_an_int8_that_cannot_be_built_here(
-    wishes: DesiredPlans, settings: Make, monkeypatch: pytest.MonkeyPatch
+    desired_plans: DesiredPlans, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(OnnxRuntime, "check", lambda self, spec: UnsupportedSpec("no INT8 here"))
     with pytest.raises(UnsupportedSpec, match="no INT8 here"):
-        wishes.work_out(settings())
+        desired_plans.work_out(settings())

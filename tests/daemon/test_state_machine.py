@@ -129,7 +129,7 @@ class World:
         useless = (*s.failed, *((s.wanted,) if isinstance(event, Wanted) or s.step is not Step.IDLE else ()))
         assert event.fallback.fingerprint in useless or s.fallback_step is not Step.IDLE, "left lying"
 
-    def wish(self) -> Wanted:
+    def desired(self) -> Wanted:
         fingerprint = self.rng.choice("ABCD")
         have = Have.READY if fingerprint in self.store else Have.MISSING
         have = Have.REJECTED if fingerprint in self.rejected else have
@@ -140,7 +140,7 @@ class World:
         return Wanted(fingerprint, have, fallback)
 
     def wish_again(self) -> Wanted | Unknown:
-        """The same wish, if it is known, and something that did not fail yet."""
+        """The same desired plan, if it is known, and something that did not fail yet."""
         self.reconsider = False
         offered = next((one for one in (*sorted(self.store), "quick-A") if one not in self.without), None)
         fallback = Fallback(offered, offered in self.store) if offered else None
@@ -155,7 +155,7 @@ class World:
         if self.reconsider and r.random() < 0.7:
             return self.wish_again()
         if self.s.wanted is None or r.random() < 0.12:
-            return self.wish() if r.random() < 0.9 else Unknown("gone", self.wish().fallback, now_s=self.now_s)
+            return self.desired() if r.random() < 0.9 else Unknown("gone", self.desired().fallback, now_s=self.now_s)
         if r.random() < 0.05:
             return Rebuild(force=r.random() < 0.5)
         if r.random() < 0.05:
@@ -204,7 +204,7 @@ def test_random_walks_keep_every_invariant(block):
 
 
 def converge(seed: int, advance: Advance = advance) -> World:
-    """Once failures end and the wish stays, what is wanted serves, and is good in the end."""
+    """Once failures end and the desired plan stays, what is wanted serves, and is good in the end."""
     world = walk(seed, seed % 150, advance)
     if world.s.phase is Phase.FAILED:
         return world
@@ -241,7 +241,7 @@ def stop(seed: int, advance: Advance = advance) -> None:
         for action in world.advance(world.s, world.load_ends(world.loads.pop()))[1]:
             assert isinstance(action, Retire)
             world.perform(action)
-    for event in (world.wish(), Rebuild(force=True), Tick(1e9), Unfit("slow"), InferFailed("no"), *world.late):
+    for event in (world.desired(), Rebuild(force=True), Tick(1e9), Unfit("slow"), InferFailed("no"), *world.late):
         assert world.advance(world.s, event)[1] == ()
     assert world.runners == ([world.serving] if world.serving else [])
     ended, actions = world.advance(world.s, Drained())

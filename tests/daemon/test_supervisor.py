@@ -69,16 +69,16 @@ def test_new_weights_are_built_beside_and_swapped_in_between_two_frames(rebooted
     old = rebooted.serving()
     ears.detections(5)
     rebooted.write_weights(tiny.network(gain=30.0))
-    (outlook,) = rebooted.ask(verb="rebuild", dry_run=True)
-    assert outlook["needed"] is True
-    assert any(phrase.startswith("weights ") for phrase in outlook["why"])
+    (preview,) = rebooted.ask(verb="rebuild", dry_run=True)
+    assert preview["needed"] is True
+    assert any(phrase.startswith("weights ") for phrase in preview["why"])
     building = rebooted.until(lambda status: status["engine"]["building"])
     assert building["phase"] == "serving"
-    assert building["engine"]["building"]["fingerprint"] == outlook["fingerprint"]
+    assert building["engine"]["building"]["fingerprint"] == preview["fingerprint"]
     ears.until(lambda path, content: path == "status" and content["progress"])
     ears.until(lambda path, content: path.endswith("/detections") and content["engine"]["fingerprint"] != old[:12])
     ears.detections(5)
-    assert fingerprints(ears) == [old[:12], outlook["fingerprint"][:12]]
+    assert fingerprints(ears) == [old[:12], preview["fingerprint"][:12]]
     sequence = [content["seq"] for path, content, _ in ears.heard if path.endswith("/detections")]
     assert sequence == list(range(sequence[0], sequence[0] + len(sequence)))
     status = rebooted.status()
@@ -204,8 +204,8 @@ def test_a_change_in_the_first_minute_is_compared_with_the_plan_that_serves(brid
     bridged.write(engine={"max_det": 50})
     told = ears.until(lambda path, content: path == "engine" and content["building"])
     assert told["why"] == "NMS iou 0.7, max_det 300, top_k 500 -> iou 0.7, max_det 50, top_k 500; weights same"
-    (outlook,) = bridged.ask(verb="rebuild", dry_run=True)
-    assert "; ".join(outlook["why"]) == told["why"]
+    (preview,) = bridged.ask(verb="rebuild", dry_run=True)
+    assert "; ".join(preview["why"]) == told["why"]
     ears.close()
 
 
@@ -452,8 +452,8 @@ def test_nms_outside_the_engine_changes_in_place(station, monkeypatch):
     ears.until(lambda _, content: most_detections(content) == 2)
     station.write(engine={"nms_top_k": 1})
     ears.until(lambda _, content: most_detections(content) == 1)
-    (outlook,) = station.ask(verb="rebuild", dry_run=True)
-    assert (outlook["needed"], outlook["why"]) == (False, [])
+    (preview,) = station.ask(verb="rebuild", dry_run=True)
+    assert (preview["needed"], preview["why"]) == (False, [])
     assert station.serving() == old
     assert jobs(station) == 2, "the first build and its load"
     ears.close()
@@ -473,6 +473,7 @@ def test_a_camera_change_reopens_only_that_camera(rebooted):
     rebooted.camera("yard")
     rebooted.start()
     rebooted.serving()
+    rebooted.until(lambda status: {camera["state"] for camera in status["cameras"]} == {"streaming"})
     gate, yard = (rebooted.parts.cameras._grabbers[name] for name in ("gate", "yard"))
     rebooted.camera("yard", fps=10.0)
     rebooted.camera("dock")
@@ -646,15 +647,15 @@ def test_a_runner_that_fails_on_probation_gives_way_to_the_plan_before_it(reboot
 def test_the_failure_of_a_task_is_said_until_the_same_task_succeeds_whatever_else_does(rebooted):
     rebooted.start()
     rebooted.serving()
-    desk = rebooted.parts.desk
-    desk.do("mark plan good", lambda: int("full"))
-    desk.do("close plan", lambda: int("hung"))
+    background = rebooted.parts.background
+    background.do("mark plan good", lambda: int("full"))
+    background.do("close plan", lambda: int("hung"))
     rebooted.until(lambda status: "mark plan good" in status["reason"] and "close plan" in status["reason"])
-    desk.do("mark plan good", lambda: None)
+    background.do("mark plan good", lambda: None)
     rebooted.ask(verb="rebuild")  # what is wanted is worked out, and well
     status = rebooted.until(lambda status: "mark plan good" not in status["reason"])
     assert status["reason"].startswith("close plan: ValueError: invalid literal")
-    desk.do("close plan", lambda: None)
+    background.do("close plan", lambda: None)
     rebooted.until(lambda status: not status["reason"])
 
 
@@ -673,8 +674,8 @@ def test_requests_over_mqtt_are_answered(rebooted):
     status = ears.until(lambda path, content: path == "response/status")
     assert (status["transaction"], status["status"]) == ("t1", "ok")
     assert status["content"]["status"]["phase"] == "serving"
-    outlook = ears.until(lambda path, _: path == "response/rebuild")
-    assert outlook["content"]["needed"] is False
+    preview = ears.until(lambda path, _: path == "response/rebuild")
+    assert preview["content"]["needed"] is False
     client.publish("vajra/test/request/rebuild", b'{"transaction": "t3", "url": "x"}', qos=1).wait_for_publish(10)
     refused = ears.until(lambda path, content: content["transaction"] == "t3")
     assert (refused["status"], "knows no field" in refused["error"]) == ("error", True)

@@ -1,4 +1,4 @@
-"""Portable: a Backend whose plan is the ONNX graph itself, in the wanted precision, for any library to run.
+"""An ONNX file as a backend: its plan is the graph itself, in the wanted precision, for any library to run.
 
 It lets ``format=onnx`` go through the same builds and the same gate as every other plan.
 """

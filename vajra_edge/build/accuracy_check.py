@@ -1,6 +1,6 @@
-"""Agreement: how far the boxes of a plan are those of its reference, over many frames. Pure; no library is loaded.
+"""Accuracy check: before a plan may serve it must agree with its FP32 reference on real frames, box by box.
 
-Verify, the gate: before a plan may serve it must agree with its FP32 reference on real frames, box by box.
+First how far the boxes of two detectors agree over many frames, which is pure; then the check, with its bounds.
 """
 
 from __future__ import annotations

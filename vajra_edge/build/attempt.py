@@ -1,7 +1,4 @@
-"""Speed: two plans timed by turns, so that what else the device does falls on both alike.
-
-Attempt: one rung of the ladder: from the FP32 graph to a plan that passed its gate.
-"""
+"""Attempt: one way to a plan, from the FP32 graph to a plan that passed its accuracy check; plans timed by turns."""
 
 from __future__ import annotations
 

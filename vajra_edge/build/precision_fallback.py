@@ -1,4 +1,4 @@
-"""Prove: down the ladder, from what is wanted to the first plan that is built, agrees with FP32 and is worth it.
+"""Precision fallback: from what is wanted down to the first plan that is built, agrees with FP32 and is worth it.
 
 No way to a plan ends a build by itself: what the library refuses, what fails its check and what is not faster than FP16
 gives way to the next. What was refused is remembered, and the time for the walk is bounded.

@@ -1,7 +1,4 @@
-"""Stages: what a build is doing, for the progress bar, and what each stage took, for the manifest.
-
-Pace: the progress of a build that may take more than one attempt, and the end of the time for further ones.
-"""
+"""Progress of a build: its stages, what each of them took, and the end of the time for further attempts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The build child's place in the world: it dies with its parent, gives way to the daemon, and keeps its pipe clean.
+"""Protocol: the JSON lines between the build child and its parent, and the child's place in the world.
 
-Wire: the JSON lines between the build child and the process that started it.
+The child dies with its parent, gives way to the daemon, and keeps its pipe clean of what libraries print.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ class Failed:
 
 Line = Progress | Done | Failed
 
+_DEFAULTS: Mapping[str, object] = {"percent": None, "message": "", "eta_s": None, "waiting": False, "images": False}
+"""Fields that a line may leave out."""
+
 _EVENTS: Mapping[type[Line], str] = {Progress: "progress", Done: "done", Failed: "failed"}
 
 
@@ -122,7 +125,7 @@ def decode(text: bytes) -> Line | None:
         plain: object = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    match plain:
+    match {**_DEFAULTS, **plain} if isinstance(plain, dict) else None:
         case {
             "event": "progress",
             "stage": str(stage),

@@ -1,4 +1,4 @@
-"""Evidence: the frames on which the gate compares a plan with its reference, and where they come from."""
+"""Reference frames: those on which the accuracy check compares a plan with FP32, and where they come from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Images(Protocol):
-    """(height, width, 3) uint8 BGR each; iterated as often as is wished."""
+    """(height, width, 3) uint8 BGR each; iterated as often as is asked."""
 
     def __len__(self) -> int: ...
 

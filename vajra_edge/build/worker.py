@@ -1,8 +1,6 @@
-"""Intake: the weights file -> FP32 ONNX bytes, and proof that they are those of the file that was asked for.
+"""Worker: a request to a verified plan in the store, in the build child or in a process that an operator started.
 
-Build: a request -> a verified plan in the store. Runs in the build child, or in a process that an operator started.
-
-``python -m vajra_edge.build.worker`` reads one JSON request on stdin and writes the lines of ``wire``: progress as
+``python -m vajra_edge.build.worker`` reads one JSON request on stdin and writes the lines of ``protocol``: progress as
 often as it likes, then done or failed. SIGTERM cancels at the next report of progress.
 """
 

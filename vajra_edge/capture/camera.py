@@ -1,4 +1,4 @@
-"""Grabber: one thread a camera that reads its source and leaves the newest frame in the mailbox.
+"""Camera: one thread that reads its source and leaves the newest frame in the mailbox.
 
 The thread performs what the machine in ``reconnect.py`` decides. Only this thread ever touches the source: OpenCV
 crashes when a capture is released under a reader. A reader that hangs is therefore left to its own timeout.

@@ -1,4 +1,4 @@
-"""Pace, RateCap and Rate: when a clip's frame is due, which frames a cap lets through, how many there were. Pure."""
+"""Rates: when a clip's frame is due, which frames a cap lets through, how many there were. Pure."""
 
 from __future__ import annotations
 

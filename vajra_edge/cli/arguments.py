@@ -1,4 +1,4 @@
-"""Words: ``key=value`` beside ordinary options, as upstream's users type them, for the verbs that they know."""
+"""Arguments: ``key=value`` beside ordinary options, as upstream's users type them, for the verbs that know them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A plan without a daemon: worked out as the daemon would, taken from the store or built in a child.
+"""``rebuild``: through the running daemon, or in place where none runs; and why one is or is not needed.
 
-``rebuild``: through the running daemon, or in place where none runs; and why one is or is not needed.
+Without a daemon a plan is worked out as the daemon would, taken from the store or built in a child.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from vajra_edge.progress import Progress
 from vajra_edge.telemetry.status import BuildView
 
 
-def wish_of(settings: Settings) -> tuple[DesiredPlan, EngineStore]:
+def desired_plan_of(settings: Settings) -> tuple[DesiredPlan, EngineStore]:
     """Which plan settings and weights ask for here, and the store that may hold it.
 
     Raises:
-        VajraError: see ``Wishes.work_out``.
+        VajraError: see ``DesiredPlans.work_out``.
     """
     store = EngineStore(settings.store.state_dir, settings.store.max_bytes)
     return DesiredPlans(store, History(settings.store.state_dir)).work_out(settings), store
@@ -53,16 +53,16 @@ def ready_plan(settings: Settings, *, force: bool = False, show: Callable[[Progr
         show: takes the child's progress.
 
     Raises:
-        VajraError: the wish cannot be worked out.
+        VajraError: the desired plan cannot be worked out.
         BuildError: the build failed.
     """
-    wish, store = wish_of(settings)
-    plan = None if force else store.get(wish.fingerprint.digest)
+    desired, store = desired_plan_of(settings)
+    plan = None if force else store.get(desired.fingerprint.digest)
     if plan is None:
-        _build(replace(wish.request, force=force), show)
-        plan = store.get(wish.fingerprint.digest)
+        _build(replace(desired.request, force=force), show)
+        plan = store.get(desired.fingerprint.digest)
     if plan is None:
-        raise BuildError(f"plan {wish.fingerprint.short} is not in the store after its build", remedy="see the log")
+        raise BuildError(f"plan {desired.fingerprint.short} is not in the store after its build", remedy="see the log")
     return plan
 
 
@@ -145,11 +145,11 @@ def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> 
 
 
 def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> dict[str, Any]:
-    wish, _ = wish_of(settings)
-    said = {**wish.outlook(None, force=force), "by": "this command"}
+    desired, _ = desired_plan_of(settings)
+    said = {**desired.preview(None, force=force), "by": "this command"}
     if dry_run or not said["needed"]:
         return said
-    view = BuildView(wish.fingerprint.digest, quick=False)
+    view = BuildView(desired.fingerprint.digest, quick=False)
 
     def step(progress: Progress) -> None:
         nonlocal view

@@ -1,9 +1,4 @@
-"""``export``: weights -> an engine or ONNX file.
-
-``predict``: what is in images, folders, videos and cameras.
-
-``val``: mAP and speed on a dataset.
-"""
+"""``export``, ``predict`` and ``val``: what an ML engineer types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wiring: every part of the daemon made once, around one inbox. Nothing runs yet when ``assemble`` returns."""
+"""App: every part of the daemon made once, around one inbox. Nothing runs yet when ``assemble`` returns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vajra_edge.daemon.control.server import Control
 from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.deployment import Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
-from vajra_edge.daemon.inbox import DeskEvent, Inbox
+from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.retries import MissedWatch
 from vajra_edge.daemon.sample_collector import Collector
@@ -62,10 +62,10 @@ class Parts:
     notify: Notify
     beats: Beats
     watchdog: Watchdog
-    desk: Background[DeskEvent]
+    background: Background[BackgroundEvent]
     store: EngineStore
     history: History
-    wishes: DesiredPlans
+    desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
     cameras: Cameras
@@ -93,8 +93,8 @@ class Parts:
         self.control.open()
         crash = self.crash_log.open()
         if crash is not None:
-            self.desk.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
-        self.desk.start()
+            self.background.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
+        self.background.start()
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
@@ -142,7 +142,7 @@ class Parts:
         self.plans.close()
         stopped = self.pictures.close(LEAVE_S) and stopped
         self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
-        stopped = self.desk.close(LEAVE_S) and stopped
+        stopped = self.background.close(LEAVE_S) and stopped
         self.control.close()
         self.crash_log.close()
         if not stopped:
@@ -161,7 +161,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         VajraError: a secret file cannot be read, or the like.
     """
     inbox: Inbox = queue.SimpleQueue()
-    desk: Background[DeskEvent] = Background(inbox.put)
+    background: Background[BackgroundEvent] = Background(inbox.put)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
     systemd, beats = daemon_systemd.connect(environ), Beats()
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
@@ -178,18 +178,18 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         notify=systemd,
         beats=beats,
         watchdog=Watchdog(systemd, beats),
-        desk=desk,
+        background=background,
         store=store,
         history=history,
-        wishes=DesiredPlans(store, history),
-        plans=Plans(store, history, desk, inbox.put, service.threads),
+        desired_plans=DesiredPlans(store, history),
+        plans=Plans(store, history, background, inbox.put, service.threads),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,
         topics=topics,
         pictures=pictures,
-        images=ImageWatch(desk, state_dir),
-        missed=MissedWatch(desk),
+        images=ImageWatch(background, state_dir),
+        missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),
         watch=FileWatch(
             inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s

@@ -1,4 +1,4 @@
-"""Desk: one thread for what would keep the supervisor waiting (hashing, libraries that load, fsync), in order."""
+"""Background: one thread for what would keep the supervisor waiting (hashing, libraries that load, fsync), in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from vajra_edge.errors import VajraError
 
 Event_contra = TypeVar("Event_contra", contravariant=True)
-"""What a desk's tasks may end with; a desk that takes more kinds does for who has fewer."""
+"""What a background thread's tasks may end with; a background thread that takes more kinds does for who has fewer."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ class Background(Generic[Event_contra]):
         name: of the thread.
     """
 
-    def __init__(self, post: Callable[[Event_contra | TaskFailed | TaskMended], None], name: str = "desk") -> None:
+    def __init__(
+        self, post: Callable[[Event_contra | TaskFailed | TaskMended], None], name: str = "background"
+    ) -> None:
         self._post = post
         self._failing: set[str] = set()
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], Event_contra | None]] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Setbacks: what the machine hears of a build that came to nothing, and what the history is told."""
+"""Build outcomes: what the machine hears of a build that came to nothing, and what the history is told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def weighed(
     ended: events.BuildFailed,
     s: State,
     known: Observed,
-    wishing: Reconciler,
+    reconciler: Reconciler,
 ) -> events.BuildFailed:
     """Have something else wanted where that may help; until it is known, the build only waits.
 
@@ -25,14 +25,14 @@ def weighed(
         ended: the same for the machine: there is no plan to load.
         s: the machine's, before it hears of it.
         known: by the supervisor.
-        wishing: asked for something else.
+        reconciler: asked for something else.
     """
     if isinstance(told, build_process.BuildSucceeded):  # under another name: one of the two misread this machine
-        wishing.again(known.settings, known.weights_sha256)
+        reconciler.again(known.settings, known.weights_sha256)
         return ended
-    if not _blames_images(told, s, known) or not wishing.distrust_images(known.wish, ended):
+    if not _blames_images(told, s, known) or not reconciler.distrust_images(known.desired, ended):
         return ended
-    wishing.again(known.settings, known.weights_sha256, doubt=ended.reason)
+    reconciler.again(known.settings, known.weights_sha256, doubt=ended.reason)
     # A forced build failed for good: its plan may be there already, and stays wanted.
     return replace(ended, permanent=s.forced)
 

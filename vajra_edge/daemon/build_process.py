@@ -1,6 +1,6 @@
-"""Kills for want of memory, as the kernel counts them: whether a child's SIGKILL was one of these, or somebody's.
+"""Build process: runs the build child, one at a time, and tells what becomes of it. Its death never takes the daemon.
 
-Builder: runs the build child, one at a time, and tells what becomes of it. A child's death never takes the daemon.
+Kills for want of memory are counted by the kernel: a child's SIGKILL was one of these, or somebody's.
 
 Each job has a thread of its own that starts the child, reads its lines, signals it and reaps it, so that no signal can
 reach a process that took over its number. The child asks the kernel to be killed when that thread ends.
@@ -293,7 +293,7 @@ class _Job:
         if self.cancelled.is_set() and not self._overdue and process.returncode == -signal.SIGKILL:
             refusals.excuse(self._request.state_dir, process.pid)
         if usage.ru_maxrss * 1024 > protocol.peak_rss_bytes():
-            # Beyond our own peak it is the child's for certain, see child.peak_rss_bytes.
+            # Beyond our own peak it is the child's for certain, see ``protocol.peak_rss_bytes``.
             self._peak_rss_bytes = max(self._peak_rss_bytes, usage.ru_maxrss * 1024)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

@@ -1,6 +1,6 @@
-"""INT8: with which images a wish for it is calibrated, and what is wanted in its place while they cannot be used.
+"""Calibration images of the desired plan: with which INT8 is calibrated, and what is wanted while they cannot be used.
 
-Images: looks, while INT8 cannot use its calibration images, whether they are others by now.
+While they cannot be used, they are looked at again: others may lie there by now.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Calibrated:
 
 
 class CalibrationImages:
-    """Decides for each wish. Called on the desk.
+    """Decides for each desired plan. Called in the background.
 
     Args:
         store: of this device.
@@ -170,12 +170,12 @@ class ImageWatch:
     """The looks of one daemon; times and names are looked at, the content is not.
 
     Args:
-        desk: where the disk may take its time.
+        background: where the disk may take its time.
         state_dir: where the cameras' own images are kept.
     """
 
-    def __init__(self, desk: Background[ImagesMoved], state_dir: Path) -> None:
-        self._desk, self._state_dir = desk, state_dir
+    def __init__(self, background: Background[ImagesMoved], state_dir: Path) -> None:
+        self._background, self._state_dir = background, state_dir
         self._base: str | None = None
         self._last: str | None = None
         self._due_s = 0.0
@@ -186,14 +186,14 @@ class ImageWatch:
         return look(settings.calibration, self._state_dir) if asked else None
 
     def used(self, looked: str | None, now_s: float) -> None:
-        """The wish was worked out from images that looked like this; None: from none."""
+        """The desired plan was worked out from images that looked like this; None: from none."""
         self._base, self._last, self._due_s = looked, looked, now_s + LOOK_S
 
     def tick(self, settings: Settings, now_s: float) -> None:
-        """Look now and then. Called while INT8 waits for usable images; the desk posts ``ImagesMoved``."""
+        """Look now and then. Called while INT8 waits for usable images; the background thread posts ``ImagesMoved``."""
         if self._base is not None and now_s >= self._due_s:
             self._due_s = now_s + LOOK_S
-            self._desk.do("look at the calibration images", lambda: self._compare(settings))
+            self._background.do("look at the calibration images", lambda: self._compare(settings))
 
     def _compare(self, settings: Settings) -> ImagesMoved | None:
         before, self._last = self._last, self.look(settings)

@@ -1,6 +1,6 @@
-"""Plans: builds, loads, keeps and puts away plans, as the machine asks; what comes of it are the machine's events.
+"""Deployment: plans built, loaded, kept and put away as the machine asks, and the frame loop with the one that serves.
 
-Serving: the frame loop with the plan that serves, its filters, and its figures. Called by the supervisor alone.
+Called by the supervisor alone; what comes of it are the machine's events.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class Ready:
 
 
 class Plans:
-    """Everything that happens to plans outside the frame loop. Called by the supervisor alone; the desk does the work.
+    """Everything that happens to plans outside the frame loop. Called by the supervisor; a background thread works.
 
     Args:
         store: of this device.
         history: of this device.
-        desk: where slow work goes.
+        background: where slow work goes.
         post: takes events; only enqueues.
         threads: CPU inference threads; None: all.
     """
@@ -82,25 +82,25 @@ class Plans:
         self,
         store: EngineStore,
         history: History,
-        desk: Background[Loaded | LoadFailed],
+        background: Background[Loaded | LoadFailed],
         post: Callable[[build_process.BuildEvent | BuildFailed], None],
         threads: int | None,
     ) -> None:
-        self._store, self._history, self._desk, self._post = store, history, desk, post
+        self._store, self._history, self._background, self._post = store, history, background, post
         self._threads = threads
         self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S)
         self._building: Job | None = None
         self._ready: dict[int, Ready] = {}
 
-    def build(self, action: Build, wish: DesiredPlan | None) -> None:
+    def build(self, action: Build, desired: DesiredPlan | None) -> None:
         """Start the build child."""
         job = action.job
-        request = wish.request_of(job.fingerprint) if wish else None
+        request = desired.request_of(job.fingerprint) if desired else None
         if request is None:
             self._post(BuildFailed(job, "nobody knows how to build it", permanent=True, now_s=time.monotonic()))
             return
         if action.force:
-            self._desk.do("forget rejection", lambda: self._history.forgive(job.fingerprint))
+            self._background.do("forget rejection", lambda: self._history.forgive(job.fingerprint))
         self._building = job
         self._builder.start(job.number, replace(request, force=action.force, again=action.again, missed=action.missed))
 
@@ -128,17 +128,17 @@ class Plans:
         return self._building is not None and self._building.number == job_id
 
     def load(self, job: Job) -> None:
-        """Load and warm up on the desk; posts ``Loaded`` or ``LoadFailed``."""
-        self._desk.do("load plan", lambda: self._load(job))
+        """Load and warm up in the background; posts ``Loaded`` or ``LoadFailed``."""
+        self._background.do("load plan", lambda: self._load(job))
 
     def ready(self, job: Job) -> Ready:
         """What ``Loaded`` announced."""
         return self._ready[job.number]
 
     def retire(self, job: Job) -> None:
-        """Close a detector on the desk: a library may take its time. A stop may have closed it already."""
+        """Close a detector in the background: a library may take its time. A stop may have closed it already."""
         if (ready := self._ready.pop(job.number, None)) is not None:
-            self._desk.do("close plan", ready.detector.close)
+            self._background.do("close plan", ready.detector.close)
 
     def remember(self, action: MarkGood | Discard | Strike | Reject, keep: str | None) -> None:
         """Write down how a plan did.
@@ -149,24 +149,24 @@ class Plans:
         """
         match action:
             case MarkGood(fingerprint):
-                self._desk.do("mark plan good", lambda: self._mark_good(fingerprint, keep))
+                self._background.do("mark plan good", lambda: self._mark_good(fingerprint, keep))
             case Discard(fingerprint, reason):
                 log.error("plan %s is put aside: %s", fingerprint[:12], reason)
-                self._desk.do("put plan aside", lambda: self._quarantine(fingerprint, reason))
+                self._background.do("put plan aside", lambda: self._quarantine(fingerprint, reason))
             case Reject(fingerprint, reason):
                 log.error("plan %s is rejected: %s", fingerprint[:12], reason)
-                self._desk.do("reject plan", lambda: self._history.reject(fingerprint, reason))
+                self._background.do("reject plan", lambda: self._history.reject(fingerprint, reason))
             case Strike(fingerprint, reason):
                 log.error("plan %s failed: %s", fingerprint[:12], reason)
-                self._desk.do("count crash", lambda: self._history.crashed(fingerprint, reason))
+                self._background.do("count crash", lambda: self._history.crashed(fingerprint, reason))
             case _:
                 assert_never(action)
 
     def close(self) -> None:
-        """End the build child; loaded plans are the desk's to close."""
+        """End the build child; loaded plans are the background thread's to close."""
         self._builder.close()
         for number in tuple(self._ready):
-            self._desk.do("close plan", self._ready.pop(number).detector.close)
+            self._background.do("close plan", self._ready.pop(number).detector.close)
 
     def _mark_good(self, fingerprint: str, keep: str | None) -> None:
         self._store.mark_good(fingerprint)
@@ -195,7 +195,7 @@ class Plans:
 
 def _renamed(job: Job, built: str) -> BuildFailed:
     reason = (
-        f"plan {job.fingerprint[:12]} was wished for and {built[:12]} was built: the build read this machine's "
+        f"plan {job.fingerprint[:12]} was wanted and {built[:12]} was built: the build read this machine's "
         "versions or devices differently; what is wanted is worked out again, and where that changes nothing the "
         "service has to be restarted"
     )

@@ -1,9 +1,9 @@
-"""Watch: the weights and settings files, settled before they count, hashed only when their status moved.
+"""File watcher: the weights and settings files, settled before they count, hashed only when their status moved.
 
 Polling, not inotify: it sees replaced symlinks (as Kubernetes mounts them), renames over a file, network disks and
 files that do not exist yet, all in one way.
 
-Reload: the settings file read again while the daemon runs. What needs a restart is named, and waits for it.
+Settings are read again while the daemon runs; what needs a restart is named, and waits for it.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
 
-DeskEvent: TypeAlias = events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled
-"""What the tasks of the supervisor's desk end with."""
+BackgroundEvent: TypeAlias = events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled
+"""What the tasks of the supervisor's background thread end with."""
 
 Heard: TypeAlias = (
     events.Event
-    | DeskEvent
+    | BackgroundEvent
     | TaskFailed
     | TaskMended
     | ReloadAsked

@@ -26,7 +26,7 @@ class Observed:
 
     Attributes:
         settings: what it runs with.
-        wish: the newest one.
+        desired: the newest one.
         why: the reason for it, from when it was worked out.
         served: fingerprint of the plan that serves or served last since the start; an interim plan does not count.
         weights_sha256: of the weights file, as the watch saw it last; None: it could not be read, or was not looked at.
@@ -34,14 +34,14 @@ class Observed:
         missed: a precision above that of the plan that serves, why it was missed and when it is tried again.
         broker: the newest event.
         view: of the settings file.
-        trouble: the newest failure of each task on a desk, by task, until the same task succeeds.
+        trouble: the newest failure of each task in the background, by task, until the same task succeeds.
         late: loops that are silent for too long.
         started_s: monotonic time of the start.
         started_at: the same in UTC.
     """
 
     settings: Settings
-    wish: DesiredPlan | None = None
+    desired: DesiredPlan | None = None
     why: tuple[str, ...] = ()
     served: Fingerprint | None = None
     weights_sha256: str | None = None
@@ -65,7 +65,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         now_s: monotonic.
     """
     warning = parts.serving.unknown_classes()
-    calibration = known.wish.calibration if known.wish else ""
+    calibration = known.desired.calibration if known.desired else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
     published = parts.serving.published()
     return Status(
@@ -88,7 +88,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
 
 def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView:
     ready = parts.serving.ready
-    calibration = (known.wish.calibration if known.wish else "") or _calibration(parts)
+    calibration = (known.desired.calibration if known.desired else "") or _calibration(parts)
     serving = PlanView.of(ready.manifest) if ready else None
     tries_at_s, loading = s.tries_at_s, s.loading.fingerprint if s.loading else parts.serving.awaited
     if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
@@ -111,7 +111,7 @@ def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView
 def _damage(s: State, known: Observed) -> str:
     """What befell the stored plan, until the wanted one serves."""
     served = s.serving is not None and s.serving.fingerprint == s.wanted
-    return known.wish.damage if known.wish and not served else ""
+    return known.desired.damage if known.desired and not served else ""
 
 
 def _calibration(parts: Parts) -> str:

@@ -1,6 +1,6 @@
-"""Wish: which plan settings and weights ask for here, what the store has of it, and what may serve meanwhile.
+"""Reconciler: which plan settings and weights ask for here, what the store has of it, and what may serve meanwhile.
 
-Wishing: has the desk find out what is wanted, with the images of the moment, for whoever asked.
+It is worked out in the background, with the images of the moment, for whoever asked.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DesiredPlan:
             return told or ("no wanted plan served on this device yet",)
         return (*told, *since.explain(self.fingerprint))
 
-    def outlook(
+    def preview(
         self, serving: str | None, served: Fingerprint | None = None, *, force: bool = False
     ) -> dict[str, object]:
         """What a rebuild would do and why, as JSON values.
@@ -103,14 +103,14 @@ class DesiredPlan:
         return self.quick is not None and self.request_of(fingerprint) is self.quick
 
     def request_of(self, fingerprint: str) -> BuildRequest | None:
-        """How to build one of the two plans of this wish; None for any other."""
+        """How to build one of the two plans of this desired plan; None for any other."""
         if fingerprint == self.fingerprint.digest:
             return self.request
         return self.quick if self.fallback and fingerprint == self.fallback.fingerprint else None
 
 
 class DesiredPlans:
-    """Works wishes out. Slow: reads the weights file, may load a library; called on the desk.
+    """Works desired plans out. Slow: reads the weights file, may load a library; called in the background.
 
     Args:
         store: of this device.
@@ -172,7 +172,7 @@ class DesiredPlans:
         )
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
-        """The event for a wish that cannot be worked out; the last good plan may serve, if it is not ``without``."""
+        """The event for a plan that cannot be worked out; the last good one may serve, if it is not ``without``."""
         try:
             good = self._good(without)
             damage = self._store.damage()
@@ -247,10 +247,10 @@ def _foreign(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """Event: the desk worked out what is wanted, or why that cannot be known.
+    """Event: the background thread worked out what is wanted, or why that cannot be known.
 
     Attributes:
-        wish: what it found.
+        desired: what it found.
         asked: who asked.
         again: see ``Wanted.again``.
         looked: what the calibration images looked like before; None where other images would change nothing.
@@ -258,7 +258,7 @@ class Reconciled:
             stay so.
     """
 
-    wish: DesiredPlan | events.Unknown
+    desired: DesiredPlan | events.Unknown
     asked: RebuildAsked | None = None
     again: bool = False
     looked: str | None = None
@@ -266,22 +266,22 @@ class Reconciled:
 
     def event(self, now_s: float) -> events.Wanted | events.Unknown:
         """For the machine."""
-        if isinstance(self.wish, events.Unknown):
-            return replace(self.wish, again=self.again, now_s=now_s)
-        return replace(self.wish.event, again=self.again)
+        if isinstance(self.desired, events.Unknown):
+            return replace(self.desired, again=self.again, now_s=now_s)
+        return replace(self.desired.event, again=self.again)
 
 
 class Reconciler:
     """Puts the questions. Called by the supervisor alone.
 
     Args:
-        wishes: answers.
+        desired_plans: answers.
         images: looked at before each answer.
-        desk: where both happen; posts ``Wished``.
+        background: where both happen; posts ``Reconciled``.
     """
 
-    def __init__(self, wishes: DesiredPlans, images: ImageWatch, desk: Background[Reconciled]) -> None:
-        self._wishes, self._images, self._desk = wishes, images, desk
+    def __init__(self, desired_plans: DesiredPlans, images: ImageWatch, background: Background[Reconciled]) -> None:
+        self._desired_plans, self._images, self._background = desired_plans, images, background
 
     def work_out(self, settings: Settings, digest: str | None, asked: RebuildAsked | None = None) -> None:
         """For a change, or for a person: then from the file as it is, and from images that failed before too."""
@@ -297,21 +297,21 @@ class Reconciler:
 
     def moved(self, settings: Settings, digest: str | None) -> None:
         """The images are others than those that failed, and stayed so for two looks: they are tried."""
-        self._desk.do("trust the images", self._wishes.calibrations.trust)
+        self._background.do("trust the images", self._desired_plans.calibrations.trust)
         self.work_out(settings, digest)
 
-    def distrust_images(self, wish: DesiredPlan | None, ended: events.BuildFailed) -> bool:
+    def distrust_images(self, desired: DesiredPlan | None, ended: events.BuildFailed) -> bool:
         """A build failed for want of usable images; whether something else may be wanted now."""
-        if wish is None or wish.fingerprint.digest != ended.job.fingerprint:
+        if desired is None or desired.fingerprint.digest != ended.job.fingerprint:
             return False
-        spec, calibrations = wish.request.spec, self._wishes.calibrations
+        spec, calibrations = desired.request.spec, self._desired_plans.calibrations
         if spec.precision is not Precision.INT8:
             return False
-        self._desk.do("note useless images", lambda: calibrations.distrust(ended.job.fingerprint, ended.reason))
+        self._background.do("note useless images", lambda: calibrations.distrust(ended.job.fingerprint, ended.reason))
         return spec.allow_lower_precision
 
     def _do(self, task: Callable[[], Reconciled]) -> None:
-        self._desk.do("work out what is wanted", task)
+        self._background.do("work out what is wanted", task)
 
     def _answer(
         self,
@@ -321,31 +321,33 @@ class Reconciler:
         without: tuple[str, ...] = (),
         doubt: str = "",
     ) -> Reconciled:
-        wish: DesiredPlan | events.Unknown
+        desired: DesiredPlan | events.Unknown
         looked = None
         try:
             looked = self._images.look(settings)
             if asked and not asked.dry_run:
-                self._wishes.calibrations.trust()
-            wish = self._wishes.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
+                self._desired_plans.calibrations.trust()
+            desired = self._desired_plans.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
         except VajraError as error:
             watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
-            wish = replace(self._unknown(str(error), without), watched=watched)
-        except Exception as error:  # the top of a desk task: with no answer nothing serves, and nothing is tried again
+            desired = replace(self._unknown(str(error), without), watched=watched)
+        except (
+            Exception
+        ) as error:  # the top of a background thread task: with no answer nothing serves, and nothing is tried again
             log.exception("what is wanted cannot be worked out")
-            wish = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
-        return Reconciled(wish, asked, looked=looked if _hangs_on_images(wish) else None)
+            desired = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
+        return Reconciled(desired, asked, looked=looked if _hangs_on_images(desired) else None)
 
     def _unknown(self, reason: str, without: tuple[str, ...]) -> events.Unknown:
         try:
-            return self._wishes.unknown(reason, without)
+            return self._desired_plans.unknown(reason, without)
         except Exception as error:  # as above: what failed may stand in the way of the last good plan too
             log.exception("the last good plan cannot be found")
             return events.Unknown(f"{reason}; {type(error).__name__}: {error}")
 
 
-def _hangs_on_images(wish: DesiredPlan | events.Unknown) -> bool:
+def _hangs_on_images(desired: DesiredPlan | events.Unknown) -> bool:
     """Not while the cameras collect: the collector tells when these are complete."""
-    if isinstance(wish, events.Unknown):
+    if isinstance(desired, events.Unknown):
         return True
-    return bool(wish.calibration) or wish.request.spec.precision is Precision.INT8
+    return bool(desired.calibration) or desired.request.spec.precision is Precision.INT8

@@ -1,4 +1,4 @@
-"""Missed: looks whether a precision that a build missed for want of memory or time is to be tried again by now.
+"""Retries: looks whether a precision that a build missed for want of memory or time is to be tried again by now.
 
 When that is stands on the disk, so that it holds over restarts, and so does how often it was tried: see
 ``build.refusals.Missed``.
@@ -40,11 +40,11 @@ class MissedWatch:
     """The looks of one daemon. Called by the supervisor alone.
 
     Args:
-        desk: where libraries and the disk may take their time; posts ``MissedSeen``.
+        background: where libraries and the disk may take their time; posts ``MissedSeen``.
     """
 
-    def __init__(self, desk: Background[MissedSeen]) -> None:
-        self._desk = desk
+    def __init__(self, background: Background[MissedSeen]) -> None:
+        self._background = background
         self._due_s = 0.0
 
     def tick(self, request: BuildRequest, fingerprint: str, now_s: float) -> None:
@@ -57,7 +57,7 @@ class MissedWatch:
         """
         if now_s >= self._due_s:
             self._due_s = now_s + LOOK_S
-            self._desk.do("look for what a build missed", lambda: look(request, fingerprint))
+            self._background.do("look for what a build missed", lambda: look(request, fingerprint))
 
     def soon(self) -> None:
         """Something begins: look again once it has ended."""

@@ -1,4 +1,4 @@
-"""Collector: keeps frames of the device's own cameras until they do for calibrating INT8, and then freezes them."""
+"""Sample collector: keeps frames of the device's own cameras until they do for calibrating INT8; then freezes them."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class Collector:
     def keep(self, frame: Frame, boxes: int) -> ImagesChanged | None:
         """Keep a frame that is due if it shows something new, and freeze the set once it lacks nothing.
 
-        Waits for the disk: called on a desk. A disk that refuses is said once, until it takes images again; a folder
-        that cannot be read counts as it was seen last.
+        Waits for the disk: called in the background. A disk that refuses is said once, until it takes images again; a
+        folder that cannot be read counts as it was seen last.
 
         Args:
             frame: of any camera.
@@ -141,5 +141,5 @@ def _reason(error: StoreError) -> tuple[int | None, str]:
 
 
 def _set_of(seen: Collected) -> tuple[bool, int]:
-    """What a wish depends on: whether there is a set, and how many images are left of it."""
+    """What a desired plan depends on: whether there is a set, and how many images are left of it."""
     return seen.frozen, seen.images if seen.frozen else 0

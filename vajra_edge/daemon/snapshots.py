@@ -1,6 +1,4 @@
-"""Snapshots: a JPEG of a camera's newest frame now and then, for people and dashboards.
-
-Pictures: what some frames become beside detections: snapshots for the broker, calibration images for INT8.
+"""Snapshots: what some frames become beside detections: JPEGs for the broker, calibration images for INT8.
 
 The frame loop only asks whether one is due; encoding and writing happen in a thread of their own.
 """
@@ -50,7 +48,7 @@ class Snapshots:
         return True
 
     def send(self, frame: Frame) -> None:
-        """Encode a frame and hand it on. Takes milliseconds: called on a desk.
+        """Encode a frame and hand it on. Takes milliseconds: called in the background.
 
         Raises:
             VajraError: the image cannot be encoded.
@@ -79,13 +77,13 @@ class Pictures:
         settings: Settings,
     ) -> None:
         self._collector, self._snapshots = collector, snapshots
-        self._desk: Background[ImagesChanged] = Background(post, "pictures")
+        self._background: Background[ImagesChanged] = Background(post, "pictures")
         self._waiting: set[tuple[str, str]] = set()
         self.apply(settings)
 
     def start(self) -> None:
         """Begin."""
-        self._desk.start()
+        self._background.start()
 
     def apply(self, settings: Settings) -> None:
         """Work for these settings from now on. Called by the supervisor."""
@@ -112,7 +110,7 @@ class Pictures:
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits; whether that was done in time."""
-        return self._desk.close(timeout_s)
+        return self._background.close(timeout_s)
 
     def _do(self, name: str, frame: Frame, task: Callable[[], ImagesChanged | None]) -> None:
         """One frame a camera and purpose waits at the most: a slow disk must not gather frames in memory."""
@@ -127,4 +125,4 @@ class Pictures:
             finally:
                 self._waiting.discard(key)
 
-        self._desk.do(name, then)
+        self._background.do(name, then)

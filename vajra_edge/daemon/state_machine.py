@@ -1,6 +1,4 @@
-"""Where the service stands: Phase, Step and the frozen State that ``state_machine.advance`` moves.
-
-The service's life as a pure machine: ``advance(state, event) -> (state, actions)``. No clock, no files, no threads.
+"""The daemon's life as a pure machine: ``advance(state, event) -> (state, actions)``. No clock, no files, no threads.
 
 What is pursued is plain to see: the wanted plan has a ``Step`` (build it, load it, wait, given up, done), so has the
 fallback that may serve meanwhile, and after each event ``_pursue`` starts what the steps ask for. Work in flight is
@@ -237,7 +235,7 @@ def _cancel(s: State) -> tuple[Action, ...]:
 
 
 def _want(s: State, e: Wanted) -> Advanced:
-    """A new wish ends what only the old one needed; the same wish again changes nothing that is under way."""
+    """A new desired plan ends what only the old one needed; the same one again changes nothing that is under way."""
     same, was_known = e.fingerprint == s.wanted, not s.unknown
     s = replace(s, unknown="", asks=0, ask_at_s=None)
     given_up = e.again and (was_known or e.have is not Have.READY)  # only a plan that came to be there is new

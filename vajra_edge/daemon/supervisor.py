@@ -66,7 +66,7 @@ class Supervisor:
         self._parts, self._path, self._overrides = parts, path, overrides
         self._s = State()
         self._known = Observed(settings, view=SettingsView(str(path or "")))
-        self._wishing = Reconciler(parts.wishes, parts.images, parts.desk)
+        self._reconciler = Reconciler(parts.desired_plans, parts.images, parts.background)
         self._waiting = Waiting()
         self._leaving: list[events.Job] = []
         self._next_tick_s = 0.0
@@ -134,11 +134,11 @@ class Supervisor:
     def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | TaskFailed | TaskMended) -> None:
         match told:
             case Reconciled():
-                self._wished(told)
+                self._reconciled(told)
             case ImagesChanged():
                 self._work_out()
             case ImagesMoved():
-                self._wishing.moved(self._known.settings, self._known.weights_sha256)
+                self._reconciler.moved(self._known.settings, self._known.weights_sha256)
             case MissedSeen():
                 self._missed_seen(told)
             case TaskFailed(name, reason):
@@ -189,7 +189,7 @@ class Supervisor:
         match action:
             case events.Build(job, quick):
                 self._known = replace(self._known, building=BuildView(job.fingerprint, quick))
-                plans.build(action, self._known.wish)
+                plans.build(action, self._known.desired)
             case events.CancelBuild():
                 plans.cancel()
             case events.Load(job):
@@ -200,7 +200,7 @@ class Supervisor:
                 self._leaving.append(job)
                 self._let_go()
             case events.Reconsider(without):
-                self._wishing.again(self._known.settings, self._known.weights_sha256, without)
+                self._reconciler.again(self._known.settings, self._known.weights_sha256, without)
             case events.StopAll():
                 self._stop_all(self._known.settings.service.drain_s)
                 self._parts.inbox.put(events.Drained())
@@ -223,8 +223,8 @@ class Supervisor:
     def _swapped(self, event: pipeline.Swapped[Served]) -> None:
         if self._shut:
             return
-        served, wish = self._parts.serving.swapped(event), self._known.wish
-        if wish is None or not wish.interim(served.job.fingerprint):
+        served, desired = self._parts.serving.swapped(event), self._known.desired
+        if desired is None or not desired.interim(served.job.fingerprint):
             self._known = replace(self._known, served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
@@ -242,15 +242,15 @@ class Supervisor:
     def _waits_for_images(self) -> bool:
         """INT8 is asked for, is not what serves, and nothing is being done about it."""
         served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
-        lowered = self._known.wish is not None and bool(self._known.wish.calibration)
+        lowered = self._known.desired is not None and bool(self._known.desired.calibration)
         return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
 
     def _look_for_missed(self, now_s: float) -> None:
         """Where a plan of a lower precision than was asked for serves and nothing is under way."""
-        ready, wish = self._parts.serving.ready, self._known.wish
+        ready, desired = self._parts.serving.ready, self._known.desired
         lower = ready is not None and ready.manifest.precision is not ready.manifest.wanted.precision
-        if lower and wish is not None and self._s.rests:
-            self._parts.missed.tick(wish.request, wish.fingerprint.digest, now_s)
+        if lower and desired is not None and self._s.rests:
+            self._parts.missed.tick(desired.request, desired.fingerprint.digest, now_s)
         elif self._known.missed and not self._s.missed:
             self._parts.missed.soon()
             self._known = replace(self._known, missed="")
@@ -273,39 +273,39 @@ class Supervisor:
         self._work_out()
 
     def _work_out(self, asked: RebuildAsked | None = None) -> None:
-        self._wishing.work_out(self._known.settings, self._known.weights_sha256, asked)
+        self._reconciler.work_out(self._known.settings, self._known.weights_sha256, asked)
 
-    def _wished(self, wished: Reconciled) -> None:
-        wish, asked, now_s = wished.wish, wished.asked, time.monotonic()
-        if not (wished.held or (asked and asked.dry_run)):
-            self._parts.images.used(wished.looked, now_s)
-        if isinstance(wish, events.Unknown):
+    def _reconciled(self, reconciled: Reconciled) -> None:
+        desired, asked, now_s = reconciled.desired, reconciled.asked, time.monotonic()
+        if not (reconciled.held or (asked and asked.dry_run)):
+            self._parts.images.used(reconciled.looked, now_s)
+        if isinstance(desired, events.Unknown):
             if not (asked and asked.dry_run):
-                self._advance(wished.event(now_s))
+                self._advance(reconciled.event(now_s))
             if asked:
-                asked.caller.error(wish.reason)
+                asked.caller.error(desired.reason)
             return
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
-            asked.caller.done(wish.outlook(serving, self._known.served, force=asked.force))
+            asked.caller.done(desired.preview(serving, self._known.served, force=asked.force))
             return
-        self._known = replace(self._known, wish=wish, why=wish.why(self._known.served))
-        self._advance(wished.event(now_s))
+        self._known = replace(self._known, desired=desired, why=desired.why(self._known.served))
+        self._advance(reconciled.event(now_s))
         if self._s.building or self._s.loading:
             why = "; ".join(self._known.why) or "it served last"
-            log.info("plan %s is wanted (%s): %s", wish.fingerprint.short, wish.backend_reason, why)
-        if asked and wish.rejected and not asked.force:
-            asked.caller.error(wish.rejected)
+            log.info("plan %s is wanted (%s): %s", desired.fingerprint.short, desired.backend_reason, why)
+        if asked and desired.rejected and not asked.force:
+            asked.caller.error(desired.rejected)
         elif asked:
-            self._rebuild(asked, wish.outlook(serving, self._known.served, force=asked.force))
+            self._rebuild(asked, desired.preview(serving, self._known.served, force=asked.force))
 
-    def _rebuild(self, asked: RebuildAsked, outlook: Mapping[str, object]) -> None:
+    def _rebuild(self, asked: RebuildAsked, preview: Mapping[str, object]) -> None:
         serving = self._serving()
         self._advance(events.Rebuild(asked.force))
         if asked.wait:
-            self._waiting.add(asked.caller, outlook, serving)
+            self._waiting.add(asked.caller, preview, serving)
         else:
-            asked.caller.done({**outlook, "started": self._s.building is not None})
+            asked.caller.done({**preview, "started": self._s.building is not None})
 
     def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
         try:
@@ -349,7 +349,7 @@ class Supervisor:
     def _build_ended(self, event: build_process.BuildSucceeded | build_process.ChildFailed) -> None:
         ended = self._parts.plans.ended(event)
         if isinstance(ended, events.BuildFailed):
-            ended = build_outcomes.weighed(event, ended, self._s, self._known, self._wishing)
+            ended = build_outcomes.weighed(event, ended, self._s, self._known, self._reconciler)
         if ended is not None:
             self._advance(ended)
 

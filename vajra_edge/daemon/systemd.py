@@ -1,6 +1,4 @@
-"""Journal: log lines with the priority that journald reads from ``<N>`` in front of them (sd-daemon(3)).
-
-Notify: what systemd is told, through systemd-python, a socket of our own, or nobody (see sd_notify(3)).
+"""systemd: what it is told, through systemd-python, a socket of our own, or nobody (see sd_notify(3)); journal lines.
 
 READY=1 is sent as soon as the supervisor runs, long before a first build ends, so that a start never times out and the
 watchdog is armed from the beginning. ``Type=notify-reload`` needs systemd 253 and JetPack 6 has 249, so a reload says

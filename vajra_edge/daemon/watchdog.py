@@ -1,4 +1,4 @@
-"""Beats: proof that every loop makes progress, or waits on purpose. The watchdog is fed with nothing else."""
+"""Watchdog: fed with proof that every loop makes progress, or waits on purpose, and with nothing else."""
 
 from __future__ import annotations
 

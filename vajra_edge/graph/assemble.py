@@ -1,6 +1,6 @@
-"""Simplify: onnxslim between two runs of ONNX's checker, and proof that the network's contract came through.
+"""Assemble: any ONNX network of a known layout to the FP32 graph that a backend builds from, and its signature.
 
-Assemble: any ONNX network of a known layout -> the FP32 graph that a backend builds from, and its signature.
+onnxslim runs between two runs of ONNX's checker, with proof that the network's contract came through.
 """
 
 from __future__ import annotations

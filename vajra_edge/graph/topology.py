@@ -1,13 +1,9 @@
-"""Bytes to ONNX protobuf and back, with the limits that untrusted files get. The onnx library loads on first use.
+"""Topology: an ONNX graph from bytes, who makes and who reads each tensor, its head, and what each layer costs.
 
-Wiring: who makes and who reads each tensor of an ONNX graph. Shared by the precision and quantization passes.
-
-Head: the part of a detector behind its last layers, where box arithmetic happens and precision must stay FP32.
-
-It is found by walking from the outputs towards the images up to the first layer with weights. The expectation of the
-distribution focal loss is written as a 1x1 convolution with the weights 0, 1, 2 ...; that is arithmetic, not a layer.
-
-Macs: how many multiply-adds each layer costs, the weight by which precision choices are judged.
+Untrusted files get limits, and the onnx library loads on first use. Behind a detector's last layers is its head,
+where box arithmetic happens and precision must stay FP32. It is found by walking from the outputs towards the images
+up to the first layer with weights. The expectation of the distribution focal loss is written as a 1x1 convolution
+with the weights 0, 1, 2 ...; that is arithmetic, not a layer.
 """
 
 from __future__ import annotations

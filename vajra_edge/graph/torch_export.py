@@ -1,4 +1,4 @@
-"""Tracing: a checkpoint becomes an ONNX file without metadata. Needs torch, and onnx for torch's exporter.
+"""Torch export: a checkpoint becomes an ONNX file without metadata. Needs torch, and onnx for torch's exporter.
 
 torch has two exporters. Measured with torch 2.13 and onnxslim 0.1.98 on the trained nano network in deploy form, by
 ``tests/bench/export_bench.py --exporters``:

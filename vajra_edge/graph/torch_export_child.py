@@ -1,4 +1,4 @@
-"""Tracing child: ``tracing`` under another Python, started by path with ``-I``: only its own packages are in reach.
+"""Torch export under another Python, started by path with ``-I``: only its own packages are in reach.
 
 Reads one JSON order from stdin, writes the ONNX file that the order names, and answers with one JSON line on stdout.
 """

@@ -1,4 +1,4 @@
-"""Open: whatever a library can load -> something that runs, in one way for the daemon, the desk and bench."""
+"""Open: whatever a library can load to something that runs, in one way for the daemon, the tasks and bench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session: one connection over paho-mqtt, from CONNECT to its end.
+"""Client: one connection over paho-mqtt, from CONNECT to its end.
 
 paho 2.2 is used for its wire format only, because of what it does beyond that: a reconnect sends its whole backlog at
 once and so livelocks with a broker that enforces Receive Maximum, an exception in a callback kills its thread unseen,

@@ -1,4 +1,4 @@
-"""Requests: what a subscriber may ask over MQTT, checked before anybody acts on it."""
+"""Commands: what a subscriber may ask over MQTT, checked before anybody acts on it."""
 
 from __future__ import annotations
 

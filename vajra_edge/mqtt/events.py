@@ -1,7 +1,4 @@
-"""Reasons: what a broker's refusal, a library's exception or a silence means for the operator, with the remedy.
-
-Happenings: what a connection tells its owner.
-"""
+"""Events of a connection, and what a refusal, an exception or a silence means for the operator, with the remedy."""
 
 from __future__ import annotations
 

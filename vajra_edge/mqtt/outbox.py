@@ -3,9 +3,8 @@
 Messages go queued -> in flight -> acknowledged, or are dropped, oldest first, by bytes and age, and counted. It is in
 memory: a durable one takes its place behind the same methods. Not locked: the Publisher owns the lock.
 
-LastValues: the retained states, one value a topic, sent again whenever a connection comes up.
-
-Backlog: everything that waits for the broker, and which of it goes next. Locked: many callers, one sender.
+Beside it are the retained states, one value a topic, sent again whenever a connection comes up; and the backlog of
+both, which is locked: many callers, one sender.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Subscription: the other end, for ``watch`` and the demo: what any subscriber of the broker receives."""
+"""Subscriber: the other end, for ``watch`` and the demo: what any subscriber of the broker receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leftovers: what builds write beside the store to make the next one shorter; only the newest are worth their space."""
+"""Build caches: what builds write beside the store to make the next one shorter; only the newest are kept."""
 
 from __future__ import annotations
 

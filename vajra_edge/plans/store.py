@@ -1,6 +1,6 @@
-"""The build lock: one build at a time on a device, whoever starts it; the kernel drops it with its holder.
+"""EngineStore: all plans of this device. Written so that a power cut or a kill at any moment leaves a usable store.
 
-EngineStore: all plans of this device. Written so that a power cut or a kill at any moment leaves a usable store.
+One build at a time, whoever starts it: the kernel drops the lock with its holder.
 
 ``<root>/engines/<fingerprint>/{plan, manifest.json}`` appears by one rename; ``current`` and ``previous`` are symlinks
 replaced by one rename; what fails its check moves to ``quarantine/``. There is no ``exists``: ``get`` answers that too.

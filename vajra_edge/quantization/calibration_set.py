@@ -1,9 +1,9 @@
-"""Calibration: the images that INT8 ranges come from, as a frozen list with a digest.
+"""Calibration set: the images that INT8 ranges come from, as a frozen list with a digest, in two parts.
 
 A set that is shorter than promised or holds a file that cannot be read is an error: an INT8 engine from images that
 nobody chose is worse than none.
 
-Holdout: an INT8 build's images in two parts, so that the gate judges a plan on images that it was not fitted to.
+Some are held out, so that the accuracy check judges a plan on images that it was not fitted to.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""Kept: one camera picture of the calibration folder, described by its file name alone: nothing can disagree.
+"""Camera samples: calibration images from the device's own cameras, for those who have no data set of the scene.
 
-Thumbnail: a frame as 256 grey levels, in which sensor noise is gone and a change of the scene is not.
-
-Thinning: which pictures leave a full set, so that it shows all hours and cameras, and scenes with objects.
-
-Sampler: calibration images from the device's own cameras, for those who have no data set of the scene.
-
-Pictures that show something new are kept, and in a full folder take the place of others, until what is there does for
-the gate (``collected``); then the folder is frozen: from that moment it is a ``CalibrationSet`` with a digest and takes
-part in the fingerprint. Deleting the folder starts anew.
+A picture is described by its file name alone, so that nothing can disagree. Pictures that show something new are
+kept, and in a full folder take the place of others, until what is there does for the accuracy check (``collection``);
+then the folder is frozen: from that moment it is a ``CalibrationSet`` with a digest and takes part in the
+fingerprint. Deleting the folder starts anew.
 """
 
 from __future__ import annotations

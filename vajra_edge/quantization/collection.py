@@ -1,7 +1,4 @@
-"""Collected: how far the cameras' calibration pictures got, and what they lack before they can be frozen.
-
-Deletion: of the pictures that the cameras gave for calibration, whoever looks, writes or deletes meanwhile.
-"""
+"""Collection: how far the cameras' calibration pictures got, what they lack to be frozen, and their deletion."""
 
 from __future__ import annotations
 

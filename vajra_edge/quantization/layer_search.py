@@ -1,9 +1,7 @@
-"""Drift: how far a lower precision moves scores and boxes, anchor by anchor, before any threshold.
+"""Layer search: which layers to leave out of INT8, measured as drift on calibration images.
 
-The gate counts matched boxes, which stay matched long before accuracy suffers; to rank layers by what they cost, and
-to choose among mixtures, a measure that moves with every bit of noise is needed.
-
-Sensitivity: which layers to leave in FP16, measured on calibration images.
+The accuracy check counts matched boxes, which stay matched long before accuracy suffers; to rank layers by what they
+cost, and to choose among mixtures, a measure that moves with every bit of noise is needed.
 
 1. Each layer alone is turned to INT8, small ones of like size in groups, and the drift of the outputs from FP32 is
    their cost.

@@ -1,12 +1,7 @@
-"""Replay: a graph on calibration images, by ONNX Runtime on the CPU, exactly as it is written.
+"""Observer: measures the ranges of a graph's tensors on a calibration set, by ONNX Runtime on the CPU.
 
-Histogram: how often each magnitude of a tensor occurs, and the limits that clip its outliers.
-
-A histogram is (bins,) counts of |x| over equal bins from 0 to the largest magnitude.
-
-Observation: measure the ranges of a graph's tensors on a calibration set, by ONNX Runtime on the CPU.
-
-MinMax takes one pass over the images; percentile and entropy take a second one that counts magnitudes.
+MinMax takes one pass over the images; percentile and entropy take a second one that counts magnitudes in
+histograms: (bins,) counts of |x| over equal bins from 0 to the largest.
 """
 
 from __future__ import annotations

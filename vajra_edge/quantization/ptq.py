@@ -1,4 +1,4 @@
-"""Prepare: from an exported FP32 graph to the one that a builder is given for FP16 or INT8.
+"""Post-training quantization: from an exported FP32 graph to the one that a builder is given for FP16 or INT8.
 
 Every backend is given its graph by this module, so that one measured recipe serves them all.
 """

@@ -1,7 +1,4 @@
-"""Images: those that calibrate INT8, as ``data`` and ``fraction`` name them.
-
-Export: weights -> an ``.engine`` or ``.onnx`` file beside them, through the very steps of the daemon's build.
-"""
+"""Export: weights to an ``.engine`` or ``.onnx`` file beside them, through the very steps of the daemon's build."""
 
 from __future__ import annotations
 

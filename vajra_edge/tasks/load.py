@@ -1,8 +1,7 @@
-"""Foreign: an ``.engine`` file that a user names, checked against this machine before any library opens it.
+"""Load: weights, an engine file or a plan of the store, opened so that val and predict can run them.
 
-Lent: one runner for several detectors at a time, so that predict may be called inside a loop over predict.
-
-Loaded: weights, an engine file or a plan of the store, opened so that val and predict can run them.
+An ``.engine`` file that a user names is checked against this machine before any library opens it. A runner may be
+shared by detectors, so that predict may be called inside a loop over predict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress: bars for a person who watches stderr on a terminal, and the same calls without any for others."""
+"""Progress bars for a person who watches stderr on a terminal, and the same calls without any for others."""
 
 from __future__ import annotations
 

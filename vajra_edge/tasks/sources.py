@@ -1,4 +1,4 @@
-"""Shots: the images of whatever a user calls a source, one after the other.
+"""Sources: the images of whatever a user calls one, one after the other.
 
 Files come in order and none is left out; of a camera the newest frame comes, and what passed meanwhile is gone.
 """

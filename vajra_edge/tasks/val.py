@@ -1,8 +1,4 @@
-"""Report: how well a network finds what is there, and how fast.
-
-COCO scoring: mean average precision as pycocotools, the reference, computes it.
-
-Validate: a runner over a dataset to a report of accuracy and speed.
+"""Val: a runner over a dataset to mean average precision, as pycocotools computes it, and speed.
 
 Images are letterboxed into the whole input (square or as the network is made), as upstream's val does for every network
 of fixed shape; its ``rect`` mode for ``.pt`` files, which pads each batch to its own shape, is not offered. Like there,

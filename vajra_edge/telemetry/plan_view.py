@@ -1,7 +1,4 @@
-"""Figures: a build's report -> the figures of it that people and subscribers read.
-
-PlanView: a stored plan, for people.
-"""
+"""PlanView: a stored plan with the figures of its build, for people and subscribers."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class EngineView:
         calibration: what INT8 waits for: how many images the cameras gave, or why its images cannot be used; empty
             while it waits for nothing.
         why: what befell the stored plan, and what differs between the wanted plan and the one that served when it was
-            wished for, or had served last, one phrase a part; or which precision was missed and is tried again.
+            wanted, or had served last, one phrase a part; or which precision was missed and is tried again.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
         retry_in_s: time until it is tried again by itself.
         failures: plans that failed on this device, the newest last.

@@ -1,12 +1,11 @@
 # ruff: noqa: D102  what forward computes is said on its class
-"""Blocks: the layers VajraV1 is made of, in train form; ``fusion`` turns them into deploy form.
+"""Blocks: the layers VajraV1 is made of, in train form, and the bodies of its five networks.
 
 Attribute names are upstream's state_dict keys. Every tensor is NCHW. "Halves" are the first and the last half of the
 channels, in that order.
 
-Bodies: backbone and neck of the five networks, as tables of blocks and one walk through them.
-
-The tables are those of the architecture facts; children are named and ordered as upstream's state_dict is.
+Backbone and neck are tables of blocks and one walk through them. The tables are those of the architecture facts;
+children are named and ordered as upstream's state_dict is.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Identity: which network a table of tensor names and shapes belongs to; file names are never asked.
+"""Checkpoint: a VajraV1 ``.pt`` file opened without running anything in it, and which network is in it.
 
-Upstream's state_dict keys begin with ``model.0.`` (body) and ``model.1.`` (head); the head's branches tell the task,
-the first convolution's width and two marker keys tell the size.
+File names are never asked. Upstream's state_dict keys begin with ``model.0.`` (body) and ``model.1.`` (head); the
+head's branches tell the task, the first convolution's width and two marker keys tell the size.
 
-Checkpoint: a VajraV1 ``.pt`` file opened without running anything in it.
-
-The order is: SHA-256, container (``archive``), pickle program (``pickle_check``), and only then
+The order is: SHA-256, container (``archive``), pickle program (``unpickler``), and only then
 ``torch.load(weights_only=True)`` with inert classes for the names that passed. A refusal is final: nothing is tried
 again with fewer checks. torch itself must be 2.10 or later, since older restricted unpicklers can be made to run code
 (CVE-2025-32434) or to write beyond memory (CVE-2026-24747).

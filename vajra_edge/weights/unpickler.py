@@ -1,15 +1,9 @@
-"""Inert: which names a checkpoint may mention, and the empty classes that stand in for them.
+"""Unpickler: runs a checkpoint's pickle program over descriptions instead of objects, before torch runs it for real.
 
 A pickled checkpoint names the classes it wants made and the functions it wants called. A name passes only if it is
 listed here. Names of VajraV1's own classes, of torch's layers and of a few value types become classes that keep their
-state and do nothing; the remaining ones are torch's own tensor and storage names, whose arguments ``pickle_values``
-holds to their meaning.
-
-Pickle values: descriptions of what a checkpoint holds, and the few calls that may make them.
-
-Pickle machine: the pickle stack over plain values and descriptions; nothing is imported, made or called.
-
-Pickle check: runs a checkpoint's pickle program over descriptions instead of objects, before torch runs it for real.
+state and do nothing; the remaining ones are torch's own tensor and storage names, whose arguments are held to
+their meaning. Nothing is imported, made or called.
 
 torch's restricted unpickler keeps foreign code out, but not foreign sizes: a two-byte storage may be viewed as a
 terabyte tensor (the view grows the storage), ``bytearray`` takes any length, a tuple nested a million deep crashes the

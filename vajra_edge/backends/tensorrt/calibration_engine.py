@@ -1,6 +1,4 @@
-"""TrtReplay: a calibration engine that runs images and hands back a few numbers of each of its tensors.
-
-TensorRT calibration: ranges measured on the GPU that will run the plan, by an engine made for nothing else.
+"""Calibration engine: ranges measured on the GPU that will run the plan, by an engine made for nothing else.
 
 The engine is the FP32 graph, without TF32, whose tensors are its outputs; the host takes their extremes and means. (The
 reductions of ``instrument.extremes`` do not build: two hundred in one region have no implementation, 10.6.) What is

@@ -2,7 +2,7 @@
 
 The library has one logger a process: the first that a Builder or Runtime was given, until none of them is left, and it
 keeps no reference. So there is one ``Log`` for each library. It lives as long as the process, and hands on what it is
-told to the ``Lines`` that listen at that time.
+told to the ``LibraryLog`` that listens at that time.
 """
 
 from __future__ import annotations

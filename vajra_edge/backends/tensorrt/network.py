@@ -1,7 +1,4 @@
-"""What the ONNX parser is given: a graph in the precision that the typing asks for, every node with its own name.
-
-From a prepared graph to what the builder takes: a parsed network and a configuration.
-"""
+"""Network: the prepared graph, every node with a name of its own, parsed; and the configuration of its build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pipeline: a GStreamer pipeline as a source, where the installed OpenCV has GStreamer; and Jetson's own pipelines."""
+"""GStreamer: a pipeline as a source, where the installed OpenCV has GStreamer; and Jetson's own pipelines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Capture: one ``cv2.VideoCapture`` with each of its answers checked; OpenCV is loaded when chosen, and kept quiet.
+"""OpenCV: video files, RTSP and HTTP cameras through its FFmpeg, each answer of a capture checked.
 
-Clip and Stream: video files, RTSP and HTTP cameras, read through OpenCV's FFmpeg.
+It is loaded when chosen, and kept quiet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Device: a V4L2 camera, read through OpenCV."""
+"""V4L2: a camera of this machine, read through OpenCV."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def ask_format(capture: Capture, camera: CameraSettings) -> None:
     """Ask for MJPEG first, since sizes and rates depend on it, then size, rate and the shortest queue."""
     cv2 = load_cv2()
     capture.ask(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    wishes = {
+    desired_plans = {
         cv2.CAP_PROP_FRAME_WIDTH: camera.width_px,
         cv2.CAP_PROP_FRAME_HEIGHT: camera.height_px,
         cv2.CAP_PROP_FPS: camera.fps,
         cv2.CAP_PROP_BUFFERSIZE: 1,
     }
-    for number, value in wishes.items():
+    for number, value in desired_plans.items():
         if value is not None:
             capture.ask(number, value)
     given_wh = capture.size_wh()

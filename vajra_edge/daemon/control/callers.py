@@ -121,7 +121,7 @@ class ReloadAsked:
 @dataclass(frozen=True)
 class _Waiter:
     caller: Caller
-    outlook: Mapping[str, object]
+    preview: Mapping[str, object]
     built_at: str
 
 
@@ -133,15 +133,15 @@ class Waiting:
         self._last: object = None
         self._said_s = float("-inf")
 
-    def add(self, caller: Caller, outlook: Mapping[str, object], serving: PlanView | None) -> None:
+    def add(self, caller: Caller, preview: Mapping[str, object], serving: PlanView | None) -> None:
         """One more.
 
         Args:
             caller: hears the end.
-            outlook: what was to be done, part of the last answer.
+            preview: what was to be done, part of the last answer.
             serving: the plan that serves now.
         """
-        self._waiters.append(_Waiter(caller, outlook, _built_at(serving)))
+        self._waiters.append(_Waiter(caller, preview, _built_at(serving)))
         self._last = None
 
     def look(
@@ -167,7 +167,7 @@ class Waiting:
             if ended or serving is None:
                 waiter.caller.error(ended)
             else:
-                waiter.caller.done({**waiter.outlook, **_achieved(serving, waiter)})
+                waiter.caller.done({**waiter.preview, **_achieved(serving, waiter)})
 
     def _report(self, s: State, building: BuildView | None, now_s: float) -> None:
         news = s.step, s.building, s.loading, building

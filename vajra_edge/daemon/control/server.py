@@ -1,8 +1,7 @@
-"""The socket file of the daemon: a stale one is replaced, a live daemon's never.
+"""Control: the daemon's local socket. One JSON line asks, JSON lines answer, the last of them closes.
 
-Who serves is decided by a lock beside the socket, which the kernel gives back when its holder dies, however it dies.
-
-Control: the daemon's local socket. One JSON line asks, JSON lines answer, the last of them closes.
+A stale socket file is replaced, a live daemon's never. Who serves is decided by a lock beside the socket, which the
+kernel gives back when its holder dies, however it dies.
 
 Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "force": false, "dry_run": false,
 "wait": true}``. Every reply has a ``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).

@@ -1,4 +1,4 @@
-"""DLA placement: which nodes go to a DLA core, so that the core is entered and left as rarely as possible.
+"""DLA partition: which nodes go to a DLA core, so that the core is entered and left as rarely as possible.
 
 Every border costs a reformat on the GPU, a launch, and a fusion that can no longer happen. So one region is chosen
 (more on request), and it is convex: no path leaves it and comes back, or the DLA would have to wait in the middle. With

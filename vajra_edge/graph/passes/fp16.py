@@ -1,4 +1,4 @@
-"""Half: the FP16 pass. FP16 from the images to the last layers, FP32 for the arithmetic of boxes and the outputs.
+"""FP16: the pass from the images to the last layers; FP32 for the arithmetic of boxes and the outputs.
 
 FP16 has a spacing of 0.5 px above 512 px, so what computes with coordinates stays FP32: the region of
 ``graph.topology``, less what gives numbers from 0 to 1 (sigmoids, softmaxes, their products), the mean over a

@@ -1,6 +1,6 @@
-"""Probes: variants of a graph that measure its tensors and return a few numbers of each, never an activation.
+"""Instrument: variants of a graph that measure its tensors, and mixtures of it and its quantized form.
 
-Mixtures: the graphs between an FP32 network and its quantized form, each with some of its layers in INT8.
+Of a tensor a few numbers are returned, never an activation.
 
 Measuring what layers cost takes a graph for every set of them. Its quantized weights are computed once; a mixture only
 chooses which of two tensors each changed input reads. One graph that could be switched from outside would compute

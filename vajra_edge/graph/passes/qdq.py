@@ -1,10 +1,8 @@
-"""Placement: where Q/DQ pairs go in a detector, and the reason for every place they do not.
+"""Q/DQ: the INT8 pass, which writes symmetric explicit quantization into an FP32 graph; where, and where not and why.
 
 The rules follow what TensorRT fuses (its documentation on explicit quantization and the placement that NVIDIA's own
 Model Optimizer uses): only inputs of layers are quantized, never outputs, so that nothing stands between a convolution
 and its activation.
-
-Q/DQ: the INT8 pass. Writes symmetric explicit quantization into an FP32 graph from measured ranges.
 
 Activations: one scale a tensor, zero point 0. Weights: one scale an output channel, stored as INT8 constants.
 Biases: never, they are added to the INT32 sums. Scales are numbers that FP16 holds exactly (rounded up), so that the

@@ -1,4 +1,4 @@
-"""QLinear: the INT8 graph in the form that ONNX Runtime's CPU kernels fuse.
+"""Quantized operators: the INT8 graph in the form that ONNX Runtime's CPU kernels fuse.
 
 TensorRT wants Q/DQ on inputs of layers only. ONNX Runtime computes a convolution in INT8 only where its output is
 quantized too and its bias is INT32, and computes SiLU in INT8 where its parts are; anything else runs in FP32 between

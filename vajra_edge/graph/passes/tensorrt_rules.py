@@ -1,9 +1,9 @@
-"""Quantization rules: what TensorRT refuses of a quantized graph, in our words, looked for before minutes are spent.
+"""TensorRT's rules: what it refuses of a quantized graph, in our words, looked for before minutes are spent.
 
 Found by real builds: TensorRT 10.6 was asked about small graphs, each of one kind of layer and one way to quantize it,
 and its answers are kept in ``tests/device/results/small_graphs.json``. These rules agree with every one of them.
 
-Nearest: from the names that a library gives in an error to the layers that can be left out of INT8.
+Last, the way from the names in a library's error to the layers that can be left out of INT8.
 """
 
 from __future__ import annotations
