@@ -19,16 +19,8 @@ from vajra_edge.backends import onnxruntime
 from vajra_edge.backends.base import Built
 from vajra_edge.build import accuracy_check, attempt, refusals
 from vajra_edge.build.attempt import Graph
-from vajra_edge.build.precision_fallback import (
-    CALIBRATOR_LEFT_OUT,
-    PLACEMENTS,
-    WALK_SHARE,
-    Cancelled,
-    Outcome,
-    Proved,
-    Unproved,
-    prove,
-)
+from vajra_edge.build.outcome import Cancelled, Outcome, Proved, Unproved
+from vajra_edge.build.precision_fallback import CALIBRATOR_LEFT_OUT, PLACEMENTS, WALK_SHARE, prove
 from vajra_edge.build.progress import Stages
 from vajra_edge.build.request import BuildRequest, weights_digest
 from vajra_edge.config.settings import CalibrationSettings

@@ -10,11 +10,11 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from vajra_edge.backends.base import Backend
 from vajra_edge.backends.tensorrt.calibrator import FROM_CACHE
 from vajra_edge.build.attempt import Attempts, Graph, Passed
+from vajra_edge.build.outcome import Cancelled, Outcome, Proved, Unproved
 from vajra_edge.build.progress import OVER, Clock, OutOfTime, Stages, WalkProgress
 from vajra_edge.build.refusals import Refusal, RefusalCause, Refusals
 from vajra_edge.build.request import BuildRequest
@@ -34,7 +34,7 @@ from vajra_edge.errors import (
     VerifyError,
 )
 from vajra_edge.plans.fingerprint import LIBRARY, Fingerprint
-from vajra_edge.plans.report import NO_PLAN, BuildReport, PlanReport, RangesReport, RefusedWay, VerifyReport
+from vajra_edge.plans.report import NO_PLAN, PlanReport, RangesReport, RefusedWay, VerifyReport
 from vajra_edge.plans.spec import Precision
 from vajra_edge.quantization.calibration_set import CalibrationSet, Holdout
 from vajra_edge.quantization.ptq import MEASURED_NOW
@@ -60,49 +60,6 @@ _UNTIMED = (StoreError, BackendUnavailable, MemoryError)
 """What beside a refusal may befall a comparison with FP16, and is no reason to lose the INT8 plan."""
 
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Proved:
-    """A plan that may serve.
-
-    Attributes:
-        passed: the plan, the gate's verdict and the signature of its graph.
-        rejected: what was refused before it.
-    """
-
-    passed: Passed
-    rejected: tuple[RefusedWay, ...]
-
-    def report(self, stages: Stages) -> BuildReport:
-        """All that is known of the build so far."""
-        return BuildReport(self.passed.built.report, str(self.passed.rung), self.rejected, dict(stages.taken))
-
-
-@dataclass(frozen=True)
-class Unproved:
-    """No plan that may serve.
-
-    Attributes:
-        error: what to say of it, and whether another time may do: ``VerifyError`` where no plan that may be used agrees
-            with the reference; ``BuildError``, ``GraphError``, ``UnsupportedSpec`` or ``PlanError`` where the library
-            refuses every way; ``OutOfMemory`` or ``InferenceError`` where the device failed at one at least;
-            ``CalibrationError`` where the images are failing, or INT8 has none; ``StoreError`` for the disk.
-        rejected: what was refused, as in ``Proved``.
-    """
-
-    error: VajraError
-    rejected: tuple[RefusedWay, ...]
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """Whoever takes the progress wants no plan any more, and says why."""
-
-    reason: str
-
-
-Outcome: TypeAlias = Proved | Unproved | Cancelled
 
 
 def prove(

@@ -23,7 +23,8 @@ from datetime import datetime, timezone
 from vajra_edge.backends.base import Backend, select
 from vajra_edge.build import protocol as build_protocol
 from vajra_edge.build.attempt import Graph
-from vajra_edge.build.precision_fallback import Cancelled, Proved, Unproved, prove
+from vajra_edge.build.outcome import Cancelled, Proved, Unproved
+from vajra_edge.build.precision_fallback import prove
 from vajra_edge.build.progress import Stages
 from vajra_edge.build.request import BuildRequest, images_of, weights_digest
 from vajra_edge.errors import (

@@ -17,7 +17,8 @@ from vajra_edge import device, durable
 from vajra_edge.backends.base import Backend, select
 from vajra_edge.backends.onnx_file import OnnxFile
 from vajra_edge.build.attempt import Graph
-from vajra_edge.build.precision_fallback import Cancelled, Outcome, Proved, Unproved, prove
+from vajra_edge.build.outcome import Cancelled, Outcome, Proved, Unproved
+from vajra_edge.build.precision_fallback import prove
 from vajra_edge.build.progress import Stages
 from vajra_edge.build.request import BuildRequest, weights_digest
 from vajra_edge.build.worker import onnx_of
