@@ -8,7 +8,7 @@ from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.build.refusals import RETRY_AFTER_S, Refusals
 from vajra_edge.build.request import BuildRequest
 from vajra_edge.daemon.background import Background
-from vajra_edge.daemon.retries import LOOK_S, MissedSeen, MissedWatch, look
+from vajra_edge.daemon.missed_precisions import LOOK_S, MissedSeen, MissedWatch, look
 from vajra_edge.plans.spec import EngineSpec
 
 PLAN = "a" * 64

@@ -24,8 +24,8 @@ from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.deployment import Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
+from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
-from vajra_edge.daemon.retries import MissedWatch
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.systemd import Notify

@@ -13,8 +13,8 @@ from vajra_edge.daemon.control.callers import ReloadAsked
 from vajra_edge.daemon.control.server import Asked
 from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
+from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.reconciler import Reconciled
-from vajra_edge.daemon.retries import MissedSeen
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested

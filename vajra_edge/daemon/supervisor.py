@@ -29,9 +29,9 @@ from vajra_edge.daemon.control.server import Asked
 from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.inbox import Heard
+from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import Reconciled, Reconciler
-from vajra_edge.daemon.retries import MissedSeen
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import State, Step, advance
 from vajra_edge.errors import VajraError

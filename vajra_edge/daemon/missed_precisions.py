@@ -1,4 +1,4 @@
-"""Retries: looks whether a precision that a build missed for want of memory or time is to be tried again by now.
+"""Missed precisions: looks whether one that a build missed for want of memory or time is to be tried again by now.
 
 When that is stands on the disk, so that it holds over restarts, and so does how often it was tried: see
 ``build.refusals.Missed``.
