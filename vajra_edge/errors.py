@@ -20,7 +20,7 @@ settings or arguments that it is about; whoever reads it reads of those in words
     │   ├── PlanError          a stored plan is damaged, foreign or refused by the library
     │   │   └── ForeignPlan    it is whole, and another library release or device built it
     │   ├── InferenceError     the runner refused or failed
-    │   └── VerifyError        the gate: the plan does not agree with its reference
+    │   └── VerifyError        the accuracy check: the plan does not agree with its reference
     ├── StoreError             the engine store cannot be read or written
     ├── SourceError            a camera cannot be opened or read
     ├── DatasetError           a data.yaml, label file or image folder cannot be used

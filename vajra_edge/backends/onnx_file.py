@@ -1,6 +1,6 @@
 """An ONNX file as a backend: its plan is the graph itself, in the wanted precision, for any library to run.
 
-It lets ``format=onnx`` go through the same builds and the same gate as every other plan.
+It lets ``format=onnx`` go through the same builds and the same accuracy check as every other plan.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OnnxFile:
         self._runtime = OnnxRuntime()
 
     def auto_target(self) -> Target:
-        """The CPU, where the gate runs it; the file runs anywhere."""
+        """The CPU, where the accuracy check runs it; the file runs anywhere."""
         return Target("cpu")
 
     def auto_precision(self, target: Target) -> Precision:

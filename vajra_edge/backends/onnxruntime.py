@@ -201,7 +201,7 @@ def calibrator_missing(spec: EngineSpec) -> UnsupportedSpec | None:
 
 
 def reference(onnx_bytes: bytes, signature: Signature, *, threads: int | None = None) -> OnnxRunner:
-    """What the gate compares with: the graph as it was exported, node by node on the CPU, nothing fused.
+    """What the accuracy check compares with: the graph as it was exported, node by node on the CPU, nothing fused.
 
     Raises:
         PlanError: ONNX Runtime refuses the graph.

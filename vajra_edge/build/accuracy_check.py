@@ -35,7 +35,7 @@ MATCH_IOU = 0.5
 
 
 def counted(found: Detections) -> int:
-    """How many of these the gate would count."""
+    """How many of these the accuracy check would count."""
     return int((found.confidence >= CONFIDENCE).sum())
 
 

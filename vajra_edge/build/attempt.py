@@ -87,12 +87,12 @@ class Graph:
 
 @dataclass(frozen=True)
 class Passed:
-    """A plan that passed its gate.
+    """A plan that passed its accuracy check.
 
     Attributes:
         rung: the way to it.
         built: the plan.
-        verdict: of the gate.
+        verdict: of the accuracy check.
         signature: of the graph that it was built from.
         build_s: what the library took.
     """
@@ -112,7 +112,7 @@ class Attempts:
         backend: builds and runs it.
         graph: FP32, with NMS or without, as the specification asks.
         stages: told what is being done.
-        images: for INT8; some are held out for the gate.
+        images: for INT8; some are held out for the accuracy check.
         clock: seconds, monotonic.
     """
 
@@ -238,7 +238,7 @@ class Attempts:
         return replace(built, report=replace(built.report, int8=int8))
 
     def _verdict(self, spec: EngineSpec, built: Built) -> VerifyReport:
-        """The gate, where the plan can run here.
+        """The accuracy check, where the plan can run here.
 
         Raises:
             VerifyError: the plan does not agree, or is INT8 and could not be judged.
@@ -270,7 +270,7 @@ class Attempts:
     def _require_faithful(self, candidate: Runner, reference: Runner) -> None:
         """What the plan itself computes, anchor by anchor; the choice of layers knew only what ONNX Runtime would.
 
-        The gate counts boxes, which stay matched while points are lost: TensorRT's calibrator passed it with
+        The accuracy check counts boxes, which stay matched while points are lost: TensorRT's calibrator passed it with
         VajraV1-nano and cost 2 points of mAP50-95, with YOLOX-nano 34 (10.6).
 
         Raises:

@@ -16,7 +16,7 @@ class Proved:
     """A plan that may serve.
 
     Attributes:
-        passed: the plan, the gate's verdict and the signature of its graph.
+        passed: the plan, the accuracy check's verdict and the signature of its graph.
         rejected: what was refused before it.
     """
 

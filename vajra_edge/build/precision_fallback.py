@@ -81,7 +81,7 @@ def prove(
         backend: builds and runs it.
         graph: FP32, with NMS where it is wanted.
         stages: told what is being done.
-        images: for INT8; some of them are held out for the gate. None for any other precision.
+        images: for INT8; some of them are held out for the accuracy check. None for any other precision.
         clock: seconds, monotonic.
         began_s: when the time for this build began, on that clock; None: now.
         forget: try what was refused before; ``request.force`` means that too.
@@ -149,7 +149,7 @@ class _Refused:
 
     @property
     def verify(self) -> VerifyReport | None:
-        """What the gate saw, if it came to that."""
+        """What the accuracy check saw, if it came to that."""
         report = self.error.values.get("report")
         return report if isinstance(report, VerifyReport) else None
 
@@ -338,8 +338,8 @@ class _Walk:
     def _leave_out_calibrator(self) -> None:
         """Where the library takes Q/DQ and its plan is not good or not fast enough, the calibrator is no way out.
 
-        It chooses no layers, and the gate, which counts boxes, would let it pass: VajraV1-nano loses 0.25 points by
-        Q/DQ and 2.29 by the calibrator (TensorRT 10.6). Whoever names it gets it.
+        It chooses no layers, and the accuracy check, which counts boxes, would let it pass: VajraV1-nano loses 0.25
+        points by Q/DQ and 2.29 by the calibrator (TensorRT 10.6). Whoever names it gets it.
         """
         for rung in [one for one in self._pending if one.quantization == "calibrator"]:
             self._pending.remove(rung)

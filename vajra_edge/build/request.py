@@ -38,7 +38,8 @@ class BuildRequest:
         calibration: where INT8 ranges come from.
         calibration_digest: digest of the frozen CalibrationSet, or None while there is none.
         threads: CPU inference threads, or None for all usable ones.
-        frames: images that the gate compares on; None: calibration images held out, camera samples, or the demo's clip.
+        frames: images that the accuracy check compares on; None: calibration images held out, camera samples, or the
+        demo's clip.
         timeout_s: the builder ends a longer build.
         address_space_bytes: RLIMIT_AS of the child, or None (CUDA reserves far more than it uses).
         force: build even if the store has the plan, measure INT8 ranges that are kept anew, and try what was refused.

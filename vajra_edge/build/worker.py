@@ -150,7 +150,7 @@ def run(request: BuildRequest, report: Report) -> Plan:
         report: takes progress; raises ``BuildCancelled`` to stop.
 
     Raises:
-        VajraError: weights, graph, backend, gate or store stand in the way; nothing is left half done.
+        VajraError: weights, graph, backend, accuracy check or store stand in the way; nothing is left half done.
     """
     backend = select(request.backend, threads=request.threads, state_dir=request.state_dir).backend
     if (error := backend.check(request.spec)) is not None:
@@ -182,7 +182,7 @@ def _made(
     started_s: float,
     above: Precision | None,
 ) -> tuple[bytes, Manifest]:
-    """From the weights to a plan that passed its gate; nothing is stored yet."""
+    """From the weights to a plan that passed its accuracy check; nothing is stored yet."""
     with stages("load", f"reading {request.weights_path.name}"):
         store.prune(keep=(fingerprint.digest,))
         store.require_space(PLAN_PER_WEIGHTS * size_bytes(request))

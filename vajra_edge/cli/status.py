@@ -135,7 +135,7 @@ def _failure(failure: dict[str, Any]) -> str:
 
 
 def _figure_rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the gate, calibration and placement of the serving plan measured."""
+    """What the accuracy check, calibration and placement of the serving plan measured."""
     if verify := plan["verify"]:
         source = f" of {verify['source']}" if verify["source"] else ""
         parts = verify["reason"], _few(_GATE, verify) + source, _few(_LATENCY, verify)

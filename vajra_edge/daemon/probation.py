@@ -13,7 +13,7 @@ KEPT = 300
 """Frames kept, the newest."""
 
 SLOWER = 5.0
-"""Times older than the gate's own figures lead to expect; less may be the weather of a busy machine."""
+"""Times older than the accuracy check's own figures lead to expect; less may be the weather of a busy machine."""
 
 GRACE_MS = 100.0
 """Added to what is allowed, so that a few milliseconds never count as many times slower."""
@@ -63,7 +63,8 @@ def unfit(before: Figures, after: Figures, gate_ratio: float | None, *, same_cla
     Args:
         before: of the plan that it replaced, until the swap.
         after: of the new plan, since the swap.
-        gate_ratio: how many times slower than the old plan the gate measured it, which the operator asked for (a
+        gate_ratio: how many times slower than the old plan the accuracy check measured it, which the operator asked
+        for (a
             bigger network, say); None: not measured, so that slowness is not judged.
         same_classes: both plans know the same classes, so that finding nothing at all is suspicious.
     """

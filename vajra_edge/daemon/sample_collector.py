@@ -81,7 +81,7 @@ class Collector:
 
         Args:
             frame: of any camera.
-            boxes: objects that the gate would count in it, see ``accuracy_check.counted``.
+            boxes: objects that the accuracy check would count in it, see ``accuracy_check.counted``.
 
         Raises:
             CalibrationError: the image cannot be encoded.

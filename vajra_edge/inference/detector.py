@@ -216,7 +216,7 @@ class HostDetector:
     def _decode(
         self, output: NDArray[np.float32], frame: Frame, filter_: Filter, place: LetterboxTransform, nms: NmsSpec
     ) -> Detections:
-        """Everything, down to what the filter and the gate want to know of.
+        """Everything, down to what the filter and the accuracy check want to know of.
 
         Weaker boxes than the filter lets through change nothing of what passes: none gives way to a weaker one.
         """

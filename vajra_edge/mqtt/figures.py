@@ -70,12 +70,12 @@ class DlaFigures:
 
 @dataclass(frozen=True)
 class Refused:
-    """A plan that the gate refused before the one that serves.
+    """A plan that the accuracy check refused before the one that serves.
 
     Attributes:
         precision: of it.
         reason: in one line.
-        verify: what the gate measured; None where it came to no figures.
+        verify: what the accuracy check measured; None where it came to no figures.
         int8: of a plan in INT8.
     """
 

@@ -168,16 +168,16 @@ class EngineStatus:
         weights: file name of the weights.
         weights_sha256: their digest.
         class_names: by class id.
-        latency_ms: measured by the gate on this device.
-        verify: everything the gate measured.
+        latency_ms: measured by the accuracy check on this device.
+        verify: everything the accuracy check measured.
         int8: figures of the calibration; None of a plan without INT8.
         dla: the report card; None of a plan for another target.
-        refused: what the gate refused before this plan.
+        refused: what the accuracy check refused before this plan.
         built_at: when the plan was built.
         building: fingerprint of the plan being built, or None.
         loading: fingerprint of the plan being loaded, to serve next, or None.
         why: what befell the stored plan, why another is built or loaded, why the last build failed, what INT8 waits
-            for, what the gate refused.
+            for, what the accuracy check refused.
         at: when this was said.
     """
 

@@ -29,9 +29,9 @@ class Manifest:
         backend: the library that built it and loads it.
         signature: input, output, class names.
         wanted: the specification asked for.
-        precision: what was achieved, after the gate.
+        precision: what was achieved, after the accuracy check.
         target: likewise.
-        verify: report of the gate; None where none was made.
+        verify: report of the accuracy check; None where none was made.
         report: of the build.
         weights_name: file name of the weights, for people.
         build_s: seconds from the request to the commit, without the wait for another build.
@@ -106,7 +106,7 @@ class Manifest:
 
     @property
     def latency_ms(self) -> float | None:
-        """Median time of one batch, as the gate measured it on this device; None where it did not run there."""
+        """Median time of one batch, by the accuracy check on this device; None where it did not run there."""
         return self.verify.figures.latency_p50_ms if self.verify is not None else None
 
 

@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class GateFigures:
-    """The gate: how a plan compares with its FP32 reference.
+    """The accuracy check: how a plan compares with its FP32 reference.
 
     Attributes:
         passed: the plan may serve.
@@ -77,7 +77,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What the gate saw, and what it asked for."""
+    """What the accuracy check saw, and what it asked for."""
 
     figures: GateFigures
     bounds: Bounds
@@ -272,7 +272,7 @@ class DlaInspected:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What one plan is, whether it passed its gate or was refused.
+    """What one plan is, whether it passed its accuracy check or was refused.
 
     Attributes:
         onnx: of a plan of ONNX Runtime.
@@ -302,7 +302,7 @@ class RefusedWay:
         rung: the way, in words.
         reason: in one line.
         seconds: it took.
-        verify: what the gate saw; None where it came to no figures.
+        verify: what the accuracy check saw; None where it came to no figures.
         plan: what is known of the plan.
         passing: for a cause that may pass, so that another try may do better.
     """

@@ -45,7 +45,7 @@ def write(report: BuildReport) -> dict[str, Json]:
 
 
 def write_verify(report: VerifyReport | None) -> dict[str, Json]:
-    """The manifest's ``verify``; empty where no gate was made."""
+    """The manifest's ``verify``; empty where nothing was checked."""
     if report is None:
         return {}
     figures = asdict(report.figures)

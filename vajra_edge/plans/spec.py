@@ -20,7 +20,7 @@ class Precision(str, Enum):
 
     @property
     def fallbacks(self) -> tuple[Precision, ...]:
-        """The ladder below this precision when a plan fails its gate: int8 -> fp16 -> fp32."""
+        """The ladder below this precision when a plan fails its accuracy check: int8 -> fp16 -> fp32."""
         order = (Precision.INT8, Precision.FP16, Precision.FP32)
         return order[order.index(self) + 1 :]
 
@@ -84,7 +84,7 @@ class EngineSpec:
         typing: TensorRT network typing: auto, strong or weak.
         optimization_level: TensorRT builder effort, 0 to 5.
         quantization: route to INT8, one of ``QUANTIZATIONS``.
-        allow_lower_precision: the gate may fall to a higher-fidelity precision instead of failing.
+        allow_lower_precision: the accuracy check may fall to a higher-fidelity precision instead of failing.
         largest_hw: most pixels of dynamic sizes; None: ``resolution_hw``, which stays the optimum.
     """
 

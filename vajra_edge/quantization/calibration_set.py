@@ -183,13 +183,13 @@ def _file_digest(path: Path) -> str:
 
 
 LEAST_BOXES = 20
-"""The gate judges by no fewer: one box more or less would be 5 % of recall, and a verdict chance (issue C)."""
+"""Fewer are no verdict but chance: one box more or less would be 5 % of recall (issue C)."""
 
 ONE_IN = 8
 FEWEST = 4
 MOST = 64
-"""One image in eight is held out; of a small set a few more, for the gate wants 20 boxes, and never more than half of
-it. Sixty-four street scenes show some six hundred boxes: one of them is then 0.2 % of recall."""
+"""One image in eight is held out; of a small set a few more, for the accuracy check wants 20 boxes, and never more
+than half of it. Sixty-four street scenes show some six hundred boxes: one of them is then 0.2 % of recall."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Holdout:
 
     Attributes:
         fitted: ranges and the choice of layers come from these.
-        judged: the gate looks at these; None of a set of one image.
+        judged: the accuracy check looks at these; None of a set of one image.
     """
 
     fitted: CalibrationSet
@@ -213,7 +213,7 @@ class Holdout:
 
 
 def held_out(total: int) -> set[int]:
-    """Which of ``total`` images the gate looks at, by their place in the set."""
+    """Which of ``total`` images the accuracy check looks at, by their place in the set."""
     count = min(max(total // ONE_IN, FEWEST), total // 2, MOST)
     return {int(index) for index in np.linspace(0, total - 1, count).round()} if count else set()
 

@@ -50,7 +50,7 @@ class Kept:
         number: counts the pictures that were ever kept here; the order of the set.
         camera: the camera's id.
         taken_at: UTC, to the millisecond.
-        boxes: objects that the serving plan found in it and that the gate would count, published or not.
+        boxes: objects that the serving plan found in it and that the accuracy check would count, published or not.
     """
 
     number: int
@@ -157,7 +157,7 @@ def shows_new(mine: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) 
 
 
 EMPTY_ONE_IN = 4
-"""Of the set may be scenes without objects. Ranges want some of them; the gate learns nothing from them."""
+"""Of the set may be scenes without objects. Ranges want some of them; the accuracy check learns nothing from them."""
 
 
 def superfluous(pictures: Sequence[Kept], most: int) -> tuple[Kept, ...]:
@@ -250,7 +250,7 @@ class Sampler:
 
         Args:
             frame: of any camera.
-            boxes: objects that the gate would count in it, those of at least ``accuracy_check.CONFIDENCE``.
+            boxes: objects that the accuracy check would count in it, those of at least ``accuracy_check.CONFIDENCE``.
 
         Raises:
             StoreError: the disk refuses, or has less than ``LEAST_FREE_BYTES``, or more pictures cannot be read than

@@ -93,7 +93,7 @@ class Collected:
 
 
 def lacking(there: Sequence[Kept], settings: CalibrationSettings, batch: int) -> tuple[str, ...]:
-    """What pictures lack before the gate can judge an INT8 plan by them; nothing where they do.
+    """What pictures lack before the accuracy check can judge an INT8 plan by them; nothing where they do.
 
     Args:
         there: the pictures in their order.

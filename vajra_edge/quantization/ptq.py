@@ -170,7 +170,7 @@ def _choose(
 
 
 def _require_faithful(point: Point, told: Int8Report) -> None:
-    """The gate counts boxes and would let pass what costs points; see ``layer_search.WORST``."""
+    """The accuracy check counts boxes and would let pass what costs points; see ``layer_search.WORST``."""
     if point.drift.within(WORST):
         return
     raise VerifyError(

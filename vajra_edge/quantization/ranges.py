@@ -119,7 +119,7 @@ def _require_ours(fields: Mapping[str, Any]) -> None:
 
 
 def _digest(body: Mapping[str, Any]) -> str:
-    """A bit that flips in a limit would ruin one layer, and might pass the gate."""
+    """A bit that flips in a limit would ruin one layer, and might pass the accuracy check."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

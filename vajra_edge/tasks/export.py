@@ -98,11 +98,11 @@ class Exported:
 
     Attributes:
         path: the file.
-        precision: achieved; the gate may have stepped up from what was asked for.
+        precision: achieved; the accuracy check may have stepped up from what was asked for.
         target: where it runs.
         built_for: GPU generation, like ``compute capability 8.6``; empty for ONNX.
         seconds: it took.
-        verify: the gate's report.
+        verify: the accuracy check's report.
         report: of the build.
         int8_ms: median time of a full batch in INT8, by turns with FP16; None where they were not compared.
         fp16_ms: likewise in FP16.
@@ -142,7 +142,7 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
         report: takes progress; raises to stop.
 
     Raises:
-        VajraError: weights, graph, library, images or gate stand in the way; nothing was written.
+        VajraError: weights, graph, library, images or accuracy check stand in the way; nothing was written.
     """
     began_s = time.monotonic()
     backend, target = _backend(arguments)

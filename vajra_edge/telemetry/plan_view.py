@@ -58,16 +58,16 @@ def refused_of(report: BuildReport) -> tuple[Refused, ...]:
 
 def _refused(one: RefusedWay) -> Refused:
     reason = f"{one.reason}{PASSING if one.passing else ''}"
-    gate = one.verify.figures if one.verify is not None else None
-    return Refused(one.precision, reason, gate, int8_of(one.plan))
+    figures = one.verify.figures if one.verify is not None else None
+    return Refused(one.precision, reason, figures, int8_of(one.plan))
 
 
 @dataclass(frozen=True)
 class PlanView:
-    """What was asked, what was achieved, what was measured and what the gate refused.
+    """What was asked, what was achieved, what was measured and what the accuracy check refused.
 
     Attributes:
-        verify: the gate's report; None where none was made.
+        verify: the accuracy check's report; None where none was made.
         rejected: what it refused before this plan, a phrase each.
         int8: figures of the calibration; None of any other precision.
         dla: the report card; None elsewhere.

@@ -257,7 +257,7 @@ class Status:
         )
         if serving is None:
             return known
-        gate = serving.verify.figures if serving.verify is not None else None
+        figures = serving.verify.figures if serving.verify is not None else None
         return EngineStatus(
             device=self.device,
             fingerprint=serving.fingerprint[:SHORT],
@@ -269,8 +269,8 @@ class Status:
             weights=serving.weights,
             weights_sha256=serving.weights_sha256,
             class_names=serving.class_names,
-            latency_ms=gate.latency_p50_ms if gate is not None else None,
-            verify=gate,
+            latency_ms=figures.latency_p50_ms if figures is not None else None,
+            verify=figures,
             int8=serving.int8,
             dla=serving.dla,
             refused=serving.refused,

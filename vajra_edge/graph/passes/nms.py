@@ -319,7 +319,7 @@ def _best_rows(graph: _Graph, rows: str, score: str, count: int, max_det: int) -
     taken = graph.node("GatherElements", "best_rows", rows, every_column, axis=2)
     floor = graph.constant("floor", np.array(SCORE_FLOOR, np.float32))
     filled = graph.to_float("filled", graph.node("Greater", "filled_flag", best[0], floor))
-    # a product and not a choice: a box that is not finite stays visible to the gate
+    # a product and not a choice: a box that is not finite stays visible to the accuracy check
     cleared = graph.node("Mul", "cleared", taken, filled)
     if count == max_det:
         graph.node("Transpose", OUTPUT, cleared, perm=[0, 2, 1])
