@@ -246,7 +246,7 @@ def test_a_bug_or_want_of_memory_becomes_one_line(
         raise error
 
     monkeypatch.setattr(worker, "run", fail)
-    monkeypatch.setattr(worker.child, "give_way", lambda limit: None)
+    monkeypatch.setattr(worker.build_protocol, "give_way", lambda limit: None)
     line = worker._answer(json.dumps(wanted.to_json()).encode(), quiet)
     assert isinstance(line, protocol.Failed)
     assert said in line.message

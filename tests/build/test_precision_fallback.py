@@ -240,8 +240,8 @@ def test_layers_are_chosen_once_however_many_int8_builds_there_are(
     wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
     chosen: list[object] = []
-    real, errors = ptq.sensitivity.choose, [BuildError("no tactic", layers=["mean2"])]
-    monkeypatch.setattr(ptq.sensitivity, "choose", lambda *asked: chosen.append(asked) or real(*asked))
+    real, errors = ptq.layer_search.choose, [BuildError("no tactic", layers=["mean2"])]
+    monkeypatch.setattr(ptq.layer_search, "choose", lambda *asked: chosen.append(asked) or real(*asked))
     build_ = onnxruntime.OnnxRuntime.build
 
     def refuse_once(*asked: Any, **options: Any) -> Any:
@@ -392,7 +392,7 @@ def test_int8_without_images_is_refused_with_the_remedy(wanted: BuildRequest):
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (8, 4), (24, 4), (80, 10), (2000, MOST)])
 def test_the_gate_gets_one_image_in_eight_and_none_that_ranges_come_from(tmp_path: Path, count: int, held: int):
     paths = tuple(tmp_path / f"{number}.png" for number in range(count))
-    split = Holdout.of(camera_samples.calibration.of_files("here", paths))
+    split = Holdout.of(camera_samples.calibration_set.of_files("here", paths))
     fitted = [entry.path for entry in split.fitted.pictures.entries]
     judged = [entry.path for entry in split.judged.pictures.entries] if split.judged else []
     assert (len(judged), set(fitted) | set(judged)) == (held, set(paths))

@@ -223,14 +223,14 @@ def test_a_name_that_leads_to_no_layer_in_int8_costs_no_further_build(request_: 
 
 def refuse_checks(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
     """The gate finds that plans of these precisions disagree."""
-    real = attempt.verify.verify
+    real = attempt.accuracy_check.verify
 
     def judge(candidate: Any, reference: Any, frames: Any, bounds: Any, report: Any) -> Any:
-        if any(bounds is attempt.verify.BOUNDS[precision] for precision in precisions):
+        if any(bounds is attempt.accuracy_check.BOUNDS[precision] for precision in precisions):
             raise VerifyError("it finds other boxes", report={"judged": True})
         return real(candidate, reference, frames, bounds, report)
 
-    monkeypatch.setattr(attempt.verify, "verify", judge)
+    monkeypatch.setattr(attempt.accuracy_check, "verify", judge)
 
 
 def test_what_this_machine_lacks_gives_way_and_is_tried_again_next_time(request_: BuildRequest):
@@ -375,7 +375,7 @@ def test_a_plan_that_could_not_be_judged_is_tried_again(request_: BuildRequest, 
         raise VerifyError("too few boxes", report={"judged": False})
 
     with monkeypatch.context() as patched:
-        patched.setattr(attempt.verify, "verify", no_frames)
+        patched.setattr(attempt.accuracy_check, "verify", no_frames)
         error = failed(wanting(request_, allow_lower_precision=False), Standin()).error
         assert isinstance(error, VerifyError)
     library = Standin()
@@ -591,7 +591,7 @@ def test_images_that_fail_end_the_walk_for_they_are_no_way_s_fault(
 def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What the two plans take, for ``attempt.by_turns``."""
     taken = {"int8": 3.0, "fp16": 4.0}
-    monkeypatch.setattr(attempt.speed, "by_turns", lambda *_: (taken["int8"], taken["fp16"]))
+    monkeypatch.setattr(attempt, "by_turns", lambda *_: (taken["int8"], taken["fp16"]))
     return taken
 
 
@@ -666,7 +666,7 @@ def test_a_plan_that_fails_while_it_is_timed_is_said_and_serves(
     def fail(*_: object) -> None:
         raise InferenceError("a kernel failed")
 
-    monkeypatch.setattr(attempt.speed, "by_turns", fail)
+    monkeypatch.setattr(attempt, "by_turns", fail)
     passed = walked(request_, Standin(compares=True)).passed
     assert (passed.built.precision, passed.verdict.figures.speed) == (
         Precision.INT8,
@@ -681,7 +681,7 @@ def test_a_comparison_that_fails_does_not_lose_the_int8_plan(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(attempt.speed, "by_turns", fail)
+    monkeypatch.setattr(attempt, "by_turns", fail)
     passed = walked(request_, Standin(compares=True)).passed
     assert (passed.built.precision, passed.verdict.figures.speed) == (
         Precision.INT8,
@@ -750,7 +750,7 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
         return replace(made, report=replace(made.report, tensorrt=tensorrt))
 
     monkeypatch.setattr(library, "build", built)
-    judged = attempt.verify.verify
+    judged = attempt.accuracy_check.verify
     seen: list[int] = []
 
     def strict(candidate, reference, frames, bounds, report):
@@ -759,7 +759,7 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
             raise VerifyError("it disagrees")
         return judged(candidate, reference, frames, bounds, report)
 
-    monkeypatch.setattr(attempt.verify, "verify", strict)
+    monkeypatch.setattr(attempt.accuracy_check, "verify", strict)
     proved = walked(request_, library)
     assert [one.fresh for one in library.asked if one.rung.startswith("int8")] == [False, True]
     assert str(proved.passed.rung).startswith("int8")

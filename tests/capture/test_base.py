@@ -82,7 +82,8 @@ def test_8k_is_no_absurd_size() -> None:
 
 def test_the_library_loads_only_when_a_source_is_opened() -> None:
     code = (
-        "import sys; from vajra_edge.capture import grabber, folder, gstreamer, opencv, v4l2, source;"
+        "import sys; from vajra_edge.capture import camera\n"
+        "from vajra_edge.capture.sources import folder, gstreamer, opencv, registry, v4l2\n"
         "from vajra_edge.config.settings import CameraSettings;"
         "registry.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit('cv2' in sys.modules)"
     )

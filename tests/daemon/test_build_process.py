@@ -82,7 +82,7 @@ def children() -> list[int]:
             status, command = (path / "status").read_text(), (path / "cmdline").read_text()
         except OSError:
             continue
-        if f"PPid:\t{os.getpid()}\n" in status and "engine.build" in command and "State:\tZ" not in status:
+        if f"PPid:\t{os.getpid()}\n" in status and "vajra_edge.build.worker" in command and "State:\tZ" not in status:
             found.append(int(path.name))
     return found
 

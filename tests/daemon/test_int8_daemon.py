@@ -24,7 +24,7 @@ from waiting import wait_for
 from vajra_edge.__main__ import main
 from vajra_edge.build import refusals
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.daemon import calibration_images, deployment, retries, state_machine
+from vajra_edge.daemon import calibration_images, deployment, state_machine
 from vajra_edge.daemon.build_process import Builder
 from vajra_edge.errors import ControlError
 from vajra_edge.mqtt.subscriber import Subscription
@@ -145,7 +145,7 @@ def test_images_that_the_disk_does_not_give_leave_the_last_good_plan_serving_unt
 ):
     away = threading.Event()
     away.set()
-    wanted_set = calibration_images.sampler.wanted_set
+    wanted_set = calibration_images.camera_samples.wanted_set
 
     def stale(*args: Any) -> Any:
         if away.is_set():
@@ -153,7 +153,7 @@ def test_images_that_the_disk_does_not_give_leave_the_last_good_plan_serving_unt
         return wanted_set(*args)
 
     monkeypatch.setattr(state_machine, "RETRY_S", (0.3,))
-    monkeypatch.setattr(calibration_images.sampler, "wanted_set", stale)
+    monkeypatch.setattr(calibration_images.camera_samples, "wanted_set", stale)
     rebooted.settings["engine"] = {"precision": "int8"}
     rebooted.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
     station = rebooted.start()
@@ -244,7 +244,7 @@ def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
 ):
     monkeypatch.setattr(state_machine, "RETRY_S", (0.2,))
     command = [sys.executable, str(Path(__file__).parent / "killed_build.py")]
-    monkeypatch.setattr(deployment.builder, "Builder", functools.partial(Builder, command=command))
+    monkeypatch.setattr(deployment.build_process, "Builder", functools.partial(Builder, command=command))
     quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
     quantizable.settings["engine"]["first_boot"] = "wait"
     station = quantizable.start()
@@ -264,11 +264,11 @@ def test_an_int8_build_that_is_killed_twice_gives_way_to_fp32_with_the_reason(
 def test_int8_that_memory_was_short_for_is_tried_again_a_few_times_and_serves_once_there_is_enough(
     quantizable: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(retries, "LOOK_S", 0.1)
+    monkeypatch.setattr(missed_precisions, "LOOK_S", 0.1)
     monkeypatch.setattr(refusals, "RETRY_AFTER_S", (600.0,))
     enough = tmp_path / "enough"
     command = [sys.executable, str(Path(__file__).parent / "short_build.py"), str(enough)]
-    monkeypatch.setattr(deployment.builder, "Builder", functools.partial(Builder, command=command))
+    monkeypatch.setattr(deployment.build_process, "Builder", functools.partial(Builder, command=command))
     quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
     quantizable.settings["engine"]["first_boot"] = "wait"
     ears = quantizable.listen("engine")
@@ -314,7 +314,7 @@ def test_a_quick_plan_serves_while_a_slow_build_goes_on(
 ):
     go = tmp_path / "go"
     command = [sys.executable, str(Path(__file__).parent / "slow_build.py"), str(go), "int8"]
-    monkeypatch.setattr(deployment.builder, "Builder", functools.partial(Builder, command=command))
+    monkeypatch.setattr(deployment.build_process, "Builder", functools.partial(Builder, command=command))
     quantizable.settings["calibration"] = {"data": draw(tmp_path / "images", 24, 8)}
     ears = quantizable.listen("camera/gate/detections")
     station = quantizable.start()

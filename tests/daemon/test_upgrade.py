@@ -64,7 +64,7 @@ def device(request: pytest.FixtureRequest, station: Station, monkeypatch: pytest
     monkeypatch.setattr(station, "write", lambda: None)  # the settings stay as 0.1.0 had them
     go = station.folder / "go"
     command = [sys.executable, str(Path(__file__).parent / "slow_build.py"), str(go), request.param.partition("-")[2]]
-    monkeypatch.setattr(deployment.builder, "Builder", functools.partial(Builder, command=command))
+    monkeypatch.setattr(deployment.build_process, "Builder", functools.partial(Builder, command=command))
     told = station.state_dir / "rejected.json"
     rejected = frozenset(json.loads(told.read_bytes()) if told.exists() else ())
     served = [(station.state_dir / link).readlink().name for link in ("current", "previous")]

@@ -153,7 +153,7 @@ def test_an_engine_is_timed_plain_and_as_a_graph_at_its_best_shape_and_everythin
     standin, context = Graphs(), Context()
     library = SimpleNamespace(trt=SimpleNamespace(TensorIOMode=Mode))
     monkeypatch.setattr(cuda, "runtime", lambda: standin)
-    monkeypatch.setattr(lab.trt_library, "load", lambda: library)
+    monkeypatch.setattr(lab.tensorrt_library, "load", lambda: library)
     monkeypatch.setattr(lab, "deserialise", lambda *_: (object(), Engine(), context))
     monkeypatch.setattr(lab, "dtype_of", lambda *_: np.dtype(np.float32))
     found = lab.bare(b"plan", seconds=0.0)

@@ -31,7 +31,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network, and pictures in a folder beside it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(attempt, "Calibration", functools.partial(attempt.Calibration, search=False))
-    monkeypatch.setattr(attempt.speed, "by_turns", lambda *_: (5.0, 4.0))
+    monkeypatch.setattr(attempt, "by_turns", lambda *_: (5.0, 4.0))
     (tmp_path / "images").mkdir()
     for seed in range(8):
         cv2.imwrite(str(tmp_path / "images" / f"{seed}.png"), tiny.scene(objects=12, seed=seed).image)

@@ -65,7 +65,7 @@ def test_another_gpu_is_refused_with_the_version_found(written, monkeypatch):
     ours = {"signature": signature.to_json(), "precision": "fp16", "target": "gpu:0"}
     path = written({load.OURS: {**ours, "built_for": "compute capability 8.7"}})
     monkeypatch.setattr(load.cuda, "count", lambda: 1)
-    monkeypatch.setattr(load.cuda, "describe", lambda _: load.cuda.Gpu("Thor", "11.0", 0, True, "13.0"))
+    monkeypatch.setattr(load.cuda, "describe", lambda _: load.cuda.CudaGpu("Thor", "11.0", 0, True, "13.0"))
     with pytest.raises(PlanError, match=r"TensorRT 10\.3\.0\.30.*built for compute capability 8\.7.*has .* 11\.0"):
         load.read(path)
 

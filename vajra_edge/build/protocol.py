@@ -108,8 +108,11 @@ class Failed:
 
 Line = Progress | Done | Failed
 
-_DEFAULTS: Mapping[str, object] = {"percent": None, "message": "", "eta_s": None, "waiting": False, "images": False}
-"""Fields that a line may leave out."""
+_DEFAULTS: Mapping[object, Mapping[str, object]] = {
+    "progress": {"percent": None, "message": "", "eta_s": None, "waiting": False},
+    "failed": {"images": False},
+}
+"""Fields that a line may leave out, by its event."""
 
 _EVENTS: Mapping[type[Line], str] = {Progress: "progress", Done: "done", Failed: "failed"}
 
@@ -125,7 +128,9 @@ def decode(text: bytes) -> Line | None:
         plain: object = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    match {**_DEFAULTS, **plain} if isinstance(plain, dict) else None:
+    if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
+        return None
+    match {**_DEFAULTS.get(plain["event"], {}), **plain}:
         case {
             "event": "progress",
             "stage": str(stage),
@@ -133,9 +138,15 @@ def decode(text: bytes) -> Line | None:
             "message": str(message),
             "eta_s": (int() | float() | None) as eta_s,
             "waiting": bool(waiting),
-        }:
+            **more,
+        } if not more:
             return Progress(stage, percent, message, eta_s, waiting)
-        case {"event": "done", "fingerprint": str(fingerprint), "peak_rss_bytes": int(peak_rss_bytes)}:
+        case {
+            "event": "done",
+            "fingerprint": str(fingerprint),
+            "peak_rss_bytes": int(peak_rss_bytes),
+            **more,
+        } if not more:
             return Done(fingerprint, peak_rss_bytes)
         case {
             "event": "failed",
@@ -143,7 +154,8 @@ def decode(text: bytes) -> Line | None:
             "permanent": bool(permanent),
             "peak_rss_bytes": int(peak_rss_bytes),
             "images": bool(images),
-        }:
+            **more,
+        } if not more:
             return Failed(message, permanent, peak_rss_bytes, images)
         case _:
             return None

@@ -14,9 +14,10 @@ from pathlib import Path
 from vajra_edge import device
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Built, Int8Graph, Runner
-from vajra_edge.backends.tensorrt import builder, calibration_engine, calibrator, dla, timing_cache
+from vajra_edge.backends.tensorrt import calibration_engine, calibrator, dla, timing_cache
 from vajra_edge.backends.tensorrt import library as tensorrt_library
 from vajra_edge.backends.tensorrt import limits as tensorrt_limits
+from vajra_edge.backends.tensorrt.builder import BuildJob, build
 from vajra_edge.backends.tensorrt.calibrator import CalibrationFeed
 from vajra_edge.backends.tensorrt.library import Library, Typing
 from vajra_edge.backends.tensorrt.limits import BuildLimits
@@ -153,8 +154,8 @@ class TensorRT:
             with listening(lines):
                 net = parse(library, lines, prepared, typing)
                 feed = self._feed(library, onnx_bytes, signature, spec, report, images, fresh=fresh)
-                job = builder.BuildJob(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
-                return builder.build(job, limits)
+                job = BuildJob(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
+                return build(job, limits)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a plan able to run.
