@@ -24,7 +24,7 @@ from waiting import wait_for
 from vajra_edge.__main__ import main
 from vajra_edge.build import refusals
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.daemon import calibration_images, deployment, state_machine
+from vajra_edge.daemon import calibration_images, deployment, missed_precisions, state_machine
 from vajra_edge.daemon.build_process import Builder
 from vajra_edge.errors import ControlError
 from vajra_edge.mqtt.subscriber import Subscription
