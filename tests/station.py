@@ -181,6 +181,10 @@ class Station:
         """Fingerprint of the plan that serves, once one does."""
         return self.until(lambda status: status["engine"]["serving"])["engine"]["serving"]["fingerprint"]
 
+    def grabber(self, camera: str) -> object:
+        """Of a camera, once it is there: the status says that a plan serves before the cameras are opened."""
+        return wait_for(lambda: self.parts.cameras._grabbers.get(camera))
+
     def listen(self, name: str = "#", port: int | None = None) -> Ears:
         return Ears(MqttSettings(host="127.0.0.1", port=port or self.port), f"vajra/test/{name}")
 

@@ -352,7 +352,7 @@ def test_snapshots_come_at_their_interval_and_the_setting_applies_in_place(reboo
     with snapshots_of(rebooted) as heard:
         rebooted.start()
         rebooted.serving()
-        gate = rebooted.parts.cameras._grabbers["gate"]
+        gate = rebooted.grabber("gate")
         wait_for(lambda: rebooted.hear() or len(heard) >= 4)
         assert heard[0][1].shape == (256, 256, 3)
         gaps_s = np.diff([at_s for at_s, _ in heard[:4]])

@@ -473,8 +473,7 @@ def test_a_camera_change_reopens_only_that_camera(rebooted):
     rebooted.camera("yard")
     rebooted.start()
     rebooted.serving()
-    rebooted.until(lambda status: {camera["state"] for camera in status["cameras"]} == {"streaming"})
-    gate, yard = (rebooted.parts.cameras._grabbers[name] for name in ("gate", "yard"))
+    gate, yard = (rebooted.grabber(name) for name in ("gate", "yard"))
     rebooted.camera("yard", fps=10.0)
     rebooted.camera("dock")
     rebooted.write()
@@ -498,7 +497,7 @@ def test_a_camera_change_reopens_only_that_camera(rebooted):
 def test_a_broker_change_only_reconnects(rebooted):
     rebooted.start()
     rebooted.serving()
-    gate = rebooted.parts.cameras._grabbers["gate"]
+    gate = rebooted.grabber("gate")
     other = Broker()
     try:
         port = other.open()[1]
