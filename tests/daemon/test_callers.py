@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from vajra_edge.daemon.control.callers import HEARTBEAT_S, RebuildAsked, Waiting, outcome
+from vajra_edge.daemon.control.callers import HEARTBEAT_S, Preview, RebuildAsked, Waiting, outcome
 from vajra_edge.daemon.events import Job
 from vajra_edge.daemon.state_machine import Phase, State, Step
 from vajra_edge.errors import ControlError
@@ -12,6 +12,7 @@ from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView
 
 SERVED = State(Phase.SERVING, wanted="A", serving=Job(0, "A"))
+PREVIEW = Preview("B", "w.onnx", "0" * 64, "A", "missing", True, ("weights",), "", "onnxruntime", "", "")
 PLAN = PlanView("A", "onnxruntime", "fp32", "fp32", "cpu", (256, 256), 1, ("car",), "w", "0", "2026-11-22", 1.0, None)
 
 
@@ -51,7 +52,7 @@ def test_outcomes(s, expected):
 def test_a_waiting_caller_hears_news_at_once_and_otherwise_a_heartbeat():
     waiting, caller = Waiting(), Recorder()
     building = replace(SERVED, wanted="B", step=Step.BUILD, building=Job(1, "B"))
-    waiting.add(caller, {"why": ["weights"]}, PLAN)
+    waiting.add(caller, PREVIEW, PLAN)
     view = BuildView("B", quick=False)
     for now_s, percent in ((0.0, 0.0), (0.1, 0.0), (0.2, 40.0), (0.3, 40.0), (0.3 + HEARTBEAT_S, 40.0)):
         waiting.look(building, PLAN, replace(view, percent=percent), now_s, swapping=False)
@@ -62,7 +63,7 @@ def test_a_waiting_caller_hears_news_at_once_and_otherwise_a_heartbeat():
     assert caller.heard[-1][0] == "progress", "the plan before it has frames in flight"
     waiting.look(decided, new, None, 9.0, swapping=False)
     kind, content = caller.heard[-1]
-    assert (kind, content["built"], content["serving"], content["why"]) == ("done", True, "B", ["weights"])
+    assert (kind, content["built"], content["serving"], content["why"]) == ("done", True, "B", ("weights",))
     waiting.look(SERVED, new, None, 20.0, swapping=False)
     assert len(caller.heard) == 5
 
@@ -70,7 +71,7 @@ def test_a_waiting_caller_hears_news_at_once_and_otherwise_a_heartbeat():
 def test_a_failure_ends_every_wait_with_its_reason():
     waiting, callers = Waiting(), [Recorder(), Recorder()]
     for caller in callers:
-        waiting.add(caller, {}, None)
+        waiting.add(caller, PREVIEW, None)
     waiting.look(State(Phase.BLOCKED, wanted="B", reason="wrong output"), None, None, 0.0, swapping=False)
     assert [caller.heard for caller in callers] == [[("error", "wrong output")]] * 2
 
@@ -85,6 +86,6 @@ def test_a_request_is_read_strictly():
 
 def test_a_stop_ends_the_wait_for_a_swap():
     waiting, caller = Waiting(), Recorder()
-    waiting.add(caller, {}, PLAN)
+    waiting.add(caller, PREVIEW, PLAN)
     waiting.look(replace(SERVED, phase=Phase.STOPPING), PLAN, None, 0.0, swapping=True)
     assert caller.heard == [("error", "the daemon is stopping")]

@@ -82,7 +82,7 @@ def test_a_first_boot_wants_a_plan_that_is_missing(desired_plans, settings, weig
     assert desired.event == Wanted(desired.fingerprint.digest, Have.MISSING)
     assert desired.request.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert desired.why() == ("no wanted plan served on this device yet",)
-    assert desired.preview(None)["needed"] is True
+    assert desired.preview(None).needed is True
 
 
 def test_a_stored_plan_is_ready_and_the_reason_for_another_is_told_in_words(desired_plans, settings, store):
@@ -103,7 +103,7 @@ def test_the_reason_compares_with_the_plan_that_serves_before_it_counts_as_good(
     desired = desired_plans.work_out(settings())
     difference = ("NMS iou 0.7, max_det 50, top_k 500 -> iou 0.7, max_det 300, top_k 500", "weights same")
     assert desired.why(served) == difference
-    assert desired.preview(served.digest, served)["why"] == list(difference)
+    assert desired.preview(served.digest, served).why == tuple(difference)
     store.mark_good(commit(store, desired_plans.work_out(settings(engine={"batch": 2}))))
     assert desired_plans.work_out(settings()).why(served) == difference, "and not with the good one of before"
 

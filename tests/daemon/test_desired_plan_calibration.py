@@ -184,7 +184,7 @@ def test_images_that_cannot_be_used_leave_the_next_precision_wanted_with_the_rea
     assert (desired.request.spec.precision, desired.request.calibration_digest) == (Precision.FP32, None)
     assert desired.calibration.startswith("int8 is not used: ")
     assert UNUSABLE[make] in desired.calibration
-    assert desired.preview(None)["calibration"] == desired.calibration
+    assert desired.preview(None).calibration == desired.calibration
 
 
 def test_unusable_images_leave_fp16_wanted_where_the_backend_has_it(

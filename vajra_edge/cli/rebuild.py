@@ -146,7 +146,7 @@ def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> 
 
 def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> dict[str, Any]:
     desired, _ = desired_plan_of(settings)
-    said = {**desired.preview(None, force=force), "by": "this command"}
+    said = desired.preview(None, force=force).answer(by="this command")
     if dry_run or not said["needed"]:
         return said
     view = BuildView(desired.fingerprint.digest, quick=False)

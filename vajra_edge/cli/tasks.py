@@ -31,11 +31,11 @@ def export(model: Path, arguments: ExportArguments, *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(made.to_json()).decode())  # noqa: T201
     else:
-        _show(made, arguments)
+        _show_exported(made, arguments)
     return 0
 
 
-def _show(made: Exported, arguments: ExportArguments) -> None:
+def _show_exported(made: Exported, arguments: ExportArguments) -> None:
     console = Console(soft_wrap=True)
     where = ", ".join(text for text in (made.target, made.built_for) if text)
     size_mb = made.path.stat().st_size / 1e6
@@ -68,7 +68,7 @@ def predict(model: str, source: str, asked: dict[str, Any], *, as_json: bool) ->
             images = list(_until_interrupted(found))
             print(orjson.dumps({"images": images}).decode())  # noqa: T201
             return 0
-        _show_of_predict(console, found)
+        _show_results(console, found)
     return 0
 
 
@@ -84,7 +84,7 @@ def _until_interrupted(found: Iterable[Results]) -> Iterator[dict[str, Any]]:
         return
 
 
-def _show_of_predict(console: Console, found: Iterable[Results]) -> None:
+def _show_results(console: Console, found: Iterable[Results]) -> None:
     began_s, count, saved = time.perf_counter(), 0, None
     for one in found:
         count, saved = count + 1, one.saved
@@ -115,11 +115,11 @@ def val(model: str, data: str, asked: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(made.to_json()).decode())  # noqa: T201
     else:
-        _show_of_val(made)
+        _show_scores(made)
     return 0
 
 
-def _show_of_val(made: ValReport) -> None:
+def _show_scores(made: ValReport) -> None:
     console = Console(soft_wrap=True)
     table = Table("class", "objects", "mAP50", "mAP50-95", box=None)
     table.add_row("all", str(made.scores.objects), f"{made.map50:.3f}", f"{made.map50_95:.3f}", style="bold")

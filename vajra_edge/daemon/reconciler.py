@@ -15,7 +15,7 @@ from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import events
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import CalibrationImages, ImageWatch, fingerprint_of
-from vajra_edge.daemon.control.callers import RebuildAsked
+from vajra_edge.daemon.control.callers import Preview, RebuildAsked
 from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.errors import CalibrationError, DatasetError, VajraError, WeightsError
 from vajra_edge.plans.fingerprint import Fingerprint
@@ -74,29 +74,27 @@ class DesiredPlan:
             return told or ("no wanted plan served on this device yet",)
         return (*told, *since.explain(self.fingerprint))
 
-    def preview(
-        self, serving: str | None, served: Fingerprint | None = None, *, force: bool = False
-    ) -> dict[str, object]:
-        """What a rebuild would do and why, as JSON values.
+    def preview(self, serving: str | None, served: Fingerprint | None = None, *, force: bool = False) -> Preview:
+        """What a rebuild would do and why.
 
         Args:
             serving: fingerprint of the plan that serves now, or None.
             served: see ``why``.
             force: build even what is there.
         """
-        return {
-            "fingerprint": self.fingerprint.digest,
-            "weights": str(self.request.weights_path),
-            "weights_sha256": self.request.weights_sha256,
-            "serving": serving,
-            "have": self.have.value,
-            "needed": force or self.have is Have.MISSING,
-            "why": list(self.why(served)),
-            "rejected": self.rejected,
-            "backend": self.request.backend,
-            "backend_reason": self.backend_reason,
-            "calibration": self.calibration,
-        }
+        return Preview(
+            fingerprint=self.fingerprint.digest,
+            weights=str(self.request.weights_path),
+            weights_sha256=self.request.weights_sha256,
+            serving=serving,
+            have=self.have.value,
+            needed=force or self.have is Have.MISSING,
+            why=self.why(served),
+            rejected=self.rejected,
+            backend=self.request.backend,
+            backend_reason=self.backend_reason,
+            calibration=self.calibration,
+        )
 
     def interim(self, fingerprint: str) -> bool:
         """Whether this is the quick plan, which nobody asked for."""

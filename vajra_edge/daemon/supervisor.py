@@ -24,7 +24,15 @@ from vajra_edge.daemon import file_watcher as reload_
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.background import TaskFailed, TaskMended
 from vajra_edge.daemon.calibration_images import ImagesMoved
-from vajra_edge.daemon.control.callers import Caller, MqttCaller, RebuildAsked, ReloadAsked, SocketCaller, Waiting
+from vajra_edge.daemon.control.callers import (
+    Caller,
+    MqttCaller,
+    Preview,
+    RebuildAsked,
+    ReloadAsked,
+    SocketCaller,
+    Waiting,
+)
 from vajra_edge.daemon.control.server import Asked
 from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
@@ -287,7 +295,7 @@ class Supervisor:
             return
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
-            asked.caller.done(desired.preview(serving, self._known.served, force=asked.force))
+            asked.caller.done(desired.preview(serving, self._known.served, force=asked.force).answer())
             return
         self._known = replace(self._known, desired=desired, why=desired.why(self._known.served))
         self._advance(reconciled.event(now_s))
@@ -299,13 +307,13 @@ class Supervisor:
         elif asked:
             self._rebuild(asked, desired.preview(serving, self._known.served, force=asked.force))
 
-    def _rebuild(self, asked: RebuildAsked, preview: Mapping[str, object]) -> None:
+    def _rebuild(self, asked: RebuildAsked, preview: Preview) -> None:
         serving = self._serving()
         self._advance(events.Rebuild(asked.force))
         if asked.wait:
             self._waiting.add(asked.caller, preview, serving)
         else:
-            asked.caller.done({**preview, "started": self._s.building is not None})
+            asked.caller.done(preview.answer(started=self._s.building is not None))
 
     def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
         try:

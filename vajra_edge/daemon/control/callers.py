@@ -75,6 +75,41 @@ class MqttCaller:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a rebuild would do and why: the answer to a dry run, and the beginning of every other.
+
+    Attributes:
+        fingerprint: of the plan that is wanted.
+        weights: path of the file.
+        weights_sha256: of its content.
+        serving: fingerprint of the plan that serves, or None.
+        have: what the store has of the wanted one.
+        needed: whether there is anything to build.
+        why: what differs from the plan that served last.
+        rejected: why it is not tried again by itself; empty where it is.
+        backend: that builds it.
+        backend_reason: why that one was taken.
+        calibration: why INT8's images are not used; empty where nothing is wrong with them.
+    """
+
+    fingerprint: str
+    weights: str
+    weights_sha256: str
+    serving: str | None
+    have: str
+    needed: bool
+    why: tuple[str, ...]
+    rejected: str
+    backend: str
+    backend_reason: str
+    calibration: str
+
+    def answer(self, **more: str | float | bool | Mapping[str, object] | None) -> dict[str, object]:
+        """The fields in this order, then those that are known by now."""
+        return {**asdict(self), **more}
+
+
+@dataclass(frozen=True)
 class RebuildAsked:
     """What a ``rebuild`` asks for.
 
@@ -121,7 +156,7 @@ class ReloadAsked:
 @dataclass(frozen=True)
 class _Waiter:
     caller: Caller
-    preview: Mapping[str, object]
+    preview: Preview
     built_at: str
 
 
@@ -133,7 +168,7 @@ class Waiting:
         self._last: object = None
         self._said_s = float("-inf")
 
-    def add(self, caller: Caller, preview: Mapping[str, object], serving: PlanView | None) -> None:
+    def add(self, caller: Caller, preview: Preview, serving: PlanView | None) -> None:
         """One more.
 
         Args:
@@ -167,7 +202,7 @@ class Waiting:
             if ended or serving is None:
                 waiter.caller.error(ended)
             else:
-                waiter.caller.done({**waiter.preview, **_achieved(serving, waiter)})
+                waiter.caller.done(_achieved(serving, waiter))
 
     def _report(self, s: State, building: BuildView | None, now_s: float) -> None:
         news = s.step, s.building, s.loading, building
@@ -180,14 +215,14 @@ class Waiting:
 
 
 def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:
-    return {
-        "built": serving.built_at != waiter.built_at,
-        "serving": serving.fingerprint,
-        "precision": serving.precision,
-        "target": serving.target,
-        "build_s": serving.build_s,
-        "verify": write_verify(serving.verify),
-    }
+    return waiter.preview.answer(
+        built=serving.built_at != waiter.built_at,
+        serving=serving.fingerprint,
+        precision=serving.precision,
+        target=serving.target,
+        build_s=serving.build_s,
+        verify=write_verify(serving.verify),
+    )
 
 
 def _built_at(serving: PlanView | None) -> str:
