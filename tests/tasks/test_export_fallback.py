@@ -55,7 +55,7 @@ def test_int8_that_was_asked_for_is_written_though_it_is_slower_and_both_times_a
     assert (made.precision, made.path.name) == (Precision.INT8, "tiny.int8.onnx")
     assert (made.int8_ms, made.fp16_ms) == (5.0, 4.0)
     assert {name: made.to_json()[name] for name in ("int8_ms", "fp16_ms")} == {"int8_ms": 5.0, "fp16_ms": 4.0}
-    command._show(made, arguments)
+    command._show_exported(made, arguments)
     assert "speed: 5.000 ms a call in int8, 4.000 ms in fp16" in capsys.readouterr().out
 
 
