@@ -329,9 +329,7 @@ class Reconciler:
         except VajraError as error:
             watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
             desired = replace(self._unknown(str(error), without), watched=watched)
-        except (
-            Exception
-        ) as error:  # the top of a background thread task: with no answer nothing serves, and nothing is tried again
+        except Exception as error:  # the top of a background task: with no answer nothing serves or is tried again
             log.exception("what is wanted cannot be worked out")
             desired = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
         return Reconciled(desired, asked, looked=looked if _hangs_on_images(desired) else None)
