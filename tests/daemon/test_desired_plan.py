@@ -7,24 +7,20 @@ from typing import ClassVar
 
 import pytest
 import tiny
+from stored import commit
 
 from vajra_edge.backends.base import BackendChoice
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.config.settings import load
-from vajra_edge.daemon import reconciler as wish_module
+from vajra_edge.daemon import reconciler
 from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.errors import BackendUnavailable, UnsupportedSpec, WeightsError
-from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.history import STRIKES, Cause, Follows, History
-from vajra_edge.plans.manifest import Manifest
-from vajra_edge.plans.report import BuildReport
 from vajra_edge.plans.spec import Precision, Target
 from vajra_edge.plans.store import EngineStore
-
-SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
 
 
 @pytest.fixture
@@ -56,25 +52,6 @@ def settings(weights, tmp_path):
         return load(None, given)
 
     return make
-
-
-def commit(store: EngineStore, desired) -> str:
-    """Store a plan under a desired plan's fingerprint, as its build would."""
-    spec = desired.request.spec
-    manifest = Manifest(
-        fingerprint=desired.fingerprint,
-        backend=desired.request.backend,
-        signature=SIGNATURE,
-        wanted=spec,
-        precision=spec.precision,
-        target=spec.target,
-        verify=None,
-        report=BuildReport(),
-        weights_name="net.onnx",
-        build_s=1.0,
-        created_at="2026-11-22T00:00:00+00:00",
-    )
-    return store.commit(b"plan", manifest).fingerprint
 
 
 def test_a_first_boot_wants_a_plan_that_is_missing(desired_plans, settings, weights):
@@ -213,7 +190,7 @@ def accelerated(monkeypatch):
         backend = OnnxRuntime() if name == "onnxruntime" else Accelerator()
         return BackendChoice(backend, "as the test wants")
 
-    monkeypatch.setattr(wish_module, "select", select)
+    monkeypatch.setattr(reconciler, "select", select)
 
 
 def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, desired_plans, settings, store):
@@ -309,7 +286,7 @@ def test_a_good_plan_whose_library_does_not_load_yet_is_offered_for_its_load_tel
     def gone(name, **options):
         raise BackendUnavailable("TensorRT is installed but does not load")
 
-    monkeypatch.setattr(wish_module, "select", gone)
+    monkeypatch.setattr(reconciler, "select", gone)
     assert desired_plans.unknown("TensorRT does not load").fallback == Fallback(good)
     assert desired_plans.unknown("TensorRT does not load", [good]).fallback is None
 

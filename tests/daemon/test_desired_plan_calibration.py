@@ -11,23 +11,20 @@ from pathlib import Path
 import cv2
 import pytest
 import tiny
+from stored import commit
 
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.events import Have
-from vajra_edge.daemon.reconciler import DesiredPlan, DesiredPlans
+from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.errors import CalibrationError, UnsupportedSpec
-from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.plans.history import PLANS_KEPT, STRIKES, History
-from vajra_edge.plans.manifest import Manifest
-from vajra_edge.plans.report import BuildReport
 from vajra_edge.plans.spec import Precision
 from vajra_edge.plans.store import EngineStore
 from vajra_edge.quantization import camera_samples
 from vajra_edge.quantization.camera_samples import Sampler
 from vajra_edge.types import Frame
 
-SIGNATURE = Signature("images", "output0", Layout.RAW, 1, (256, 256), False, False, 32, tiny.NAMES)
 Make = Callable[..., Settings]
 
 
@@ -63,25 +60,6 @@ def collect(state_dir: Path, seeds: range) -> Sampler:
     for seed in seeds:
         images.offer(Frame(tiny.scene(seed=seed).image, 0, datetime.now(timezone.utc), seed, "gate"), 6)
     return images
-
-
-def commit(store: EngineStore, desired: DesiredPlan) -> str:
-    """Store a plan under a desired plan's fingerprint, as its build would."""
-    spec = desired.request.spec
-    manifest = Manifest(
-        fingerprint=desired.fingerprint,
-        backend=desired.request.backend,
-        signature=SIGNATURE,
-        wanted=spec,
-        precision=spec.precision,
-        target=spec.target,
-        verify=None,
-        report=BuildReport(),
-        weights_name="net.onnx",
-        build_s=1.0,
-        created_at="2026-11-22T00:00:00+00:00",
-    )
-    return store.commit(b"plan", manifest).fingerprint
 
 
 def test_without_images_the_next_precision_that_runs_here_is_wanted_meanwhile(
