@@ -242,7 +242,7 @@ def test_a_gpu_is_accepted_if_it_is_there(monkeypatch: pytest.MonkeyPatch, index
 
 
 @pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="only without ONNX Runtime's CUDA provider"
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="absent here: an ONNX Runtime without CUDA"
 )
 def test_a_cuda_provider_that_does_not_load_is_never_replaced_by_the_cpu():
     made, found = built(tiny.network())

@@ -49,7 +49,7 @@ class Shelf:
             return (self.models / "yolox_nano_v8layout.onnx").read_bytes()
         if name == "nano" and not dynamic:
             return (self.models / "vajra-v1-nano-det-cctv.onnx").read_bytes()
-        pytest.importorskip("torch", reason="torch is not installed")
+        pytest.importorskip("torch", reason="absent here: torch")
         weights = self.models / "vajra-v1-nano-det-cctv.pt"
         if name == "small":
             weights = self.folder / "small.pt"

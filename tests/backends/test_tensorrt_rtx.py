@@ -115,7 +115,7 @@ def test_an_input_of_another_name_is_refused() -> None:
         TensorRT().build(tiny.network(64, batch=None), signature, SPEC, lambda _: None)
 
 
-@pytest.mark.skipif(cuda.count() > 0, reason="only without a GPU")
+@pytest.mark.skipif(cuda.count() > 0, reason="absent here: a machine without a GPU")
 def test_without_a_gpu_a_plan_is_built_and_not_run() -> None:
     backend = TensorRT()
     assert backend.check(SPEC) is None
@@ -127,7 +127,7 @@ def test_without_a_gpu_a_plan_is_built_and_not_run() -> None:
         backend.build(tiny.network(64), SIGNATURE, EngineSpec(Target("dla"), Precision.FP16), lambda _: None)
 
 
-@pytest.mark.skipif(cuda.count() > 0, reason="only without a GPU")
+@pytest.mark.skipif(cuda.count() > 0, reason="absent here: a machine without a GPU")
 @pytest.mark.parametrize("with_nms", [False, True])
 def test_without_a_gpu_a_calibration_engine_is_built_and_not_run(with_nms: bool) -> None:
     graph = yolo.network(batch=None)
@@ -143,7 +143,7 @@ def test_without_a_gpu_a_calibration_engine_is_built_and_not_run(with_nms: bool)
     assert seen[-1].message.startswith("calibration engine: ")
 
 
-@pytest.mark.skipif(cuda.count() > 0, reason="only without a GPU")
+@pytest.mark.skipif(cuda.count() > 0, reason="absent here: a machine without a GPU")
 def test_without_a_gpu_onnx_runtime_measures_the_ranges() -> None:
     graph = yolo.network()
     ranges = observer(TensorRT(), SPEC)(graph, signature.read(graph), Noise(), "minmax", lambda _: None, 1)

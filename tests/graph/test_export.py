@@ -25,7 +25,7 @@ HW = (96, 160)
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
-    module = pytest.importorskip("torch", reason="torch is not installed")
+    module = pytest.importorskip("torch", reason="absent here: torch")
     module.set_num_threads(1)  # small networks: threads cost more than they give
     return module
 
@@ -226,7 +226,7 @@ def test_another_python_that_will_not_do_is_named(weights: Path, tmp_path: Path)
 
 
 def test_tensorrt_parses_and_builds_it(slim: bytes, slim_dynamic: bytes) -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="absent here: TensorRT-RTX")
     for exported, low, high in ((slim, (2, 3, *HW), (2, 3, *HW)), (slim_dynamic, (1, 3, 64, 64), (4, 3, 320, 256))):
         logger = trt.Logger(trt.Logger.ERROR)
         builder = trt.Builder(logger)

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    module = pytest.importorskip("torch", reason="torch is not installed")
+    module = pytest.importorskip("torch", reason="absent here: torch")
     module.set_num_threads(1)  # small networks: threads cost more than they give
     return module
 

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkpoints import NAMES, as_upstream, random_network, save, stripped
 
@@ -46,7 +47,6 @@ def test_a_stripped_checkpoint_gives_tensors_and_words(torch: Any, state_dict: A
 
 
 def test_an_unstripped_checkpoint_gives_its_ema(torch: Any, tmp_path: Path) -> None:
-    np = pytest.importorskip("numpy")
     trained, averaged = random_network(seed=1), random_network(seed=2)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1, momentum=0.9)
     content = {
