@@ -285,6 +285,27 @@ def mixed_types(g: Drawing) -> bytes:
     return g.finish(g.node("Cast", g.conv(x), to=TensorProto.FLOAT))
 
 
+def depthwise_to_int8(
+    g: Drawing, *, kernel: int = 3, groups: int = CHANNELS, int8: bool = False, act: str = "silu", between: str = ""
+) -> bytes:
+    """A float depthwise convolution whose activation is quantized; ``between``: what may keep them from one kernel."""
+    made = g.conv(g.qdq(g.x) if int8 else g.x, kernel=kernel, groups=groups, int8=int8)
+    if between == "activation in FP32":
+        made = g.node("Cast", made, to=TensorProto.FLOAT)
+    made = g.silu(made) if act == "silu" else g.node("Relu", made)
+    if between == "identity":
+        made = g.node("Identity", made)
+    elif between == "addition":
+        made = g.add(made, g.constant(0.0, np.float32))
+    elif between:
+        g.half = False
+        to = made if between == "activation in FP32" else g.node("Cast", made, to=TensorProto.FLOAT)
+        quantized = g.q(to)
+        g.half = True
+        return g.finish(g.conv(g.dq(quantized), kernel=1))
+    return g.finish(g.conv(g.qdq(made), kernel=1))
+
+
 def float32_scale(g: Drawing) -> bytes:
     """FP16 data quantized with FP32 scales."""
     g.constants.append(numpy_helper.from_array(np.array(0.05, np.float32), "step"))
@@ -368,6 +389,20 @@ PINNED = {
 }
 
 
+DEPTHWISE: dict[str, dict[str, Any]] = {
+    "FP16 depthwise, SiLU, quantizer": {},
+    "FP16 depthwise 5x5, SiLU, quantizer": {"kernel": 5},
+    "FP16 depthwise, SiLU, identity, quantizer": {"between": "identity"},
+    "FP16 depthwise, SiLU, cast to FP32, quantizer": {"between": "cast"},
+    "FP16 depthwise, SiLU in FP32, quantizer": {"between": "activation in FP32"},
+    "FP16 depthwise, SiLU, addition, quantizer": {"between": "addition"},
+    "FP16 depthwise, ReLU, quantizer": {"act": "relu"},
+    "FP16 dense, SiLU, quantizer": {"groups": 1},
+    "FP16 of 4 groups, SiLU, quantizer": {"groups": 4},
+    "INT8 depthwise, SiLU, quantizer": {"int8": True},
+}
+
+
 def cases() -> Iterator[Case]:
     """All of them: each graph weakly and strongly typed, then those with pins, then those of types."""
     graphs = _graphs()
@@ -379,3 +414,6 @@ def cases() -> Iterator[Case]:
         yield Case(f"weak: {name}", draw(Drawing(**how)), pins=pins)
     yield Case("strong: FP16 data beside an FP32 weight", mixed_types(Drawing()), strong=True)
     yield Case("strong: FP32 scale of FP16 data", float32_scale(Drawing(half=True)), strong=True)
+    for name, how in DEPTHWISE.items():
+        yield Case(f"strong: {name}", depthwise_to_int8(Drawing(half=True), **how), strong=True)
+    yield Case("strong: FP32 depthwise, SiLU, quantizer", depthwise_to_int8(Drawing()), strong=True)

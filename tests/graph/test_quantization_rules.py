@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from vajra_edge.graph.passes.tensorrt_rules import BuildMode, refusals
+from vajra_edge.graph.passes import fp16
+from vajra_edge.graph.passes.tensorrt_rules import BuildMode, refusals, silus_before_int8
 from vajra_edge.graph.topology import Wiring, load
 
 DEVICE = Path(__file__).parents[1] / "device"
@@ -48,3 +49,12 @@ def test_a_graph_is_refused_by_the_name_of_the_layer_at_fault() -> None:
     case = CASES["weak: residual without activation, shortcut float"]
     (found,) = refusals(Wiring(load(case.onnx_bytes)), BuildMode(obeys=True))
     assert found.nodes == ("residual_conv", "residual_add")
+
+
+def test_silus_in_fp32_make_a_strongly_typed_network_with_depthwise_convolutions_buildable() -> None:
+    graph = CASES["strong: FP32 depthwise, SiLU, quantizer"].onnx_bytes
+    strong = BuildMode(strong=True)
+    (broken,) = refusals(Wiring(load(fp16.to_half(graph))), strong)
+    assert "depthwise" in broken.reason
+    mended = fp16.to_half(graph, keep=silus_before_int8(Wiring(load(graph))))
+    assert refusals(Wiring(load(mended)), strong) == ()

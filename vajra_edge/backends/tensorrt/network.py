@@ -52,7 +52,7 @@ def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong
         UnsupportedSpec: INT8 is asked for and the graph carries neither Q/DQ nor ranges.
         BuildError: the library is known to refuse how it is quantized.
     """
-    from vajra_edge.graph.passes import fp16, qdq
+    from vajra_edge.graph.passes import fp16, qdq, tensorrt_rules
     from vajra_edge.graph.topology import Wiring, key, load
 
     if spec.target.kind == "dla":
@@ -62,7 +62,9 @@ def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong
     if spec.precision is Precision.INT8 and not calibrates:
         ranges = _ranges(onnx_bytes, spec, strong=strong)
     if strong and spec.precision is not Precision.FP32 and not _is_half(load(onnx_bytes)):
-        onnx_bytes = fp16.to_half(onnx_bytes)
+        on_gpu = spec.target.kind == "gpu"  # a DLA has no FP32
+        keep = tensorrt_rules.silus_before_int8(Wiring(load(onnx_bytes))) if on_gpu else frozenset()
+        onnx_bytes = fp16.to_half(onnx_bytes, keep=keep)
     wiring = Wiring(load(onnx_bytes))
     _name(wiring.nodes)
     high = fp16.float32_nodes(wiring) if not strong and spec.precision is not Precision.FP32 else frozenset()

@@ -8,7 +8,7 @@ Last, the way from the names in a library's error to the layers that can be left
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,57 @@ def _transposed(wiring: Wiring, build: BuildMode) -> Iterator[BrokenRule]:
             yield BrokenRule("a transposed convolution has no INT8 under strong typing", (node.name,))
 
 
+def _depthwise(wiring: Wiring, build: BuildMode) -> Iterator[BrokenRule]:
+    """Under strong typing a depthwise convolution in FP16 is fused with its SiLU and the quantizer behind them.
+
+    For the three together there is no implementation, at any level; ``silus_before_int8`` names what to keep in FP32.
+    """
+    if not build.strong:
+        return
+    kinds = _kinds(wiring)
+    for conv, silu in _depthwise_silus(wiring):
+        if _is_half(kinds, conv.input[0]) and all(_is_half(kinds, name) for node in silu for name in node.input):
+            yield BrokenRule("a depthwise convolution in FP16 has its SiLU quantized", (conv.name, silu[-1].name))
+
+
+def silus_before_int8(wiring: Wiring) -> frozenset[str]:
+    """Keys of the SiLUs between a float depthwise convolution and a quantizer.
+
+    In FP32 they keep TensorRT from a fusion that it has no implementation for (see ``_depthwise``).
+    """
+    return frozenset(key(node) for _, silu in _depthwise_silus(wiring) for node in silu)
+
+
+def _depthwise_silus(wiring: Wiring) -> Iterator[tuple[Any, list[Any]]]:
+    """Each depthwise convolution with a float weight, and the Sigmoid and Mul between it and a quantizer."""
+    for node in wiring.nodes:
+        weight = wiring.array(node.input[1]) if node.op_type == "Conv" else None
+        if weight is None or not 1 < attribute(node, "group", 1) == weight.shape[0]:
+            continue
+        silu = wiring.readers[node.output[0]]
+        silu = [reader for one in silu if one.op_type == "Cast" for reader in wiring.readers[one.output[0]]] or silu
+        if sorted(one.op_type for one in silu) == ["Mul", "Sigmoid"] and _reaches_quantizer(wiring, silu):
+            yield node, sorted(silu, key=lambda one: one.op_type, reverse=True)
+
+
+def _reaches_quantizer(wiring: Wiring, silu: list[Any]) -> bool:
+    """Whether the product is quantized, with nothing between but what computes nothing."""
+    due = [one.output[0] for one in silu if one.op_type == "Mul"]
+    while due:
+        for reader in wiring.readers[due.pop()]:
+            if reader.op_type == "QuantizeLinear":
+                return True
+            if reader.op_type in {"Cast", "Identity"}:
+                due.append(reader.output[0])
+    return False
+
+
+def _is_half(kinds: Mapping[str, int], tensor: str) -> bool:
+    from onnx import TensorProto
+
+    return kinds.get(tensor) == TensorProto.FLOAT16
+
+
 def _types(wiring: Wiring, build: BuildMode) -> Iterator[BrokenRule]:
     """Strong typing wants the input and the weight of a layer in one type; a scale's type is that of what it makes."""
     if not build.strong:
@@ -159,6 +210,7 @@ _RULES: tuple[Callable[[Wiring, BuildMode], Iterator[BrokenRule]], ...] = (
     _integers,
     _average_pools,
     _transposed,
+    _depthwise,
     _types,
     _residuals,
 )
