@@ -143,4 +143,4 @@ def _timed_for(cell: Cell, level: int) -> Cell:
     """Builds above level 0 take minutes each, side by side or not."""
     if not cell.leveled or cell.alone or level == 0:
         return cell
-    return replace(cell, limit_s=max(cell.limit_s, 580.0), least_s=200.0)
+    return replace(cell, limit_s=1500.0, least_s=200.0)
