@@ -167,7 +167,7 @@ def _reaches_quantizer(wiring: Wiring, silu: list[Any]) -> bool:
 def _is_half(kinds: Mapping[str, int], tensor: str) -> bool:
     from onnx import TensorProto
 
-    return kinds.get(tensor) == TensorProto.FLOAT16
+    return kinds.get(tensor) == int(TensorProto.FLOAT16)
 
 
 def _types(wiring: Wiring, build: BuildMode) -> Iterator[BrokenRule]:
