@@ -40,7 +40,7 @@ def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: P
         ("/dev/null", "/dev/null is not a file"),
         ("ftp://cam/1", "scheme ftp is not supported"),
         ("/dev/video987", "/dev/video987 is not there; plug the camera in"),
-        ("gst:videotestsrc", "has no appsink: videotestsrc; end it with ! appsink"),
+        ("gst:videotestsrc", "is a pipeline without appsink; end it with ! appsink"),
     ],
 )
 def test_what_cannot_be_a_source_is_refused_in_one_line(text: str, says: str) -> None:

@@ -217,7 +217,8 @@ def test_a_camera_that_is_off_is_told_from_one_with_a_wrong_path() -> None:
     url = f"rtsp://admin:hunter2@127.0.0.1:{free_port()}/x"
     with pytest.raises(SourceError) as caught:
         make(url, open_timeout_s=2.0).open()
-    assert "rtsp://admin:***@127.0.0.1" in str(caught.value)
+    assert str(caught.value).startswith("rtsp://127.0.0.1 cannot be opened")
+    assert "hunter2" not in str(caught.value)
     assert "Connection refused; check that the camera is on" in str(caught.value)
 
 

@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -21,8 +22,7 @@ from vajra_edge.capture.rate import Pace, Rate, RateCap
 from vajra_edge.capture.reconnect import CameraPhase, Policy
 from vajra_edge.capture.sources.base import RawFrame, Source
 from vajra_edge.capture.sources.registry import make
-from vajra_edge.capture.url import is_live
-from vajra_edge.config.credentials import redact
+from vajra_edge.capture.url import conceal, is_live
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import VajraError
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -182,9 +182,11 @@ class Grabber:
             self._step()
         except VajraError as error:
             self._fail(str(error))
-        except Exception as error:  # the top of the thread: a bug in a source costs a reconnection, not the camera
-            log.exception("camera %s: unexpected error", self._camera.id)
-            self._fail(redact(f"unexpected {type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001  the top of the thread: a bug in a source costs a reconnection, not the camera
+            told = conceal(self._camera, f"unexpected {type(error).__name__}: {error}")  # it may quote the address
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            log.error("camera %s: %s\n%s", self._camera.id, told, frames)  # noqa: TRY400  the text of error is in told
+            self._fail(told)
             self._stopping.wait(_NAP_S)
         return True
 

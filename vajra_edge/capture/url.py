@@ -1,52 +1,46 @@
-"""Addresses of cameras: of what kind a source text is, its credentials, and why one cannot be reached."""
+"""Cameras' addresses in use: the kind that is opened, the credentials put in, and why one cannot be reached."""
 
 from __future__ import annotations
 
-import re
 import socket
-from enum import Enum
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
-from vajra_edge.config.credentials import read_secret, redact
-from vajra_edge.errors import SourceError
+from vajra_edge.config import address
+from vajra_edge.config.address import DEFAULT_PORTS, Kind, shown
+from vajra_edge.config.address_form import problem_of
+from vajra_edge.config.credentials import read_secret
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import SourceError, VajraError
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_ALLOWED = "use a file, a folder of images, rtsp(s)://, http(s)://, /dev/videoN, or gst: and a pipeline"
-
-
-class Kind(Enum):
-    """What a source text points at."""
-
-    PATH = "file or folder"
-    STREAM = "rtsp or http"
-    V4L2 = "video device"
-    GSTREAMER = "GStreamer pipeline"
+__all__ = ["Kind", "conceal", "is_live", "kind_of", "read_credentials", "shown", "why_unreachable", "with_credentials"]
 
 
 def kind_of(source: str) -> Kind:
     """The kind of a source text.
 
     Raises:
-        SourceError: its scheme is not known, or its URL is malformed.
+        SourceError: it cannot be one, by its form; see ``address.problem_of``.
     """
-    if source.startswith("gst:"):
-        return Kind.GSTREAMER
-    if source.startswith(("/dev/video", "/dev/v4l/")):
-        return Kind.V4L2
-    scheme = _SCHEME.match(source)
-    if scheme is None:
-        return Kind.PATH
-    if scheme[1].lower() not in _DEFAULT_PORTS:
-        raise SourceError(f"source {redact(source)}: scheme {scheme[1]} is not supported", remedy=_ALLOWED)
-    _split(source)
-    return Kind.STREAM
+    if (problem := problem_of(source)) is not None:
+        what = shown(source)
+        name = f"source {what}" if what != address.UNSHOWN else "the address"
+        raise SourceError(f"{name} {problem.what}", remedy=problem.remedy)
+    return address.kind_of(source)
 
 
 def is_live(source: str) -> bool:
     """Whether frames come when the world makes them, so that an end is a loss; False: a file or folder."""
-    return kind_of(source) is not Kind.PATH
+    return address.kind_of(source) is not Kind.PATH
+
+
+def conceal(camera: CameraSettings, text: str) -> str:
+    """``text`` of a library without what it quotes of the camera's address and credentials."""
+    credentials = None
+    with suppress(VajraError):
+        credentials = read_credentials(camera.id, camera.credentials_file)
+    return address.conceal(text, camera.source, *(credentials or ()), ":".join(credentials or ()))
 
 
 def read_credentials(camera: str, file: Path | None) -> tuple[str, str] | None:
@@ -72,7 +66,8 @@ def with_credentials(url: str, credentials: tuple[str, str] | None) -> str:
     """The URL with user and password, percent-encoded, in place of its own; for the library's eyes only."""
     if credentials is None:
         return url
-    parts = _split(url)
+    kind_of(url)
+    parts = urlsplit(url)
     userinfo = ":".join(quote(part, safe="") for part in credentials)
     return parts._replace(netloc=f"{userinfo}@{parts.netloc.rpartition('@')[2]}").geturl()
 
@@ -84,31 +79,20 @@ def why_unreachable(url: str, timeout_s: float) -> tuple[str, str]:
         url: an rtsp or http address.
         timeout_s: longest wait for the connection that is tried.
     """
-    parts = _split(url)
-    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme.lower()]
+    kind_of(url)
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
+    what = shown(url)
+    name = "its host" if what == address.UNSHOWN else what.partition("://")[2]
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return (
-                f"{host} port {port} answers but gives no video",
+                f"{name} answers but gives no video",
                 "check the path, user and password, and that it sends a codec OpenCV knows",
             )
     except socket.gaierror:
-        return f"the name {host} is not known", "check the host name and the name server"
+        return f"the name {name} is not known", "check the host name and the name server"
     except TimeoutError:
-        return f"{host} port {port} does not answer", "check that the camera is on and its address is right"
+        return f"{name} does not answer", "check that the camera is on and its address is right"
     except OSError as error:
-        return f"{host} port {port}: {error.strerror or error}", "check that the camera is on and its port is right"
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        valid = bool(parts.hostname) and parts.port != 0 and re.search(r"\s", url) is None
-    except ValueError:  # its text may quote a piece of the password
-        valid = False
-    if not valid:
-        raise SourceError(
-            f"source {redact(url)} is not a valid URL",
-            remedy="write it as rtsp://host:port/path, and user:password into credentials_file",
-        )
-    return parts
+        return f"{name}: {error.strerror or error}", "check that the camera is on and its port is right"

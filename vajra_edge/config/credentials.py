@@ -1,52 +1,43 @@
-"""Credentials: read from files, and kept out of everything that a person or a subscriber sees."""
+"""Credentials: read from files, never from settings, and never quoted."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
+from vajra_edge.config import text_file
+from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError
 
-_SECRETS = (
-    re.compile(r"(?<=://)([^/@\s:\"']*:)()[^\s\"']*@"),  # up to the last @, since a raw password may hold / and @
-    re.compile(r"([?&](?:pass|passwd|password|pwd|token|key|secret|auth)=)()[^&\s\"']*", re.IGNORECASE),
-    re.compile(
-        r"(\b(?:user-pw|proxy-pw|passphrase)\s*=\s*)([\"']?)(?:(?<=\")[^\"]*|(?<=')[^']*|[^\s\"']+)", re.IGNORECASE
-    ),
-)
-
-
-def redact(text: str) -> str:
-    """``text`` with ``***`` for passwords: those in URLs, in their queries, and in GStreamer's properties.
-
-    Rather too much than too little: in ``rtsp://host:554/cam@2`` it takes the port and path for a password.
-    """
-    for pattern in _SECRETS:
-        text = pattern.sub(_stars, text)
-    return text
-
-
-def _stars(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}***{'@' if found[0].endswith('@') else ''}"
+_MOST_BYTES = 64 * 1024
 
 
 def read_secret(name: str, file: Path | None) -> str | None:
-    """The first line of ``file``, else of ``$CREDENTIALS_DIRECTORY/<name>``, else None.
+    """The first line of ``file``, else of ``$CREDENTIALS_DIRECTORY/<name>``, else None; without white space around it.
+
+    It is taken as it stands: nothing in it is decoded or has a meaning of its own.
 
     Raises:
-        SettingsError: the file is set and cannot be read, or is empty.
+        SettingsError: the file is set and cannot be read, or holds no secret.
     """
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = file or (Path(directory) / name if directory and (Path(directory) / name).is_file() else None)
+    path = file or credential(name)
     if path is None:
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"secret file {path} cannot be read: {error}", remedy="check its path, owner and mode", path=path
-        ) from error
-    if not lines or not lines[0].strip():
-        raise SettingsError(f"secret file {path} is empty", remedy="write the secret on its first line", path=path)
-    return lines[0].strip()
+    # a relative path may be the secret itself, written into the wrong setting
+    place = f"secret file {path}" if path.is_absolute() else f"secret file of {name}"
+    text = text_file.read(path, _MOST_BYTES)
+    if isinstance(text, Unreadable):
+        raise SettingsError(f"{place} {text.what}", remedy=text.remedy)
+    secret = text.lstrip("\n").partition("\n")[0].strip()
+    if not text.strip() or not secret:
+        raise SettingsError(f"{place} is empty", remedy="write the secret on its first line")
+    if not secret.isprintable():
+        raise SettingsError(f"{place} holds an invisible character in its first line", remedy="write the secret again")
+    return secret
+
+
+def credential(name: str) -> Path | None:
+    """The file of a systemd credential, where there is one."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory) / name if directory else None
+    return path if path is not None and os.path.lexists(path) else None  # one that may not be read is said, not skipped

@@ -1,4 +1,4 @@
-"""Settings: a TOML file, environment variables over it, and frozen models.
+"""Settings: a TOML file, environment variables over it, and frozen models that take nothing for something else.
 
 ``VAJRA_EDGE_MQTT__HOST=broker`` sets ``[mqtt] host``. Secrets are never settings: a field
 names the file that holds one, or systemd's credentials directory does (``mqtt-password``, ``camera-<id>``).
@@ -6,51 +6,55 @@ names the file that holds one, or systemd's credentials directory does (``mqtt-p
 
 from __future__ import annotations
 
-import difflib
-import sys
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from vajra_edge.config.credentials import redact
+from vajra_edge.config import checks, environment, settings_file
+from vajra_edge.config.mistakes import in_one_line
 from vajra_edge.errors import SettingsError
 
 DEFAULT_PATH = Path("/etc/vajra-edge/config.toml")
-ENV_PREFIX = "VAJRA_EDGE_"
+ENV_PREFIX = environment.PREFIX
 
 Identifier: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Ratio: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0.0, le=86_400.0)]
+File: TypeAlias = Annotated[Path, BeforeValidator(checks.path)]
+SecretFile: TypeAlias = Annotated[Path, BeforeValidator(checks.secret_file)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(checks.names)]
 
 
 class Section(BaseModel):
-    """A frozen table of the file; an unknown key is an error."""
+    """A frozen table of the file; an unknown key is an error, and so is ``true`` or ``"1883"`` for a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
-
-
-def _stride_multiple(value: int | tuple[int, int]) -> int | tuple[int, int]:
-    for side in (value,) if isinstance(value, int) else value:
-        if not 32 <= side <= 8192:  # noqa: PLR2004  one stride; DLA's and OpenCV's largest side
-            raise ValueError("a side must be between 32 and 8192 pixels")
-    return value
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class WeightsSettings(Section):
     """``[weights]``: the network's file and what its metadata may lack."""
 
-    path: Path = Field(description="the .pt or .onnx file")
+    path: File = Field(description="the .pt or .onnx file")
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = Field(
         None, description="if set, a file with another digest is refused"
     )
-    class_names: tuple[str, ...] | None = Field(None, description="overrides the names in the file's metadata")
+    class_names: Names | None = Field(None, description="overrides the names in the file's metadata")
     stride: Annotated[int, Field(ge=1, le=128)] | None = Field(
         None, description="supplies the stride where the file's metadata lacks it"
     )
-    python: Path | None = Field(
+    python: File | None = Field(
         None, description="interpreter with torch >= 2.10 that opens .pt files, where the daemon's own lacks it"
     )
 
@@ -67,7 +71,7 @@ class EngineSettings(Section):
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="auto: fp16 on a GPU or DLA, fp32 on a CPU"
     )
-    img_size: Annotated[int | tuple[int, int], AfterValidator(_stride_multiple)] | None = Field(
+    img_size: Annotated[int | tuple[int, int], BeforeValidator(checks.sides)] | None = Field(
         None, description="input side, or [height, width], in pixels; unset: what the weights were made for"
     )
     batch: Annotated[int, Field(ge=1, le=64)] = Field(1, description="largest number of frames inferred together")
@@ -107,7 +111,7 @@ class CalibrationSettings(Section):
     """``[calibration]``: the images INT8 ranges come from."""
 
     algorithm: Literal["minmax", "percentile", "entropy"] = Field("minmax", description="how ranges are chosen")
-    data: Path | None = Field(None, description="a data.yaml (its val split), an image folder or a video")
+    data: File | None = Field(None, description="a data.yaml (its val split), an image folder or a video")
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="share of the images that is used")
     cameras: bool = Field(True, description="without data: collect from the device's own cameras")
     max_images: Annotated[int, Field(ge=8, le=10_000)] = Field(512, description="most images kept")
@@ -119,7 +123,7 @@ class DetectSettings(Section):
     """``[detect]``: defaults for cameras that do not set their own; applied in place."""
 
     confidence: Ratio = Field(0.25, description="lowest confidence published")
-    classes: tuple[str, ...] | None = Field(None, description="class names to publish; unset: all")
+    classes: Names | None = Field(None, description="class names to publish; unset: all")
 
 
 class CameraSettings(Section):
@@ -130,7 +134,7 @@ class CameraSettings(Section):
         description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, or gst: followed by a pipeline"
     )
     enabled: bool = Field(True, description="false: known but not opened")
-    credentials_file: Path | None = Field(None, description="holds user:password for an rtsp or http source")
+    credentials_file: SecretFile | None = Field(None, description="holds user:password for an rtsp or http source")
     realtime: bool = Field(True, description="files: keep the clip's own pace; false: as fast as inference goes")
     loop: bool = Field(False, description="files and folders: start again at the end")
     fps: Annotated[float, Field(gt=0.0, le=1000.0)] | None = Field(
@@ -144,44 +148,56 @@ class CameraSettings(Section):
     healthy_s: Seconds = Field(30.0, description="frames for this long reset the reconnect delay")
     backoff_max_s: Seconds = Field(60.0, description="longest delay between two attempts")
     confidence: Ratio | None = Field(None, description="overrides [detect] confidence")
-    classes: tuple[str, ...] | None = Field(None, description="overrides [detect] classes")
+    classes: Names | None = Field(None, description="overrides [detect] classes")
     snapshot_every_s: Seconds | None = Field(None, description="publish a JPEG this often; unset: never")
 
 
 class MqttSettings(Section):
     """``[mqtt]``: the broker. No password here: it comes from ``password_file`` or the credentials directory."""
 
-    host: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field("localhost", description="the broker")
+    host: Annotated[str, AfterValidator(checks.broker)] = Field("localhost", description="the broker")
     port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(None, description="unset: 1883, or 8883 with TLS")
     protocol: Literal["auto", "5", "3.1.1"] = Field("auto", description="auto: 5, or 3.1.1 where that is refused")
-    username: str | None = Field(None, description="unset: anonymous")
-    password_file: Path | None = Field(None, description="holds the password, one line")
+    username: Annotated[str, AfterValidator(checks.username)] | None = Field(None, description="unset: anonymous")
+    password_file: SecretFile | None = Field(None, description="holds the password, one line")
     tls: bool = Field(False, description="encrypt and verify the broker")
-    ca_file: Path | None = Field(None, description="certificate authority; unset: the system's")
-    cert_file: Path | None = Field(None, description="client certificate, for mutual TLS")
-    key_file: Path | None = Field(None, description="key of the client certificate")
-    root: Annotated[str, StringConstraints(pattern=r"^[^/#+\s][^#+\s]*[^/#+\s]$|^[^/#+\s]$")] = Field(
-        "vajra", description="first part of every topic"
-    )
+    ca_file: File | None = Field(None, description="certificate authority; unset: the system's")
+    cert_file: File | None = Field(None, description="client certificate, for mutual TLS")
+    key_file: File | None = Field(None, description="key of the client certificate")
+    root: Annotated[str, AfterValidator(checks.topic)] = Field("vajra", description="first part of every topic")
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = Field(30, description="MQTT keep alive")
-    qos: Literal[0, 1] = Field(1, description="quality of service of detections; states always use 1")
+    qos: Annotated[Literal[0, 1], BeforeValidator(checks.whole)] = Field(
+        1, description="quality of service of detections; states always use 1"
+    )
     max_inflight: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="unacknowledged messages at one time")
-    outbox_bytes: Annotated[int, Field(ge=65_536)] = Field(16 * 1024 * 1024, description="memory for unsent messages")
-    outbox_age_s: Annotated[float, Field(gt=0.0)] = Field(3600.0, description="an older unsent message is dropped")
+    outbox_bytes: Annotated[int, Field(ge=65_536, le=4 * 1024**3)] = Field(
+        16 * 1024 * 1024, description="memory for unsent messages"
+    )
+    outbox_age_s: Annotated[float, Field(gt=0.0, le=31_536_000.0)] = Field(
+        3600.0, description="an older unsent message is dropped"
+    )
     commands: bool = Field(False, description="accept rebuild and status requests over MQTT")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> MqttSettings:
+        if self.tls:
+            checks.pair(self.cert_file, self.key_file)
+        return self
 
 
 class StoreSettings(Section):
     """``[store]``: where plans live."""
 
-    state_dir: Path = Field(Path("/var/lib/vajra-edge"), description="plans, keys, calibration images")
+    state_dir: File = Field(Path("/var/lib/vajra-edge"), description="plans, keys, calibration images")
     max_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(4 * 1024**3, description="older plans beyond this go")
 
 
 class ServiceSettings(Section):
     """``[service]``: the daemon itself."""
 
-    control_socket: Path = Field(Path("/run/vajra-edge/control.sock"), description="where rebuild and status ask")
+    control_socket: Annotated[Path, BeforeValidator(checks.socket)] = Field(
+        Path("/run/vajra-edge/control.sock"), description="where rebuild and status ask"
+    )
     settle_s: Seconds = Field(2.0, description="a changed file must stay unchanged for this long")
     poll_s: Seconds = Field(1.0, description="how often files are looked at")
     drain_s: Seconds = Field(10.0, description="longest time for a clean stop")
@@ -192,115 +208,61 @@ class ServiceSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what goes to the journal")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything the operator decides."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
 
     device_id: Identifier | None = Field(None, description="names the device in topics; unset: from /etc/machine-id")
     weights: WeightsSettings
     engine: EngineSettings = EngineSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     detect: DetectSettings = DetectSettings()
-    cameras: Annotated[tuple[CameraSettings, ...], Field(max_length=64)] = ()
+    cameras: Annotated[tuple[CameraSettings, ...], Field(max_length=64), BeforeValidator(checks.cameras)] = ()
     mqtt: MqttSettings = MqttSettings()
     store: StoreSettings = StoreSettings()
     service: ServiceSettings = ServiceSettings()
 
     @model_validator(mode="after")
     def _camera_ids_differ(self) -> Settings:
-        ids = [camera.id for camera in self.cameras]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"cameras share the id {', '.join(twice)}; each needs its own")
+        checks.differ([camera.id for camera in self.cameras])
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over what ``load`` hands in, which is the file."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
 
-
-def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+def load(
+    path: Path | None = None, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
     """Read the file, put the environment over it, and check everything.
 
     Args:
         path: a TOML file; None: environment and ``overrides`` alone.
         overrides: values under the environment and over the file, as nested dicts (the demo's and tests' way in).
+        environ: the environment.
 
     Raises:
         SettingsError: the file cannot be read, or a field is wrong; every wrong field is named with its value.
     """
-    from_file = _read_toml(path) if path is not None else {}
+    from_file = settings_file.read(path) if path is not None else {}
+    from_environment = environment.read(environ, Settings)
+    given = merged(merged(from_file, overrides or {}), from_environment.values)
+    wrong = checks.sources(given.get("cameras"))
     try:
-        return Settings(**_merge(from_file, overrides or {}))
+        taken = Settings.model_validate(given)
     except ValidationError as error:
-        where = str(path) if path is not None else "settings"
-        raise SettingsError(f"{where}: {'; '.join(_describe(item) for item in error.errors())}", path=where) from error
-    except ValueError as error:  # pydantic-settings: an environment variable that is not valid JSON for its field
-        raise SettingsError(f"environment: {error}", remedy=f"correct the {ENV_PREFIX}* variable") from error
+        wrong = [*error.errors(), *wrong]
+    if wrong:
+        where = f"settings file {path}" if path is not None else "settings"
+        raise SettingsError(f"{where}: {in_one_line(wrong, given, from_environment.variables, Settings)}", path=where)
+    return taken
 
 
 def leaf_fields() -> tuple[str, ...]:
     """Every dotted field of the settings, a camera's as ``cameras.<field>``."""
-    names: list[str] = []
-    for name, info in Settings.model_fields.items():
-        section = CameraSettings if name == "cameras" else info.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names += [f"{name}.{field}" for field in section.model_fields]
-        else:
-            names.append(name)
-    return tuple(names)
+    return tuple(".".join(part for part in place if part) for place in environment.places(Settings))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(
-            f"settings file {path} cannot be read: {error.strerror}",
-            remedy="pass --config, or copy deploy/config.example.toml there",
-            path=path,
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}", path=path) from error
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``under`` with the values of ``over`` in it, table by table."""
+    both = dict(under)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _describe(item: Any) -> str:
-    """One wrong field in one phrase: its name, its value, and what is allowed."""
-    location = [str(part) for part in item["loc"]]
-    field = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], [name.split(".")[-1] for name in leaf_fields()], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{field} is not a setting{hint}"
-    if item["type"] == "missing":
-        return f"{field} is missing"
-    return f"{field} = {redact(repr(item['input']))}: {item['msg']}"
+        tables = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if tables else value
+    return both

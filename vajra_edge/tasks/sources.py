@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import logging
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ from vajra_edge.capture.sources import base as capture
 from vajra_edge.capture.sources import registry
 from vajra_edge.capture.sources.folder import read_image
 from vajra_edge.capture.sources.opencv import load_cv2
-from vajra_edge.capture.url import is_live
-from vajra_edge.config.credentials import redact
+from vajra_edge.capture.url import is_live, kind_of, shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.datasets import dataset
 from vajra_edge.errors import SourceError
@@ -37,6 +37,9 @@ Source: TypeAlias = "str | Path | int | NDArray[np.uint8] | Sequence[Any]"
 CAMERA = "predict"
 _LISTS = frozenset({".txt", ".yaml", ".yml"})
 _WAIT_S, _STOP_S = 0.5, 5.0
+_PLAIN = re.compile(r"^(?:[a-z]+://[\w.:\[\]-]+)?/[\w./-]*$")
+"""A device, or an address without user and query, which the caller finds again in what is told of its images."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class SourceImage:
 
     Attributes:
         frame: the image.
-        path: file, address without password, or ``image0`` and so on.
+        path: file, address (where it may hold a password, scheme and host alone), or ``image0`` and so on.
         number: of the frame in its video or camera; None for single images.
         at_s: its place on the source's time line.
         live: from a camera.
@@ -91,6 +94,7 @@ def feeds(source: Source) -> list[Feed]:
         raise SourceError(f"a {type(source).__name__} is not a source", remedy="give a path, camera or BGR array")
     text = f"/dev/video{source}" if str(source).isdigit() and not Path(str(source)).exists() else str(source)
     if is_live(text):
+        kind_of(text)
         return [Feed(None, lambda: _camera(text))]
     paths = _paths(Path(text).expanduser())
     return [_file(path, alone=len(paths) == 1) for path in paths]
@@ -166,7 +170,7 @@ def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
 
 def _video(path: Path) -> Iterator[SourceImage]:
     """Every frame, however long inference takes."""
-    clip = registry.make(CameraSettings(id=CAMERA, source=str(path), realtime=False))
+    clip = registry.make(CameraSettings(id=CAMERA, source=str(path.absolute()), realtime=False))
     try:
         clip.open()
         number = 0
@@ -184,13 +188,14 @@ def _camera(source: str) -> Iterator[SourceImage]:
         SourceError: it cannot be opened at all.
     """
     changes: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
-    mailboxes, name, number = Mailboxes(), redact(source), 0
+    mailboxes, name, number = Mailboxes(), shown(source), 0
+    path = source if _PLAIN.match(source) else name
     grabber = Grabber(CameraSettings(id=CAMERA, source=source), mailboxes, changes.put, lambda: None)
     grabber.start()
     try:
         while True:
             for frame in mailboxes.take(1, _WAIT_S):
-                yield SourceImage(frame, name, number, frame.captured_ns / 1e9, live=True)
+                yield SourceImage(frame, path, number, frame.captured_ns / 1e9, live=True)
                 number += 1
             grabber.tick(time.monotonic())
             _heed(changes, name, opened=number > 0)

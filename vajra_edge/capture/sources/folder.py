@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.capture.sources.base import RawFrame, check_image
 from vajra_edge.capture.sources.opencv import load_cv2
+from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -52,7 +53,7 @@ class ImageFolder:
 
     def __init__(self, camera: CameraSettings, images: Sequence[Path]) -> None:
         self.decode_errors = 0
-        self._name = camera.source
+        self._name = shown(camera.source)
         self._images = images
         self._loop = camera.loop
         self._interval_s = 1.0 / (camera.fps or DEFAULT_FPS)

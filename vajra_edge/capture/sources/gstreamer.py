@@ -7,8 +7,7 @@ from functools import cache
 
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.opencv import Capture, load_cv2, timeouts
-from vajra_edge.capture.url import kind_of, read_credentials, with_credentials
-from vajra_edge.config.credentials import redact
+from vajra_edge.capture.url import kind_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -31,7 +30,7 @@ def rtsp_pipeline(url: str, codec: str = "h264", latency_ms: int = 200) -> str:
     kind_of(url)
     if codec not in {"h264", "h265"} or re.search(r"[\"'\\\s]", url):
         raise SourceError(
-            f"no pipeline for {redact(url)} with codec {codec}", remedy="use h264 or h265 and a URL without quotes"
+            f"no pipeline for {shown(url)} with codec {codec}", remedy="use h264 or h265 and a URL without quotes"
         )
     receive = f'rtspsrc location="{url}" protocols=tcp latency={latency_ms} ! rtp{codec}depay ! {codec}parse'
     return f"gst:{receive} ! nvv4l2decoder enable-max-performance=1 ! {_TO_BGR} ! {_NEWEST}"
@@ -76,7 +75,7 @@ class GStreamerSource:
         self._name = f"GStreamer pipeline of camera {camera.id}"
         self._capture = Capture(self._name)
         if "appsink" not in self._text:
-            raise SourceError(f"{self._name} has no appsink: {redact(self._text)}", remedy=f"end it with ! {_NEWEST}")
+            raise SourceError(f"{self._name} has no appsink", remedy=f"end it with ! {_NEWEST}")
 
     def open(self) -> None:
         """Start the pipeline, with the camera's credentials in its first URL.
@@ -97,7 +96,7 @@ class GStreamerSource:
         parameters = timeouts(self._camera.open_timeout_s, self._camera.stall_s) if takes_timeouts() else {}
         if not self._capture.open(text, load_cv2().CAP_GSTREAMER, parameters):
             raise SourceError(
-                f"{self._name} does not start: {redact(self._text)}",
+                f"{self._name} does not start",
                 remedy="try it with gst-launch-1.0 and fakesink in place of appsink",
             )
 

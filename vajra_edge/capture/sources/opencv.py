@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.capture.sources.base import RawFrame, check_image, check_size
-from vajra_edge.capture.url import kind_of, read_credentials, why_unreachable, with_credentials
-from vajra_edge.config.credentials import redact
+from vajra_edge.capture.url import kind_of, read_credentials, shown, why_unreachable, with_credentials
+from vajra_edge.config.address import UNSHOWN
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -169,12 +169,13 @@ class Clip:
         self.decode_errors = 0
         self._path = Path(camera.source).expanduser().absolute()  # no text that FFmpeg could take for a protocol
         self._loop = camera.loop
-        self._capture = Capture(str(self._path))
+        self._name = _file_name(camera, self._path)
+        self._capture = Capture(self._name)
         self._fps = _FALLBACK_FPS
         self._position_s = 0.0
         self._stamp_s: float | None = None
         self._frames = 0
-        _check_file(self._path)
+        _check_file(self._path, self._name)
 
     def open(self) -> None:
         """Open the file at its first frame.
@@ -182,7 +183,7 @@ class Clip:
         Raises:
             SourceError: it is missing, empty, or nothing that OpenCV can decode.
         """
-        _check_file(self._path)
+        _check_file(self._path, self._name)
         cv2 = load_cv2()
         if not self._capture.open(str(self._path), cv2.CAP_FFMPEG, {}):
             raise self._undecodable()
@@ -226,13 +227,12 @@ class Clip:
         promised = self._capture.get(load_cv2().CAP_PROP_FRAME_COUNT)
         if self._frames < _TRUNCATED * promised:
             self.decode_errors += 1
-            log.warning("%s ended after %d of %d frames; is it truncated?", self._path, self._frames, int(promised))
+            log.warning("%s ended after %d of %d frames; is it truncated?", self._name, self._frames, int(promised))
 
     def _undecodable(self) -> SourceError:
         return SourceError(
-            f"{self._path} is not a video that OpenCV can decode",
+            f"{self._name} is not a video that OpenCV can decode",
             remedy="re-encode it, for example as H.264 in MP4",
-            path=self._path,
         )
 
 
@@ -244,7 +244,7 @@ class NetworkStream:
     def __init__(self, camera: CameraSettings) -> None:
         self.decode_errors = 0
         self._camera = camera
-        self._name = redact(camera.source)
+        self._name = shown(camera.source)
         self._capture = Capture(self._name)
         kind_of(camera.source)
 
@@ -281,11 +281,17 @@ class NetworkStream:
         self._capture.close()
 
 
-def _check_file(path: Path) -> None:
+def _file_name(camera: CameraSettings, path: Path) -> str:
+    """How people are told of a file: by its path, unless the text may be an address that was mistyped."""
+    name = shown(str(path)) if shown(camera.source) != UNSHOWN else UNSHOWN
+    return f"the file of camera {camera.id}" if name == UNSHOWN else name
+
+
+def _check_file(path: Path, name: str) -> None:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise SourceError(f"source {path} {what}", remedy="correct the camera's source", path=path)
+        raise SourceError(f"source {name} {what}", remedy="correct the camera's source")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"source {path} may not be read", remedy="check its owner and mode", path=path)
+        raise SourceError(f"source {name} may not be read", remedy="check its owner and mode")
     if path.stat().st_size == 0:
-        raise SourceError(f"source {path} is empty", remedy="copy it again", path=path)
+        raise SourceError(f"source {name} is empty", remedy="copy it again")
