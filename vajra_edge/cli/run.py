@@ -9,21 +9,26 @@ from pathlib import Path
 from types import FrameType
 
 from vajra_edge.config.settings import load
-from vajra_edge.daemon import events, systemd
+from vajra_edge.daemon import events, refused_start, systemd
 from vajra_edge.daemon.app import assemble
 from vajra_edge.daemon.control.callers import ReloadAsked
 from vajra_edge.daemon.supervisor import Supervisor
+from vajra_edge.errors import SettingsError
 
 
 def run(config: Path, max_frames: int | None) -> int:
     """Serve until SIGTERM, SIGINT, or ``max_frames`` detection messages; returns the exit code.
 
     Raises:
-        SettingsError: the settings are invalid; exit code 78.
+        SettingsError: the settings are invalid; exit code 78. The broker was told, see ``refused_start``.
         ControlError: another daemon runs on the same control socket.
     """
     path = config.absolute()
-    settings = load(path)
+    try:
+        settings = load(path)
+    except SettingsError as error:
+        refused_start.tell(path, error)
+        raise
     systemd.set_up(settings.service.log_level)
     parts = assemble(settings, max_frames)
     with signals(parts.inbox.put):

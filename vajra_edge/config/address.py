@@ -123,7 +123,7 @@ def conceal(text: str, source: str, *secrets: str) -> str:
     Scheme and host stay, also of addresses that are not this one: of where a camera redirects to. A piece is four
     characters or more, in any case, as it stands or percent-encoded or decoded, or as base64 of basic authentication.
     """
-    text = _shortened(text)
+    text = shortened(text)
     spoken = "" if kind_of(source) is Kind.GSTREAMER else shown(source)
     spared = {piece for word in (spoken, "rtsps://", "https://") for piece in _pieces(word)}
     hidden = {piece for form in _forms((source, *secrets)) for piece in _pieces(form)} - spared
@@ -134,7 +134,7 @@ def conceal(text: str, source: str, *secrets: str) -> str:
     return re.sub("\0+", "***", "".join(kept))
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """``text`` with every address in it as ``shown`` has it."""
     if (found := _IN_TEXT.search(text)) is None:
         return text
@@ -143,7 +143,7 @@ def _shortened(text: str) -> str:
     ends = _END.search(rest, rest.rfind("@") + 1)
     end = ends.start() if ends else len(rest)
     seen = shown(f"{begin}{rest[:end]}")
-    return f"{head}{'***' if seen == UNSHOWN else seen}{_shortened(rest[end:])}"
+    return f"{head}{'***' if seen == UNSHOWN else seen}{shortened(rest[end:])}"
 
 
 def _shown_url(source: str) -> str:

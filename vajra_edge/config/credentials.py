@@ -1,15 +1,23 @@
-"""Credentials: read from files, never from settings, and never quoted."""
+"""Credentials: read from files, never from settings, and kept out of what people see."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from vajra_edge.config import text_file
+from vajra_edge.config import address, text_file
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError
 
 _MOST_BYTES = 64 * 1024
+
+
+def redact(text: str) -> str:
+    """A text of ours or of a library with every address in it cut to scheme and host.
+
+    Whoever knows the camera that a library speaks of uses ``address.conceal``, which finds pieces of its address too.
+    """
+    return address.shortened(text)
 
 
 def read_secret(name: str, file: Path | None) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from vajra_edge.build.request import weights_digest
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
-from vajra_edge.daemon import file_watcher
+from vajra_edge.daemon import file_watcher, last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
 from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
@@ -94,6 +94,7 @@ class Parts:
         crash = self.crash_log.open()
         if crash is not None:
             self.background.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
+        self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
         self.publisher.start()
         self.pictures.start()
@@ -122,6 +123,7 @@ class Parts:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
             self.announcements.move(topics)
+            self.background.do("keep the broker's place", lambda: last_broker.keep(new))
         if changes.actions & {Action.APPLY, Action.APPLY_OR_REBUILD} or changes.added:
             self.serving.apply(new)
             self.watch.pace(new.service.settle_s, new.service.poll_s)

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vajra_edge.config import settings_file, text_file
 from vajra_edge.config.changes import ACTIONS, Action, Changes, action_of, changes
 from vajra_edge.config.settings import Settings, load
+from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError, VajraError
 
 log = logging.getLogger(__name__)
@@ -183,9 +185,12 @@ def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | 
         overrides: as given at the start.
 
     Raises:
-        SettingsError: the file is invalid; the daemon keeps what it runs with.
+        SettingsError: the file is invalid, or is being written; the daemon keeps what it runs with.
     """
+    before = text_file.read_bytes(path, settings_file.MOST_BYTES) if path is not None else b""
     new = load(path, overrides)
+    if path is not None and text_file.read_bytes(path, settings_file.MOST_BYTES) != before:
+        raise SettingsError(f"settings file {path} is being written", remedy="it is read again once it stays as it is")
     restart = tuple(field for field in changes(running, new).fields if action_of(field) is Action.RESTART)
     kept = _with_running(new, running)
     return Reloaded(kept, changes(running, kept), restart)
@@ -197,12 +202,18 @@ def digest(path: Path) -> str:
     Raises:
         SettingsError: it cannot be read.
     """
+    content = text_file.read_bytes(path, settings_file.MOST_BYTES)
+    if isinstance(content, Unreadable):
+        raise SettingsError(f"settings file {path} {content.what}", remedy="restore it; the running settings stay")
+    return hashlib.sha256(content).hexdigest()
+
+
+def moved_on(changed: FileChanged) -> bool:
+    """Whether the settings file is another by now than the one that was told of."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SettingsError(
-            f"settings file {path} cannot be read: {error.strerror}", remedy="restore it; the running settings stay"
-        ) from error
+        return digest(changed.path) != changed.digest
+    except SettingsError:
+        return True
 
 
 def _with_running(new: Settings, running: Settings) -> Settings:

@@ -273,6 +273,8 @@ class Supervisor:
 
     def _file_changed(self, changed: FileChanged) -> None:
         if changed.name == "settings":
+            if changed.digest is not None and reload_.moved_on(changed):
+                return  # it is being written again; the watch tells once it has settled
             self._reload(ReloadAsked(look=False))
             return
         self._known = replace(self._known, weights_sha256=changed.digest)
@@ -339,16 +341,25 @@ class Supervisor:
             self._known = replace(
                 self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
             )
-            if self._parts.apply(reloaded):
-                self._work_out()
-            elif asked.look:
-                self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
+            error = self._apply(reloaded, look=asked.look)
         self._known = replace(self._known, view=replace(self._known.view, error=error))
         self._parts.notify.ready(self.status().line())
         if asked.caller and error:
             asked.caller.error(error)
         elif asked.caller:
             asked.caller.done({"status": self.status().to_json()})
+
+    def _apply(self, reloaded: reload_.Reloaded, *, look: bool) -> str:
+        """Do what new settings ask for; returns why a part of them could not be done, or an empty text."""
+        try:
+            if self._parts.apply(reloaded):
+                self._work_out()
+            elif look:
+                self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)
+        except VajraError as failed:
+            log.error("settings are taken in part: %s", failed)  # noqa: TRY400  the line says all
+            return f"settings are taken in part: {failed}"
+        return ""
 
     def _progressed(self, event: build_process.BuildProgressed) -> None:
         if self._parts.plans.is_current(event.job_id) and self._known.building is not None:
