@@ -70,3 +70,37 @@ def test_a_password_in_a_camera_url_is_not_shown(place, capsys):
     place.config.write_text(text)
     main(["doctor", "--config", str(place.config), "--json"])
     assert "hunter2" not in capsys.readouterr().out
+
+
+def test_files_that_settings_name_are_looked_at_and_never_quoted(place, capsys):
+    (place.folder / "mqtt").write_text("hunter2")
+    (place.folder / "cert").write_text("hunter2")
+    (place.folder / "empty").touch()
+    (place.folder / "gate").write_text("hunter2")
+    broker = f"""[mqtt]
+ca_file = "{place.folder / "gone"}"
+cert_file = "{place.folder / "cert"}"
+password_file = "{place.folder / "mqtt"}"
+"""
+    cameras = f"""[[cameras]]
+id = "gate"
+source = "rtsp://u:hunter2@127.0.0.1:9/x"
+enabled = false
+credentials_file = "{place.folder / "gate"}"
+[[cameras]]
+id = "pole"
+source = "rtsp://127.0.0.1:9/x"
+enabled = false
+credentials_file = "{place.folder / "empty"}"
+"""
+    place.config.write_text(place.config.read_text().replace("[mqtt]\n", broker) + cameras)
+    main(["doctor", "--config", str(place.config), "--json"])
+    said = capsys.readouterr().out
+    checks = {(check["name"], check["verdict"]): check["found"] for check in json.loads(said)}
+    assert "hunter2" not in said
+    assert "gone cannot be read" in checks["mqtt.ca_file", "fail"]
+    assert "tls is off" in checks["mqtt.cert_file", "note"]
+    assert "without a username" in checks["mqtt.password_file", "note"]
+    assert "no user before a colon" in checks["camera gate credentials", "fail"]
+    assert "stands in the settings file" in checks["camera gate credentials", "note"]
+    assert "empty is empty" in checks["camera pole credentials", "fail"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -16,6 +17,9 @@ from rich.table import Table
 
 from vajra_edge import device
 from vajra_edge.backends.base import Backend
+from vajra_edge.capture.url import read_credentials
+from vajra_edge.config import text_file
+from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.errors import VajraError
 from vajra_edge.mqtt import events
@@ -39,6 +43,9 @@ PACKAGES = (
     "systemd-python",
 )
 FITS = "can build and run this"
+MOST_PEM_BYTES = 16 * 1024 * 1024
+"""The certificates of all of the world's authorities are 250 kB."""
+
 LITTLE_SPACE_BYTES = 512 * 1024 * 1024
 """A plan of the largest network in FP32 is under 300 MB; two must fit beside each other."""
 
@@ -87,6 +94,7 @@ def _checks(config: Path) -> Iterator[Check]:
     yield from _backends(settings)
     yield from _store(settings)
     yield from _broker(settings)
+    yield from _files(settings)
     for camera in settings.cameras:
         yield from _camera(settings, camera.id)
     if not settings.cameras:
@@ -187,6 +195,34 @@ def _broker(settings: Settings) -> Iterator[Check]:
         yield Check("broker", "fail", f"{host}:{port} does not answer: {error}", remedy)
         return
     yield Check("broker", "ok", f"{host}:{port} answers{'' if mqtt.tls else ', without TLS'}")
+
+
+def _files(settings: Settings) -> Iterator[Check]:
+    """Certificates and secrets that settings name; what is in them is not told."""
+    mqtt = settings.mqtt
+    for field in ("ca_file", "cert_file", "key_file"):
+        path: Path | None = getattr(mqtt, field)
+        if path is not None and isinstance(content := text_file.read_bytes(path, MOST_PEM_BYTES), text_file.Unreadable):
+            yield Check(f"mqtt.{field}", "fail", f"{path} {content.what}", content.remedy)
+        elif path is not None and not mqtt.tls:
+            yield Check(f"mqtt.{field}", "note", "not used: tls is off, and nothing is encrypted", "set tls = true")
+    yield from _unless(lambda: read_secret("mqtt-password", mqtt.password_file), "mqtt.password_file")
+    if mqtt.password_file is not None and mqtt.username is None:
+        yield Check("mqtt.password_file", "note", "not used without a username", "set username")
+    for camera in settings.cameras:
+        name = f"camera {camera.id} credentials"
+        yield from _unless(partial(read_credentials, camera.id, camera.credentials_file), name)
+        if "@" in camera.source.partition("://")[2] or "user-pw" in camera.source:
+            remedy = "write user:password into credentials_file, and leave them out of source"
+            yield Check(name, "note", "a user or password stands in the settings file", remedy)
+
+
+def _unless(read: Callable[[], object], name: str) -> Iterator[Check]:
+    """A failed check, if reading fails."""
+    try:
+        read()
+    except VajraError as error:
+        yield Check(name, "fail", str(error.message), str(error.remedy))
 
 
 def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:

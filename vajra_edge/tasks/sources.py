@@ -130,6 +130,7 @@ def _paths(path: Path) -> list[Path]:
         found = [file for file in found if file.suffix.lower() in known]
         remedy = "quote the pattern, and check it"
     elif not path.is_file():
+        kind_of(str(path))  # an address without its scheme, or with a slip of the hand in it
         raise SourceError(f"source {path} does not exist", remedy="check the path", path=path)
     elif path.suffix.lower() in _LISTS:
         entries = dataset.open_dataset(path).entries

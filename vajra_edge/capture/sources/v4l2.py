@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.opencv import Capture, load_cv2
+from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -25,8 +26,9 @@ class Device:
     def __init__(self, camera: CameraSettings) -> None:
         self.decode_errors = 0
         self._camera = camera
-        self._capture = Capture(camera.source)
-        _check_device(camera.source)
+        self._name = shown(camera.source)
+        self._capture = Capture(self._name)
+        _check_device(camera.source, self._name)
 
     def open(self) -> None:
         """Open the device and ask for its format.
@@ -35,10 +37,10 @@ class Device:
             SourceError: it is absent, not permitted, busy, or not a capture device.
         """
         path = self._camera.source
-        _check_device(path)
+        _check_device(path, self._name)
         if not self._capture.open(path, load_cv2().CAP_V4L2, {}):
             raise SourceError(
-                f"{path} gives no video",
+                f"{self._name} gives no video",
                 remedy="end what else uses it, or try the camera's other nodes: v4l2-ctl --list-devices names them",
             )
         ask_format(self._capture, self._camera)
@@ -51,7 +53,7 @@ class Device:
         """
         image = self._capture.read()
         if image is None:
-            raise SourceError(f"{self._camera.source} gave no frame", remedy="check its cable and power")
+            raise SourceError(f"{self._name} gave no frame", remedy="check its cable and power")
         return RawFrame(image)
 
     def close(self) -> None:
@@ -77,8 +79,8 @@ def ask_format(capture: Capture, camera: CameraSettings) -> None:
         log.warning("camera %s gives %d x %d pixels, not the size asked for", camera.id, *given_wh)
 
 
-def _check_device(path: str) -> None:
+def _check_device(path: str, name: str) -> None:
     if not Path(path).is_char_device():
-        raise SourceError(f"{path} is not there", remedy="plug the camera in; v4l2-ctl --list-devices names them")
+        raise SourceError(f"{name} is not there", remedy="plug the camera in; v4l2-ctl --list-devices names them")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{path} may not be opened", remedy="add the service's user to the group video")
+        raise SourceError(f"{name} may not be opened", remedy="add the service's user to the group video")
