@@ -55,6 +55,7 @@ def test_what_editors_add_is_left_out_and_the_rest_stays_as_it_stands(
         (b"u:hunter2\0\n", "NUL byte in line 1"),
         (b"\0" * 12, "12 NUL bytes"),
         (b"u:hun\x1bter2\n", "invisible character"),
+        (b"me:$7$101$hunter2==$hunter2==", "hash of a password; write the password itself"),
         (b"hunter2" * 20_000, "larger than 64 KiB"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What the operator asks for, which change causes which action, and credentials that are never shown."""
+"""What the operator asks for, checked; which change causes which action; addresses and credentials, never shown."""

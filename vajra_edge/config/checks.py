@@ -43,8 +43,8 @@ def path(value: object) -> object:
         raise ValueError("must be a path on this device, not a URL")
     if text.startswith("~"):
         raise ValueError("begins with ~, which means another folder to the service; write the path in full")
-    if "\0" in text or "\n" in text:
-        raise ValueError("holds a NUL byte or a line break; take it out")
+    if any(ord(character) < ord(" ") or character == "\x7f" for character in text):
+        raise ValueError("holds a NUL byte, a line break or the like; take it out")
     if len(text.encode(errors="replace")) > _MOST_PATH_BYTES:
         raise ValueError(f"is longer than the {_MOST_PATH_BYTES} bytes of a path")
     return Path(text)
@@ -82,7 +82,7 @@ def names(value: object) -> object:
     """
     if isinstance(value, tuple):
         return value
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.isprintable() and name for name in value):
         raise ValueError('must be a list of names, like ["person", "car"]')
     return tuple(value)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from vajra_edge.config import address, text_file
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError
+
+_HASHED = re.compile(r"^[^:]*:\$[567]\$[^:]*\$")
+"""User and hash, as mosquitto_passwd and crypt write them."""
 
 _MOST_BYTES = 64 * 1024
 
@@ -39,6 +43,9 @@ def read_secret(name: str, file: Path | None) -> str | None:
     secret = text.lstrip("\n").partition("\n")[0].strip()
     if not text.strip() or not secret:
         raise SettingsError(f"{place} is empty", remedy="write the secret on its first line")
+    if _HASHED.match(secret):
+        remedy = "write the password itself: what mosquitto_passwd writes is for the broker"
+        raise SettingsError(f"{place} holds the hash of a password", remedy=remedy)
     if not secret.isprintable():
         raise SettingsError(f"{place} holds an invisible character in its first line", remedy="write the secret again")
     return secret

@@ -212,7 +212,7 @@ class CameraStatus:
         device: the device's id.
         camera: the camera's id.
         state: opening, streaming, lost, ended, or off.
-        reason: why it is lost, with credentials taken out.
+        reason: why it is lost; of its address scheme and host alone.
         resolution_wh: of its frames in pixels, once known.
         fps: frames a second delivered lately, or None.
         frames: delivered since the daemon's start.
