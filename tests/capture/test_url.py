@@ -6,8 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vajra_edge.capture.url import Kind, is_live, kind_of, read_credentials, why_unreachable, with_credentials
+from vajra_edge.capture.url import Kind, is_live, kind_of, read_credentials, shown, why_unreachable, with_credentials
 from vajra_edge.errors import SettingsError, SourceError
 
 
@@ -87,6 +89,18 @@ def test_credentials_without_a_user_are_refused_without_quoting_them(tmp_path: P
     with pytest.raises(SourceError, match="camera gate") as caught:
         read_credentials("gate", tmp_path / "own")
     assert "hunter2" not in str(caught.value)
+
+
+@given(st.text() | st.from_regex(r"(rtsp|http)s?://[!-~\xa0-\u0450]{0,40}", fullmatch=True), st.text(min_size=1))
+def test_any_text_is_a_source_or_is_refused_and_takes_any_credentials(source: str, secret: str) -> None:
+    try:
+        kind = kind_of(source)
+    except SourceError:
+        return
+    if kind is Kind.STREAM:
+        url = with_credentials(source, (secret.encode(errors="replace").decode(), "p@:/?#[] ü"))
+        assert kind_of(url) is Kind.STREAM
+        assert shown(url) == shown(with_credentials(source, ("u", "p")))
 
 
 def test_why_a_camera_cannot_be_reached() -> None:

@@ -41,6 +41,7 @@ from vajra_edge.config.address_form import problem_of
         ("rtsp://10.0.0/1", ["no valid IPv4 address"]),
         ("rtsp://cam..local/1", ["its host is no name"]),
         (f"rtsp://{'a' * 64}/1", ["its host is no name"]),
+        (f"rtsp://{'ü' * 60}/1", ["its host is no name"]),
         ("rtsp://cam%40x/1", ["its host is no name"]),
         ("192.168.1.5/hunter2", ["looks like a host without a scheme", "rtsp://"]),
         ("cam:554/hunter2", ["looks like a host without a scheme"]),

@@ -80,9 +80,9 @@ def shown(source: str) -> str:
         case Kind.STREAM:
             return _shown_url(source)
         case Kind.V4L2:
-            return source if _PLAIN_DEVICE.match(source) else UNSHOWN
+            return source if _PLAIN_DEVICE.fullmatch(source) else UNSHOWN
         case Kind.PATH:
-            return source if _PLAIN_PATH.match(source) else UNSHOWN
+            return source if _PLAIN_PATH.fullmatch(source) else UNSHOWN
 
 
 def host_problem(host: str) -> str:
@@ -93,7 +93,7 @@ def host_problem(host: str) -> str:
         return "" if _is_ip(host) else "it holds no valid IPv6 address"
     if re.fullmatch(r"[\d.]+", host):
         return "" if _is_ip(host) else "it holds no valid IPv4 address"
-    if len(host) > _MOST_NAME_CHARS or not _NAME.match(host):
+    if len(host) > _MOST_NAME_CHARS or not _NAME.fullmatch(host) or not _resolvable(host):
         return "its host is no name: letters, digits, - and single dots, at most 63 in a row"
     return ""
 
@@ -173,6 +173,15 @@ def _split(url: str) -> SplitResult | None:
 def _authority_is_unsure(parts: SplitResult) -> bool:
     """A raw / ? or # in a password ends the authority before its @: what looks like a host is then a user."""
     return "@" in f"{parts.path}{parts.query}{parts.fragment}"
+
+
+def _resolvable(host: str) -> bool:
+    """Whether the system's resolver takes the name at all: its encoding may be too long, or not exist."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_ip(text: str) -> bool:
