@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.config.credentials import read_secret
+from vajra_edge.config.address import shown
+from vajra_edge.config.credentials import read_secret, redact
 from vajra_edge.errors import SettingsError
 
 
@@ -89,3 +90,41 @@ def test_a_credential_that_may_not_be_read_is_said_and_not_taken_for_none(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(SettingsError, match="mqtt-password cannot be read"):
         read_secret("mqtt-password", None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "rtsp://admin:hunter2@10.0.0.5/s",
+        "rtsp://admin:hun ter2@10.0.0.5/s",
+        "rtsp://admin:hun'ter2@10.0.0.5/s",
+        'rtsp://admin:hun"ter2@10.0.0.5/s',
+        "rtsp://ad'min:hunter2@h/s",
+        "rtsp://h:554/user=admin_password=hunter2_channel=1_stream=0.sdp",
+        "rtsp://h:554/user=admin&password=hunter2&channel=1",
+        "http://h/videostream.cgi?loginuse=admin&loginpas=hunter2",
+        "http://h/video?user=a&psw=hunter2",
+        "https://h/live?access_token=hunter2",
+        "https://h/live?authToken=hunter2",
+        "https://h/live?apikey=hunter2",
+        "rtsp://hunter2@h/s",
+        "gst:rtspsrc location=rtsp://h user-id=a user-pw=hunter2 ! x",
+        "gst:rtspsrc location=rtsp://h user-pw=(string)hunter2 ! x",
+        'gst:souphttpsrc location=http://h user-pw = "hun\\"ter2" ! x',
+        "gst:srtsrc uri=srt://h?passphrase=hunter2 ! x",
+        'gst:rtspsrc location="rtsp://a:hun\'ter2@h" ! x',
+        "gst:rtspsrc user-pw=hunter2 ! x",
+        "rtsp:// admin:hunter2@h",
+    ],
+)
+def test_nothing_is_let_through_of_addresses_that_patterns_did_not_know(source: str) -> None:
+    assert "ter2" not in shown(source)
+    assert "ter2" not in redact(source)
+    assert "ter2" not in redact(f"cannot open {source}: connection refused")
+
+
+def test_words_around_an_address_stay() -> None:
+    said = "rtsp://cam/x: 404 Not Found; check http://u:hunter2@cam:80/x, then the path"
+    assert redact(said) == "rtsp://cam: 404 Not Found; check http://cam, then the path"
+    assert redact("rtsp://cam: the stream ended") == "rtsp://cam: the stream ended"
+    assert redact("/dev/video0 gave no frame") == "/dev/video0 gave no frame"

@@ -139,9 +139,11 @@ def shortened(text: str) -> str:
     if (found := _IN_TEXT.search(text)) is None:
         return text
     head, begin, rest = text[: found.start()], found[0], text[found.end() :]
-    # a password may hold a space or a quotation mark: the address goes on to the last @ at the least
-    ends = _END.search(rest, rest.rfind("@") + 1)
+    # a password may hold a space or a quotation mark: the address goes on to the last @ before the next one
+    after = _IN_TEXT.search(rest)
+    ends = _END.search(rest, rest.rfind("@", 0, after.start() if after else len(rest)) + 1)
     end = ends.start() if ends else len(rest)
+    end -= rest[:end].endswith((":", ";", ",", "."))  # of the sentence
     seen = shown(f"{begin}{rest[:end]}")
     return f"{head}{'***' if seen == UNSHOWN else seen}{shortened(rest[end:])}"
 

@@ -17,11 +17,15 @@ _MOST_BYTES = 64 * 1024
 
 
 def redact(text: str) -> str:
-    """A text of ours or of a library with every address in it cut to scheme and host.
+    """A text of ours or of a library with every address in it cut to scheme and host, and properties beside one.
 
     Whoever knows the camera that a library speaks of uses ``address.conceal``, which finds pieces of its address too.
     """
-    return address.shortened(text)
+    short = address.shortened(text)
+    if "://" not in text and " ! " not in text:
+        return short
+    head, sign, _ = short.partition("=")  # a pipeline, or a query that was torn from its address
+    return f"{head}{sign}***" if sign else head
 
 
 def read_secret(name: str, file: Path | None) -> str | None:
