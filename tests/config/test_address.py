@@ -138,8 +138,11 @@ def test_other_addresses_in_what_a_library_says_are_cut_too(said: str, left: str
 def test_what_a_library_says_keeps_its_own_words_and_the_host() -> None:
     said = "HTTPConnectionPool(host='cam', port=80): Max retries exceeded with url: /v?user=a&pwd=hunter2"
     assert conceal(said, "http://cam/v?user=a&pwd=hunter2") == (
-        "HTTPConnectionPool(host='cam', port=80): Max retries exceeded with url: ***"
+        "HTTPConnectionPool(host='cam', port=80): Max retries exceeded with url: /v?***"
     )
+    assert conceal("the stream ended", "rtsp://cam/live/stream1") == "the stream ended"
+    assert conceal("the stream ended", "rtsp://u:stream1@cam/") == "the *** ended"
+    assert conceal("the stream ended", "rtsp://cam/hunter2/stream?stream") == "the *** ended"
     assert conceal("no such element rtspsrc2", "gst:x user-pw=hunter2 ! appsink") == "no such element rtspsrc2"
 
 

@@ -40,6 +40,9 @@ _PLAIN_DEVICE = re.compile(r"^/dev/[\w./:+,-]*$")
 _NAME = re.compile(r"^[\w-]{1,63}(?:\.[\w-]{1,63})*\.?$")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _END = re.compile(r"[\s\"'<>)]")
+_PLAIN_SEGMENT = re.compile(
+    r"(?:stream(?:ing)?|video|live|channels?|camera|image|main|media|profile|snapshot)s?[\d_-]*", re.IGNORECASE
+)
 _MOST_NAME_CHARS = 253
 _NEAR = 0.7
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Cs", "Co"})
@@ -126,7 +129,7 @@ def conceal(text: str, source: str, *secrets: str) -> str:
     text = shortened(text)
     spoken = "" if kind_of(source) is Kind.GSTREAMER else shown(source)
     spared = {piece for word in (spoken, "rtsps://", "https://") for piece in _pieces(word)}
-    hidden = {piece for form in _forms((source, *secrets)) for piece in _pieces(form)} - spared
+    hidden = {piece for form in _forms((*_secret_parts(source), *secrets)) for piece in _pieces(form)} - spared
     kept, marked_to = [], 0
     for place, piece in enumerate(_windows(text)):
         marked_to = place + _PIECE_CHARS if piece in hidden else marked_to
@@ -146,6 +149,15 @@ def shortened(text: str) -> str:
     end -= rest[:end].endswith((":", ";", ",", "."))  # of the sentence
     seen = shown(f"{begin}{rest[:end]}")
     return f"{head}{'***' if seen == UNSHOWN else seen}{shortened(rest[end:])}"
+
+
+def _secret_parts(source: str) -> list[str]:
+    """What of an address may be secret: all, but for path segments that are plain words, which messages hold too."""
+    parts = _split(source) if _shown_url(source) != UNSHOWN else None
+    if parts is None:
+        return [source]
+    segments = [segment for segment in parts.path.split("/") if not _PLAIN_SEGMENT.fullmatch(segment)]
+    return [parts.netloc.rpartition("@")[0], *segments, parts.query, parts.fragment]
 
 
 def _shown_url(source: str) -> str:
