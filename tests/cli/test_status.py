@@ -38,6 +38,21 @@ def test_it_tells_everything_and_its_exit_code_says_whether_it_serves(station, c
         assert part in shown
 
 
+def test_a_damaged_settings_file_does_not_hide_the_daemon_that_runs(station, capsys):
+    station.start()
+    station.serving()
+    good = station.config.read_text()
+    station.config.write_text(f"{good}[[cameras]]\nid = 'yard'\nsource = 'rtps://u:hunter2@cam/1'\n")
+    station.until(lambda status: "(camera yard)" in status["settings"]["error"])
+    assert main(["status", "--config", str(station.config)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not taken: " in shown
+    assert "did you mean rtsp://?" in shown
+    station.stop()
+    assert main(["status", "--config", str(station.config)]) == 78
+    assert "cameras[1].source (camera yard)" in capsys.readouterr().err
+
+
 def test_every_figure_of_the_serving_plan_is_shown(station, monkeypatch, capsys):
     plan = replace(
         PLAN,

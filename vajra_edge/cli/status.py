@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vajra_edge.config.settings import load
 from vajra_edge.daemon.control.client import ask
+from vajra_edge.daemon.refused_start import to_ask
+from vajra_edge.errors import ControlError
 
 GOOD = {"serving", "streaming", "ended"}
 
@@ -46,8 +47,15 @@ def status(config: Path, *, as_json: bool) -> int:
 
     Raises:
         ControlError: no daemon answers.
+        SettingsError: nor could one be started, with these settings.
     """
-    document = document_of(load(config).service.control_socket)
+    settings, refused = to_ask(config.absolute())
+    try:
+        document = document_of(settings.service.control_socket)
+    except ControlError:
+        if refused is not None:
+            raise refused from None
+        raise
     if as_json:
         print(orjson.dumps(document).decode())  # noqa: T201
     else:

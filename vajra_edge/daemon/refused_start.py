@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vajra_edge.config import environment, settings_file, text_file
-from vajra_edge.config.settings import MqttSettings, Settings, StoreSettings, merged
+from vajra_edge.config.settings import MqttSettings, Settings, StoreSettings, load, merged
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.daemon import last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
@@ -55,6 +55,24 @@ def tell(path: Path, why: SettingsError, environ: Mapping[str, str] = os.environ
     status = ServiceStatus(topics.device, "blocked", reason, VERSION)
     by_systemd = "NOTIFY_SOCKET" in environ
     notice.leave(known.mqtt, topics, status, patience_s=PATIENCE_S, persistent=by_systemd)
+
+
+def to_ask(path: Path) -> tuple[Settings, SettingsError | None]:
+    """Settings to ask a running daemon with, which may have been started before the file was damaged.
+
+    Returns:
+        The file's, or what can be read of it and what is wrong with it.
+
+    Raises:
+        SettingsError: nothing can be read of it.
+    """
+    try:
+        return load(path), None
+    except SettingsError as refused:
+        known = readable(path, os.environ)
+        if known is None:
+            raise
+        return known, refused
 
 
 def readable(path: Path, environ: Mapping[str, str]) -> Settings | None:
