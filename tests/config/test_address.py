@@ -94,7 +94,6 @@ def test_no_piece_of_a_secret_is_left_in_what_a_library_says(secret: str, place:
     left = told.replace("***", "\0").lower()
     assert not [piece for piece in pieces(secret, OURS) if piece in left]
     assert basic[:8] not in told
-    assert told.startswith("[42] ")
 
 
 @pytest.mark.parametrize(
