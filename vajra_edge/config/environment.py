@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from vajra_edge.errors import SettingsError
 
@@ -43,13 +44,13 @@ class FromEnvironment:
     variables: Mapping[Place, str]
 
 
-def read(environ: Mapping[str, str], model: type[BaseModel]) -> FromEnvironment:
+def read(environ: Mapping[str, str], model: type[BaseSettings]) -> FromEnvironment:
     """Every variable that is a setting of ``model``.
 
     Raises:
         SettingsError: one is nearly a setting, or not valid JSON where it must be.
     """
-    values: dict[str, Any] = {}
+    own: dict[Place, Any] = {}
     variables: dict[Place, str] = {}
     known = {_variable(place): place for place in (*((name,) for name in model.model_fields), *places(model))}
     for name in sorted(name for name in environ if name.upper().startswith(PREFIX)):
@@ -57,13 +58,20 @@ def read(environ: Mapping[str, str], model: type[BaseModel]) -> FromEnvironment:
         if place is None or (len(place) > 1 and place[0] == "cameras"):
             _require_foreign(name, known)
             continue
-        value = _value(name, environ[name], _annotation(model, place))
+        own[place] = _value(name, environ[name], _annotation(model, place))
         variables[place] = name
-        table = values if len(place) == 1 else values.setdefault(place[0], {})
-        if isinstance(value, Mapping) and isinstance(table.get(place[-1]), Mapping):
-            value = {**value, **table[place[-1]]}
-        table[place[-1]] = value
+    values = _merged(environ, variables.values(), model)
+    for place, value in own.items():
+        if len(place) > 1:  # the library leaves numbers as text, which strict fields refuse
+            values[place[0]] = {**values[place[0]], place[1]: value}
     return FromEnvironment(values, variables)
+
+
+def _merged(environ: Mapping[str, str], names: Iterable[str], model: type[BaseSettings]) -> dict[str, Any]:
+    """Nested tables, a field's own variable over its section's."""
+    source = EnvSettingsSource(model, case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter=_BETWEEN)
+    source.env_vars = {name.lower(): environ[name] for name in names}
+    return source()
 
 
 def places(model: type[BaseModel]) -> Iterator[Place]:

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from vajra_edge.config import checks, environment, settings_file
 from vajra_edge.config.mistakes import in_one_line
@@ -208,8 +209,12 @@ class ServiceSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what goes to the journal")
 
 
-class Settings(Section):
+class Settings(BaseSettings):
     """Everything the operator decides."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     device_id: Identifier | None = Field(None, description="names the device in topics; unset: from /etc/machine-id")
     weights: WeightsSettings
@@ -220,6 +225,18 @@ class Settings(Section):
     mqtt: MqttSettings = MqttSettings()
     store: StoreSettings = StoreSettings()
     service: ServiceSettings = ServiceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What it is given, alone: ``load`` lays the environment over the file, to name the variable at fault."""
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _camera_ids_differ(self) -> Settings:
