@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -24,7 +24,7 @@ from vajra_edge.tasks.progress_bar import building, counting
 from vajra_edge.tasks.results import Results
 from vajra_edge.tasks.saving import Saver
 from vajra_edge.tasks.sources import Source, feeds
-from vajra_edge.tasks.thresholds import thresholds
+from vajra_edge.tasks.thresholds import Classes, thresholds
 from vajra_edge.tasks.val import ValReport, validate
 from vajra_edge.wording import Argument, Audience, say
 
@@ -114,6 +114,7 @@ class Vajra:
         batch: int | None = None,
         conf: float = tasks_val.CONFIDENCE,
         iou: float | None = None,
+        by_number: bool = False,
     ) -> ValReport:
         """Score the network on a dataset's val images: COCO mAP and milliseconds an image.
 
@@ -125,6 +126,8 @@ class Vajra:
             batch: images in one call; None: what it was made for.
             conf: lowest confidence that counts.
             iou: of NMS; None: 0.7, or what is baked in.
+            by_number: match classes by number, whatever they are called; else equal lists of names match by number,
+                and others by name.
 
         Raises:
             VajraError: in one line, with what to do.
@@ -134,14 +137,14 @@ class Vajra:
             keep = thresholds(runner.signature, conf, iou)
             pictures = open_dataset(Path(data))
             with counting(self.verbose, "val", len(pictures)) as advance:
-                return validate(runner, pictures, keep.conf, keep.iou, most, advance)
+                return validate(runner, pictures, keep.conf, keep.iou, most, advance, by_number=by_number)
 
     def predict(
         self,
         source: Source,
         conf: float = 0.25,
         iou: float | None = None,
-        classes: Sequence[int | str] | int | str | None = None,
+        classes: Classes | None = None,
         max_det: int | None = None,
         img_size: ImageSize | None = None,
         half: bool = False,
@@ -156,7 +159,7 @@ class Vajra:
             source: image, folder, video, list file, pattern, camera number, stream address, or BGR array; or a list.
             conf: lowest confidence.
             iou: boxes of one class that overlap more are one object; None: 0.7, or what is baked in.
-            classes: ids or names to tell; None: all.
+            classes: which to tell: numbers are class ids, texts are names; None: all.
             max_det: most boxes an image; None: 300, or what is baked in.
             img_size: None: what it was made for; a dynamic export takes any up to its ``max_img_size``.
             half: run FP32 weights in FP16.

@@ -108,6 +108,7 @@ class Argument(Enum):
     IOU = "iou"
     MAX_DET = "max_det"
     CLASSES = "classes"
+    BY_NUMBER = "by_number"
     STREAM = "stream"
 
     def of(self, value: Value) -> Given:

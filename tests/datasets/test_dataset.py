@@ -3,13 +3,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from photos import encoded, texture
 
+from vajra_edge.datasets.account import Account, Counted
 from vajra_edge.datasets.dataset import Dataset, open_dataset
 from vajra_edge.errors import DatasetError
 
@@ -97,6 +100,10 @@ def test_a_missing_image_of_a_list_is_named_with_its_line(pictures):
     ("text", "words"),
     [
         ("names: [a]", "no 'val'; add 'val: images/val'"),
+        ("train: images/val\ntest: images/val", "no 'val'; add 'val: images/val'"),
+        ("val: /content/set/images/val", "/content/set/images/val does not exist; .*write images/val, which is in"),
+        ("val: labels/val/1.xml", "looks like Pascal VOC or CVAT; convert it"),
+        ("val: images/none/*.png", "images/none/.* does not exist"),
         ("val:\nnames: [a]", "no 'val'"),
         ("val: {a: b}", "'val' is"),
         ("val: [1]", "'val' is"),
@@ -116,6 +123,7 @@ def test_a_missing_image_of_a_list_is_named_with_its_line(pictures):
     ],
 )
 def test_a_wrong_data_yaml_is_one_line_with_file_and_key(pictures, text, words):
+    write(pictures / "labels/val/1.xml", "<annotation/>")
     with pytest.raises(DatasetError, match=words) as raised:
         open_dataset(write(pictures / "data.yaml", text))
     assert "\n" not in str(raised.value)
@@ -176,6 +184,157 @@ def test_a_coco_file_without_its_images_says_where_they_belong(tmp_path):
     content = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [], "annotations": []}
     with pytest.raises(DatasetError, match=r"its image 'a\.jpg' is not found; put the images into .*images"):
         open_dataset(write(tmp_path / "instances_val.json", json.dumps(content)))
+
+
+def coco_of(folder: Path, *images: dict[str, object], **more: object) -> Dataset:
+    """A COCO file with an object in each image."""
+    entries = [
+        {"id": k, "image_id": one["id"], "category_id": 1, "bbox": [2, 3, 10, 8]} for k, one in enumerate(images)
+    ]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "car"}], **more}
+    return open_dataset(write(folder / "a.json", json.dumps(content)))
+
+
+def reasons(counted: tuple[Counted, ...]) -> dict[str, int]:
+    return {one.reason: one.count for one in counted}
+
+
+def test_images_of_a_coco_file_that_are_not_there_are_counted_where_labels_are_asked_for(pictures):
+    dataset = coco_of(pictures / "images/val", {"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "z.png"})
+    account = Account()
+    assert len(dataset.with_labels(account)) == 1
+    assert reasons(account.left_out()) == {"picture_missing": 1}
+    assert account.left_out()[0].first == ("z.png",)
+
+
+@pytest.mark.parametrize("name", ["/data/upload/7/0.png", "C:\\pictures\\0.png", "train\\0.png", "val/0.png"])
+def test_images_of_a_coco_file_are_found_by_name_under_folders_of_another_machine(pictures, name):
+    dataset = coco_of(pictures / "images/val", {"id": 1, "file_name": name}, {"id": 2, "file_name": "1.png"})
+    assert levels(dataset) == [0, 1]
+
+
+def test_two_names_that_would_be_one_file_are_refused(pictures):
+    with pytest.raises(DatasetError, match=r"both left/0\.png and right/0\.png would be"):
+        coco_of(pictures / "images/val", *({"id": k, "file_name": f"{k}/0.png"} for k in ("left", "right")))
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"width": 80, "height": 40}, {"width": "80", "height": 40.0}, {"width": 0, "height": 0}]
+)
+def test_a_stated_size_that_is_right_or_none_changes_nothing(pictures, stated):
+    (picture,) = coco_of(pictures / "images/val", {"id": 1, "file_name": "0.png", **stated})
+    np.testing.assert_array_equal(picture.truth.xyxy, [[2, 3, 12, 11]])
+
+
+def test_pictures_of_another_size_than_was_labelled_are_refused_with_the_first_three_names(pictures):
+    for number in range(3, 9):
+        paint(pictures / f"images/val/{number}.png", number, (20, 40))
+    images = [{"id": k, "file_name": f"{k}.png", "width": 80, "height": 40} for k in range(9)]
+    dataset = coco_of(pictures / "images/val", *images)
+    expected = (
+        r"3\.png \(80 x 40 in the labels, 40 x 20 in the file\), 4\.png \(.*\), 5\.png \([^,]*, 40 x 20 in the file\);"
+    )
+    with pytest.raises(DatasetError, match=expected):
+        list(dataset)
+    with pytest.raises(DatasetError, match=r"a\.json: .*8\.png \(80 x 40"):
+        list(coco_of(pictures / "images/val", images[8]))
+
+
+def test_a_picture_without_objects_fits_whatever_is_stated(pictures):
+    image = {"id": 1, "file_name": "0.png", "width": 8, "height": 4}
+    assert len(next(iter(coco_of(pictures / "images/val", image, annotations=[]))).truth) == 0
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_that_were_drawn_lying_are_turned_with_the_photo(tmp_path, kind, orientation):
+    lying = np.zeros((40, 80, 3), np.uint8)
+    lying[8:24, 16:40] = 255
+    (tmp_path / "a.jpg").write_bytes(encoded(lying, kind, orientation))
+    image = {"id": 1, "file_name": "a.jpg", "width": 80, "height": 40}
+    dataset = coco_of(
+        tmp_path, image, annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [16, 8, 24, 16]}]
+    )
+    account = Account()
+    (picture,) = dataset.with_labels(account).pictures(account)
+    rows, columns = np.nonzero(picture.image[:, :, 0] > 128)
+    np.testing.assert_allclose(
+        picture.truth.xyxy, [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], atol=1
+    )
+    assert reasons(account.read_as()) == {"turned_with_exif": 1}
+
+
+def test_boxes_that_leave_the_lying_photo_were_drawn_upright(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(np.zeros((40, 80, 3), np.uint8), orientation=6))
+    image = {"id": 1, "file_name": "a.jpg", "width": 80, "height": 40}
+    dataset = coco_of(
+        tmp_path, image, annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 50, 20, 20]}]
+    )
+    account = Account()
+    (picture,) = dataset.with_labels(account).pictures(account)
+    np.testing.assert_array_equal(picture.truth.xyxy, [[5, 50, 25, 70]])
+    assert reasons(account.read_as()) == {"upright_despite_size": 1}
+
+
+@pytest.mark.parametrize(("orientation", "more"), [(1, {}), (3, {}), (6, {"info": {"contributor": "Label Studio"}})])
+def test_exchanged_sides_that_exif_does_not_explain_are_refused(tmp_path, orientation, more):
+    (tmp_path / "a.jpg").write_bytes(encoded(np.zeros((40, 80, 3), np.uint8), orientation=orientation))
+    stated = {"width": 80, "height": 40} if orientation == 6 else {"width": 40, "height": 80}
+    with pytest.raises(DatasetError, match=r"a\.jpg \("):
+        list(coco_of(tmp_path, {"id": 1, "file_name": "a.jpg", **stated}, **more))
+
+
+def test_pictures_that_cannot_be_used_are_left_out_and_counted_by_reason(pictures):
+    folder = pictures / "images/val"
+    (folder / "3.jpg").write_bytes(encoded(texture())[:9000])
+    (folder / "4.jpg").write_bytes(b"")
+    (folder / "5.png").write_bytes(encoded(texture(), "PNG")[:9000])
+    account = Account()
+    dataset = open_dataset(folder)
+    assert [Path(picture.name).name for picture in dataset.pictures(account)] == ["0.png", "1.png", "2.png"]
+    assert reasons(account.left_out()) == {"picture_cut_short": 1, "picture_unreadable": 2}
+    assert str(account.left_out()[0]) == f"1 pictures that are cut short: {folder / '3.jpg'}"
+    with pytest.raises(DatasetError, match=r"3\.jpg: the end of the file is missing"):
+        list(dataset)
+
+
+def test_labels_without_a_picture_are_counted(pictures):
+    write(pictures / "labels/val/gone.txt", "0 .5 .5 .1 .1")
+    account = Account()
+    open_dataset(pictures / "images/val").with_labels(account)
+    assert [one.first for one in account.left_out()] == [(str(pictures / "labels/val/gone.txt"),)]
+
+
+def test_class_ids_end_where_names_the_yaml_or_the_network_say(pictures):
+    write(pictures / "labels/val/2.txt", "5 .5 .5 .1 .1")
+    folder = open_dataset(pictures / "images/val")
+    assert folder.with_labels(Account()).entries[2].drawn is not None
+    with pytest.raises(DatasetError, match=r"2\.txt:1: class 5, known are 0 to 4"):
+        folder.with_labels(Account(), 5)
+    by_count = open_dataset(write(pictures / "data.yaml", "val: images/val\nnc: 3"))
+    with pytest.raises(DatasetError, match="known are 0 to 2"):
+        by_count.with_labels(Account(), 80)
+
+
+def test_images_alone_need_no_labels_that_are_right(pictures):
+    write(pictures / "labels/val/2.txt", "nonsense")
+    assert len(list(open_dataset(pictures / "images/val").images())) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [
+        ("labels/val/a.xml", ".*/a.xml looks like Pascal VOC or CVAT: convert it"),
+        ("images/val/_annotations.coco.json", "give .*_annotations.coco.json, if that is a COCO json"),
+        ("notes.md", "of 0.png they would be .*labels/val/0.txt; or give a COCO json"),
+    ],
+)
+def test_why_there_are_no_labels_is_told_with_what_lies_there(pictures, file, hint):
+    (pictures / "labels/val/1.txt").unlink()
+    write(pictures / file, "")
+    dataset = open_dataset(pictures / "images/val")
+    assert not dataset.labelled
+    assert re.search(f"no labels; {hint}", str(dataset.without_labels()))
 
 
 @pytest.fixture

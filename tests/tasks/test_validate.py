@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import tiny
 from desk import IMAGES, SIDE_PX, desk
 
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.datasets.dataset import open_dataset
-from vajra_edge.errors import DatasetError
+from vajra_edge.errors import DatasetError, VajraError
 from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph import signature
 from vajra_edge.plans.spec import EngineSpec
-from vajra_edge.tasks.val import class_ids, rounded_up, validate
+from vajra_edge.tasks.val import rounded_up, validate
 
 
 @pytest.fixture
@@ -54,29 +53,37 @@ def test_a_missed_object_lowers_the_figures(runner, tmp_path):
     assert 0.9 < report.map50_95 < 1.0
 
 
-def test_other_names_of_as_many_classes_are_matched_by_number_and_said(runner, tmp_path, caplog):
+def test_other_names_of_as_many_classes_are_matched_by_number_where_that_is_asked_for(runner, tmp_path):
     desk(tmp_path / "files")
     yaml = tmp_path / "files" / "data.yaml"
     yaml.write_text(yaml.read_text().replace("car", "voiture"))
-    assert scored(runner, yaml)[0].map50_95 == pytest.approx(1.0)
-    assert "matched by number" in caplog.text
+    with pytest.raises(DatasetError, match=r"it does not know voiture; the network's that are left: car; .*by_number"):
+        scored(runner, yaml)
+    report = validate(runner, open_dataset(yaml), 0.001, 0.7, 1, lambda _: None, by_number=True)
+    assert report.map50_95 == pytest.approx(1.0)
+    assert "matched by number" in report.notes[0]
+
+
+@pytest.mark.parametrize("value", ["False", 1, None])
+def test_by_number_is_a_switch(runner, tmp_path, value):
+    desk(tmp_path / "files")
+    with pytest.raises(VajraError, match=f"by_number {value!r} is neither True nor False"):
+        validate(runner, open_dataset(tmp_path / "files" / "data.yaml"), 0.001, 0.7, 1, lambda _: None, by_number=value)
 
 
 def test_what_cannot_be_scored_is_refused(runner, tmp_path):
     desk(tmp_path / "files")
-    yaml = tmp_path / "files" / "data.yaml"
-    yaml.write_text(yaml.read_text().replace("[person, car]", "[person, car, dog]"))
-    with pytest.raises(DatasetError, match="3 classes, the network 2; it does not know dog"):
-        scored(runner, yaml)
-    with pytest.raises(DatasetError, match="no labels"):
+    with pytest.raises(DatasetError, match="no labels; val needs images with labels"):
         scored(runner, tmp_path / "files" / "clip.mp4")
 
 
-def test_fewer_classes_than_the_networks_are_found_by_name(tmp_path):
+def test_a_class_that_the_network_does_not_have_is_listed_and_costs_nothing_without_objects(runner, tmp_path):
     desk(tmp_path / "files")
     yaml = tmp_path / "files" / "data.yaml"
-    yaml.write_text(yaml.read_text().replace("[person, car]", "[car]"))
-    np.testing.assert_array_equal(class_ids(open_dataset(yaml), ("person", "car")), [1])
+    yaml.write_text(yaml.read_text().replace("[person, car]", "[person, car, dog]"))
+    report, _ = scored(runner, yaml)
+    assert report.map50_95 == pytest.approx(1.0)
+    assert [(one.reason, one.count, one.first) for one in report.left_out] == [("class_unmatched", 1, ("dog",))]
 
 
 def test_the_shorter_side_is_rounded_up_as_in_upstreams_val():

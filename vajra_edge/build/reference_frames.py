@@ -81,7 +81,7 @@ def of_dataset(pictures: Dataset, source: str) -> Frames:
 
 
 def _sampled(folder: Path, source: str) -> Frames:
-    return of_dataset(dataset.open_dataset(folder).sample(most=FRAMES), source)
+    return of_dataset(dataset.open_dataset(folder).sample(most=FRAMES).whole(), source)
 
 
 def _recent(folder: Path, *, cameras: bool) -> _Encoded:
@@ -147,4 +147,4 @@ class _Decoded:
         return len(self.pictures)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (picture.image for picture in self.pictures)
+        return (image for _, image in self.pictures.images())

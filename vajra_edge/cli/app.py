@@ -226,6 +226,9 @@ def val(
     batch: RunBatch = None,
     conf: Annotated[float, typer.Option("--conf", help="lowest confidence that counts")] = 0.001,
     iou: Iou = None,
+    by_number: Annotated[
+        bool, typer.Option("--by_number/--no-by_number", help="match classes by number, whatever they are called")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Score a network on a dataset: COCO mAP by class, and milliseconds an image; options may be typed as key=value."""
@@ -233,6 +236,7 @@ def val(
 
     size = None if img_size is None else cli_arguments.sides(img_size)
     asked = {"device": device, "img_size": size, "half": half, "batch": batch, "conf": conf, "iou": iou}
+    asked["by_number"] = by_number
     raise typer.Exit(verb.val(model, data, asked, as_json=json_))
 
 
@@ -259,11 +263,12 @@ def predict(
 ) -> None:
     """Find objects in images, videos and cameras; options may be typed as key=value."""
     from vajra_edge.cli import tasks as verb
+    from vajra_edge.tasks.thresholds import Typed
 
     asked = {
         "conf": conf,
         "iou": iou,
-        "classes": None if classes is None else cli_arguments.items(classes),
+        "classes": None if classes is None else [Typed(text) for text in cli_arguments.items(classes)],
         "max_det": max_det,
         "img_size": None if img_size is None else cli_arguments.sides(img_size),
         "half": half,

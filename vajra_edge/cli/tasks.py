@@ -124,9 +124,13 @@ def _show_scores(made: ValReport) -> None:
     table = Table("class", "objects", "mAP50", "mAP50-95", box=None)
     table.add_row("all", str(made.scores.objects), f"{made.map50:.3f}", f"{made.map50_95:.3f}", style="bold")
     for one in made.per_class:
-        table.add_row(one.name, str(one.objects), f"{one.map50:.3f}", f"{one.map50_95:.3f}")
+        table.add_row(escape(one.name), str(one.objects), f"{one.map50:.3f}", f"{one.map50_95:.3f}")
     console.print(table)
     stages = ", ".join(f"{stage} {spent_ms:.1f}" for stage, spent_ms in made.speed_ms.items())
-    console.print(f"{made.scores.images} images; ms an image: {stages}")
+    console.print(f"{made.scores.images} images, {made.background} without objects; ms an image: {stages}")
+    for lost in made.left_out:
+        console.print(f"left out: {escape(str(lost))}", highlight=False)
+    for read in made.read_as:
+        console.print(f"read: {escape(str(read))}", highlight=False)
     for note in made.notes:
         console.print(f"note: {note}")

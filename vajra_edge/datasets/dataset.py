@@ -1,15 +1,15 @@
 """Dataset: a data.yaml, a COCO json, a folder, a list or a video as one iterable of pictures.
 
 The paths of a data.yaml are relative to its ``path``, and that is relative to the yaml file. Nothing is downloaded.
+Labels are read when they are asked for, all of them before the first picture.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -17,16 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.datasets import data_yaml, labels
-from vajra_edge.datasets.labels import Truth
+from vajra_edge.datasets import coco, data_yaml, image_file, image_header, labels, places, yolo
+from vajra_edge.datasets.account import NAMED, Account, LeftOut, ReadAs
+from vajra_edge.datasets.coco import CocoFile
+from vajra_edge.datasets.image_file import UnusableImage
+from vajra_edge.datasets.labels import Drawn, Truth
+from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vajra_edge.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-MAX_LIST_BYTES = 256 << 20
-
-ROOTS_OWN = "lost+found"
-"""At the top of every ext4 disk; nobody else may read it, and nobody's pictures are in it."""
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,21 @@ class Entry:
     Attributes:
         path: of the image or video.
         frame: number in the video; None for an image.
-        truth: from a COCO file; None where a YOLO text file may exist.
+        listed: its name in the COCO file that lists it; None where a YOLO text file may exist.
+        annotations: that COCO file.
+        drawn: its objects, once they have been read.
     """
 
     path: Path
     frame: int | None = None
-    truth: Truth | None = None
+    listed: str | None = None
+    annotations: CocoFile | None = field(default=None, repr=False)
+    drawn: Drawn | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """See ``Picture.name``."""
+        return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,18 @@ class Dataset:
         entries: one a picture, in order.
         class_names: from data.yaml or COCO json, else None.
         labelled: at least one picture has labels; the others of it are then empty scenes, as upstream has it.
+        known: what data.yaml tells of the labels besides.
+        folders: those that were searched for images.
+        missing: images that a COCO file lists and that are not there.
     """
 
     source: Path
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...] | None
     labelled: bool
+    known: yolo.Known = yolo.NOTHING_KNOWN
+    folders: tuple[Path, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -84,9 +98,88 @@ class Dataset:
         Raises:
             DatasetError: an image, video or label file cannot be used; says which, and the line.
         """
-        for entry, image in _images(self.entries):
-            name = str(entry.path) if entry.frame is None else f"{entry.path}#{entry.frame}"
-            yield Picture(name, image, self._truth(entry, image))
+        yield from self.with_labels(Account()).pictures()
+
+    def pictures(self, account: Account | None = None) -> Iterator[Picture]:
+        """Read and decode; with objects where ``with_labels`` has read them.
+
+        Args:
+            account: images that cannot be used are left out and counted there; None: each is an error.
+
+        Raises:
+            DatasetError: an image or video cannot be used, or labels state another size than their pictures have.
+        """
+        counted = account or Account()
+
+        def leave_out(error: UnusableImage) -> None:
+            counted.add(error.reason, str(error.path))
+
+        misfits: list[str] = []
+        for entry, image in self.images(None if account is None else leave_out):
+            drawn, size = entry.drawn, (image.shape[1], image.shape[0])
+            if drawn is not None and not drawn.fits(size):
+                drawn = _upright(entry.path, drawn, size, counted)
+                if drawn is None:
+                    misfits.append(_misfit(entry, size))
+                    self._refuse(misfits, at_once=len(misfits) == NAMED)
+                    continue
+            yield Picture(entry.name, image, None if drawn is None else drawn.truth(size))
+        self._refuse(misfits, at_once=True)
+
+    def images(
+        self, leave_out: Callable[[UnusableImage], None] | None = None
+    ) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
+        """Decode, without a look at labels.
+
+        Args:
+            leave_out: told of each image that cannot be used; None: it is an error.
+
+        Raises:
+            DatasetError: an image or video cannot be used; says which.
+        """
+        for path, group in groupby(self.entries, key=lambda entry: entry.path):
+            wanted = list(group)
+            if wanted[0].frame is not None:
+                yield from _frames(path, wanted)
+                continue
+            try:
+                with _reported(path):
+                    image = image_file.read(path).whole()
+            except UnusableImage as error:
+                if leave_out is None:
+                    raise
+                leave_out(error)
+                continue
+            yield from ((entry, image) for entry in wanted)
+
+    def with_labels(self, account: Account, classes: int | None = None) -> Dataset:
+        """The same with the objects of every picture, as drawn.
+
+        Args:
+            account: what cannot be used, or is read otherwise, is counted there.
+            classes: of the network; the bound of class ids where the dataset has no names.
+
+        Raises:
+            DatasetError: a label or annotation is wrong; says file and line or entry.
+        """
+        if not self.labelled:
+            return self
+        for name in self.missing:
+            account.add(LeftOut.PICTURE_MISSING, name)
+        with _reported(self.source):
+            orphans = [path for folder in self.folders for path in places.labels_without_pictures(folder, self._images)]
+            paths = [self._label_file(entry) for entry in self.entries]
+        for path in orphans:
+            account.add(LeftOut.LABELS_WITHOUT_PICTURE, str(path))
+        bounds = [len(self.class_names)] if self.class_names else [n for n in (self.known.classes, classes) if n]
+        drawn = yolo.read(paths, replace(self.known, classes=min(bounds, default=None)), account)
+        files = {id(entry.annotations): entry.annotations for entry in self.entries if entry.annotations is not None}
+        objects = {key: file.objects(account) for key, file in files.items()}
+        entries = (
+            replace(entry, drawn=text if entry.listed is None else objects[id(entry.annotations)][entry.listed])
+            for entry, text in zip(self.entries, drawn, strict=True)
+        )
+        return replace(self, entries=tuple(entries))
 
     def sample(self, fraction: float = 1.0, most: int | None = None) -> Dataset:
         """A share of the pictures, spread evenly over all; at least one.
@@ -100,15 +193,76 @@ class Dataset:
         chosen = np.linspace(0, len(self) - 1, count).round().astype(int) if count > 1 else [0]
         return replace(self, entries=tuple(self.entries[index] for index in chosen))
 
-    def _truth(self, entry: Entry, image: NDArray[np.uint8]) -> Truth | None:
-        if entry.truth is not None or not self.labelled:
-            return entry.truth
+    def whole(self) -> Dataset:
+        """Without the images whose end is missing; each is named in a warning.
+
+        Raises:
+            DatasetError: none is left.
+        """
+        cut = {entry.path for entry in self.entries if entry.frame is None and image_file.is_cut(entry.path)}
+        for path in sorted(cut):
+            _LOGGER.warning("%s; left out", image_file.cut_short(path).message)
+        left = tuple(entry for entry in self.entries if entry.path not in cut)
+        if not left:
+            raise DatasetError(f"{self.source}: the end of every picture is missing", remedy="copy them again")
+        return replace(self, entries=left)
+
+    def without_labels(self) -> DatasetError:
+        """Why nothing can be scored, and where labels were looked for."""
+        first = next((entry.path for entry in self.entries if entry.frame is None), None)
+        if first is None:
+            return DatasetError(f"{self.source}: no labels", remedy="val needs images with labels; a video has none")
+        wanted = labels.yolo_path(first)
+        with _reported(self.source):
+            near = [
+                path for folder in (wanted.parent, first.parent, self.source.parent) for path in _annotations(folder)
+            ]
+        remedy = f"of {first.name} they would be {wanted}; or give a COCO json"
+        if near and near[0].suffix == ".xml":
+            remedy = f"{near[0]} looks like Pascal VOC or CVAT: {coco.CONVERT}"
+        elif near:
+            remedy = f"give {near[0]}, if that is a COCO json"
+        return DatasetError(f"{self.source}: no labels", remedy=remedy)
+
+    @property
+    def _images(self) -> list[Path]:
+        return [entry.path for entry in self.entries if entry.frame is None]
+
+    def _label_file(self, entry: Entry) -> Path | None:
         path = labels.yolo_path(entry.path)
-        with _reported(path):
-            if not path.is_file():
-                return Truth.of([])
-        classes = len(self.class_names) if self.class_names else None
-        return labels.read_yolo(path, (image.shape[1], image.shape[0]), classes)
+        return path if entry.frame is None and entry.listed is None and path.is_file() else None
+
+    def _refuse(self, misfits: list[str], *, at_once: bool) -> None:
+        if misfits and at_once:
+            raise DatasetError(
+                f"{self.source}: labels were drawn on pictures of another size: {', '.join(misfits)}",
+                remedy="take the pictures that were labelled, or scale the boxes and mend width and height",
+            )
+
+
+def _upright(path: Path, drawn: Drawn, size: tuple[int, int], account: Account) -> Drawn | None:
+    """The boxes on the upright picture, where EXIF alone is why their size is another; else None."""
+    turned_by = image_header.orientation(path.read_bytes())
+    if drawn.stated_wh != (size[1], size[0]) or turned_by not in labels.TURNED or not drawn.is_turnable:
+        return None
+    if drawn.is_upright():
+        account.add(ReadAs.UPRIGHT, str(path))
+        return drawn
+    account.add(ReadAs.TURNED, str(path))
+    return drawn.turned(turned_by)
+
+
+def _misfit(entry: Entry, size: tuple[int, int]) -> str:
+    width, height = entry.drawn.stated_wh or (0, 0) if entry.drawn is not None else (0, 0)
+    return f"{entry.path.name} ({width} x {height} in the labels, {size[0]} x {size[1]} in the file)"
+
+
+def _annotations(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in {".json", ".xml"} and not places.is_companion(path)
+    )
 
 
 def open_dataset(source: Path, split: str = "val") -> Dataset:
@@ -124,9 +278,8 @@ def open_dataset(source: Path, split: str = "val") -> Dataset:
     """
     with _reported(source):
         if source.suffix.lower() in {".yaml", ".yml"}:
-            found = data_yaml.read(source, split)
-            return _gathered(source, found.places, found.root, found.class_names)
-        return _gathered(source, [source], source.parent, None)
+            return _gathered(source, data_yaml.read(source, split))
+        return _gathered(source, data_yaml.DataYaml(source.parent, (source,), None))
 
 
 @contextmanager
@@ -148,19 +301,30 @@ def _reported(source: Path) -> Iterator[None]:
         ) from error
 
 
-def _gathered(source: Path, places: Iterable[Path], root: Path, class_names: tuple[str, ...] | None) -> Dataset:
+def _gathered(source: Path, named: data_yaml.DataYaml) -> Dataset:
     entries: list[Entry] = []
-    for place in places:
+    missing: list[str] = []
+    class_names = named.class_names
+    for place in named.places:
         if place.suffix.lower() == ".json" and place.is_file():
-            coco = labels.read_coco(place, class_names)
-            class_names = coco.class_names
-            entries += _of_coco(place, root, coco)
+            annotations = coco.read(place, class_names)
+            class_names = annotations.class_names
+            found, absent = _of_coco(annotations, named.root)
+            entries += found
+            missing += absent
         else:
-            entries += _of_place(source, place, root)
+            entries += _of_place(source, place, named.root)
     if not entries:
         raise DatasetError(f"{source}: no pictures in it", remedy=f"known are {' '.join(sorted(IMAGE_SUFFIXES))}")
-    labelled = any(entry.truth is not None or _has_label(entry) for entry in entries)
-    return Dataset(source, tuple(entries), class_names, labelled)
+    return Dataset(
+        source,
+        tuple(entries),
+        class_names,
+        any(entry.listed is not None or _has_label(entry) for entry in entries),
+        yolo.Known(named.classes, named.keypoints),
+        tuple(place for place in named.places if place.is_dir()),
+        tuple(missing),
+    )
 
 
 def _has_label(entry: Entry) -> bool:
@@ -170,57 +334,35 @@ def _has_label(entry: Entry) -> bool:
 def _of_place(source: Path, place: Path, root: Path) -> list[Entry]:
     suffix = place.suffix.lower()
     if place.is_dir():
-        return [Entry(path) for path in _below(place) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        return [Entry(path) for path in places.images_below(place)]
     if not place.is_file():
-        raise DatasetError(f"{source}: {place} does not exist", remedy="paths are relative to the file that names them")
+        if matching := places.images_of(str(place), (Path(),)):
+            return [Entry(path) for path in matching]
+        remedy = places.elsewhere(str(place), source.parent) or "paths are relative to the file that names them"
+        raise DatasetError(f"{source}: {place} does not exist", remedy=remedy)
     if suffix == ".txt":
-        return [Entry(path) for path in _listed(place, root)]
+        return [Entry(path) for path in places.listed(place, root)]
     if suffix in VIDEO_SUFFIXES:
         return [Entry(place, frame) for frame in range(_frame_count(place))]
     if suffix in IMAGE_SUFFIXES:
         return [Entry(place)]
+    if suffix == ".xml":
+        raise DatasetError(f"{source}: {place.name} looks like Pascal VOC or CVAT", remedy=coco.CONVERT)
     raise DatasetError(
         f"{place}: unknown kind {suffix!r}", remedy="give images, a video, a .txt list or a .json of COCO"
     )
 
 
-def _below(folder: Path) -> list[Path]:
-    """All names below, sorted; one folder that may not be read is an error, or a set would become smaller unseen.
+def _of_coco(annotations: CocoFile, root: Path) -> tuple[list[Entry], list[str]]:
+    """The images of a COCO file, looked for where its users keep them: beside it, or in a folder named like it.
+
+    Returns:
+        Those that are there, and the names of those that are not.
 
     Raises:
-        OSError: a folder cannot be read, and it is neither the disk's own nor a private hidden one.
+        DatasetError: none is there, or two are one file.
     """
-
-    def refuse(error: OSError) -> None:
-        if not _nobodys_pictures(Path(error.filename).relative_to(folder), error.errno):
-            raise error
-
-    return sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names)
-
-
-def _nobodys_pictures(below: Path, code: int | None) -> bool:
-    """Whether a folder that gave ``code`` belongs to the disk or the desktop, as a trash or a search index does.
-
-    Only what may not be read is passed over: a hidden folder on a disk that fails had been in the set until then.
-    """
-    private = code in {errno.EACCES, errno.EPERM} and any(part.startswith(".") for part in below.parts)
-    return private or below.name == ROOTS_OWN
-
-
-def _listed(place: Path, root: Path) -> Iterator[Path]:
-    """The images of a list file, relative to it or to the dataset's root."""
-    for number, line in enumerate(labels.read_text(place, MAX_LIST_BYTES).splitlines(), 1):
-        name = line.strip()
-        if not name:
-            continue
-        found = next((path for path in (place.parent / name, root / name) if path.is_file()), None)
-        if found is None:
-            raise DatasetError(f"{place}:{number}: {name[:200]} does not exist", remedy="mend the list")
-        yield found
-
-
-def _of_coco(place: Path, root: Path, coco: labels.CocoFile) -> list[Entry]:
-    """The images of a COCO file, looked for where its users keep them: beside it, or in a folder named like it."""
+    place = annotations.path
     beside, name = place.parent, place.stem.removeprefix("instances_")
     folders = (
         beside,
@@ -230,15 +372,21 @@ def _of_coco(place: Path, root: Path, coco: labels.CocoFile) -> list[Entry]:
         *(base / "images" / name for base in (root, beside.parent)),
     )
     folders += (root / name, beside.parent / name, beside.parent / "images")
-    first = next(iter(coco.truths), None)
-    if first is None:
-        return []
-    folder = next((folder for folder in folders if (folder / first).is_file()), None)
-    if folder is None:
+    entries: dict[Path, Entry] = {}
+    missing: list[str] = []
+    for image, path in zip(annotations.images, coco.found_files(annotations.images, folders), strict=True):
+        if path is None:
+            missing.append(image.file_name)
+            continue
+        if path in entries:
+            told = f"{place}: both {entries[path].listed} and {image.file_name} would be {path}"
+            raise DatasetError(told, remedy="keep the folders that the file names")
+        entries[path] = Entry(path, listed=image.file_name, annotations=annotations)
+    if missing and not entries:
         raise DatasetError(
-            f"{place}: its image {first!r} is not found", remedy=f"put the images into {root / 'images'}"
+            f"{place}: its image {missing[0]!r} is not found", remedy=f"put the images into {root / 'images'}"
         )
-    return [Entry(folder / file_name, truth=truth) for file_name, truth in coco.truths.items()]
+    return list(entries.values()), missing
 
 
 def _frame_count(path: Path) -> int:
@@ -254,20 +402,6 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     if not video.isOpened():
         raise DatasetError(f"{path}: OpenCV cannot open this video", remedy="convert it to mp4 with h264")
     return video
-
-
-def _images(entries: Iterable[Entry]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
-    """Decode; the frames of one video in one run through it."""
-    for path, group in groupby(entries, key=lambda entry: entry.path):
-        wanted = list(group)
-        if wanted[0].frame is not None:
-            yield from _frames(path, wanted)
-            continue
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f"{path}: not an image that OpenCV can read", remedy="remove or replace it")
-        for entry in wanted:
-            yield entry, np.asarray(image, np.uint8)
 
 
 def _frames(path: Path, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:

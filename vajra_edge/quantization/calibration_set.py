@@ -71,11 +71,13 @@ class CalibrationSet:
             most: upper limit of the count.
             batch: of the engine to build; fewer images than that cannot fill one call.
 
+        Images whose end is missing are left out with a warning; labels are not looked at.
+
         Raises:
             CalibrationError: the source cannot be used, or has fewer images than ``batch``.
         """
         try:
-            pictures = dataset.open_dataset(source).sample(fraction, most)
+            pictures = dataset.open_dataset(source).sample(fraction, most).whole()
         except DatasetError as error:
             raise CalibrationError(say("calibration images: ", error.message), remedy=error.remedy) from error
         return checked(cls(str(source), pictures), batch)
@@ -109,9 +111,9 @@ class CalibrationSet:
         """
         letterbox, done = Letterbox(input_hw), 0
         try:
-            for picture in self.pictures:
+            for _, picture in self.pictures.images():
                 image = letterbox.blank(1)
-                letterbox.apply(picture.image, image[0])
+                letterbox.apply(picture, image[0])
                 yield image
                 done += 1
         except DatasetError as error:

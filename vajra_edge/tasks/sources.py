@@ -23,12 +23,14 @@ from vajra_edge.capture.camera import CameraChanged, Grabber, Mailboxes
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.capture.sources import base as capture
 from vajra_edge.capture.sources import registry
-from vajra_edge.capture.sources.folder import read_image
 from vajra_edge.capture.sources.opencv import load_cv2
 from vajra_edge.capture.url import is_live, kind_of, shown
 from vajra_edge.config.settings import CameraSettings
-from vajra_edge.datasets import dataset
+from vajra_edge.datasets import dataset, image_file
+from vajra_edge.datasets.image_file import UnusableImage
+from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
+from vajra_edge.tasks import inline_image
 from vajra_edge.types import Frame
 
 Source: TypeAlias = "str | Path | int | NDArray[np.uint8] | Sequence[Any]"
@@ -92,11 +94,18 @@ def feeds(source: Source) -> list[Feed]:
         return [feed for part in parts for feed in part]
     if isinstance(source, bool) or not isinstance(source, (str, Path, int)):
         raise SourceError(f"a {type(source).__name__} is not a source", remedy="give a path, camera or BGR array")
+    if (image := inline_image.of(source)) is not None:
+        return [_array(image, 0)]
     text = f"/dev/video{source}" if str(source).isdigit() and not Path(str(source)).exists() else str(source)
     if is_live(text):
         kind_of(text)
         return [Feed(None, lambda: _camera(text))]
-    paths = _paths(Path(text).expanduser())
+    try:
+        paths = _paths(Path(text).expanduser())
+    except OSError as error:
+        raise SourceError(
+            f"source {text[:200]}: {error.strerror or error}", remedy="check the path and its rights"
+        ) from error
     return [_file(path, alone=len(paths) == 1) for path in paths]
 
 
@@ -121,13 +130,14 @@ def groups(parts: Sequence[Feed], most: int) -> Iterator[list[SourceImage]]:
 
 def _paths(path: Path) -> list[Path]:
     """The images and videos that a path stands for."""
-    known = dataset.IMAGE_SUFFIXES | dataset.VIDEO_SUFFIXES
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
-        remedy = f"put files there that end in {', '.join(sorted(dataset.IMAGE_SUFFIXES))}"
+        found = [file for file in found if not is_companion(file.relative_to(path))]
+        remedy = f"put files there that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
     elif not path.exists() and glob.has_magic(str(path)):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207  may be absolute
-        found = [file for file in found if file.suffix.lower() in known]
+        found = [file for file in found if file.suffix.lower() in known and not is_companion(file)]
         remedy = "quote the pattern, and check it"
     elif not path.is_file():
         kind_of(str(path))  # an address without its scheme, or with a slip of the hand in it
@@ -144,29 +154,43 @@ def _paths(path: Path) -> list[Path]:
 
 def _file(path: Path, *, alone: bool) -> Feed:
     suffix = path.suffix.lower()
-    if suffix in dataset.IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         return Feed(1, lambda: _image(path, alone=alone))
-    if suffix in dataset.VIDEO_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES:
         return Feed(len(dataset.open_dataset(path)) or None, lambda: _video(path))
     raise SourceError(f"source {path} is neither an image nor a video that is known by {suffix!r}", remedy="convert it")
 
 
 def _array(image: NDArray[np.uint8], number: int) -> Feed:
     name = f"image{number}"
-    checked = capture.check_image(image, name)
+    checked = capture.check_pixels(image, name)
+    if not checked.size:
+        raise SourceError(f"{name} is empty: {checked.shape}", remedy="give an image with pixels")
+    image_file.check_size(Path(name), checked.shape[1], checked.shape[0])
     return Feed(1, lambda: iter((SourceImage(_frame(checked, name), name),)))
 
 
 def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
-    """The image; among others, one that cannot be read is left out with a warning."""
+    """The image; among others, one that cannot be read is left out with a warning.
+
+    Of one whose end is missing there is a result, for what is there, and a warning.
+    """
     try:
-        image = read_image(path)
-    except SourceError as error:
+        read = image_file.read(path)
+    except (OSError, UnusableImage) as error:
         if alone:
-            raise
-        _LOGGER.warning("%s; left out", error)
+            raise _unreadable(path, error) from error
+        _LOGGER.warning("%s; left out", _unreadable(path, error))
         return
-    yield SourceImage(_frame(image, str(path)), str(path))
+    if read.is_cut:
+        _LOGGER.warning("%s: only what is above it is predicted", image_file.cut_short(path).message)
+    yield SourceImage(_frame(read.image, str(path)), str(path))
+
+
+def _unreadable(path: Path, error: OSError | UnusableImage) -> SourceError:
+    if isinstance(error, UnusableImage):
+        return SourceError(f"image {path} cannot be decoded: {error.what}", remedy=error.remedy, path=path)
+    return SourceError(f"image {path} cannot be read: {error.strerror or error}", remedy="check its rights", path=path)
 
 
 def _video(path: Path) -> Iterator[SourceImage]:

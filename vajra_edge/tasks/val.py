@@ -13,7 +13,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,12 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.backends.base import Runner
+from vajra_edge.datasets.account import Account, Counted
 from vajra_edge.datasets.dataset import Dataset, Picture
 from vajra_edge.datasets.labels import Truth
 from vajra_edge.errors import DatasetError, VajraError
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 from vajra_edge.heads import Limits, head_of
+from vajra_edge.tasks import labels_check
 from vajra_edge.types import Detections
+from vajra_edge.wording import Argument, say
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,17 @@ class ValReport:
         scores: the accuracy.
         speed_ms: mean milliseconds an image by stage.
         notes: what the reader must know, such as that a network with NMS scores the best class of an anchor only.
+        background: images of those scored that have no object.
+        left_out: what the dataset has and was not scored, by reason.
+        read_as: what was read otherwise than as a plain box of its picture, by reason.
     """
 
     scores: Scores
     speed_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    background: int = 0
+    left_out: tuple[Counted, ...] = ()
+    read_as: tuple[Counted, ...] = ()
 
     @property
     def map50_95(self) -> float:
@@ -95,12 +104,15 @@ class ValReport:
         return self.scores.per_class
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, unrounded: those of ``Scores``, then ``speed_ms`` and ``notes``."""
+        """Plain JSON values, unrounded: those of ``Scores``, then the others by their names."""
         return {
             **asdict(self.scores),
             "per_class": [asdict(score) for score in self.scores.per_class],
             "speed_ms": dict(self.speed_ms),
             "notes": list(self.notes),
+            "background": self.background,
+            "left_out": [one.to_json() for one in self.left_out],
+            "read_as": [one.to_json() for one in self.read_as],
         }
 
 
@@ -201,6 +213,7 @@ def _place(image: int, xyxy: NDArray[np.float32], label: np.int32) -> dict[str, 
 
 
 BEST_CLASS_NOTE = "a network with NMS tells the best class of each anchor only: scores lie a little lower than without"
+BY_NUMBER_NOTE = "classes were matched by number, whatever they are called"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -209,12 +222,14 @@ class ValTally:
     """What was true and what was found, image by image, and the time it took.
 
     Attributes:
-        truths: one an image.
+        truths: one an image, with class ids of the dataset.
+        sizes: width and height of each image, in pixels.
         found: one an image, in pixels of it.
         spent_s: by stage.
     """
 
     truths: list[Truth] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     found: list[Detections] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=lambda: {"preprocess": 0.0, "inference": 0.0, "postprocess": 0.0})
 
@@ -224,7 +239,14 @@ class ValTally:
 
 
 def validate(
-    runner: Runner, pictures: Dataset, conf: float, iou: float, batch: int, advance: Callable[[int], None]
+    runner: Runner,
+    pictures: Dataset,
+    conf: float,
+    iou: float,
+    batch: int,
+    advance: Callable[[int], None],
+    *,
+    by_number: object = False,
 ) -> ValReport:
     """Run every picture and score what is found.
 
@@ -235,53 +257,60 @@ def validate(
         iou: of NMS on the host; what is baked in stays.
         batch: images in one call, at most the runner's.
         advance: takes how many images are done.
+        by_number: match classes by number, whatever they are called.
 
     Raises:
-        DatasetError: no labels, classes that the network does not have, or an image that cannot be read.
+        DatasetError: no labels, or wrong ones; objects of classes that the network does not have; pictures of another
+            size than was labelled, or none that can be used.
         VajraError: pycocotools is absent.
         InferenceError: the runner failed.
     """
+    if not isinstance(by_number, bool):
+        told = say(Argument.BY_NUMBER, f" {by_number!r} is neither True nor False")
+        raise VajraError(told, remedy=say("pass ", Argument.BY_NUMBER.of(True), ", or leave it out"))
     if not pictures.labelled:
-        raise DatasetError(
-            f"{pictures.source}: no labels", remedy="val needs a labels folder beside images, or COCO json"
-        )
-    names = runner.signature.class_names
-    ids = class_ids(pictures, names)
-    made = tally(runner, pictures, conf, iou, batch, advance)
+        raise pictures.without_labels()
+    names, account = runner.signature.class_names, Account()
+    drawn = pictures.with_labels(account, len(names))
+    labels_check.require_objects(drawn)
+    ids = labels_check.class_ids(drawn, names, account, by_number=by_number)
+    made = tally(runner, drawn, conf, iou, batch, advance, account)
+    labels_check.require_left(pictures, made.truths, account)
+    labels_check.require_inside(pictures, made.truths, made.sizes)
     truths = [replace(truth, class_id=ids[truth.class_id]) for truth in made.truths]
-    notes = (BEST_CLASS_NOTE,) if runner.signature.has_nms else ()
-    return ValReport(score(truths, made.found, names), made.speed_ms(), notes)
-
-
-def class_ids(pictures: Dataset, names: Sequence[str]) -> NDArray[np.int32]:
-    """Class id of the dataset -> class id of the network, by name where all are known, else by number.
-
-    Raises:
-        DatasetError: there are more classes, or others, than the network has.
-    """
-    known = pictures.class_names or tuple(names)
-    if set(known) <= set(names):
-        return np.array([list(names).index(name) for name in known], np.int32)
-    if len(known) != len(names):
-        missing = [name for name in known if name not in names]
-        raise DatasetError(
-            f"{pictures.source} has {len(known)} classes, the network {len(names)}; "
-            f"it does not know {', '.join(missing[:5])}",
-            remedy="name the dataset that the network was trained for",
-        )
-    differ = next((mine, theirs) for mine, theirs in zip(known, names, strict=True) if mine != theirs)
-    _LOGGER.warning("class names differ (%r in the dataset, %r in the network): matched by number", *differ)
-    return np.arange(len(names), dtype=np.int32)
+    notes = (BEST_CLASS_NOTE,) * runner.signature.has_nms + (BY_NUMBER_NOTE,) * by_number
+    for one in account.left_out():
+        _LOGGER.warning("left out: %s", one)
+    background = sum(not len(truth) for truth in truths)
+    return ValReport(
+        score(truths, made.found, names), made.speed_ms(), notes, background, account.left_out(), account.read_as()
+    )
 
 
 def tally(
-    runner: Runner, pictures: Dataset, conf: float, iou: float, batch: int, advance: Callable[[int], None]
+    runner: Runner,
+    pictures: Dataset,
+    conf: float,
+    iou: float,
+    batch: int,
+    advance: Callable[[int], None],
+    account: Account | None = None,
 ) -> ValTally:
-    """Run every picture; see ``validate``."""
+    """Run every picture; see ``validate``.
+
+    Args:
+        runner: what is judged.
+        pictures: with their labels, or without.
+        conf: lowest confidence that counts.
+        iou: of NMS on the host.
+        batch: images in one call, at most the runner's.
+        advance: takes how many images are done.
+        account: images that cannot be used are left out and counted there; None: each is an error.
+    """
     letterbox, made = Letterbox(runner.signature.resolution_hw, rounded_up), ValTally()
     head, limits = head_of(runner.signature), Limits(conf, iou, MAX_DET, every_class=True)
     buffer = letterbox.blank(min(batch, runner.signature.batch))
-    for group in _groups(pictures, len(buffer)):
+    for group in _groups(pictures.pictures(account), len(buffer)):
         at_s = [time.perf_counter()]
         places = [letterbox.apply(one.image, row) for one, row in zip(group, buffer, strict=False)]
         at_s.append(time.perf_counter())
@@ -289,7 +318,8 @@ def tally(
         at_s.append(time.perf_counter())
         for one, place, output in zip(group, places, outputs, strict=True):
             found = head.decode(runner.signature, output, limits)
-            made.found.append(head.to_image(found, place, (one.image.shape[1], one.image.shape[0])))
+            made.sizes.append((one.image.shape[1], one.image.shape[0]))
+            made.found.append(head.to_image(found, place, made.sizes[-1]))
             made.truths.append(one.truth or Truth.of([]))
         at_s.append(time.perf_counter())
         for stage, spent_s in zip(made.spent_s, np.diff(at_s), strict=True):
@@ -309,7 +339,7 @@ def rounded_up(resolution_wh: tuple[int, int], input_hw: tuple[int, int]) -> Let
     return LetterboxTransform(scale, left, top, width_px, height_px)
 
 
-def _groups(pictures: Dataset, most: int) -> Iterator[list[Picture]]:
+def _groups(pictures: Iterable[Picture], most: int) -> Iterator[list[Picture]]:
     gathered: list[Picture] = []
     for picture in pictures:
         gathered.append(picture)

@@ -73,10 +73,20 @@ def check_image(image: object, name: str) -> NDArray[np.uint8]:
     Raises:
         SourceError: it is not (height, width, 3) uint8, or larger than ``MAX_IMAGE_PX``.
     """
+    pixels = check_pixels(image, name)
+    check_size(pixels.shape[1], pixels.shape[0], name)
+    return pixels
+
+
+def check_pixels(image: object, name: str) -> NDArray[np.uint8]:
+    """The image of any size, C-contiguous.
+
+    Raises:
+        SourceError: it is not (height, width, 3) uint8.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004  axes and colours
         shape = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise SourceError(f"{name} gave {shape} where an 8-bit BGR image was expected", remedy="convert it to BGR")
-    check_size(image.shape[1], image.shape[0], name)
     return np.ascontiguousarray(image)
 
 
