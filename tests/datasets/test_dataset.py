@@ -293,7 +293,7 @@ def test_pictures_that_cannot_be_used_are_left_out_and_counted_by_reason(picture
     dataset = open_dataset(folder)
     assert [Path(picture.name).name for picture in dataset.pictures(account)] == ["0.png", "1.png", "2.png"]
     assert reasons(account.left_out()) == {"picture_cut_short": 1, "picture_unreadable": 2}
-    assert str(account.left_out()[0]) == f"1 pictures that are cut short: {folder / '3.jpg'}"
+    assert str(account.left_out()[0]) == f"pictures that are cut short: 1 ({folder / '3.jpg'})"
     with pytest.raises(DatasetError, match=r"3\.jpg: the end of the file is missing"):
         list(dataset)
 
@@ -319,6 +319,54 @@ def test_class_ids_end_where_names_the_yaml_or_the_network_say(pictures):
 def test_images_alone_need_no_labels_that_are_right(pictures):
     write(pictures / "labels/val/2.txt", "nonsense")
     assert len(list(open_dataset(pictures / "images/val").images())) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "yaml", "names"),
+    [
+        ("labels/val/classes.txt", "car\nperson\n\n", "val: images/val", ("car", "person")),
+        ("labels/classes.txt", "car\r\nperson", "val: images/val", ("car", "person")),
+        ("classes.txt", "car\nperson", "val: images/val", ("car", "person")),
+        ("classes.txt", "car\nperson", "val: images/val\nnc: 2", ("car", "person")),
+        ("classes.txt", "car", "val: images/val\nnc: 2", None),
+        ("classes.txt", "", "val: images/val", None),
+        ("classes.txt", "car\nperson", "val: images/val\nnames: [a, b]", ("a", "b")),
+    ],
+)
+def test_where_no_names_are_told_the_list_of_the_labelling_tool_tells_them(pictures, file, text, yaml, names):
+    write(pictures / file, text)
+    assert open_dataset(write(pictures / "data.yaml", yaml)).class_names == names
+
+
+def test_a_picture_that_lists_or_folders_name_twice_counts_once(pictures):
+    write(pictures / "list.txt", "images/val/0.png\nimages/val/../val/0.png\n")
+    dataset = open_dataset(write(pictures / "data.yaml", "val: [images/val, list.txt]"))
+    account = Account()
+    assert len(dataset.with_labels(account)) == 3
+    assert reasons(account.left_out()) == {"picture_twice": 2}
+
+
+def test_two_files_with_objects_of_one_picture_are_refused(pictures):
+    content = {
+        "images": [{"id": 1, "file_name": "images/val/0.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    for name in ("a.json", "b.json"):
+        write(pictures / name, json.dumps(content))
+    with pytest.raises(DatasetError, match=r"0\.png is there twice, by a\.json and b\.json; name each picture once"):
+        open_dataset(write(pictures / "data.yaml", "val: [a.json, b.json]"))
+    with pytest.raises(DatasetError, match=r"by a folder or list and a\.json"):
+        open_dataset(write(pictures / "data.yaml", "val: [a.json, images/val]"))
+
+
+def test_two_pictures_that_would_share_labels_are_refused(pictures):
+    paint(pictures / "images/val/1.jpg")
+    with pytest.raises(DatasetError, match=r"1\.jpg and 1\.png share the labels .*1\.txt; remove or rename"):
+        list(open_dataset(pictures / "images/val"))
+    paint(pictures / "images/val/0.jpg")
+    (pictures / "images/val/1.jpg").unlink()
+    assert len(list(open_dataset(pictures / "images/val"))) == 4
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def test_labels_of_which_most_leave_their_pictures_are_refused():
 def test_a_set_of_which_nothing_is_left_says_why():
     account = Account()
     account.add(LeftOut.PICTURE_CUT_SHORT, "a.jpg")
-    with pytest.raises(DatasetError, match=r"nothing is left to score: 1 pictures that are cut short: a\.jpg; mend"):
+    with pytest.raises(
+        DatasetError, match=r"nothing is left to score: pictures that are cut short: 1 \(a\.jpg\); mend"
+    ):
         labels_check.require_left(dataset(None), [Truth.of([])], account)
     account.add(LeftOut.PICTURE_TOO_LARGE, "b.jpg")
     with pytest.raises(DatasetError, match="cut it into tiles"):

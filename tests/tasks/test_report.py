@@ -26,4 +26,4 @@ def test_json_holds_the_figures_unrounded():
         "left_out": [{"reason": "picture_cut_short", "count": 5, "first": ["0.jpg", "1.jpg", "2.jpg"]}],
         "read_as": [{"reason": "turned_with_exif", "count": 1, "first": ["9.jpg"]}],
     }
-    assert str(report.left_out[0]) == "5 pictures that are cut short: 0.jpg, 1.jpg, 2.jpg and 2 more"
+    assert str(report.left_out[0]) == "pictures that are cut short: 5 (0.jpg, 1.jpg, 2.jpg ...)"

@@ -17,6 +17,7 @@ class LeftOut(Enum):
     PICTURE_UNREADABLE = "picture_unreadable"
     PICTURE_TOO_LARGE = "picture_too_large"
     PICTURE_MISSING = "picture_missing"
+    PICTURE_TWICE = "picture_twice"
     LABELS_WITHOUT_PICTURE = "labels_without_picture"
     OBJECT_WITHOUT_PICTURE = "object_without_picture"
     OBJECT_WITHOUT_BOX = "object_without_box"
@@ -27,7 +28,7 @@ class LeftOut(Enum):
 
     @property
     def words(self) -> str:
-        """For people; follows the count."""
+        """For people; the count follows."""
         return _LEFT_OUT[self]
 
 
@@ -46,7 +47,7 @@ class ReadAs(Enum):
 
     @property
     def words(self) -> str:
-        """For people; follows the count."""
+        """For people; the count follows."""
         return _READ_AS[self]
 
 
@@ -55,6 +56,7 @@ _LEFT_OUT = {
     LeftOut.PICTURE_UNREADABLE: "pictures that cannot be decoded",
     LeftOut.PICTURE_TOO_LARGE: "pictures that are too large to decode",
     LeftOut.PICTURE_MISSING: "pictures that are listed and not there",
+    LeftOut.PICTURE_TWICE: "pictures that are named twice",
     LeftOut.LABELS_WITHOUT_PICTURE: "label files without a picture",
     LeftOut.OBJECT_WITHOUT_PICTURE: "objects of pictures that are not listed",
     LeftOut.OBJECT_WITHOUT_BOX: "objects without box or outline",
@@ -97,8 +99,8 @@ class Counted:
         return {"reason": self.reason, "count": self.count, "first": list(self.first)}
 
     def __str__(self) -> str:
-        more = f" and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        return f"{self.count} {self.words}: {', '.join(self.first)}{more}"
+        more = " ..." if self.count > len(self.first) else ""
+        return f"{self.words}: {self.count} ({', '.join(self.first)}{more})"
 
 
 class Account:

@@ -7,10 +7,11 @@ Labels are read when they are asked for, all of them before the first picture.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import cv2
@@ -74,11 +75,12 @@ class Dataset:
     Attributes:
         source: what the user named, for messages.
         entries: one a picture, in order.
-        class_names: from data.yaml or COCO json, else None.
+        class_names: from data.yaml, COCO json or ``classes.txt``, else None.
         labelled: at least one picture has labels; the others of it are then empty scenes, as upstream has it.
         known: what data.yaml tells of the labels besides.
         folders: those that were searched for images.
-        missing: images that a COCO file lists and that are not there.
+        lost: what was left out already, by reason: images that a COCO file lists and that are not there, and those that
+            are named twice.
     """
 
     source: Path
@@ -87,7 +89,7 @@ class Dataset:
     labelled: bool
     known: yolo.Known = yolo.NOTHING_KNOWN
     folders: tuple[Path, ...] = ()
-    missing: tuple[str, ...] = ()
+    lost: tuple[tuple[LeftOut, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -164,22 +166,24 @@ class Dataset:
         """
         if not self.labelled:
             return self
-        for name in self.missing:
-            account.add(LeftOut.PICTURE_MISSING, name)
+        for reason, name in self.lost:
+            account.add(reason, name)
         with _reported(self.source):
             orphans = [path for folder in self.folders for path in places.labels_without_pictures(folder, self._images)]
             paths = [self._label_file(entry) for entry in self.entries]
+        self._refuse_shared(paths)
         for path in orphans:
             account.add(LeftOut.LABELS_WITHOUT_PICTURE, str(path))
         bounds = [len(self.class_names)] if self.class_names else [n for n in (self.known.classes, classes) if n]
         drawn = yolo.read(paths, replace(self.known, classes=min(bounds, default=None)), account)
         files = {id(entry.annotations): entry.annotations for entry in self.entries if entry.annotations is not None}
         objects = {key: file.objects(account) for key, file in files.items()}
-        entries = (
+        entries = tuple(
             replace(entry, drawn=text if entry.listed is None else objects[id(entry.annotations)][entry.listed])
             for entry, text in zip(self.entries, drawn, strict=True)
         )
-        return replace(self, entries=tuple(entries))
+        self._refuse(list(islice(_misfits(entries), NAMED)), at_once=True)
+        return replace(self, entries=entries)
 
     def sample(self, fraction: float = 1.0, most: int | None = None) -> Dataset:
         """A share of the pictures, spread evenly over all; at least one.
@@ -232,6 +236,16 @@ class Dataset:
         path = labels.yolo_path(entry.path)
         return path if entry.frame is None and entry.listed is None and path.is_file() else None
 
+    def _refuse_shared(self, paths: list[Path | None]) -> None:
+        """Refuse labels of which there is no telling whose they are: ``a.jpg`` and ``a.png`` would share ``a.txt``."""
+        owners: dict[Path, Path] = {}
+        for entry, path in zip(self.entries, paths, strict=True):
+            if path is not None and owners.setdefault(path, entry.path) != entry.path:
+                raise DatasetError(
+                    f"{self.source}: {owners[path].name} and {entry.path.name} share the labels {path}",
+                    remedy="remove or rename the one that was not labelled",
+                )
+
     def _refuse(self, misfits: list[str], *, at_once: bool) -> None:
         if misfits and at_once:
             raise DatasetError(
@@ -250,6 +264,18 @@ def _upright(path: Path, drawn: Drawn, size: tuple[int, int], account: Account) 
         return drawn
     account.add(ReadAs.TURNED, str(path))
     return drawn.turned(turned_by)
+
+
+def _misfits(entries: Iterable[Entry]) -> Iterator[str]:
+    """Pictures whose headers alone show that they are not those that were labelled, before anything is run."""
+    for entry in entries:
+        if entry.drawn is None or entry.drawn.stated_wh is None or not len(entry.drawn):
+            continue
+        with _reported(entry.path):
+            size = image_file.upright_size(entry.path)
+        turned = size is not None and entry.drawn.stated_wh == (size[1], size[0])
+        if size is not None and not turned and not entry.drawn.fits(size):
+            yield _misfit(entry, size)
 
 
 def _misfit(entry: Entry, size: tuple[int, int]) -> str:
@@ -303,7 +329,7 @@ def _reported(source: Path) -> Iterator[None]:
 
 def _gathered(source: Path, named: data_yaml.DataYaml) -> Dataset:
     entries: list[Entry] = []
-    missing: list[str] = []
+    lost: list[tuple[LeftOut, str]] = []
     class_names = named.class_names
     for place in named.places:
         if place.suffix.lower() == ".json" and place.is_file():
@@ -311,20 +337,45 @@ def _gathered(source: Path, named: data_yaml.DataYaml) -> Dataset:
             class_names = annotations.class_names
             found, absent = _of_coco(annotations, named.root)
             entries += found
-            missing += absent
+            lost += ((LeftOut.PICTURE_MISSING, name) for name in absent)
         else:
             entries += _of_place(source, place, named.root)
     if not entries:
         raise DatasetError(f"{source}: no pictures in it", remedy=f"known are {' '.join(sorted(IMAGE_SUFFIXES))}")
+    once = _once(source, entries)
+    labelled = next((labels.yolo_path(entry.path) for entry in once if _has_label(entry)), None)
+    if class_names is None and labelled is not None:
+        names = places.class_list(labelled)
+        class_names = names if named.classes in {None, len(names)} else None
+    kept = set(map(id, once))
+    lost += ((LeftOut.PICTURE_TWICE, str(entry.path)) for entry in entries if id(entry) not in kept)
     return Dataset(
         source,
-        tuple(entries),
-        class_names,
-        any(entry.listed is not None or _has_label(entry) for entry in entries),
+        tuple(once),
+        class_names or None,
+        labelled is not None or any(entry.listed is not None for entry in once),
         yolo.Known(named.classes, named.keypoints),
         tuple(place for place in named.places if place.is_dir()),
-        tuple(missing),
+        tuple(lost),
     )
+
+
+def _once(source: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """Each picture once, though lists or folders overlap.
+
+    Raises:
+        DatasetError: two files of annotations, or one and a folder, have objects of it.
+    """
+    found: dict[tuple[str, int | None], Entry] = {}
+    for entry in entries:
+        first = found.setdefault((os.path.abspath(entry.path), entry.frame), entry)  # noqa: PTH100  links stay
+        if first is not entry and (first.listed, entry.listed) != (None, None):
+            files = {one.annotations.path.name if one.annotations else "a folder or list" for one in (first, entry)}
+            raise DatasetError(
+                f"{source}: {entry.path.name} is there twice, by {' and '.join(sorted(files))}",
+                remedy="name each picture once, with all its objects",
+            )
+    return list(found.values())
 
 
 def _has_label(entry: Entry) -> bool:

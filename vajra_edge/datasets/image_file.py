@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.datasets import image_header, jpeg
 from vajra_edge.datasets.account import LeftOut
+from vajra_edge.datasets.labels import TURNED
 from vajra_edge.errors import DatasetError
 
 MAX_PX = 1 << 28
@@ -22,6 +23,8 @@ MAX_BYTES = 1 << 30
 """More than ``MAX_PX`` take uncompressed."""
 TILES = "cut it into tiles of a few thousand pixels, or shrink it"
 _BLANK_BYTES = 64
+_HEAD_BYTES = 1 << 16
+"""Almost every header is shorter; of others the decoded image tells the size."""
 
 
 class UnusableImage(DatasetError):
@@ -108,6 +111,20 @@ def is_cut(path: Path) -> bool:
         return _is_blank_webp(content)
     found = jpeg.structure(content)
     return found.has_scan and jpeg.is_cut(content, found)
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in pixels as the decoded image has them, by the header; None where that does not tell.
+
+    Raises:
+        OSError: the system refuses the file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    found = jpeg.size(head, jpeg.structure(head)) if head.startswith(jpeg.START) else image_header.size(head)
+    if found is None or 0 in found:
+        return None
+    return (found[1], found[0]) if image_header.orientation(head) in TURNED else found
 
 
 def check_size(path: Path, width_px: int, height_px: int) -> None:

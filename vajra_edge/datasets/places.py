@@ -19,6 +19,7 @@ ROOTS_OWN = "lost+found"
 """At the top of every ext4 disk; nobody else may read it, and nobody's pictures are in it."""
 COMPANION_FOLDERS = frozenset({"__MACOSX", "@eaDir", ".ipynb_checkpoints"})
 """Copies and thumbnails that macOS, Synology and Jupyter put beside pictures, under the names of pictures."""
+CLASS_LIST = "classes.txt"
 COMPANION = "._"
 """Begins the name of the file in which macOS keeps what other disks cannot hold; it ends in .jpg like its picture."""
 
@@ -114,9 +115,31 @@ def labels_without_pictures(folder: Path, images: Sequence[Path]) -> list[Path]:
     return [path for path in _below(own) if path.suffix == ".txt" and path not in wanted and not _is_notes(path)]
 
 
+def class_list(label_file: Path) -> tuple[str, ...]:
+    """Names in ``classes.txt``, which labelImg writes among the labels and Label Studio beside their folder.
+
+    Args:
+        label_file: one of the labels.
+
+    Returns:
+        In the order of class ids; empty where there is no such file.
+
+    Raises:
+        DatasetError: it is no text.
+        OSError: the system refuses.
+    """
+    folders = list(label_file.parents)
+    top = next((at for at, folder in enumerate(folders) if folder.name == "labels"), -1)
+    for folder in folders[: top + 2 if top >= 0 else 1]:
+        if (folder / CLASS_LIST).is_file():
+            lines = labels.read_text(folder / CLASS_LIST, MAX_LIST_BYTES).splitlines()
+            return tuple(line.strip() for line in lines if line.strip())
+    return ()
+
+
 def _is_notes(path: Path) -> bool:
     """``classes.txt`` and the like, which labelling tools put among the labels."""
-    return path.name.startswith(COMPANION) or path.stem.lower() in {"classes", "labels", "notes", "readme", "obj.names"}
+    return path.name.startswith(COMPANION) or path.stem.lower() in {"classes", "labels", "notes", "readme"}
 
 
 def _below(folder: Path) -> list[Path]:
