@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vajra_edge.wording import Audience, Name, Phrase, Text, named, said, say
+from vajra_edge.wording import Audience, Name, Phrase, Text, named, said, say, shown
 
 
 class VajraError(Exception):
@@ -68,7 +68,7 @@ class VajraError(Exception):
         return say(self.message, "; ", self.remedy) if self.remedy else say(self.message)
 
     def __str__(self) -> str:
-        return " ".join(said(self.text, self.audience).split())
+        return shown(" ".join(said(self.text, self.audience).split()))
 
 
 @contextmanager

@@ -211,6 +211,14 @@ def said(text: Text, audience: Audience) -> str:
     return "".join(_part(part, audience) for part in text.parts)
 
 
+def shown(text: str) -> str:
+    r"""A text that can be printed and sent: the bytes of a file's name that are no UTF-8 become ``\udce9``.
+
+    Archives of other systems leave such names; Python holds them as half characters, which no encoder takes.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _names(text: Text) -> Iterator[Name]:
     for part in () if isinstance(text, str) else text.parts:
         match part:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 from desk import CLIP_FRAMES, desk
+from fixed import network
 
 from vajra_edge.__main__ import main
 
@@ -51,3 +54,20 @@ def test_mistakes_are_one_line(weights, capsys):
     for words in (["source=none.jpg"], ["source=."], ["source=x", "iou=2"], ["source=x", "clases=0"]):
         assert main(["predict", f"model={weights}", *words]) in {1, 2}
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ("1", "classes=1 is both class id 1 (90) and the name of class 0; type 0 for the name, or 90 for id 1"),
+        ("7", "classes: '7' is not one"),
+    ],
+)
+def test_a_class_that_may_be_an_id_or_a_name_is_asked_back(tmp_path, capsys, classes, told):
+    net = network(tmp_path / "n.onnx", ["1", "90"], [(0, 0.9, 16, 16, 16, 16), (1, 0.9, 48, 48, 16, 16)])
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    words = ["predict", f"model={net}", f"source={tmp_path / 'a.png'}", "save=False"]
+    assert main([*words, "classes=0,90"]) == 0
+    assert "1 1, 1 90" in capsys.readouterr().out
+    assert main([*words, f"classes={classes}"]) == 1
+    assert told in capsys.readouterr().err

@@ -19,6 +19,7 @@ from vajra_edge.tasks.arguments import ExportArguments
 from vajra_edge.tasks.export import Exported
 from vajra_edge.tasks.results import Results
 from vajra_edge.tasks.val import ValReport
+from vajra_edge.wording import shown
 
 
 def export(model: Path, arguments: ExportArguments, *, as_json: bool) -> int:
@@ -91,11 +92,13 @@ def _show_results(console: Console, found: Iterable[Results]) -> None:
         counted = Counter(one.names[int(label)] for label in one.class_id)
         what = ", ".join(f"{number} {name}" for name, number in counted.most_common()) or "nothing"
         frame = "" if one.frame is None else f" frame {one.frame}"
-        console.print(f"{escape(one.path)}{frame}: {escape(what)} ({sum(one.speed.values()):.1f} ms)", highlight=False)
+        console.print(
+            f"{escape(shown(one.path))}{frame}: {escape(what)} ({sum(one.speed.values()):.1f} ms)", highlight=False
+        )
     took_s = time.perf_counter() - began_s
     console.print(f"{count} images in {took_s:.1f} s, {count / max(took_s, 1e-9):.1f} a second")
     if saved is not None:
-        console.print(f"saved in {escape(str(saved.parent))}")
+        console.print(f"saved in {escape(shown(str(saved.parent)))}")
 
 
 def val(model: str, data: str, asked: dict[str, Any], *, as_json: bool) -> int:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vajra_edge.wording import shown
+
 NAMED = 3
 """So many of each reason are named; the count tells the rest."""
 
@@ -113,7 +115,7 @@ class Account:
     def add(self, reason: LeftOut | ReadAs, name: str, count: int = 1) -> None:
         """One more, or ``count``; those of one name are named once."""
         self._counts[reason] = self._counts.get(reason, 0) + count
-        named = self._first.setdefault(reason, {})
+        named, name = self._first.setdefault(reason, {}), shown(name)
         if len(named) < NAMED or reason in {LeftOut.CLASS_UNMATCHED, ReadAs.MERGED_CLASSES}:
             named[name] = None
 

@@ -244,7 +244,7 @@ def _file_name(entry: Mapping[str, Any]) -> str:
         name = "/".join(str(address).split("?")[0].split("/")[-2:])
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"image {entry.get('id')} has no file_name")
-    return posixpath.normpath(name.strip().replace("\\", "/"))
+    return posixpath.normpath(_text(name).strip().replace("\\", "/"))
 
 
 def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -266,7 +266,7 @@ def _categories(path: Path, content: Mapping[str, Any]) -> dict[Id, str]:
     for number, entry in entries:
         if isinstance(entry["name"], (list, dict)) or entry["name"] is None:
             raise ValueError(f"category {number} has no name")
-        name = str(entry["name"])
+        name = _text(str(entry["name"]))
         if names.setdefault(number, name) != name:
             raise DatasetError(
                 f"{path}: category id {number} is there twice, for {names[number]!r} and {name!r}",
@@ -377,6 +377,12 @@ def _id(value: Any) -> Id:
             raise ValueError(f"{value!r} is no id")
         return int(value)
     return int(value) if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() else value
+
+
+def _text(value: str) -> str:
+    r"""The text, if it can be shown: JSON may hold half of a character pair (``\ud800``)."""
+    value.encode()
+    return value
 
 
 def _number(value: Any) -> float:

@@ -75,6 +75,8 @@ def read(source: Path, split: str) -> DataYaml:
     places = content[key] if isinstance(content[key], list) else [content[key]]
     if not all(isinstance(place, str) for place in places):
         raise DatasetError(f"{source}: {split!r} is {content[key]!r}", remedy="give a path, or a list of paths")
+    if address := next((place for place in places if "://" in place), None):
+        raise DatasetError(f"{source}: {address} is an address", remedy="unpack it here: nothing is downloaded")
     own = str(content.get("path") or "")
     names = _class_names(source, written)
     count = _count(source, content.get("nc"))

@@ -27,6 +27,8 @@ from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vajra_edge.errors import DatasetError
 
 _LOGGER = logging.getLogger(__name__)
+_LONGEST = 300
+"""Letters of a path in a message; one that is too long for the system may have thousands."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +320,7 @@ def _reported(source: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename})" if error.filename and str(error.filename) != str(source) else ""
+        where = f" ({str(error.filename)[:_LONGEST]})" if error.filename and str(error.filename) != str(source) else ""
         raise DatasetError(
             f"{source}: {error.strerror or error}{where}",
             remedy="let this user read it (a service's ProtectHome hides /home), and check that disk or share",

@@ -85,6 +85,8 @@ def listed(place: Path, root: Path) -> Iterator[Path]:
         if not name:
             continue
         found = images_of(name, (place.parent, root, Path.cwd()))
+        if not found and name.startswith("#"):
+            continue
         if not found:
             told = f"{place}:{number}: {name[:200]} does not exist"
             raise DatasetError(told, remedy=elsewhere(name, place.parent) or "mend the list")

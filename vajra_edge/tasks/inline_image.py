@@ -37,7 +37,9 @@ def of(source: object) -> NDArray[np.uint8] | None:
     head = _DATA_URL.match(text)
     if head is None and "://" in text[:_LONGEST_NAME]:
         return None
-    is_path = len(text) <= _LONGEST_PATH and all(len(part.encode()) <= _LONGEST_NAME for part in text.split("/"))
+    is_path = len(text) <= _LONGEST_PATH and all(
+        len(part.encode(errors="replace")) <= _LONGEST_NAME for part in text.split("/")
+    )
     if head is None and is_path:
         return None
     return _decoded(text, "" if head is None else head[0])

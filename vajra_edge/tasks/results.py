@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.errors import VajraError
 from vajra_edge.types import Detections
+from vajra_edge.wording import shown
 
 _HUE_STEP = 0.618033988749895  # golden ratio: neighbouring class ids get hues far apart
 _LEAST_LINE_PX, _LINE_SHARE = 2, 0.003  # of width plus height, halved: visible on a thumbnail and on 4K
@@ -126,7 +127,7 @@ class Results:
             }
             for label, confidence, box, share in rows
         ]
-        return {"path": self.path, **frame, "resolution_wh": list(self.resolution_wh), "detections": found}
+        return {"path": shown(self.path), **frame, "resolution_wh": list(self.resolution_wh), "detections": found}
 
     def to_supervision(self) -> Any:
         """The same as ``supervision.Detections``, with ``class_name`` in its data.
