@@ -223,9 +223,11 @@ def test_predict_says_that_the_end_of_a_photo_is_missing(folder, caplog):
     net = found(folder, ["a"], FIRST)
     (one,) = net.predict(photo)
     assert one.image.shape == (300, 400, 3)
+    assert one.cut_short
+    assert one.to_json()["cut_short"]
     assert f"{photo}: the end of the file is missing" in caplog.text
     caplog.clear()
-    assert len(net.predict(folder / "images")) == 2
+    assert [found.cut_short for found in net.predict(folder / "images")] == [False, True]
     assert "b.jpg" in caplog.text
 
 

@@ -282,7 +282,8 @@ def _misfits(entries: Iterable[Entry]) -> Iterator[str]:
 
 def _misfit(entry: Entry, size: tuple[int, int]) -> str:
     width, height = entry.drawn.stated_wh or (0, 0) if entry.drawn is not None else (0, 0)
-    return f"{entry.path.name} ({width} x {height} in the labels, {size[0]} x {size[1]} in the file)"
+    why = ": exchanged, as by a program that passes over EXIF" if (height, width) == size and height != width else ""
+    return f"{entry.path.name} ({width} x {height} in the labels, {size[0]} x {size[1]} in the file{why})"
 
 
 def _annotations(folder: Path) -> list[Path]:

@@ -46,7 +46,9 @@ def predict(
         for shots, made in _through(detector, parts, batch, filter_):
             speed = _speed(made)
             for shot, found in zip(shots, made.found, strict=True):
-                one = Results(shot.frame.image, shot.path, shot.number, keep.most(found), names, speed)
+                one = Results(
+                    shot.frame.image, shot.path, shot.number, keep.most(found), names, speed, cut_short=shot.is_cut
+                )
                 advance(1)
                 yield one if saver is None else replace(one, saved=saver.add(shot, one))
 

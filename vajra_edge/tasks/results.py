@@ -33,6 +33,7 @@ class Results:
         names: class id -> name.
         speed: milliseconds for this image in ``preprocess``, ``inference``, ``postprocess``.
         saved: the annotated image or video that ``save`` writes; None without.
+        cut_short: the end of the image's file is missing, so that part of the image is grey.
     """
 
     image: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class Results:
     names: Mapping[int, str]
     speed: Mapping[str, float] = field(default_factory=dict)
     saved: Path | None = None
+    cut_short: bool = False
 
     def __len__(self) -> int:
         return len(self.detections)
@@ -115,7 +117,7 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, unrounded."""
-        frame = {} if self.frame is None else {"frame": self.frame}
+        frame = ({} if self.frame is None else {"frame": self.frame}) | ({"cut_short": True} if self.cut_short else {})
         rows = zip(self.class_id, self.confidence, self.xyxy, self.xyxyn, strict=True)
         found = [
             {

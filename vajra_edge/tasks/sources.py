@@ -55,6 +55,7 @@ class SourceImage:
         number: of the frame in its video or camera; None for single images.
         at_s: its place on the source's time line.
         live: from a camera.
+        is_cut: the end of its file is missing, so that part of it is grey.
     """
 
     frame: Frame
@@ -62,6 +63,7 @@ class SourceImage:
     number: int | None = None
     at_s: float = 0.0
     live: bool = False
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
         return
     if read.is_cut:
         _LOGGER.warning("%s: only what is above it is predicted", image_file.cut_short(path).message)
-    yield SourceImage(_frame(read.image, str(path)), str(path))
+    yield SourceImage(_frame(read.image, str(path)), str(path), is_cut=read.is_cut)
 
 
 def _unreadable(path: Path, error: OSError | UnusableImage) -> SourceError:
