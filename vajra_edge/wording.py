@@ -62,6 +62,7 @@ class Setting(Enum):
     MQTT_CERT_FILE = "mqtt.cert_file"
     MQTT_KEY_FILE = "mqtt.key_file"
     MAX_BYTES = "store.max_bytes"
+    STATE_DIR = "store.state_dir"
     CONTROL_SOCKET = "service.control_socket"
 
     @property

@@ -11,6 +11,7 @@ from waiting import LIMIT_S
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.build_process import BuildSucceeded
+from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.deployment import Plans
 from vajra_edge.daemon.events import Build, BuildDone, BuildFailed, Job, Loaded, LoadFailed
 from vajra_edge.inference import open_detector
@@ -26,10 +27,11 @@ def loading(built, tmp_path):
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     background = Background(inbox.put)
     store = EngineStore(state_dir, 1 << 40)
-    plans = Plans(store, History(state_dir), background, inbox.put, threads=1)
+    crash_log = CrashLog(state_dir / "running")
+    plans = Plans(store, History(state_dir), background, inbox.put, threads=1, crash_log=crash_log)
     background.start()
     yield plans, store.plans()[0], inbox
-    plans.close()
+    assert plans.close(10.0) == ()
     assert background.close(10.0)
 
 
@@ -51,7 +53,7 @@ def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
     plans, fingerprint, inbox = loading
     plans.load(Job(3, fingerprint))
     loaded = inbox.get(timeout=LIMIT_S)
-    plans.close()
+    plans.close(10.0)
     plans.retire(loaded.job)  # what the machine asks for when it hears of the load
 
 

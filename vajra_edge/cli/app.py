@@ -59,9 +59,14 @@ def _main(
 @app.command("run")
 def run_daemon(config: Config = DEFAULT_PATH, max_frames: MaxFrames = None) -> None:
     """Run the daemon: build the engine if needed, stream the cameras, publish, rebuild on changes."""
+    from vajra_edge.daemon import aborts
+
+    aborts.block()  # before any library starts threads
     from vajra_edge.cli import run as verb
 
-    raise typer.Exit(verb.run(config, max_frames))
+    code = verb.run(config, max_frames)
+    verb.leave(code)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -82,6 +82,8 @@ def _table(document: dict[str, Any]) -> Table:
 def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     phase, reason = document["phase"], document["reason"]
     yield "service", _coloured(phase) + (f": {escape(reason)}" if reason else "")
+    if document["before"]:
+        yield "before", escape(document["before"])
     yield from _engine_rows(document["engine"])
     for camera in document["cameras"]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"

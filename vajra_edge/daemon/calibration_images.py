@@ -122,7 +122,7 @@ class CalibrationImages:
         """
         current = self._store.current()
         for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
-            plan = None if self._history.rejection(name) else self._store.get(name)
+            plan = None if self._history.left_s(name) else self._store.get(name)
             digest = plan.manifest.fingerprint.value(IMAGES) if plan else ""
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:

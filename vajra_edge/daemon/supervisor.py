@@ -80,11 +80,13 @@ class Supervisor:
         self._next_tick_s = 0.0
         self._exit_code: int | None = None
         self._shut = False
+        self._late: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Serve until a signal or the end of what was asked for; returns the exit code."""
         try:
-            self._parts.start(self._known.settings, self._path)
+            death = self._parts.start(self._known.settings, self._path)
+            self._known = replace(self._known, before=death.line if death else "")
             self._parts.notify.ready(self.status().line())
             while self._exit_code is None:
                 self._turn()
@@ -169,7 +171,8 @@ class Supervisor:
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
         self._parts.cameras.tick(now_s)
-        self._known = replace(self._known, late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
+        self._look_at_loops(now_s)
+        self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
         if self._parts.cameras.exhausted(self._parts.serving.published()):
@@ -180,6 +183,19 @@ class Supervisor:
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
         self._tell_waiting()
+
+    def _look_at_loops(self, now_s: float) -> None:
+        """Who is late, which the next process wants to know should this be the end; and whether all stood still."""
+        late, crash_log = self._parts.watchdog.tick(now_s), self._parts.crash_log
+        names = tuple(sorted(one.name for one in late))
+        if names != self._late:
+            self._late = names
+            self._parts.background.do("note who is late", lambda: crash_log.late(names))
+        stalls = self._parts.beats.stalls()
+        for stall in stalls:
+            if stall not in self._known.stalls:
+                log.warning("%s; no loop is late for that", stall.line)
+        self._known = replace(self._known, late=tuple(str(one) for one in late), stalls=stalls)
 
     def _advance(self, event: events.Event) -> None:
         before = self._s

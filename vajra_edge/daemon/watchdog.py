@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vajra_edge.daemon.stall import Stall, Stillness
 from vajra_edge.daemon.systemd import Notify
 
 log = logging.getLogger(__name__)
@@ -29,10 +31,12 @@ class Beats:
 
     Args:
         clock: monotonic seconds.
+        still_s: without any sign of life for longer than this everything stood still, and nobody is late for that.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, still_s: float = math.inf) -> None:
         self._clock = clock
+        self._stillness = Stillness(still_s)
         self._lock = threading.Lock()
         self._deadlines_s: dict[str, float] = {}
         self._heard_s: dict[str, float] = {}
@@ -62,14 +66,28 @@ class Beats:
         """Loops that are silent for too long, the longest first."""
         with self._lock:
             now_s = self._clock()
+            self._excuse(now_s)
             silent = [Late(name, now_s - at_s) for name, at_s in self._heard_s.items()]
             late = [item for item in silent if item.silent_s > self._deadlines_s[item.name]]
         return tuple(sorted(late, key=lambda item: -item.silent_s))
 
+    def stalls(self) -> tuple[Stall, ...]:
+        """Times in which everything stood still, the newest last."""
+        with self._lock:
+            return tuple(self._stillness.stalls)
+
     def _beat(self, name: str) -> None:
         with self._lock:
+            now_s = self._clock()
+            self._excuse(now_s)
             if name in self._heard_s:
-                self._heard_s[name] = self._clock()
+                self._heard_s[name] = now_s
+
+    def _excuse(self, now_s: float) -> None:
+        """Time in which all loops stood still is no loop's: each gets the rest of its deadline to beat again."""
+        still_s = self._stillness.alive(now_s)
+        if still_s:
+            self._heard_s = {name: min(at_s + still_s, now_s) for name, at_s in self._heard_s.items()}
 
 
 class Watchdog:

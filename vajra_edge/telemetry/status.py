@@ -184,6 +184,15 @@ class SettingsView:
 
 
 @dataclass(frozen=True)
+class StallView:
+    """The whole daemon stood still: until when (UTC, ISO 8601), for how long, and what that looks like."""
+
+    until: str
+    seconds: float
+    line: str
+
+
+@dataclass(frozen=True)
 class Status:
     """Everything.
 
@@ -191,6 +200,8 @@ class Status:
         phase: of the service, see ``state_machine.Phase``.
         reason: why all is not well, in one line; empty while it is.
         late: loops that are silent for too long; the watchdog is not fed meanwhile.
+        stalls: the last times in which everything stood still, which is no loop's fault and no plan's.
+        before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
     """
 
@@ -206,6 +217,8 @@ class Status:
     settings: SettingsView = SettingsView()
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+    stalls: tuple[StallView, ...] = ()
+    before: str = ""
     version: str = VERSION
 
     def to_json(self) -> dict[str, Any]:
