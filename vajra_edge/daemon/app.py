@@ -34,7 +34,6 @@ from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.state_lock import StateLock
 from vajra_edge.daemon.systemd import Notify
 from vajra_edge.daemon.watchdog import Beats, Watchdog
-from vajra_edge.errors import VajraError
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
@@ -98,15 +97,9 @@ class Parts:
             How the process before this one ended; None where nothing tells.
 
         Raises:
-            SettingsError, StoreError: another daemon uses the same state directory; nothing was started then.
-            ControlError: another daemon runs, or its socket cannot be made; likewise.
+            ControlError: another daemon runs, or its socket cannot be made; nothing was started then.
         """
-        self.state_lock.open()
-        try:
-            self.control.open()
-        except VajraError:
-            self.state_lock.close()
-            raise
+        self.control.open()
         aborts.block()
         aborts.start()
         death = self._account()

@@ -83,7 +83,13 @@ class Supervisor:
         self._late: tuple[str, ...] = ()
 
     def run(self) -> int:
-        """Serve until a signal or the end of what was asked for; returns the exit code."""
+        """Serve until a signal or the end of what was asked for; returns the exit code.
+
+        Raises:
+            SettingsError, StoreError: another daemon uses the same state directory; nothing was started then.
+            ControlError: likewise of the control socket.
+        """
+        self._parts.state_lock.open()
         try:
             death = self._parts.start(self._known.settings, self._path)
             self._known = replace(self._known, before=death.line if death else "")
