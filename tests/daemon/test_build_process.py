@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -402,14 +403,17 @@ def test_a_child_that_nothing_ends_is_left_behind_and_named(
     heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(build_process, "KILLED_WITHIN_S", 0.3)
-    monkeypatch.setattr(build_process.os, "killpg", lambda *_: None)  # as in state D: the signal waits
-    builder = saying(heard, "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(5)", grace_s=0.1)
+    for name in ("kill", "killpg"):
+        monkeypatch.setattr(build_process.os, name, lambda *_: None)  # as in state D: the signal waits
+    builder = saying(heard, "import time; time.sleep(5)", grace_s=0.1)
     builder.start(1, replace(wanted, timeout_s=0.2))
     end = heard.end()
     assert isinstance(end, ChildFailed)
-    assert "cannot be killed and is left behind" in end.message
+    found = re.fullmatch(r"the build child \(pid (\d+)\) cannot be killed and is left behind", end.message)
+    assert found, end.message
     assert not end.permanent
     assert builder.close(LIMIT_S)
+    os.waitpid(int(found[1]), 0)
 
 
 def test_a_stop_does_not_wait_for_a_child_longer_than_it_may(

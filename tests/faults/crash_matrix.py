@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import tiny
+from faults.supervised import Supervised, gap_s
 from station import Ears, Station, build_children
-from supervised import Supervised, gap_s
 from waiting import wait_for
 
 from vajra_edge.demo.broker import Broker
@@ -57,8 +57,11 @@ class Row:
 class Scene:
     """A daemon with an old plan that served well, and a fault that waits for its file."""
 
-    def __init__(self, folder: Path, port: int, fault: str, watchdog_s: float | None = None) -> None:
+    def __init__(self, folder: Path, port: int, fault: str, watchdog_s: float | None, state_dir: Path | None) -> None:
         self.station = Station(folder, port)
+        if state_dir is not None:
+            self.station.state_dir = state_dir
+            self.station.settings["store"]["state_dir"] = str(state_dir)
         self.only = folder / "only"
         self.supervised = Supervised(self.station, f"{fault}:{self.only}" if fault else "", watchdog_s)
         self.supervised.start()
@@ -114,8 +117,10 @@ def _serves(status: dict) -> bool:
 
 
 @contextlib.contextmanager
-def scene(folder: Path, port: int, fault: str = "", watchdog_s: float | None = None) -> Iterator[Scene]:
-    made = Scene(folder, port, fault, watchdog_s)
+def scene(
+    folder: Path, port: int, fault: str = "", watchdog_s: float | None = None, state_dir: Path | None = None
+) -> Iterator[Scene]:
+    made = Scene(folder, port, fault, watchdog_s, state_dir)
     try:
         yield made
     finally:
@@ -264,33 +269,13 @@ def own_disk(folder: Path) -> Iterator[Path]:
 
 def disk_hangs(folder: Path, port: int) -> Row:
     """The disk of the state directory takes no more writes while another plan is to be built, for 100 s."""
-    with own_disk(folder) as disk:
-        station = Station(folder, port)
-        station.settings["store"]["state_dir"] = str(disk / "state")
-        station.state_dir = disk / "state"
-        return _disk_hangs(folder, port, disk)
-
-
-def _disk_hangs(folder: Path, port: int, disk: Path) -> Row:
-    before = Station.__init__
-
-    def moved(self: Station, *about: object) -> None:
-        before(self, *about)  # type: ignore[arg-type]
-        self.state_dir = disk / "state"
-        self.settings["store"]["state_dir"] = str(self.state_dir)
-
-    Station.__init__ = moved  # type: ignore[method-assign, assignment]
-    thaw = threading.Timer(100.0, lambda: subprocess.run(["fsfreeze", "-u", str(disk)], check=False))
-    try:
-        with scene(folder, port, watchdog_s=WATCHDOG_S) as at:
-            thaw.start()
-            subprocess.run(["fsfreeze", "-f", str(disk)], check=True)
-            at.station.write_weights(tiny.network(gain=30.0))
-            at.watch(105.0)
-            return at.row("watchdog, the disk hangs for 100 s")
-    finally:
-        Station.__init__ = before  # type: ignore[method-assign]
-        thaw.cancel()
+    with own_disk(folder) as disk, scene(folder, port, watchdog_s=WATCHDOG_S, state_dir=disk / "state") as at:
+        thaw = threading.Timer(100.0, lambda: subprocess.run(["fsfreeze", "-u", str(disk)], check=False))
+        thaw.start()
+        subprocess.run(["fsfreeze", "-f", str(disk)], check=True)
+        at.station.write_weights(tiny.network(gain=30.0))
+        at.watch(105.0)
+        return at.row("watchdog, the disk hangs for 100 s")
 
 
 SCENARIOS: dict[str, Callable[[Path, int], Row]] = {

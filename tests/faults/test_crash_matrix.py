@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import crash_matrix
 import pytest
-from crash_matrix import Row, scene
+from faults import crash_matrix
+from faults.crash_matrix import Row, scene
 
 from vajra_edge.demo.broker import Broker
 

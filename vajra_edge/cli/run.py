@@ -16,6 +16,7 @@ from vajra_edge.config.settings import load
 from vajra_edge.daemon import aborts, events, refused_start, systemd
 from vajra_edge.daemon.app import assemble
 from vajra_edge.daemon.control.callers import ReloadAsked
+from vajra_edge.daemon.state_lock import StateLock
 from vajra_edge.daemon.supervisor import Supervisor
 from vajra_edge.errors import SettingsError
 
@@ -26,6 +27,7 @@ def run(config: Path, max_frames: int | None) -> int:
     Raises:
         SettingsError: the settings are invalid; exit code 78. The broker was told, see ``refused_start``. Or another
             daemon uses their state directory.
+        StoreError: likewise, and that daemon is being killed.
         ControlError: another daemon runs on the same control socket.
     """
     path = config.absolute()
@@ -35,9 +37,10 @@ def run(config: Path, max_frames: int | None) -> int:
         refused_start.tell(path, error)
         raise
     systemd.set_up(settings.service.log_level)
-    parts = assemble(settings, max_frames)
-    with signals(parts.inbox.put):
-        return Supervisor(parts, settings, path).run()
+    with StateLock(settings.store.state_dir.absolute()):
+        parts = assemble(settings, max_frames)
+        with signals(parts.inbox.put):
+            return Supervisor(parts, settings, path).run()
 
 
 def leave(code: int) -> None:

@@ -31,7 +31,6 @@ from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
-from vajra_edge.daemon.state_lock import StateLock
 from vajra_edge.daemon.systemd import Notify
 from vajra_edge.daemon.watchdog import Beats, Watchdog
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -83,7 +82,6 @@ class Parts:
     control: Control
     announcements: Announcements
     crash_log: CrashLog
-    state_lock: StateLock
     bystanders: frozenset[threading.Thread]
 
     def start(self, settings: Settings, path: Path | None) -> Death | None:
@@ -182,7 +180,6 @@ class Parts:
             log.warning("stopped after %.1f s; left behind, for they did not end: %s", took_s, ", ".join(left))
         else:
             log.info("stopped after %.1f s", took_s)
-        self.state_lock.close()
 
     def _note_end(self) -> None:
         """In a thread of its own, for a disk that is stuck would keep this one for good."""
@@ -249,6 +246,5 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         control=Control(service.control_socket, inbox.put, beats.expect("control", CONTROL_DEADLINE_S)),
         announcements=Announcements(publisher, topics, systemd),
         crash_log=crash_log,
-        state_lock=StateLock(state_dir),
         bystanders=frozenset(threading.enumerate()),
     )

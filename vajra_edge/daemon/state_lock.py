@@ -12,6 +12,8 @@ import logging
 import os
 from pathlib import Path
 
+from typing_extensions import Self
+
 from vajra_edge.errors import SettingsError, StoreError, VajraError
 from vajra_edge.wording import Setting, say
 
@@ -21,7 +23,7 @@ _SIGKILL_BIT = 1 << 8
 
 
 class StateLock:
-    """The lock of one state directory, held from ``open`` to ``close``.
+    """The lock of one state directory, held from ``open`` to ``close``, or for a ``with``.
 
     Args:
         state_dir: made where it is absent.
@@ -30,6 +32,13 @@ class StateLock:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "daemon.lock"
         self._held: int | None = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def open(self) -> None:
         """Take it. A disk that offers no locks, or takes no file, is logged: the daemon has to serve from it.

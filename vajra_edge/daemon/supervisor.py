@@ -41,7 +41,7 @@ from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import Reconciled, Reconciler
 from vajra_edge.daemon.sample_collector import ImagesChanged
-from vajra_edge.daemon.state_machine import State, Step, advance
+from vajra_edge.daemon.state_machine import Phase, State, Step, advance
 from vajra_edge.errors import VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
@@ -83,13 +83,7 @@ class Supervisor:
         self._late: tuple[str, ...] = ()
 
     def run(self) -> int:
-        """Serve until a signal or the end of what was asked for; returns the exit code.
-
-        Raises:
-            SettingsError, StoreError: another daemon uses the same state directory; nothing was started then.
-            ControlError: likewise of the control socket.
-        """
-        self._parts.state_lock.open()
+        """Serve until a signal or the end of what was asked for; returns the exit code."""
         try:
             death = self._parts.start(self._known.settings, self._path)
             self._known = replace(self._known, before=death.line if death else "")
@@ -209,7 +203,8 @@ class Supervisor:
         build_outcomes.note(self._parts.history, event, before, self._s)
         for action in actions:
             self._perform(action)
-        if (before.phase, before.why) != (self._s.phase, self._s.why):
+        news = (before.phase, before.why) != (self._s.phase, self._s.why)
+        if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
         if self._s.building is None and self._known.building is not None:
             self._known = replace(self._known, building=None)
