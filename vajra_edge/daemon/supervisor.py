@@ -201,11 +201,11 @@ class Supervisor:
         before = self._s
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
-        for action in actions:
-            self._perform(action)
         news = (before.phase, before.why) != (self._s.phase, self._s.why)
         if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
+        for action in actions:
+            self._perform(action)
         if self._s.building is None and self._known.building is not None:
             self._known = replace(self._known, building=None)
 
