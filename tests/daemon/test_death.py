@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from vajra_edge.clock import Moment
 from vajra_edge.daemon import death
 from vajra_edge.daemon.crash_log import CrashLog, Left, Marker
 from vajra_edge.daemon.death import Death, End, judge
-from vajra_edge.plans.charges import Charged
+from vajra_edge.plans.charges import ALONE_S, Charge, Charged, hold_of
 
 A, B = "a" * 64, "b" * 64
 HERE = Moment("this", 100.0, 0.0, synchronised=False)
@@ -207,3 +208,51 @@ def test_the_functions_are_there_that_a_traceback_is_read_by(where: tuple[str, s
 @pytest.mark.parametrize("path", death.NOT_THE_PLANS)
 def test_the_modules_are_there_that_a_traceback_is_read_by(path: str):
     assert (Path(death.__file__).parents[2] / path).exists()
+
+
+FIRST: dict[str, tuple[str, tuple[str, ...]]] = {
+    "its load": (thread(death.LOADS, current=True), ()),
+    "camera": (thread(("vajra_edge/capture/camera.py", "_run"), current=True), ()),
+    "other": (thread(("threading.py", "run"), current=True), ()),
+    "letterbox": (LETTERBOX, ()),
+    "stall": (TAKES, ()),
+    "camera late": (TAKES, ("camera gate",)),
+    "disk late": (TAKES, ("background", "watch")),
+}
+"""The thread in which a signal came, and which loops were late."""
+
+SILENT = ("kill", "memory", "power")
+
+
+def left_by(what: str, marker: Marker, now: Moment) -> Left:
+    """What a process leaves that dies of this while an innocent plan serves, and perhaps while another one loads."""
+    if what in SILENT:
+        memory = what == "memory"
+        return Left(replace(marker, loading=None) if memory else marker, "", now, 5 if memory else 4)
+    first, late = FIRST[what]
+    working = [RUNS, *([LOADS] if marker.loading and what != "its load" and not late else [])]
+    return Left(replace(marker, late=late), dump(first, *working, what="any"), now, 4)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_no_walk_charges_a_plan_with_what_others_did_and_none_is_refused_for_good(block: int):
+    for seed in range(block * 40, (block + 1) * 40):
+        dice = random.Random(seed)
+        charges: dict[str, list[Charge]] = {A: [], B: []}
+        boot, boot_s, unix_s = 0, 5.0, 0.0
+        for _ in range(80):
+            passed_s = dice.choice([2.0, 30.0, 400.0, 9000.0])
+            boot_s, unix_s = boot_s + passed_s, unix_s + passed_s
+            marker = replace(MARKER, at=Moment(f"b{boot}", boot_s, unix_s, dice.random() < 0.5))
+            what = dice.choice((*FIRST, *SILENT))
+            marker = replace(marker, loading=B if what == "its load" or dice.random() < 0.5 else None)
+            if what == "power":
+                boot, boot_s = boot + 1, dice.uniform(1.0, 20.0)
+            now = Moment(f"b{boot}", boot_s, unix_s, dice.random() < 0.5)
+            found = judge(left_by(what, marker, now))
+            assert (found.fingerprint == B) == (what == "its load"), what
+            if found.fingerprint:
+                charges[found.fingerprint].append(Charge(found.charged, found.line, now))
+            assert hold_of(charges[A]) is None
+            hold = hold_of(charges[B])
+            assert hold is None or hold.left_s(now, alone=True) <= max(ALONE_S)

@@ -31,7 +31,7 @@ MARKER_BYTES = 2048
 """Room of the marker, so that it is replaced by one write; what the fault handler writes begins behind it."""
 
 _READ_BYTES = 256 * 1024
-_NAMES_CHARS = 300
+_NAMES_CHARS = 200
 
 
 @dataclass(frozen=True)
