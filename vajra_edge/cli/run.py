@@ -14,6 +14,7 @@ from vajra_edge.daemon.app import assemble
 from vajra_edge.daemon.control.callers import ReloadAsked
 from vajra_edge.daemon.supervisor import Supervisor
 from vajra_edge.errors import SettingsError
+from vajra_edge.privileges import become_service_user
 
 
 def run(config: Path, max_frames: int | None) -> int:
@@ -29,6 +30,7 @@ def run(config: Path, max_frames: int | None) -> int:
     except SettingsError as error:
         refused_start.tell(path, error)
         raise
+    become_service_user(settings.store.state_dir)
     systemd.set_up(settings.service.log_level)
     parts = assemble(settings, max_frames)
     with signals(parts.inbox.put):

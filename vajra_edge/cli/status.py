@@ -14,6 +14,7 @@ from rich.table import Table
 from vajra_edge.daemon.control.client import ask
 from vajra_edge.daemon.refused_start import to_ask
 from vajra_edge.errors import ControlError
+from vajra_edge.privileges import become_service_user
 
 GOOD = {"serving", "streaming", "ended"}
 
@@ -50,6 +51,7 @@ def status(config: Path, *, as_json: bool) -> int:
         SettingsError: nor could one be started, with these settings.
     """
     settings, refused = to_ask(config.absolute())
+    become_service_user(settings.store.state_dir)
     try:
         document = document_of(settings.service.control_socket)
     except ControlError:
