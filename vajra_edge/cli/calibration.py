@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from vajra_edge import durable
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.plans.spec import Precision
@@ -42,7 +43,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
     if delete:
         collection.delete(folder)
     said["deleted"] = delete
-    print(orjson.dumps(said, option=orjson.OPT_UTC_Z).decode() if as_json else _words(said))  # noqa: T201
+    print(orjson.dumps(said, option=orjson.OPT_UTC_Z).decode() if as_json else inert(_words(said)))  # noqa: T201
     return int(bool(said["trouble"]) and not delete)
 
 

@@ -20,6 +20,7 @@ from vajra_edge.backends.base import Backend
 from vajra_edge.capture.url import read_credentials
 from vajra_edge.cli import sandbox
 from vajra_edge.cli.status import document_of
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config import text_file
 from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import CameraSettings, Settings, load
@@ -289,6 +290,6 @@ def _table(checks: list[Check]) -> Table:
     for _ in range(3):
         table.add_column(overflow="fold")  # a path that is cut short is of no use
     for check in checks:
-        text = escape(check.found) + (f"\n[bold]{escape(check.remedy)}[/]" if check.remedy else "")
-        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(check.name), text)
+        text = escape(inert(check.found)) + (f"\n[bold]{escape(inert(check.remedy))}[/]" if check.remedy else "")
+        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(inert(check.name)), text)
     return table

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from vajra_edge.build.request import BuildRequest
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.build_process import Builder, BuildProgressed, BuildSucceeded, ChildFailed
 from vajra_edge.daemon.control.client import ask
@@ -103,7 +104,7 @@ def rebuild(config: Path, *, force: bool, dry_run: bool, wait: bool, as_json: bo
             if not error.absent:
                 raise
             said = _in_place(settings, force=force, dry_run=dry_run, show=show)
-    print(orjson.dumps(said).decode() if as_json else _words(said))  # noqa: T201
+    print(orjson.dumps(said).decode() if as_json else inert(_words(said)))  # noqa: T201
     return 0
 
 
@@ -113,7 +114,7 @@ def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> 
         said = reply
         building = reply.get("building")
         if building:
-            show(str(building["stage"]), float(building["percent"]), str(building["message"]))
+            show(inert(str(building["stage"])), float(building["percent"]), inert(str(building["message"])))
     return {**{name: value for name, value in said.items() if name != "kind"}, "by": "daemon"}
 
 
