@@ -97,14 +97,14 @@ def machine(folder: Path) -> Iterator[Machine]:
         for leftover in (UNIT, f"{UNIT}.d", "/opt/vajra-edge", "/etc/vajra-edge", "/var/lib/vajra-edge"):
             shutil.rmtree(root / leftover[1:], ignore_errors=True)
         (root / UNIT[1:]).unlink(missing_ok=True)
-        _make_program(root)
+        make_program(root)
         yield Machine(root)
     finally:
         for target in reversed(mounted):
             subprocess.run(["umount", str(target)], check=False)
 
 
-def _make_program(root: Path) -> None:
+def make_program(root: Path) -> None:
     """The environment that install.sh makes, from the packages of the one that runs the tests."""
     release = f"python3.{sys.version_info.minor}"
     prefix = root / "opt/vajra-edge"

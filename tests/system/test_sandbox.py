@@ -153,15 +153,19 @@ def test_the_daemon_serves_a_camera_in_it_and_doctor_looks_from_there(installed)
     assert "only root can enter it" in said
 
 
+def copy_checkout(folder: Path) -> None:
+    """What git knows of this checkout."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, map(os.fsdecode, tracked.split(b"\0"))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+
+
 @pytest.fixture
 def checkout(machine):
     """A machine with a checkout of the product, its dependencies, and nothing installed."""
     furnish(machine.root)
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, map(os.fsdecode, tracked.split(b"\0"))):
-        target = machine.root / "srv/checkout" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
+    copy_checkout(machine.root / "srv/checkout")
     return machine
 
 
@@ -251,3 +255,43 @@ def test_what_root_types_follows_nothing_that_the_service_put_there(checkout):
     assert said.pop("owner").strip() == ""
     assert [name for name, part in said.items() if "untouched" not in part] == []
     assert [name for name, part in said.items() if "ended with 124" in part] == []
+
+
+def test_a_power_cut_right_after_an_upgrade_leaves_all_of_it(tmp_path):
+    """The file behind a disk holds what the disk was given; what the kernel still kept in memory is lost."""
+    image, disk, checkout = tmp_path / "image", tmp_path / "disk", tmp_path / "checkout"
+    disk.mkdir()
+    copy_checkout(checkout)
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", str(image)], check=True)
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PYTHON": "/usr/bin/python3"}
+
+    def install() -> None:
+        environment = {**os.environ, **offline, "DESTDIR": str(disk)}
+        subprocess.run(["bash", str(checkout / "deploy/install.sh")], env=environment, check=True)
+
+    subprocess.run(["mount", "-o", "loop", str(image), str(disk)], check=True)
+    try:
+        (disk / "usr/local/bin").mkdir(parents=True)
+        booted.make_program(disk)
+        install()
+        subprocess.run(["sync", "-f", str(disk)], check=True)
+        (checkout / "vajra_edge/version.py").write_text('"""The version."""\n\nVERSION = "99.1"\n')
+        install()
+        shutil.copyfile(image, tmp_path / "cut")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(tmp_path / "cut"), str(disk)], check=True)
+    try:
+        (packages,) = disk.glob("opt/vajra-edge/lib/python3*/site-packages")
+        lost = [
+            path
+            for path in (checkout / "vajra_edge").rglob("*.py")
+            if (packages / path.relative_to(checkout)).read_bytes() != path.read_bytes()
+        ]
+        assert lost == []
+        assert (disk / "opt/vajra-edge/bin/vajra-edge").read_text().startswith("#!/opt/vajra-edge/bin/python\n")
+        assert (disk / booted.UNIT[1:]).read_bytes() == (ROOT / "systemd/vajra-edge.service").read_bytes()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
