@@ -137,11 +137,12 @@ def doctor(
     config: Config = DEFAULT_PATH,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="only the exit code")] = False,
+    inside: Annotated[bool, typer.Option("--inside", hidden=True, help="this runs in the sandbox already")] = False,
 ) -> None:
     """Check everything the daemon needs, and say what to do about what is missing. Exit code 1 if anything fails."""
     from vajra_edge.cli import doctor as verb
 
-    raise typer.Exit(verb.doctor(config, as_json=json_, quiet=quiet))
+    raise typer.Exit(verb.doctor(config, as_json=json_, quiet=quiet, inside=inside))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from vajra_edge.daemon.control.callers import ReloadAsked
 from vajra_edge.daemon.state_lock import StateLock
 from vajra_edge.daemon.supervisor import Supervisor
 from vajra_edge.errors import SettingsError
+from vajra_edge.privileges import become_service_user
 
 
 def run(config: Path, max_frames: int | None) -> int:
@@ -36,6 +37,7 @@ def run(config: Path, max_frames: int | None) -> int:
     except SettingsError as error:
         refused_start.tell(path, error)
         raise
+    become_service_user(settings.store.state_dir)
     systemd.set_up(settings.service.log_level)
     with StateLock(settings.store.state_dir.absolute()):
         parts = assemble(settings, max_frames)

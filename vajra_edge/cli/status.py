@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vajra_edge.cli.terminal import inert_document
 from vajra_edge.daemon.control.client import ask
 from vajra_edge.daemon.refused_start import to_ask
 from vajra_edge.errors import ControlError
+from vajra_edge.privileges import become_service_user
 
 GOOD = {"serving", "streaming", "ended"}
 
@@ -50,6 +52,7 @@ def status(config: Path, *, as_json: bool) -> int:
         SettingsError: nor could one be started, with these settings.
     """
     settings, refused = to_ask(config.absolute())
+    become_service_user(settings.store.state_dir)
     try:
         document = document_of(settings.service.control_socket)
     except ControlError:
@@ -59,7 +62,7 @@ def status(config: Path, *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(document).decode())  # noqa: T201
     else:
-        Console().print(_table(document))
+        Console().print(_table(inert_document(document)))
     return int(document["phase"] != "serving")
 
 
