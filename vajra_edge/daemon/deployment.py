@@ -31,7 +31,7 @@ from vajra_edge.daemon.events import (
 )
 from vajra_edge.daemon.probation import Tally, unfit
 from vajra_edge.daemon.reconciler import DesiredPlan
-from vajra_edge.daemon.watchdog import Beats
+from vajra_edge.daemon.watchdog import PIPELINE, Beats
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
 from vajra_edge.inference.detector import Detector, Filter
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -216,10 +216,6 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     return Ready(open_detector(Loadable.of(plan), threads=threads), plan.manifest)
 
 
-DEADLINE_S = 30.0
-"""A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
-
-
 @dataclass(frozen=True, eq=False)
 class Served:
     """One loaded plan in the frame loop; two loads of the same plan are two of these.
@@ -266,7 +262,7 @@ class Serving:
         self._now: Served | None = None
         self._asked: deque[Served] = deque()
         gather_s = settings.service.batch_wait_ms / 1e3
-        beat = beats.expect("pipeline", DEADLINE_S)
+        beat = beats.expect(*PIPELINE)
         self._pipeline: Pipeline[Served] = Pipeline(
             mailboxes, self._publish, post, beat, gather_s, max_frames=max_frames
         )
