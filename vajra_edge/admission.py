@@ -108,7 +108,7 @@ class Admission:
     def done(self, verb: str) -> None:
         """A request that was taken has had its last answer."""
         with self._lock:
-            self._open[verb] -= 1
+            self._open[verb] = max(self._open[verb] - 1, 0)
 
     def _bucket(self, caller: str, now_s: float) -> Bucket:
         bucket = self._callers.pop(caller, None) or Bucket(self._limits.caller, now_s)

@@ -14,6 +14,7 @@ that notes each detection message, and floods from processes of their own. Print
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import socket
@@ -29,8 +30,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import itertools
 
 import paho.mqtt.client as paho  # noqa: E402
 from station import Station  # noqa: E402  the checkout is put on the path first

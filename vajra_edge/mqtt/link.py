@@ -25,9 +25,10 @@ from vajra_edge.mqtt.connection import (
     Dial,
     Event,
     Fault,
+    Mended,
     advance,
 )
-from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
 
 _LOG = logging.getLogger(__name__)
 _DICE = random.SystemRandom()
@@ -56,11 +57,22 @@ class Link:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._awake = False
+        self._dialling_from_s = 0.0
 
     @property
     def dialling(self) -> bool:
         """Whether an attempt to connect is under way."""
         return self._state.phase is ConnectionPhase.DIALLING
+
+    @property
+    def dialling_s(self) -> float:
+        """How long the attempt that is under way takes by now; 0 where none is."""
+        return self._clock() - self._dialling_from_s if self.dialling else 0.0
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the broker says of messages that it has them."""
+        return self._session is not None and self._session.acknowledges
 
     @property
     def _closed(self) -> bool:
@@ -119,6 +131,10 @@ class Link:
         self._leave()
         self._advance(Fault(self._clock(), self._dice()))
 
+    def mended(self) -> None:
+        """What the connection broke over is out of the way: come back soon."""
+        self._advance(Mended(self._clock(), self._dice()))
+
     def close(self) -> None:
         """Leave politely; may be called again."""
         self._leave()
@@ -147,9 +163,9 @@ class Link:
             case Up():
                 self._advance(Accepted(self._clock()))
                 return True
-            case Down(_, doubt):
+            case Down(_, doubt, cause):
                 self._leave()
-                return not self._advance(Fault(self._clock(), self._dice(), doubt))
+                return not self._advance(Fault(self._clock(), self._dice(), doubt, rival=cause is Cause.RIVAL))
             case Acked() | Subscribed() | Received():
                 return True
             case _:
@@ -158,6 +174,7 @@ class Link:
     def _advance(self, event: Event) -> bool:
         self._state, action = advance(self._state, event)
         if isinstance(action, Dial):
+            self._dialling_from_s = self._clock()
             arguments = (self._endpoint, action.protocol)
             threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True).start()
         return action is not None
