@@ -40,6 +40,9 @@ _MAX_NOTED = 64
 LIMITS = Limits(caller=Pace(5.0, 10.0), all_callers=Pace(10.0, 20.0), refusals=Pace(2.0, 10.0), open=16)
 """Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
 
+SURELY_RIVAL = 3
+"""A network or a restart breaks a connection now and then; so many breaks within minutes have another cause."""
+
 SLOW_DIAL_S = 10.0
 """An attempt to connect that takes longer is told: the network's part in it ends after half of this."""
 
@@ -321,8 +324,9 @@ class Publisher:
             parcels = [parcel for parcel in parcels if _key(parcel) != guilty.key]
         elif error is not None and cause is Cause.MONSTER:
             error = self._abused(error)
-        elif error is not None and cause is Cause.RIVAL:
-            self._troubles.happened(Trouble.RIVAL, str(error))
+        elif error is not None and cause in (Cause.RIVAL, Cause.HUNG_UP):
+            # many brokers let the newer of two clients in without a word to the older one
+            self._troubles.happened(Trouble.RIVAL, str(error), least=1 if cause is Cause.RIVAL else SURELY_RIVAL)
         self._backlog.disconnected(parcels)
         self._under_way.clear()
         self._unanswered.clear()
@@ -339,6 +343,7 @@ class Publisher:
             if _key(parcel) == guilty.key:
                 self._backlog.drop(parcel, "too_large" if too_large else "refused")
         self._link.mended()
+        self._troubles.over(Trouble.RIVAL)
         error = events.broke(path, size_bytes, too_large=too_large)
         self._troubles.happened(Trouble.BROKE, str(error))
         return error

@@ -29,6 +29,7 @@ class Trouble(Enum):
 class _Told:
     text: str
     times: int
+    least: int
     until_s: float
 
 
@@ -44,19 +45,20 @@ class Troubles:
         self._lock = threading.Lock()
         self._told: dict[Trouble, _Told] = {}
 
-    def happened(self, trouble: Trouble, text: str, for_s: float = SAID_FOR_S) -> None:
+    def happened(self, trouble: Trouble, text: str, for_s: float = SAID_FOR_S, least: int = 1) -> None:
         """Once more.
 
         Args:
             trouble: of this kind.
             text: one line, with its remedy.
             for_s: how long it is said, if it does not happen again.
+            least: so often must it happen before it is worth a word.
         """
         with self._lock:
             now_s = self._clock()
             before = self._told.get(trouble)
             times = before.times if before and now_s < before.until_s else 0
-            self._told[trouble] = _Told(text, times + 1, now_s + for_s)
+            self._told[trouble] = _Told(text, times + 1, least, now_s + for_s)
 
     def over(self, trouble: Trouble) -> None:
         """It is mended."""
@@ -67,5 +69,5 @@ class Troubles:
         """A line for each kind that happened lately."""
         with self._lock:
             now_s = self._clock()
-            lately = [one for one in self._told.values() if now_s < one.until_s]
+            lately = [one for one in self._told.values() if now_s < one.until_s and one.times >= one.least]
         return tuple(one.text if one.times == 1 else f"{one.text} ({one.times} times)" for one in lately)
