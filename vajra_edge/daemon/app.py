@@ -177,7 +177,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         store=store,
         history=history,
         desired_plans=DesiredPlans(store, history),
-        plans=Plans(store, history, background, inbox.put, service.threads),
+        plans=Plans(store, history, background, inbox.put, service.threads, beats),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,

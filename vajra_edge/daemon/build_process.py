@@ -26,6 +26,7 @@ from typing import TypeAlias
 import vajra_edge
 from vajra_edge.build import protocol, refusals
 from vajra_edge.build.request import BuildRequest
+from vajra_edge.daemon.watchdog import BUILD, Beats
 from vajra_edge.progress import Progress
 from vajra_edge.wording import Setting, say
 
@@ -149,17 +150,24 @@ class Builder:
         post: takes events, from the job's thread; must only enqueue.
         grace_s: see ``GRACE_S``.
         command: the child; ``--parent <pid>`` is added.
+        beats: watches the job's thread; None: nobody does.
     """
 
-    def __init__(self, post: Post, grace_s: float = GRACE_S, command: Sequence[str] = _COMMAND) -> None:
-        self._post = post
+    def __init__(
+        self,
+        post: Post,
+        grace_s: float = GRACE_S,
+        command: Sequence[str] = _COMMAND,
+        beats: Beats | None = None,
+    ) -> None:
+        self._post, self._beats = post, beats or Beats()
         self._grace_s = grace_s
         self._command = command
         self._job: _Job | None = None
 
     def start(self, job_id: int, request: BuildRequest) -> None:
         """Build in a child; while an earlier one still ends, the new one waits."""
-        self._job = _Job(job_id, request, self._post, self._grace_s, self._command, self._job)
+        self._job = _Job(job_id, request, self._post, self._grace_s, self._command, self._beats, self._job)
         self._job.thread.start()
 
     def cancel(self, job_id: int) -> None:
@@ -185,9 +193,10 @@ class _Job:
         post: Post,
         grace_s: float,
         command: Sequence[str],
+        beats: Beats,
         before: _Job | None,
     ) -> None:
-        self.job_id = job_id
+        self.job_id, self._beats = job_id, beats
         self.cancelled = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"build-{job_id}", daemon=True)
         self._request, self._post, self._grace_s, self._command = request, post, grace_s, command
@@ -203,12 +212,14 @@ class _Job:
         if self._before is not None:
             self._before.thread.join()
             self._before = None
+        self._beats.expect(*BUILD)
         try:
             event = self._end(self._build())
         except Exception as error:  # the top of a thread: whatever it is becomes an event
             _LOGGER.exception("build %d", self.job_id)
             reason = f"the build child cannot be run: {type(error).__name__}: {error}"
             event = ChildFailed(self.job_id, reason, permanent=False, peak_rss_bytes=self._peak_rss_bytes)
+        self._beats.forget(BUILD.name)
         self._post(event)
 
     def _build(self) -> int | None:
@@ -228,6 +239,7 @@ class _Job:
         try:
             self._send_request(process)
             while not self._ended(process):
+                self._beats.beat(BUILD.name)
                 self._listen(process, _TURN_S)
                 self._signal(process)
         finally:

@@ -76,6 +76,7 @@ class Plans:
         background: where slow work goes.
         post: takes events; only enqueues.
         threads: CPU inference threads; None: all.
+        beats: watches the thread that listens to the build child; None: nobody does.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class Plans:
         background: Background[Loaded | LoadFailed],
         post: Callable[[build_process.BuildEvent | BuildFailed], None],
         threads: int | None,
+        beats: Beats | None = None,
     ) -> None:
         self._store, self._history, self._background, self._post = store, history, background, post
         self._threads = threads
-        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S)
+        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S, beats=beats)
         self._building: Job | None = None
         self._ready: dict[int, Ready] = {}
 

@@ -43,6 +43,7 @@ from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import Reconciled, Reconciler
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import State, Step, advance
+from vajra_edge.daemon.watchdog import WATCH
 from vajra_edge.errors import VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
@@ -80,6 +81,7 @@ class Supervisor:
         self._leaving: list[events.Job] = []
         self._next_tick_s = 0.0
         self._told: orjson.Fragment | None = None
+        self._unseen = False
         self._exit_code: int | None = None
         self._shut = False
 
@@ -202,6 +204,14 @@ class Supervisor:
         self._parts.flow.tick(read, sum(published.values()), serving=serving)
         late = self._parts.watchdog.tick(now_s, serving=serving)
         self._known = replace(self._known, late=tuple(str(one) for one in late))
+        self._do_without_weights(any(one.name == WATCH.name for one in late))
+
+    def _do_without_weights(self, hidden: bool) -> None:
+        """A disk that hangs under the weights must not keep the last good plan from serving."""
+        if hidden and not self._unseen and self._known.desired is None and self._s.serving is None:
+            path = self._known.settings.weights.path
+            self._reconciler.unseen(f"weights {path} cannot be looked at: the disk does not answer; check its mount")
+        self._unseen = hidden
 
     def _advance(self, event: events.Event) -> None:
         self._told = None
