@@ -53,7 +53,7 @@ def flood_mqtt(port: int, rate: float, seconds: float) -> Counter[str]:
     """``rate`` requests a second."""
     told: Counter[str] = Counter()
     client = client_of(port)
-    client.on_message = lambda _c, _u, item: told.update(["busy" if b'"busy"' in item.payload[:400] else "answers"])
+    client.on_message = lambda _c, _u, item: told.update(["busy" if b"is busy" in item.payload[:400] else "answers"])
     client.subscribe(RESPONSE_TOPIC)
     began_s, sent = time.monotonic(), 0
     while (passed_s := time.monotonic() - began_s) < seconds:

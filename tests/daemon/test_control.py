@@ -149,9 +149,20 @@ def test_a_bad_request_is_refused_in_one_line_and_reaches_nobody(served, sent, t
     assert inbox.empty()
 
 
+def crowded(path, count):
+    """So many clients that have asked and wait."""
+    crowd = []
+    for _ in range(count):
+        crowd.append(connect(path))
+        crowd[-1].sendall(b'{"verb": "status"}\n')
+    return crowd
+
+
 def test_a_crowd_of_one_process_is_refused_and_the_next_is_served_once_it_left(served):
     control, inbox, path = served
-    crowd = [connect(path) for _ in range(MAX_CLIENTS_OF_A_PROCESS)]
+    crowd = crowded(path, MAX_CLIENTS_OF_A_PROCESS)
+    for _ in crowd:
+        inbox.get(timeout=LIMIT_S)
     with connect(path) as late:
         assert "this process has 16 connections already" in late.makefile().readline()
     for sock in crowd:
@@ -162,24 +173,50 @@ def test_a_crowd_of_one_process_is_refused_and_the_next_is_served_once_it_left(s
     thread.join(LIMIT_S)
 
 
-def test_who_says_nothing_gives_way_to_who_asks(served, monkeypatch):
-    monkeypatch.setattr(control_module, "MAX_CLIENTS_OF_A_PROCESS", 1000)
+@pytest.mark.parametrize("of_a_process", [MAX_CLIENTS_OF_A_PROCESS, 1000])
+def test_who_says_nothing_gives_way_to_who_asks(served, monkeypatch, of_a_process):
+    monkeypatch.setattr(control_module, "MAX_CLIENTS_OF_A_PROCESS", of_a_process)
     control, inbox, path = served
-    crowd = [connect(path) for _ in range(MAX_CLIENTS)]
-    wait_for(lambda: len(control._clients) == MAX_CLIENTS)
+    silent = [connect(path) for _ in range(200)]
     thread = answering(control, inbox, {"kind": "done"})
     assert list(ask(path, {"verb": "status"})) == [{"kind": "done"}]
     thread.join(LIMIT_S)
-    assert crowd[0].recv(1) == b""
-    for sock in crowd[1:]:
-        sock.sendall(b'{"verb": "status"}\n')
-    crowd.append(connect(path))
-    crowd[-1].sendall(b'{"verb": "status"}\n')
-    wait_for(lambda: all(client.asked for client in list(control._clients.values())))
+    assert silent[0].recv(1) == b""
+    assert len(control._clients) <= min(MAX_CLIENTS, of_a_process)
+    for sock in silent:
+        sock.close()
+
+
+def test_a_crowd_of_many_processes_is_refused_too(served, monkeypatch):
+    monkeypatch.setattr(control_module, "MAX_CLIENTS_OF_A_PROCESS", 1000)
+    _, inbox, path = served
+    crowd = crowded(path, MAX_CLIENTS)
+    for _ in crowd:
+        inbox.get(timeout=LIMIT_S)
     with connect(path) as late:
         assert "32 clients are connected already" in late.makefile().readline()
     for sock in crowd:
         sock.close()
+
+
+def test_a_client_that_the_kernel_turns_away_tries_again(tmp_path):
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        first = connect(path)  # it fills the backlog
+        told = []
+        thread = threading.Thread(target=lambda: told.extend(ask(path, {"verb": "status"})))
+        thread.start()
+        time.sleep(0.1)
+        listening.accept()[0].close()
+        sock, _ = listening.accept()
+        sock.recv(1000)
+        sock.sendall(b'{"kind": "done"}\n')
+        thread.join(LIMIT_S)
+        assert told == [{"kind": "done"}]
+        sock.close()
+        first.close()
 
 
 def test_a_flood_of_connections_is_taken_at_its_pace_and_uses_few_descriptors(served):

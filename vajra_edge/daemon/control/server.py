@@ -40,7 +40,8 @@ MODE = 0o660
 """The service's user and group may ask; everybody else may not."""
 
 _MAX_PATH_BYTES = 103  # sun_path of unix(7) has 108, less the closing zero and ``.new``
-_BACKLOG = 128
+_BACKLOG = 512
+"""Who comes faster than he is taken waits with the kernel, for half a second at the most; the next is turned away."""
 
 
 class ControlSocket:
@@ -164,8 +165,8 @@ LEAVE_WITHIN_S = 5.0
 LIMITS = Limits(caller=Pace(50.0, 100.0), all_callers=Pace(100.0, 200.0), refusals=Pace(100.0, 200.0), open=MAX_CLIENTS)
 """Of requests; a caller is a process. A terminal that asks again and again asks twenty times a second."""
 
-ACCEPTS = Pace(200.0, 100.0)
-"""Connections taken; others wait with the kernel, which holds a hundred, or are turned away by it."""
+ACCEPTS = Pace(1000.0, 200.0)
+"""Connections taken, each for a tenth of a millisecond of the interpreter that the frames need too."""
 
 BUSY_AFTER_S = 0.5
 """Whoever is refused for asking too often hears it so late: most come again at once."""
@@ -363,15 +364,19 @@ class Control:
 
     def _make_room(self, number: int, client: _Client) -> None:
         """A crowd is refused; whoever has said nothing yet goes first, so that it keeps nobody out who asks."""
-        same = sum(other.process == client.process for other in self._clients.values())
-        if same > MAX_CLIENTS_OF_A_PROCESS:
-            self._refuse(number, f"this process has {MAX_CLIENTS_OF_A_PROCESS} connections already; close some")
-        elif len(self._clients) > MAX_CLIENTS:
-            silent = next((one for one, other in self._clients.items() if not other.asked and one != number), None)
-            if silent is not None:
-                self._drop(silent)
-            else:
-                self._refuse(number, f"{MAX_CLIENTS} clients are connected already; try again later")
+        others = {one: other for one, other in self._clients.items() if one != number}
+        same = {one: other for one, other in others.items() if other.process == client.process}
+        if len(same) >= MAX_CLIENTS_OF_A_PROCESS:
+            self._put_out(same, number, f"this process has {MAX_CLIENTS_OF_A_PROCESS} connections already; close some")
+        elif len(others) >= MAX_CLIENTS:
+            self._put_out(others, number, f"{MAX_CLIENTS} clients are connected already; try again later")
+
+    def _put_out(self, crowd: Mapping[int, _Client], newest: int, why: str) -> None:
+        silent = next((one for one, other in crowd.items() if not other.asked), None)
+        if silent is None:
+            self._refuse(newest, why)
+        else:
+            self._drop(silent)
 
     def _serve(self, number: int, events: int) -> None:
         client = self._clients.get(number)
