@@ -19,6 +19,7 @@ from vajra_edge.cli.run import run
 from vajra_edge.daemon import app, deployment, reconciler, state_machine
 from vajra_edge.daemon.events import Stop
 from vajra_edge.daemon.reconciler import DesiredPlans
+from vajra_edge.daemon.systemd import Notify
 from vajra_edge.daemon.watchdog import Vital
 from vajra_edge.demo.broker import Broker
 from vajra_edge.errors import BackendUnavailable, ControlError, ForeignPlan, WeightsError
@@ -700,6 +701,32 @@ def test_a_desk_that_hangs_while_a_plan_serves_is_named_and_costs_no_frame(reboo
     rebooted.until(lambda status: not status["late"])
     assert rebooted.stop() == 0
     ears.close()
+
+
+def test_a_desk_that_hangs_while_nothing_serves_leads_to_a_restart_and_is_named(rebooted, monkeypatch):
+    asked, answers, get = threading.Event(), threading.Event(), EngineStore.get
+
+    def hangs(store, fingerprint):
+        asked.set()
+        answers.wait(LIMIT_S)
+        return get(store, fingerprint)
+
+    monkeypatch.setattr(EngineStore, "get", hangs)
+    pings: list[str] = []
+    rebooted.start()
+    watchdog = rebooted.parts.watchdog
+    watchdog._notify, watchdog._every_s = Notify(pings.append), 0.1
+    wait_for(lambda: pings and asked.is_set())
+    rebooted.parts.beats._loops["background"].deadline_s = 1.0
+    status = rebooted.until(lambda status: status["late"])
+    assert "background (work out what is wanted) has been silent" in status["reason"]
+    fed = len(pings)
+    rebooted.until(lambda status: status["uptime_s"] > 5.0)
+    assert len(pings) == fed
+    answers.set()
+    rebooted.serving()
+    wait_for(lambda: len(pings) > fed)
+    assert rebooted.stop() == 0
 
 
 def test_weights_on_a_disk_that_hangs_do_not_keep_the_last_good_plan_from_serving(rebooted, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.mqtt.events import Cause, Down, Subscribed, kicked, lost
+from vajra_edge.mqtt.events import Cause, Down, Subscribed, Up, kicked, lost
 from vajra_edge.mqtt.messages import EngineTag, ServiceStatus, encode
 from vajra_edge.mqtt.publisher import SURELY_RIVAL
 from vajra_edge.mqtt.topics import Topics
@@ -98,3 +98,24 @@ def test_a_few_breaks_are_the_networks_and_many_are_not(daemon: Any) -> None:
     for times in range(1, 5):
         device.publisher._take(Down(lost(mqtt, "connection broken"), cause=Cause.HUNG_UP))
         assert bool(device.counts.troubles) is (times >= SURELY_RIVAL)
+
+
+def test_a_broker_that_hangs_up_over_the_subscription_is_left_without_it_for_a_while(daemon: Any) -> None:
+    mqtt = at(1, commands=True)
+    device = daemon(mqtt)
+    publisher = device.publisher
+
+    def connects_and_is_hung_up_on() -> None:
+        publisher._take(Up("3.1.1"))
+        publisher._invite()
+        publisher._take(Down(lost(mqtt, "connection broken"), cause=Cause.HUNG_UP))
+
+    connects_and_is_hung_up_on()
+    assert publisher._invitation.stands, "once is the network"
+    connects_and_is_hung_up_on()
+    assert not publisher._invitation.stands
+    (trouble,) = device.counts.troubles
+    assert "breaks the connection when the request topics are subscribed to; no requests are taken for 60 s" in trouble
+    publisher._take(Up("3.1.1"))
+    publisher._invite()
+    assert not publisher._invited

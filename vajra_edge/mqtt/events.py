@@ -221,6 +221,14 @@ def not_granted() -> PublishError:
     return PublishError("the broker refuses the request topics", remedy="check the broker's access list")
 
 
+def not_heard() -> PublishError:
+    """The connection broke twice when requests were asked for: some brokers refuse a subscription that way."""
+    return PublishError(
+        "the broker breaks the connection when the request topics are subscribed to",
+        remedy=say("check its access list, or ", Setting.MQTT_COMMANDS.to(False)),
+    )
+
+
 _NAMES: Mapping[int, str] = {
     0x80: ", unspecified error",
     0x83: ", implementation specific error",

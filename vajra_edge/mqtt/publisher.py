@@ -124,7 +124,7 @@ class Publisher:
         self._link = Link(self._endpoint(), self._now_s)
         self._held: Parcel | None = None
         self._suspects = Suspects(self._now_s)
-        self._invitation, self._invited = Invitation(self._now_s), False
+        self._invitation, self._invited, self._unheard = Invitation(self._now_s), False, 0
         self._admission = Admission(LIMITS, self._now_s)
         self._troubles = Troubles(self._now_s)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -296,6 +296,7 @@ class Publisher:
             case Received():
                 self._hear(item)
             case Subscribed(granted):
+                self._unheard = 0
                 if granted:
                     self._troubles.over(Trouble.SUBSCRIPTION)
                 else:
@@ -315,6 +316,7 @@ class Publisher:
         """Ask for requests, unless somebody abused that."""
         if self._mqtt.commands and self._invitation.stands:
             self._invited = True
+            self._unheard += 1
             self._link.subscribe([self._topics.path(self._topics.request(verb)) for verb in VERBS], retained=False)
 
     def _lose(self, error: PublishError | None, cause: Cause = Cause.OTHER) -> None:
@@ -324,6 +326,9 @@ class Publisher:
             parcels = [parcel for parcel in parcels if _key(parcel) != guilty.key]
         elif error is not None and cause is Cause.MONSTER:
             error = self._abused(error)
+        elif cause is Cause.HUNG_UP and self._invited and self._unheard > 1:
+            error = self._abused(events.not_heard())
+            self._link.mended()
         elif error is not None and cause in (Cause.RIVAL, Cause.HUNG_UP):
             # many brokers let the newer of two clients in without a word to the older one
             self._troubles.happened(Trouble.RIVAL, str(error), least=1 if cause is Cause.RIVAL else SURELY_RIVAL)
@@ -349,7 +354,8 @@ class Publisher:
         return error
 
     def _abused(self, error: PublishError) -> PublishError:
-        """Come back without asking for requests, for a while."""
+        """Come back without asking for requests, for a while: it cost the connection."""
+        self._unheard = 0
         off_s = self._invitation.abused()
         error = PublishError(f"{error.message}; no requests are taken for {off_s:.0f} s", remedy=error.remedy)
         self._troubles.happened(Trouble.REQUESTS, str(error), for_s=off_s)
@@ -390,7 +396,7 @@ class Publisher:
         try:
             request = parse(received, verb, self._topics)
         except PublishError as error:
-            self._note(error)
+            self._note(error, f"request {verb}")
             if verdict is Verdict.TAKEN:
                 self._admission.done(verb)
             self._answer(verb, None, reply, {}, str(error))

@@ -133,7 +133,8 @@ class Suspects:
             if worked or self._suspects[alone.key] >= LONELY_BREAKS:
                 return self._convict(alone, now_s, sure=False)
         both = self._before & candidates.keys()
-        self._suspects = {**dict.fromkeys(list(both)[:_MOST_KEYS], 0), **self._suspects}
+        known = {**dict.fromkeys(both, 0), **self._suspects}
+        self._suspects = dict(list(known.items())[:_MOST_KEYS])  # some may have left the outbox unsent
         self._before = frozenset(candidates)
         return None
 
