@@ -135,10 +135,10 @@ def _no_handshake(mqtt: MqttSettings, error: Exception) -> PublishError:
     return _error(mqtt, f"fails the TLS handshake: {reason}", say("check ", several(Setting.MQTT_PORT, *_FILES)))
 
 
-def slow(mqtt: MqttSettings, seconds: float) -> PublishError:
+def slow(mqtt: MqttSettings) -> PublishError:
     """An attempt goes on for long: it is the system's resolver that has no limit of its own."""
     remedy = say("check ", Setting.MQTT_HOST, ", the device's DNS and the network")
-    return _error(mqtt, f"has not been reached for {seconds:.0f} s: no name server or no route answers", remedy)
+    return _error(mqtt, "cannot be reached so far: no name server or no route answers", remedy)
 
 
 def alerted(mqtt: MqttSettings, error: ssl.SSLError) -> PublishError:

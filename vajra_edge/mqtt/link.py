@@ -33,6 +33,9 @@ from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subs
 _LOG = logging.getLogger(__name__)
 _DICE = random.SystemRandom()
 
+MOST_DIALS = 4
+"""Attempts that hang at one time."""
+
 
 class Link:
     """A connection that comes back. Used by one thread; only ``wake`` may be called from others.
@@ -58,6 +61,7 @@ class Link:
         self._writer.setblocking(False)
         self._awake = False
         self._dialling_from_s = 0.0
+        self._dials: list[threading.Thread] = []
 
     @property
     def dialling(self) -> bool:
@@ -175,9 +179,19 @@ class Link:
         self._state, action = advance(self._state, event)
         if isinstance(action, Dial):
             self._dialling_from_s = self._clock()
-            arguments = (self._endpoint, action.protocol)
-            threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True).start()
+            self._start_dial(action.protocol)
         return action is not None
+
+    def _start_dial(self, protocol: str) -> None:
+        """In a thread, unless too many hang already: each change of the settings may leave one with the resolver."""
+        self._dials = [thread for thread in self._dials if thread.is_alive()]
+        if len(self._dials) >= MOST_DIALS:
+            self._dialled.put((self._endpoint, events.slow(self._endpoint.mqtt)))
+            self.wake()
+            return
+        arguments = (self._endpoint, protocol)
+        self._dials.append(threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True))
+        self._dials[-1].start()
 
     def _dial(self, endpoint: Endpoint, protocol: str) -> None:
         session = Session(endpoint, protocol, self._clock)

@@ -362,7 +362,7 @@ class Publisher:
         return error
 
     def _tell_slow_dial(self) -> None:
-        error = events.slow(self._mqtt, SLOW_DIAL_S)
+        error = events.slow(self._mqtt)
         self._note(error)
         self._tell(BrokerChanged(connected=False, reason=str(error)))
 
