@@ -49,6 +49,9 @@ MOST_PACKET_BYTES = 1 << 28
 EXACTLY_ONCE = 2
 """The highest quality of service, where the broker names no lower one."""
 
+PACKETS_A_TURN = 100
+"""Read before anything is sent: some milliseconds."""
+
 PROBE_TIMEOUT_S = 3.0
 """Wait for the answer to an MQTT 5 CONNECT where 3.1.1 may be tried next: amqtt, for one, never gives one."""
 _OVERHEAD_BYTES = 64
@@ -156,6 +159,10 @@ class Session:
         else:
             self._client.subscribe([(path, 1) for path in paths])
 
+    def unsubscribe(self, paths: Sequence[str]) -> None:
+        """Ask for these messages no more."""
+        self._client.unsubscribe(list(paths))
+
     def pump(self, wake: socket.socket, timeout_s: float) -> list[Happening]:
         """Wait for the network or for ``wake``, move bytes, and tell what happened since the last call."""
         try:
@@ -196,12 +203,22 @@ class Session:
         number = sock.fileno()
         ready = dict(poll.poll(max(0.0, timeout_s) * 1000.0)).get(number, 0)
         if ready & ~select.POLLOUT:
-            self._client.loop_read()
-            while isinstance(sock, ssl.SSLSocket) and not self._over and sock.pending():
-                self._client.loop_read()  # what OpenSSL has decrypted already makes no socket readable
+            self._read(sock)
         if ready & select.POLLOUT:
             self._client.loop_write()
         self._client.loop_misc()
+
+    def _read(self, sock: Any) -> None:
+        """Some packets at once: acknowledgements must not wait behind a flood for as many turns of the loop."""
+        more = select.poll()
+        more.register(sock, select.POLLIN)
+        for _ in range(PACKETS_A_TURN):
+            self._client.loop_read()
+            if self._over or self._client.socket() is None:
+                return
+            # what OpenSSL has decrypted already makes no socket readable
+            if not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not more.poll(0):
+                return
 
     def _check_deadlines(self) -> None:
         now_s = self._clock()

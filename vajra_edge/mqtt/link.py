@@ -124,6 +124,11 @@ class Link:
         if self._session is not None:
             self._session.subscribe(paths, retained=retained)
 
+    def unsubscribe(self, paths: Sequence[str]) -> None:
+        """Ask for these messages no more on this connection."""
+        if self._session is not None:
+            self._session.unsubscribe(paths)
+
     def redirect(self, endpoint: Endpoint) -> None:
         """Leave politely and connect to another endpoint at once; an attempt that is under way is abandoned."""
         self._leave()

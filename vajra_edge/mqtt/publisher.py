@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import assert_never
 
-from vajra_edge.admission import Admission, Limits, Pace, Verdict
+from vajra_edge.admission import Admission, Bucket, Limits, Pace, Verdict
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
@@ -39,6 +39,10 @@ _MAX_NOTED = 64
 
 LIMITS = Limits(caller=Pace(5.0, 10.0), all_callers=Pace(10.0, 20.0), refusals=Pace(2.0, 10.0), open=16)
 """Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
+
+FLOOD = Pace(50.0, 500.0)
+"""Requests that are not even refused, up to which the broker is still asked for them: each has to be read, and holds up
+the acknowledgements behind it."""
 
 SURELY_RIVAL = 3
 """A network or a restart breaks a connection now and then; so many breaks within minutes have another cause."""
@@ -125,7 +129,7 @@ class Publisher:
         self._held: Parcel | None = None
         self._suspects = Suspects(self._now_s)
         self._invitation, self._invited, self._unheard = Invitation(self._now_s), False, 0
-        self._admission = Admission(LIMITS, self._now_s)
+        self._admission, self._flood = Admission(LIMITS, self._now_s), Bucket(FLOOD, self._now_s())
         self._troubles = Troubles(self._now_s)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
@@ -315,9 +319,12 @@ class Publisher:
     def _invite(self) -> None:
         """Ask for requests, unless somebody abused that."""
         if self._mqtt.commands and self._invitation.stands:
-            self._invited = True
+            self._invited, self._flood = True, Bucket(FLOOD, self._now_s())
             self._unheard += 1
-            self._link.subscribe([self._topics.path(self._topics.request(verb)) for verb in VERBS], retained=False)
+            self._link.subscribe(self._request_paths(), retained=False)
+
+    def _request_paths(self) -> list[str]:
+        return [self._topics.path(self._topics.request(verb)) for verb in VERBS]
 
     def _lose(self, error: PublishError | None, cause: Cause = Cause.OTHER) -> None:
         parcels = [*self._under_way.values(), *((self._held,) if self._held else ())]
@@ -358,7 +365,8 @@ class Publisher:
         self._unheard = 0
         off_s = self._invitation.abused()
         error = PublishError(f"{error.message}; no requests are taken for {off_s:.0f} s", remedy=error.remedy)
-        self._troubles.happened(Trouble.REQUESTS, str(error), for_s=off_s)
+        self._troubles.over(Trouble.REQUESTS)
+        self._troubles.happened(Trouble.UNINVITED, str(error), for_s=off_s)
         return error
 
     def _tell_slow_dial(self) -> None:
@@ -389,9 +397,10 @@ class Publisher:
             return
         reply = reply_to(received, verb, self._topics)
         verdict = self._admission.ask(reply.path, verb)
-        if verdict is not Verdict.TAKEN:
+        if verdict is not Verdict.TAKEN and self._invitation.stands:
             self._troubles.happened(Trouble.REQUESTS, _FLOOD, for_s=60.0)
         if verdict is Verdict.SILENT:
+            self._endure()
             return
         try:
             request = parse(received, verb, self._topics)
@@ -405,6 +414,13 @@ class Publisher:
             self._answer(verb, request.transaction, reply, {}, _BUSY)
         else:
             self._post(request)
+
+    def _endure(self) -> None:
+        """One more that is only counted; beyond all measure, none is asked for."""
+        if self._invited and not self._flood.take(self._now_s()):
+            self._invited = False
+            self._link.unsubscribe(self._request_paths())
+            self._note(self._abused(PublishError("requests over MQTT come in a flood", remedy="find who sends them")))
 
     def _answer(
         self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str

@@ -23,6 +23,7 @@ class Trouble(Enum):
     SUBSCRIPTION = "subscription"
     RIVAL = "rival"
     REQUESTS = "requests"
+    UNINVITED = "uninvited"
 
 
 @dataclass(frozen=True)
