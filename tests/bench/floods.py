@@ -6,6 +6,7 @@ Needs mosquitto. A whole daemon of its own, a stand-in of systemd that notes eac
 that notes each detection message, and floods from processes of their own. Prints a JSON line for each flood:
 
 * ``ping_gap_s``, ``frame_gap_s``: the longest silence, from the beginning of the flood until five seconds after it.
+* ``frame_age_ms``: the oldest that a frame was when its message was made, of so many ``frames``.
 * ``requests``, ``answers``: how many were sent, and how many of which kind came back.
 * ``rss_mib``, ``descriptors``: of the daemon, before, at the most, and five seconds after.
 * ``connections``: how often the daemon came to the broker.
@@ -47,6 +48,15 @@ def client_of(port: int) -> paho.Client:
     client.connect("127.0.0.1", port)
     client.loop_start()
     return client
+
+
+def hear(port: int, topic: str, heard: Callable[[bytes], None]) -> paho.Client:
+    """A subscriber that comes back as one."""
+    ear = client_of(port)
+    ear.on_message = lambda _c, _u, item: heard(item.payload)
+    ear.on_connect = lambda client, *_: client.subscribe(topic, 1)
+    ear.subscribe(topic, 1)
+    return ear
 
 
 def flood_mqtt(port: int, rate: float, seconds: float) -> Counter[str]:
@@ -203,9 +213,13 @@ def measure(name: str, station: Station, systemd: Systemd, arguments: argparse.N
     to_broker = FLOODS[name][1]
     place = str(station.port if to_broker else station.socket)
     frames_s: list[float] = []
-    ear = client_of(station.port)
-    ear.on_message = lambda *_: frames_s.append(time.monotonic())
-    ear.subscribe("vajra/test/camera/gate/detections")
+    ages_ms: list[float] = []
+
+    def heard(payload: bytes) -> None:
+        frames_s.append(time.monotonic())
+        ages_ms.append(json.loads(payload)["frame_age_ms"])
+
+    ear = hear(station.port, "vajra/test/camera/gate/detections", heard)
     time.sleep(2.0)
     pid, begin_s = station.process.pid, time.monotonic()
     before = most = facts(pid)
@@ -225,6 +239,7 @@ def measure(name: str, station: Station, systemd: Systemd, arguments: argparse.N
         "ping_gap_s": longest_s(systemd.pings_s, begin_s, end_s),
         "frame_gap_s": longest_s(frames_s, begin_s, end_s),
     }
+    report |= {"frame_age_ms": max(ages_ms), "frames": len(frames_s)}
     report |= {"rss_mib": [before[0], most[0], after[0]], "descriptors": [before[1], most[1], after[1]]}
     with suppress(Exception):
         status = station.status()
