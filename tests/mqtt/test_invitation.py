@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from vajra_edge.config.settings import MqttSettings
+from vajra_edge.mqtt import publisher as publisher_module
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, Requested
 from vajra_edge.mqtt.invitation import FIRST_OFF_S, FORGIVEN_S, LONGEST_OFF_S, Invitation
 from vajra_edge.mqtt.publisher import FLOOD, LIMITS
@@ -174,3 +175,24 @@ def test_a_busy_answer_carries_the_callers_transaction(mosquitto: Any, stranger:
     answer = until(busy)
     assert (answer["transaction"], answer["verb"]) == ("t7", "status")
     assert answer["error"].startswith("the daemon is busy")
+
+
+def test_a_flood_that_acknowledgements_wait_behind_costs_the_connection_and_no_message(
+    mosquitto: Any, stranger: Any, daemon: Any, until: Any, ear: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BEHIND_S", -1.0)  # whatever waits has waited for long
+    hearing = ear(at(mosquitto.port, "3.1.1", commands=False), "vajra/dev/camera/+/detections")
+    device = daemon(at(mosquitto.port, "auto"))
+    device.publisher.start()
+    device.until_connected()
+
+    def given_up() -> bool:
+        stranger.publish(REQUEST, b"{}", qos=0)
+        device.send(1)
+        return not device.publisher._invitation.stands
+
+    until(given_up)
+    until(lambda: device.counts.connections == 2)
+    device.until_acked(device.sent)
+    until(lambda: {orjson.loads(item.payload)["seq"] for item in list(hearing.received)} == set(range(device.sent)))
+    assert "requests over MQTT come in a flood; no requests are taken for 60 s" in device.counts.troubles[0]

@@ -130,6 +130,11 @@ class Session:
             return 0
         return max(0, self._window - len(self._unacked))
 
+    @property
+    def waits_s(self) -> float:
+        """For how long the oldest message waits for its acknowledgement; 0 where none does."""
+        return self._clock() - next(iter(self._unacked.values()), self._clock())
+
     def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
         """Send a message; ``Acked`` with the returned token follows, or ``Down``.
 

@@ -79,6 +79,11 @@ class Link:
         return self._session is not None and self._session.acknowledges
 
     @property
+    def waits_s(self) -> float:
+        """For how long the oldest message waits for its acknowledgement; 0 where none does."""
+        return self._session.waits_s if self._session is not None else 0.0
+
+    @property
     def _closed(self) -> bool:
         return self._reader.fileno() < 0
 

@@ -44,6 +44,9 @@ FLOOD = Pace(50.0, 500.0)
 """Requests that are not even refused, up to which the broker is still asked for them: each has to be read, and holds up
 the acknowledgements behind it."""
 
+BEHIND_S = 2.0
+"""An acknowledgement that waits behind a flood for so long is not waited for: the broker has more of it in store."""
+
 SURELY_RIVAL = 3
 """A network or a restart breaks a connection now and then; so many breaks within minutes have another cause."""
 
@@ -416,11 +419,19 @@ class Publisher:
             self._post(request)
 
     def _endure(self) -> None:
-        """One more that is only counted; beyond all measure, none is asked for."""
-        if self._invited and not self._flood.take(self._now_s()):
-            self._invited = False
+        """One more that is only counted; beyond all measure, or where frames wait for it, none is asked for."""
+        behind = self._link.waits_s > BEHIND_S
+        if not self._invited or (not behind and self._flood.take(self._now_s())):
+            return
+        self._invited = False
+        error = self._abused(PublishError("requests over MQTT come in a flood", remedy="find who sends them"))
+        if behind:  # a new connection is rid of what the broker has in store for this one
+            self._link.abort()
+            self._link.mended()
+            self._lose(error)
+        else:
             self._link.unsubscribe(self._request_paths())
-            self._note(self._abused(PublishError("requests over MQTT come in a flood", remedy="find who sends them")))
+            self._note(error)
 
     def _answer(
         self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str
