@@ -56,6 +56,8 @@ class Setting(Enum):
     MQTT_TLS = "mqtt.tls"
     MQTT_PROTOCOL = "mqtt.protocol"
     MQTT_ROOT = "mqtt.root"
+    MQTT_COMMANDS = "mqtt.commands"
+    MQTT_KEEPALIVE_S = "mqtt.keepalive_s"
     MQTT_USERNAME = "mqtt.username"
     MQTT_PASSWORD_FILE = "mqtt.password_file"  # noqa: S105  a name
     MQTT_CA_FILE = "mqtt.ca_file"

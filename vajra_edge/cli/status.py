@@ -30,6 +30,12 @@ _GATE = {
     "reference_boxes": "{} reference boxes",
     "frames": "{} frames",
 }
+_DROPPED = {
+    "bytes": "dropped, as the outbox was full",
+    "age": "dropped, as they were too old",
+    "refused": "refused by the broker",
+    "too_large": "too large for the broker",
+}
 _LATENCY = {"latency_p50_ms": "p50 {:.2f} ms", "latency_p99_ms": "p99 {:.2f} ms"}
 _INT8 = {
     "macs_share": "{:.1%} of multiply-adds",
@@ -92,9 +98,7 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"
         text += f", {camera['dropped']} dropped, {camera['losses']} losses"
         yield f"camera {camera['id']}", text + (f"; {escape(camera['reason'])}" if camera["reason"] else "")
-    broker = document["broker"]
-    connected = f"[green]connected[/], MQTT {broker['protocol']}" if broker["connected"] else "[red]not connected[/]"
-    yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
+    yield from _broker_rows(document["broker"])
     pipeline = document["pipeline"]
     if pipeline.get("inference_ms"):
         ages = f"frame age p50 {pipeline['age_p50_ms']:.0f} ms, p99 {pipeline['age_p99_ms']:.0f} ms"
@@ -107,6 +111,20 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "settings", f"[yellow]{escape(settings['warning'])}[/]"
     if settings["restart"]:
         yield "settings", f"[yellow]wait for a restart:[/] {escape(', '.join(settings['restart']))}"
+
+
+def _broker_rows(broker: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    connected = "[red]not connected[/]"
+    if broker["connected"]:
+        connected = f"[green]connected[/], MQTT {broker['protocol']}"
+        connected += ", which cannot say whether a message was refused" if broker["protocol"] == "3.1.1" else ""
+    yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
+    for trouble in broker["troubles"]:
+        yield "broker", f"[yellow]{escape(trouble)}[/]"
+    dropped = {reason: count for reason, count in broker["outbox"].get("dropped", {}).items() if count}
+    if dropped:
+        told = ", ".join(f"{count} {_DROPPED.get(reason, reason)}" for reason, count in dropped.items())
+        yield "messages", f"[yellow]{told}[/] since the start"
 
 
 def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.systemd import Notify
-from vajra_edge.daemon.watchdog import Beats, Watchdog
+from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow, Watchdog
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
@@ -41,14 +40,6 @@ from vajra_edge.plans.history import History
 from vajra_edge.plans.store import EngineStore
 
 log = logging.getLogger(__name__)
-
-WATCH_DEADLINE_S = 120.0
-"""Hashing a large weights file on a slow SD card takes a minute."""
-
-CONTROL_DEADLINE_S = 15.0
-MQTT_DEADLINE_S = 30.0
-"""The MQTT thread beats every second; resolving the broker's name may hold it up."""
-
 
 CAMERAS_SHARE = LOOP_SHARE = 0.25
 """Of the drain time, for each of the first two steps; half of it is left to publish what was seen."""
@@ -65,6 +56,7 @@ class Parts:
     notify: Notify
     beats: Beats
     watchdog: Watchdog
+    flow: Flow
     background: Background[BackgroundEvent]
     store: EngineStore
     history: History
@@ -208,15 +200,14 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     Raises:
         VajraError: a secret file cannot be read, or the like.
     """
-    inbox: Inbox = queue.SimpleQueue()
-    background: Background[BackgroundEvent] = Background(inbox.put)
+    inbox, beats = Inbox(), Beats(still_s=STILL_S)
+    background: Background[BackgroundEvent] = Background(inbox.put, beats)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
-    systemd, beats = daemon_systemd.connect(environ), Beats(still_s=STILL_S)
-    crash_log = CrashLog(state_dir / "running")
+    systemd, crash_log = daemon_systemd.connect(environ), CrashLog(state_dir / "running")
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
-    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
-    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
+    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT))
+    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
     def sink(result: FrameResult[Served]) -> None:
         publisher.detections(result.frame, result.found, result.plan.tag)
@@ -227,11 +218,12 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         notify=systemd,
         beats=beats,
         watchdog=Watchdog(systemd, beats),
+        flow=Flow(beats.expect(*FRAMES)),
         background=background,
         store=store,
         history=history,
         desired_plans=DesiredPlans(store, history),
-        plans=Plans(store, history, background, inbox.put, service.threads, crash_log),
+        plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,
@@ -240,10 +232,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),
-        watch=FileWatch(
-            inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s
-        ),
-        control=Control(service.control_socket, inbox.put, beats.expect("control", CONTROL_DEADLINE_S)),
+        watch=FileWatch(inbox.put, beats.expect(*WATCH), settle_s=service.settle_s, poll_s=service.poll_s),
+        control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
         crash_log=crash_log,
         bystanders=frozenset(threading.enumerate()),

@@ -28,6 +28,7 @@ from typing import Any, Protocol, TypeAlias
 import vajra_edge
 from vajra_edge.build import protocol, refusals
 from vajra_edge.build.request import BuildRequest
+from vajra_edge.daemon.watchdog import BUILD, Beats
 from vajra_edge.progress import Progress
 from vajra_edge.wording import Setting, say
 
@@ -192,12 +193,18 @@ class Builder:
         grace_s: see ``GRACE_S``.
         command: the child; ``--parent <pid>`` is added.
         name: of what it does, for people.
+        beats: watches the job's thread; None: nobody does.
     """
 
     def __init__(
-        self, post: Post, grace_s: float = GRACE_S, command: Sequence[str] = _COMMAND, name: str = "build"
+        self,
+        post: Post,
+        grace_s: float = GRACE_S,
+        command: Sequence[str] = _COMMAND,
+        name: str = "build",
+        beats: Beats | None = None,
     ) -> None:
-        self._post = post
+        self._post, self._beats = post, beats or Beats()
         self._grace_s = grace_s
         self._command = command
         self._name = name
@@ -205,7 +212,7 @@ class Builder:
 
     def start(self, job_id: int, request: ChildRequest) -> None:
         """Build in a child; while an earlier one still ends, the new one waits."""
-        self._job = _Job(job_id, request, self._post, self._grace_s, self._command, self._name, self._job)
+        self._job = _Job(job_id, request, self._post, self._grace_s, self._command, self._name, self._beats, self._job)
         self._job.thread.start()
 
     def cancel(self, job_id: int) -> None:
@@ -236,9 +243,10 @@ class _Job:
         grace_s: float,
         command: Sequence[str],
         name: str,
+        beats: Beats,
         before: _Job | None,
     ) -> None:
-        self.job_id = job_id
+        self.job_id, self._beats = job_id, beats
         self.cancelled = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"{name}-{job_id}", daemon=True)
         self._name = name
@@ -255,6 +263,7 @@ class _Job:
         if self._before is not None:
             self._before.thread.join()
             self._before = None
+        self._beats.expect(*BUILD)
         try:
             event = self._end(self._build())
         except _Unkillable as left:
@@ -264,6 +273,7 @@ class _Job:
             _LOGGER.exception("%s %d", self._name, self.job_id)
             reason = f"the {self._name} child cannot be run: {type(error).__name__}: {error}"
             event = ChildFailed(self.job_id, reason, permanent=False, peak_rss_bytes=self._peak_rss_bytes)
+        self._beats.forget(BUILD.name)
         self._post(event)
 
     def _build(self) -> int | None:
@@ -283,6 +293,7 @@ class _Job:
         try:
             self._send_request(process)
             while not self._ended(process):
+                self._beats.beat(BUILD.name)
                 self._listen(process, _TURN_S)
                 self._signal(process)
         except _Unkillable:

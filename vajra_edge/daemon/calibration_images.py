@@ -193,7 +193,7 @@ class ImageWatch:
         """Look now and then. Called while INT8 waits for usable images; the background thread posts ``ImagesMoved``."""
         if self._base is not None and now_s >= self._due_s:
             self._due_s = now_s + LOOK_S
-            self._background.do("look at the calibration images", lambda: self._compare(settings))
+            self._background.look("look at the calibration images", lambda: self._compare(settings))
 
     def _compare(self, settings: Settings) -> ImagesMoved | None:
         before, self._last = self._last, self.look(settings)

@@ -34,7 +34,7 @@ from vajra_edge.daemon.events import (
 from vajra_edge.daemon.probation import Tally, unfit
 from vajra_edge.daemon.reconciler import DesiredPlan
 from vajra_edge.daemon.trial import Outcome, Trials, Tried
-from vajra_edge.daemon.watchdog import Beats
+from vajra_edge.daemon.watchdog import PIPELINE, Beats
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
 from vajra_edge.inference.detector import Detector, Filter
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -84,6 +84,7 @@ class Plans:
         post: takes events; only enqueues.
         threads: CPU inference threads; None: all.
         crash_log: hears which plan is being loaded.
+        beats: watches the thread that listens to the build child; None: nobody does.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Plans:
         post: Callable[[build_process.BuildEvent | BuildFailed | LoadFailed], None],
         threads: int | None,
         crash_log: CrashLog,
+        beats: Beats | None = None,
     ) -> None:
         self._store, self._history, self._background, self._post = store, history, background, post
         self._threads, self._crash_log = threads, crash_log
-        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S)
+        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S, beats=beats)
         self._trials = Trials(self._tried)
         self._steady: tuple[Job, float] | None = None
         self._building: Job | None = None
@@ -280,10 +282,6 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     return Ready(open_detector(Loadable.of(plan), threads=threads), plan.manifest)
 
 
-DEADLINE_S = 30.0
-"""A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
-
-
 @dataclass(frozen=True, eq=False)
 class Served:
     """One loaded plan in the frame loop; two loads of the same plan are two of these.
@@ -330,7 +328,7 @@ class Serving:
         self._now: Served | None = None
         self._asked: deque[Served] = deque()
         gather_s = settings.service.batch_wait_ms / 1e3
-        beat = beats.expect("pipeline", DEADLINE_S)
+        beat = beats.expect(*PIPELINE)
         self._pipeline: Pipeline[Served] = Pipeline(
             mailboxes, self._publish, post, beat, gather_s, max_frames=max_frames
         )

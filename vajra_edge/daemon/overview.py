@@ -75,7 +75,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
     warning = parts.serving.unknown_classes()
     calibration = known.desired.calibration if known.desired else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
-    published = parts.serving.published()
+    published, counts = parts.serving.published(), parts.publisher.counters()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
@@ -90,12 +90,13 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
         cameras=parts.cameras.views(published),
-        broker=_broker(known.settings.mqtt, known.broker, parts.publisher.counters()),
+        broker=_broker(known.settings.mqtt, known.broker, counts),
         settings=replace(known.view, warning=warning),
         pipeline={**asdict(parts.serving.counters()), "published": published},
         late=known.late,
         stalls=tuple(_stall_view(stall, now_s) for stall in known.stalls),
         before=known.before,
+        requests_refused=parts.control.refused + counts.requests_refused,
     )
 
 
@@ -153,6 +154,7 @@ def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> B
         reason=told.reason,
         connections=counts.connections,
         outbox=asdict(counts.outbox),
+        troubles=counts.troubles,
     )
 
 

@@ -314,6 +314,10 @@ class Reconciler:
         """For a change, or for a person: then from the file as it is, and from images that failed before too."""
         self._do(lambda: self._answer(settings, None if asked else digest, asked))
 
+    def unseen(self, reason: str) -> None:
+        """Nobody can look at the weights, so that nothing can be asked of them: the last good plan may serve."""
+        self._do(lambda: Reconciled(replace(self._unknown(reason, ()), watched=True)))
+
     def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = (), doubt: str = "") -> None:
         """Nobody asked anew: these plans did not load, it was not known, or the images failed and are in ``doubt``.
 
