@@ -196,8 +196,7 @@ class Video:
         Raises:
             Refused: the connection failed or fell silent, or nothing could be decoded before the deadline.
         """
-        came = False
-        began_s = time.monotonic()
+        came, damaged, began_s = False, self.damaged, time.monotonic()
         while not self._ready:
             packet = self._packet()
             if packet is None:
@@ -205,7 +204,8 @@ class Video:
             came = came or packet.stream_index == self._stream.index
             self._decode(packet)
             if deadline is not None and deadline.passed and not self._ready:
-                raise self._nothing_of(came=came, waited_s=time.monotonic() - began_s)
+                waited = f"{time.monotonic() - began_s:.1f} s"
+                raise Refused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
         return self._ready.popleft()
 
     def bgr(self, frame: VideoFrame) -> NDArray[np.uint8]:
@@ -247,10 +247,10 @@ class Video:
             raise Refused(Refusal.SILENT)
         self._packets = chain((packet,), self._demuxed())
 
-    def _nothing_of(self, *, came: bool, waited_s: float) -> Refused:
-        if not came:
-            return Refused(Refusal.SILENT)
-        return Refused(Refusal.UNDECODABLE if self._started else Refusal.NO_KEY_FRAME, f"{waited_s:.1f} s")
+    def _why_nothing(self, *, came: bool, damaged: bool) -> Refusal:
+        if came and not self._started:
+            return Refusal.NO_KEY_FRAME
+        return Refusal.UNDECODABLE if damaged else Refusal.SILENT  # a lone packet is the rest of what came before
 
     def _set_up(self, stream: VideoStream, *, live: bool) -> None:
         """How it is decoded. Each thread beyond the first holds a frame back.
