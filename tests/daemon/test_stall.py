@@ -89,7 +89,7 @@ def test_after_everything_stood_still_each_loop_gets_the_rest_of_its_time_whoeve
     clock.now_s += 60.0
     if first == "a beat":
         mqtt()
-    assert watchdog.tick(clock.now_s) == ()
+    assert watchdog.tick(clock.now_s, serving=True) == ()
     assert sent == ["WATCHDOG=1"]
     assert [stall.line for stall in beats.stalls()] == ["the board stood still for 60 s"]
     run(clock, beats, 9.0, mqtt)

@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 from typing_extensions import assert_never
 
+from vajra_edge.capture.rate import patience_s
 from vajra_edge.config.settings import CameraSettings
 
 FIRST_DELAY_S = 1.0
@@ -65,9 +66,9 @@ class Policy:
 
     @classmethod
     def of(cls, camera: CameraSettings, *, live: bool) -> Policy:
-        """The camera's own figures; a file or folder neither stalls nor freezes."""
+        """The camera's own figures; a file or folder neither stalls nor freezes, and a slow camera may be slow."""
         return cls(
-            stall_s=camera.stall_s if live else None,
+            stall_s=patience_s(camera) if live else None,
             freeze_s=camera.freeze_s if live else None,
             healthy_s=camera.healthy_s,
             backoff_max_s=camera.backoff_max_s,
