@@ -29,9 +29,8 @@ def test_names_are_read_as_every_exporter_writes_them(text):
     "text",
     [
         "{0: 'person', 2: 'car'}",
-        "{}",
-        "[]",
-        "[1, 2]",
+        "[1.5, 2]",
+        "[True]",
         "5",
         "{'person': 0}",
         "person, car",
@@ -104,3 +103,20 @@ def test_put_replaces_and_keeps_other_entries():
     onnx.helper.set_model_props(network, {"author": "me", "stride": "16"})
     metadata.put(network, {"stride": 32, "names": ["a"], "task": "detect"})
     assert metadata.fields_of(network) == {"author": "me", "stride": "32", "names": '["a"]', "task": "detect"}
+
+
+@pytest.mark.parametrize(
+    "text", ["{0: np.str_('a'), 1: np.str_('np.int64(7)')}", "{np.int64(0): 'a', np.int64(1): 'np.int64(7)'}"]
+)
+def test_names_as_numpy_2_writes_them_are_read_as_values(text):
+    assert metadata.class_names_of({"names": text}) == ("a", "np.int64(7)")
+
+
+def test_names_that_are_numbers_are_texts():
+    assert metadata.class_names_of({"names": "{0: 7, 1: 8}"}) == ("7", "8")
+    assert metadata.class_names_of({"names": "[0, 1]"}) == ("0", "1")
+
+
+@pytest.mark.parametrize("text", ["None", "{}", "[]", "", " null "])
+def test_an_exporter_without_names_writes_nothing(text):
+    assert metadata.class_names_of({"names": text}) is None

@@ -85,19 +85,13 @@ def test_a_network_with_nms_tells_its_figures_and_survives_json(reshaping_networ
         ({"metadata": NAMES}, r"no stride; set \[weights\] stride"),
         ({"metadata": {**NAMES, "stride": "64"}}, r"32x32 \(height x width\) is not a multiple of stride 64"),
         ({"metadata": {**NAMES, "stride": "32", "task": "segment"}}, "task is 'segment'"),
-        ({"metadata": {"stride": "32", "names": '["person"]'}}, r"it has 2 classes: set \[weights\] class_names"),
         ({"input_shape": (1, 3072)}, r"expected one input \(N, 3, H, W\), found images \(1, 3072\)"),
         ({"input_shape": (1, 12, 16, 16)}, r"no image input: .* found images \(1, 12, 16, 16\)"),
         ({"kind": TensorProto.FLOAT16}, "'images' is FLOAT16, expected FLOAT; export without half"),
         ({"output_shape": (3072,)}, r"expected one output \(N, 6, anchors\) for 2 classes, found output0 \(3072\)"),
-        ({"output_shape": (1, 512, 6)}, r"found output0 \(1, 512, 6\); .* transposed"),
         (
             {"input_shape": (1, 3, "height", "width"), "output_shape": (1, 6, "anchors")},
             r"takes any size and its metadata has none; set \[engine\] img_size",
-        ),
-        (
-            {"output_shape": (1, 512, 6), "metadata": {"stride": "32", "names": '["person"]'}},
-            "without nms: this one holds another exporter's",
         ),
         (
             {"metadata": {**NAMES, "stride": "32", "nms_iou": "0.7", "max_det": "300", "top_k": "1000"}},
@@ -116,7 +110,7 @@ def test_a_wrong_network_gets_one_line_with_the_remedy(reshaping_network, change
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\0" * 100, b"\x08\x08", b"PK\x03\x04" * 50])
 def test_bytes_that_are_not_onnx_are_refused(content):
-    with pytest.raises(GraphError, match="export it again"):
+    with pytest.raises(GraphError, match=r"export it (again|to ONNX)|unpack it"):
         read(content)
 
 

@@ -71,12 +71,12 @@ def onnx_of(request: BuildRequest) -> bytes:
         BuildError: it is not the file that was asked for, for it changed meanwhile; not permanent.
     """
     path = request.weights_path
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         content = _read(request)
         if hashlib.sha256(content).hexdigest() != request.weights_sha256:
             raise _changed(request)
         return content
-    if path.suffix in (".pt", ".pth"):
+    if path.suffix.lower() in (".pt", ".pth"):
         return _exported(request)
     raise WeightsError(
         f"weights {path} are neither .pt nor .onnx",

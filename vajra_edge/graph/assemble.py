@@ -6,10 +6,10 @@ onnxslim runs between two runs of ONNX's checker, with proof that the network's 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import metadata, signature
+from vajra_edge.graph import intake, metadata, signature
 from vajra_edge.graph.passes import nms
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.graph.topology import check, parse, serialize, shape_of
@@ -73,10 +73,10 @@ if TYPE_CHECKING:
 def assemble(
     onnx_bytes: bytes, spec: EngineSpec, *, class_names: tuple[str, ...] | None = None, stride: int | None = None
 ) -> tuple[bytes, Signature]:
-    """Add NMS and simplify, as the specification asks.
+    """Take a network in, add NMS and simplify, as the specification asks.
 
     Args:
-        onnx_bytes: as exported by us or by upstream.
+        onnx_bytes: as exported by us, by upstream, or by a family that ``intake`` knows.
         spec: size, batch, NMS and simplify are heeded.
         class_names: ``[weights] class_names``; written into the metadata.
         stride: ``[weights] stride``; supplies what the metadata lacks.
@@ -84,9 +84,11 @@ def assemble(
     Raises:
         GraphError: the network is not of a known layout, or is fixed to another size, batch or NMS than asked for.
     """
-    found = signature.read(onnx_bytes, class_names=class_names, stride=stride, resolution_hw=spec.resolution_hw)
+    wanted: dict[str, Any] = {"class_names": class_names, "stride": stride, "resolution_hw": spec.resolution_hw}
+    onnx_bytes = intake.take_in(onnx_bytes, **wanted)
+    found = signature.read(onnx_bytes, **wanted)
     _require_size(found, spec)
-    if spec.nms is None and found.layout is Layout.DETECTIONS:  # whoever runs the plan does it, by the settings
+    if spec.nms is None and found.has_nms:  # whoever runs the plan does it, by the settings
         onnx_bytes = nms.without_nms(onnx_bytes)
     graph = _annotated(onnx_bytes, found)
     if spec.nms is not None and found.layout is Layout.RAW:
@@ -123,6 +125,8 @@ def _require_size(found: Signature, spec: EngineSpec) -> None:
 
 
 def _require_nms(made: Signature, spec: EngineSpec) -> None:
+    if made.end_to_end:  # it needs none
+        return
     wanted = (spec.nms.iou, spec.nms.max_det, spec.nms.top_k) if spec.nms else (None, None, None)
     inside = (made.nms_iou, made.max_det, made.top_k)
     if inside == wanted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,13 @@ SIZES = ("img_size", "imgsz")
 """Keys of the input size, upstream's and the one that its tools know from before; the first that is there counts."""
 LARGEST = ("max_img_size",)
 """Key of the largest input size of a network with open sizes."""
+
+
+_NOTHING = frozenset({"", "None", "null", "{}", "[]"})
+"""What an exporter writes that has no names."""
+_TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_NUMPY = re.compile(rf"\bnp\.(?:str_|u?int\d+|float\d+|bool_?)\(({_TEXT}|[-+.\w]+)\)|({_TEXT})")
+"""How numpy 2 writes its numbers and texts: ``np.int64(0)``, ``np.str_('car')``."""
 
 
 def fields_of(proto: onnx.ModelProto) -> dict[str, str]:
@@ -65,7 +73,7 @@ def parse(key: str, text: str) -> Any:
     except ValueError:
         pass
     try:
-        return ast.literal_eval(text.strip())
+        return ast.literal_eval(_NUMPY.sub(lambda found: found[1] or found[2], text.strip()))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise GraphError(
             f"metadata {key!r} is neither JSON nor a Python literal: {text[:60]!r}", remedy="export the network again"
@@ -78,7 +86,7 @@ def class_names_of(fields: Mapping[str, str]) -> tuple[str, ...] | None:
     Raises:
         GraphError: not names, ids that are not 0, 1, 2 ..., or too many.
     """
-    if "names" not in fields:
+    if fields.get("names", "").strip() in _NOTHING:
         return None
     remedy = say(Setting.CLASS_NAMES.given())
     value = parse("names", fields["names"])
@@ -87,6 +95,8 @@ def class_names_of(fields: Mapping[str, str]) -> tuple[str, ...] | None:
         if set(by_id) != {str(index) for index in range(len(value))}:
             raise GraphError("class ids in metadata 'names' are not 0, 1, 2, ... without gaps", remedy=remedy)
         value = [by_id[str(index)] for index in range(len(by_id))]
+    if isinstance(value, (list, tuple)):  # whose names are numbers calls them so: "7"
+        value = [str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in value]
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
         raise GraphError(f"metadata 'names' is not a list of names: {fields['names'][:60]!r}", remedy=remedy)
     if len(value) > MAX_CLASSES or max(map(len, value)) > MAX_NAME_LENGTH:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
-from vajra_edge.wording import Setting, Text, say
+from vajra_edge.wording import Setting, say
 
 if TYPE_CHECKING:
     import onnx
@@ -20,11 +20,16 @@ DETECTION_COLUMNS = 6
 _IMAGE_RANK, _CHANNELS, _OUTPUT_RANK = 4, 3, 3
 
 
+LAYOUT, END_TO_END = "output_layout", "end to end"
+"""Metadata of a network whose objects, (N, rows, 6), were chosen by itself and not by NMS that was added here."""
+
+
 class Layout(str, Enum):
     """How the output is laid out.
 
     RAW is upstream's ``output0`` (N, 4 + classes, anchors): cx, cy, w, h in input pixels, then class scores 0..1.
-    DETECTIONS is (N, max_det, 6): x1, y1, x2, y2 in input pixels, score, class; score 0 in empty rows.
+    DETECTIONS is (N, max_det, 6): x1, y1, x2, y2 in input pixels, score, class; score 0 in empty rows. With NMS
+    that was added here its figures are known; a network that is end to end has none.
     """
 
     RAW = "raw"
@@ -46,8 +51,8 @@ class Signature:
         stride: largest stride of the network in pixels.
         class_names: one name a class, in the order of class ids.
         nms_iou: what is baked into a DETECTIONS graph, else None.
-        max_det: likewise, rows of the output.
-        top_k: likewise, candidates that enter NMS.
+        max_det: rows of a DETECTIONS output.
+        top_k: candidates that enter the NMS of ``nms_iou``.
         largest_hw: largest H and W of a network with dynamic sizes; None: ``resolution_hw``.
     """
 
@@ -72,8 +77,13 @@ class Signature:
 
     @property
     def has_nms(self) -> bool:
-        """NMS is in the network, with figures that nobody changes."""
-        return self.layout is Layout.DETECTIONS
+        """NMS is in the network, with figures that are known and that nobody changes."""
+        return self.nms_iou is not None
+
+    @property
+    def end_to_end(self) -> bool:
+        """The network chooses its objects itself: without NMS, or with another exporter's."""
+        return self.layout is Layout.DETECTIONS and self.nms_iou is None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
@@ -120,7 +130,7 @@ def read(
 
     network = topology.parse(onnx_bytes)
     fields = metadata.fields_of(network)
-    _check_task(fields)
+    check_task(fields)
     names = class_names if class_names is not None else metadata.class_names_of(fields)
     if not names:
         raise GraphError("the network's metadata has no class names", remedy=say(Setting.CLASS_NAMES.given()))
@@ -145,7 +155,12 @@ def read(
     )
 
 
-def _check_task(fields: Mapping[str, str]) -> None:
+def check_task(fields: Mapping[str, str]) -> None:
+    """Refuse a network that says itself that it does something else.
+
+    Raises:
+        GraphError: it does.
+    """
     task = fields.get("task", "detect")
     if task != "detect":
         raise GraphError(f"the network's task is {task[:60]!r}", remedy="give the weights of a detection network")
@@ -205,7 +220,7 @@ def _resolution_hw(
 
 def _output(network: onnx.ModelProto, fields: Mapping[str, str], classes: int) -> dict[str, Any]:
     """Name, layout and NMS figures of the one output that has a known layout."""
-    outputs = _inferred_outputs(network)
+    outputs = inferred_outputs(network)
     layouts = [(value, _layout(_dimensions(value), fields, classes)) for value in outputs]
     known = [(value, layout) for value, layout in layouts if layout is not None]
     if len(known) != 1:
@@ -215,7 +230,7 @@ def _output(network: onnx.ModelProto, fields: Mapping[str, str], classes: int) -
     return {"output_name": value.name, **layout}
 
 
-def _inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
+def inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]:
     """The outputs, with shapes from ONNX's inference where the file leaves them open."""
     import onnx
 
@@ -229,6 +244,9 @@ def _inferred_outputs(network: onnx.ModelProto) -> Sequence[onnx.ValueInfoProto]
 def _layout(shape: tuple[int | str | None, ...], fields: Mapping[str, str], classes: int) -> dict[str, Any] | None:
     if len(shape) != _OUTPUT_RANK:
         return None
+    if fields.get(LAYOUT) == END_TO_END:
+        rows = shape[1] if shape[2] == DETECTION_COLUMNS else None
+        return {"layout": Layout.DETECTIONS, "max_det": rows} if isinstance(rows, int) else None
     if "nms_iou" in fields:
         nms = _nms_figures(fields)
         return {"layout": Layout.DETECTIONS, **nms} if shape[1:] == (nms["max_det"], DETECTION_COLUMNS) else None
@@ -250,16 +268,7 @@ def _nms_figures(fields: Mapping[str, str]) -> dict[str, Any]:
 def _unknown_output(outputs: Sequence[onnx.ValueInfoProto], classes: int) -> GraphError:
     """What is wrong with outputs of which none, or more than one, has a known layout."""
     expected = f"expected one output (N, {BOX_ROWS + classes}, anchors) for {classes} classes"
-    shapes = [_dimensions(value) for value in outputs]
-    three = [shape for shape in shapes if len(shape) == _OUTPUT_RANK]
-    remedy: Text = "export it again as upstream does, without nms"
-    if any(shape[2] == BOX_ROWS + classes for shape in three):
-        remedy = "export it again with classes before anchors: this one is transposed"
-    elif any(shape[2] == DETECTION_COLUMNS for shape in three):
-        remedy = "export it again without nms: this one holds another exporter's, vajra-edge adds its own"
-    elif len(three) == len(shapes) == 1 and isinstance(three[0][1], int) and three[0][1] > BOX_ROWS:
-        remedy = say(f"it has {three[0][1] - BOX_ROWS} classes: ", Setting.CLASS_NAMES.given(), ", one for each")
-    return GraphError(f"{expected}, found {_listed(outputs)}", remedy=remedy)
+    return GraphError(f"{expected}, found {_listed(outputs)}", remedy="export it again as upstream does, without nms")
 
 
 def _listed(values: Sequence[onnx.ValueInfoProto]) -> str:

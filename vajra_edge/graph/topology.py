@@ -12,13 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.errors import GraphError
-from vajra_edge.graph import metadata
+from vajra_edge.graph import external, metadata
+from vajra_edge.graph.file_kinds import HEAD_BYTES, kind_of
 
 if TYPE_CHECKING:
     import onnx
@@ -28,15 +30,22 @@ MAX_ONNX_BYTES = 1 << 30
 MAX_SUBGRAPH_DEPTH = 8
 
 
-def parse(onnx_bytes: bytes) -> onnx.ModelProto:
+def parse(onnx_bytes: bytes, *, path: Path | None = None) -> onnx.ModelProto:
     """Read a serialized ONNX file.
 
+    Args:
+        onnx_bytes: of the file.
+        path: where it lies, so that tensors in files beside it are brought in.
+
     Raises:
-        GraphError: not ONNX, larger than 1 GiB, nested deeper than eight subgraphs, or with tensors in other files.
+        GraphError: not ONNX, larger than 1 GiB, nested deeper than eight subgraphs, or with tensors in other files
+            that are not beside ``path``.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its types are a package of their own
 
+    if (other := kind_of(onnx_bytes[:HEAD_BYTES])) is not None:
+        raise GraphError(f"the file is not ONNX, it is {other.what}", remedy=other.remedy)
     if len(onnx_bytes) > MAX_ONNX_BYTES:
         raise GraphError(
             f"the ONNX file has {len(onnx_bytes)} bytes, the limit is {MAX_ONNX_BYTES}",
@@ -49,10 +58,13 @@ def parse(onnx_bytes: bytes) -> onnx.ModelProto:
         raise GraphError("the file is not ONNX, or it is cut short", remedy="export it again") from error
     if not proto.graph.node or not proto.graph.output:
         raise GraphError(f"the file of {len(onnx_bytes)} bytes holds no ONNX network", remedy="export it again")
-    for tensor in _all_tensors(proto):
+    if path is not None:
+        external.embed(proto, inner_tensors(proto), path, MAX_ONNX_BYTES)
+    for tensor in inner_tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise GraphError(
-                f"tensor {tensor.name!r} lies in another file", remedy="export with all weights inside the .onnx file"
+                f"tensor {tensor.name!r} lies in another file",
+                remedy=f"write one file with all weights inside: {external.COMMAND.format(name='network.onnx')}",
             )
     return proto
 
@@ -105,10 +117,25 @@ def opset_of(proto: onnx.ModelProto) -> int:
     raise GraphError("the network names no opset of the ONNX domain", remedy="export it again")
 
 
-def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def inner_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that is in a network: weights, constants, and those of subgraphs and functions.
+
+    Raises:
+        GraphError: it nests too deep.
+    """
     yield from _graph_tensors(proto.graph, MAX_SUBGRAPH_DEPTH)
     for function in proto.functions:
         yield from _node_tensors(function.node, MAX_SUBGRAPH_DEPTH)
+
+
+def inner_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph of a network, and the subgraphs of its nodes."""
+    pending = [proto.graph]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            pending += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _graph_tensors(graph: onnx.GraphProto, depth: int) -> Iterator[onnx.TensorProto]:
@@ -223,17 +250,17 @@ def raise_opset(model: Any, least: int) -> Any:
     Raises:
         GraphError: an operator cannot be converted.
     """
-    from onnx import version_converter
+    from onnx import shape_inference, version_converter
 
     if opset_of(model) >= least:
         return model
     try:
         raised = version_converter.convert_version(model, least)
-    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
+    except (RuntimeError, ValueError, version_converter.ConvertError, shape_inference.InferenceError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GraphError(
-            f"the graph's opset {opset_of(model)} cannot be raised to {least}: {reason}",
-            remedy=f"export with opset {least}",
+            f"opset {opset_of(model)} cannot be raised to {least}: {reason}",
+            remedy="export with opset 17",
             opset=opset_of(model),
         ) from error
     metadata.put(raised, metadata.fields_of(model))

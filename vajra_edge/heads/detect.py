@@ -39,7 +39,7 @@ class AnchorHead(_BoxHead):
 
 
 class RowHead(_BoxHead):
-    """``Layout.DETECTIONS``: one object a row; NMS is in the network, and so are its limits."""
+    """``Layout.DETECTIONS``: one object a row, chosen in the network; its own limits come first."""
 
     def rows(self, signature: Signature) -> int:
         """As many as the network tells of objects."""
@@ -47,22 +47,22 @@ class RowHead(_BoxHead):
 
     def decode(self, signature: Signature, output: NDArray[np.float32], limits: Limits) -> Detections:
         """See ``rows_of_detections``."""
-        del signature
-        return rows_of_detections(output, limits.confidence)
+        return rows_of_detections(output, limits.confidence, limits.max_det if signature.end_to_end else None)
 
 
-def rows_of_detections(output: NDArray[np.float32], confidence: float) -> Detections:
+def rows_of_detections(output: NDArray[np.float32], confidence: float, max_det: int | None = None) -> Detections:
     """One image of a DETECTIONS output.
 
     Args:
         output: (max_det, 6) x1, y1, x2, y2 in input pixels, score, class; score 0 in empty rows.
         confidence: rows below it go.
+        max_det: most rows kept; None: all.
 
     Returns:
         Detections in input pixels, best score first.
     """
     kept = output[(output[:, 4] >= confidence) & (output[:, 4] > 0)]
-    kept = kept[np.argsort(-kept[:, 4], kind="stable")]
+    kept = kept[np.argsort(-kept[:, 4], kind="stable")[:max_det]]
     return Detections(kept[:, :4].copy(), kept[:, 4].copy(), kept[:, 5].astype(np.int32))
 
 

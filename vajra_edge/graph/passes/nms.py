@@ -20,16 +20,15 @@ The confidence threshold comes afterwards, outside: for greedy NMS a worse box n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import metadata, signature
+from vajra_edge.graph.passes.nodes import Nodes
 from vajra_edge.graph.signature import BOX_ROWS, DETECTION_COLUMNS, Layout
-from vajra_edge.graph.topology import Wiring, check, drop_unread, opset_of, parse, serialize, shape_of
+from vajra_edge.graph.topology import Wiring, check, drop_unread, parse, raise_opset, serialize, shape_of
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +48,6 @@ its digits down to the area of a pixel in 4096."""
 PREFIX = "/nms/"
 OUTPUT = "detections"
 _OLDEST_OPSET = 13
-_REDUCE_AXES_AS_INPUT = 18
 
 
 def add_nms(onnx_bytes: bytes, spec: NmsSpec, largest_hw: tuple[int, int] | None = None) -> bytes:
@@ -72,7 +70,7 @@ def add_nms(onnx_bytes: bytes, spec: NmsSpec, largest_hw: tuple[int, int] | None
     found = signature.read(onnx_bytes)
     if found.layout is not Layout.RAW:
         raise GraphError(f"the network holds NMS already, iou {found.nms_iou}", remedy="give one exported without nms")
-    network = _at_least_oldest_opset(parse(onnx_bytes))
+    network = raise_opset(parse(onnx_bytes), _OLDEST_OPSET)
     raw = next(value for value in network.graph.output if value.name == found.output_name)
     anchors = (shape_of(raw) or (None,))[-1]
     batch = found.batch if not found.dynamic_batch else "batch"
@@ -92,6 +90,11 @@ def raw_output(onnx_bytes: bytes, known: signature.Signature) -> str:
     """
     if known.layout is Layout.RAW:
         return known.output_name
+    if known.end_to_end:
+        raise GraphError(
+            "the network is end to end: it has no scores of every anchor, by which int8 is chosen and judged",
+            remedy="export it again with nms=None (earlier: end2end=False, nms=False), or choose fp16",
+        )
     wiring = Wiring(parse(onnx_bytes))
     tail = {name for name, node in wiring.producer.items() if node.name.startswith(PREFIX)}
     entering = {
@@ -142,22 +145,6 @@ def _check_figures(spec: NmsSpec) -> None:
             raise GraphError(f"NMS {name} is {getattr(spec, name)}", remedy=f"choose between {low} and {high}")
 
 
-def _at_least_oldest_opset(network: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    opset = opset_of(network)
-    if opset >= _OLDEST_OPSET:
-        return network
-    try:
-        raised = onnx.version_converter.convert_version(network, _OLDEST_OPSET)
-    except (RuntimeError, onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(
-            f"opset {opset} cannot be raised to {_OLDEST_OPSET}, which NMS needs", remedy="export with opset 17"
-        ) from error
-    metadata.put(raised, metadata.fields_of(network))
-    return raised
-
-
 def _inferred(network: onnx.ModelProto) -> onnx.ModelProto:
     """The network with the shape of its output, as far as inference finds it."""
     import onnx
@@ -177,50 +164,13 @@ def _set_output(network: onnx.ModelProto, shape: tuple[int | str, ...]) -> None:
     network.graph.output.append(_float_output(OUTPUT, shape))
 
 
-class _Graph:
-    """Appends named nodes and constants to a network."""
-
-    def __init__(self, network: onnx.ModelProto) -> None:
-        self._graph = network.graph
-        self.opset = opset_of(network)
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        import onnx
-
-        self._graph.initializer.append(onnx.numpy_helper.from_array(value, PREFIX + name))
-        return PREFIX + name
-
-    def integers(self, name: str, *values: int) -> str:
-        return self.constant(name, np.array(values, np.int64))
-
-    def nodes(self, kind: str, names: Sequence[str], *inputs: str, **attributes: Any) -> list[str]:
-        """A node with as many outputs as ``names``; a bare name gets the prefix."""
-        import onnx
-
-        outputs = [name if name == OUTPUT else PREFIX + name for name in names]
-        self._graph.node.append(onnx.helper.make_node(kind, inputs, outputs, PREFIX + names[0], **attributes))
-        return outputs
-
-    def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        return self.nodes(kind, [name], *inputs, **attributes)[0]
-
-    def column(self, row: str) -> str:
-        """(N, 1, K) to (N, K, 1)."""
-        return self.node("Transpose", row.removeprefix(PREFIX) + "_column", row, perm=[0, 2, 1])
-
-    def to_float(self, name: str, value: str) -> str:
-        import onnx
-
-        return self.node("Cast", name, value, to=onnx.TensorProto.FLOAT)
-
-
 def _unit(longest_px: int) -> float:
     """Of areas, in 1/px: a power of two, so that FP32 rounds as it does in pixels."""
     return 2.0 ** -max(0, math.ceil(math.log2(longest_px / LONGEST_SIDE)))
 
 
 def _append(network: onnx.ModelProto, raw: str, anchors: int | None, classes: int, unit: float, spec: NmsSpec) -> None:
-    graph = _Graph(network)
+    graph = Nodes(network, PREFIX, [OUTPUT])
     candidates = spec.top_k if anchors is None else min(spec.top_k, anchors)
     if anchors is None:  # a small picture may have fewer anchors than TopK takes: empty ones fill up
         raw = graph.node("Pad", "padded", raw, graph.integers("padding", 0, 0, 0, 0, 0, candidates))
@@ -232,15 +182,10 @@ def _append(network: onnx.ModelProto, raw: str, anchors: int | None, classes: in
     _best_rows(graph, rows, kept_score, min(spec.max_det, candidates), spec.max_det)
 
 
-def _candidates(graph: _Graph, raw: str, candidates: int, classes: int) -> tuple[str, list[str], str]:
+def _candidates(graph: Nodes, raw: str, candidates: int, classes: int) -> tuple[str, list[str], str]:
     """The best anchors, best first: scores (N, 1, K), the four box rows (N, 1, K) each, classes (N, 1, K) as float."""
-    end = graph.integers("end", BOX_ROWS + classes)
-    axis = graph.integers("class_axis", 1)
-    scores = graph.node("Slice", "scores", raw, graph.integers("first_class", BOX_ROWS), end, axis)
-    if graph.opset < _REDUCE_AXES_AS_INPUT:
-        best = graph.node("ReduceMax", "best", scores, axes=[1], keepdims=1)
-    else:
-        best = graph.node("ReduceMax", "best", scores, axis, keepdims=1)
+    scores = graph.part("scores", raw, BOX_ROWS, BOX_ROWS + classes, 1)
+    best = graph.largest("best", scores, 1)
     top = graph.nodes("TopK", ["score", "anchor"], best, graph.integers("top_k", candidates), axis=2)
     every_row = graph.node("Expand", "anchor_rows", top[1], graph.integers("raw_rows", 1, BOX_ROWS + classes, 1))
     taken = graph.node("GatherElements", "taken", raw, every_row, axis=2)
@@ -250,7 +195,7 @@ def _candidates(graph: _Graph, raw: str, candidates: int, classes: int) -> tuple
     return top[0], box_rows, graph.to_float("label", label)
 
 
-def _corners(graph: _Graph, cx: str, cy: str, w: str, h: str) -> list[str]:
+def _corners(graph: Nodes, cx: str, cy: str, w: str, h: str) -> list[str]:
     """x1, y1, x2, y2, each (N, 1, K)."""
     half = graph.constant("half", np.array(0.5, np.float32))
     half_w = graph.node("Mul", "half_w", w, half)
@@ -263,12 +208,12 @@ def _corners(graph: _Graph, cx: str, cy: str, w: str, h: str) -> list[str]:
     ]
 
 
-def _scaled(graph: _Graph, corners: list[str], unit: float) -> list[str]:
+def _scaled(graph: Nodes, corners: list[str], unit: float) -> list[str]:
     factor = graph.constant("unit", np.array(unit, np.float32))
     return [graph.node("Mul", corner.removeprefix(PREFIX) + "_scaled", corner, factor) for corner in corners]
 
 
-def _suppression(graph: _Graph, corners: list[str], label: str, candidates: int, iou: float) -> str:
+def _suppression(graph: Nodes, corners: list[str], label: str, candidates: int, iou: float) -> str:
     """(N, K, K) float 0 or 1: row j would suppress column i.
 
     ``shared / (area_j + area_i - shared) > iou`` is asked as ``shared > iou / (1 + iou) * (area_j + area_i)``: one
@@ -295,14 +240,14 @@ def _suppression(graph: _Graph, corners: list[str], label: str, candidates: int,
     return graph.to_float("suppresses", graph.node("And", "suppresses_flag", overlaps, rivals))
 
 
-def _overlap(graph: _Graph, axis: str, low: str, high: str) -> str:
+def _overlap(graph: Nodes, axis: str, low: str, high: str) -> str:
     """Length of the common part along one axis, (N, K, K), negative where there is none."""
     nearest = graph.node("Min", f"min_{axis}2", graph.column(high), high)
     furthest = graph.node("Max", f"max_{axis}1", graph.column(low), low)
     return graph.node("Sub", f"overlap_{axis}", nearest, furthest)
 
 
-def _greedy(graph: _Graph, suppresses: str, candidates: int) -> str:
+def _greedy(graph: Nodes, suppresses: str, candidates: int) -> str:
     """(N, 1, K) float: 1 where kept, 0 where suppressed. The products are counts, exact in FP32 and in TF32."""
     one = graph.constant("one", np.array(1, np.float32))
     keep = graph.constant("all_kept", np.ones((1, 1, candidates), np.float32))
@@ -312,7 +257,7 @@ def _greedy(graph: _Graph, suppresses: str, candidates: int) -> str:
     return keep
 
 
-def _best_rows(graph: _Graph, rows: str, score: str, count: int, max_det: int) -> None:
+def _best_rows(graph: Nodes, rows: str, score: str, count: int, max_det: int) -> None:
     """The ``count`` best of ``rows`` (N, 6, K) as ``detections`` (N, max_det, 6), zero at and below the floor."""
     best = graph.nodes("TopK", ["best_score", "best_rank"], score, graph.integers("rows_taken", count), axis=2)
     every_column = graph.node("Expand", "best_columns", best[1], graph.integers("columns", 1, DETECTION_COLUMNS, 1))
