@@ -257,7 +257,7 @@ def test_the_side_of_a_dynamic_export_is_capped_and_a_fixed_one_has_no_largest()
         ({"workspace": -1.0}, "workspace -1.0"),
         ({"batch": 0}, "batch 0"),
         ({"max_img_size": 512}, "max_img_size is for dynamic sizes; pass dynamic=True"),
-        ({"max_img_size": 320, "dynamic": True}, "max_img_size 320 is smaller than img_size 640"),
+        ({"img_size": 640, "max_img_size": 320, "dynamic": True}, "max_img_size 320 is smaller than img_size 640"),
         ({"max_img_size": 9000, "dynamic": True}, "max_img_size 9000 is not a size"),
         ({"quantization": "kl"}, "quantization 'kl' is not known; use one of auto, qdq, calibrator"),
         ({"quantization": "qdq"}, 'quantization="qdq" is a route to INT8; pass int8=True too'),

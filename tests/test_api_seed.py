@@ -128,7 +128,7 @@ def test_the_table_of_arguments_is_the_signature_of_export(seed):
     assert {p.name: repr(p.default) for p in theirs} == defaults
     assert [p.name for p in theirs] == list(defaults)
     ours = {p.name for p in mine if p not in theirs}
-    assert ours == {"quantization", "max_img_size"}
+    assert ours == {"quantization", "max_img_size", "names"}
 
 
 @pytest.fixture
@@ -155,7 +155,8 @@ def observe_format(weights, tensorrt_too):
 def observe_img_size(weights, tensorrt_too):
     del tensorrt_too
     with pytest.raises(VajraError, match=r"fixed to img_size=\(256, 256\), img_size=\(640, 640\) is asked for"):
-        Vajra(weights).export(format="onnx")
+        Vajra(weights).export(format="onnx", img_size=640)
+    assert shapes(Vajra(weights).export(format="onnx"))[0][2:] == [256, 256], "not given, it gives way to the file"
     assert shapes(Vajra(weights).export(format="onnx", img_size=(250, 256)))[0][2:] == [256, 256]
 
 

@@ -34,8 +34,8 @@ HALF = say("a DLA core computes in FP16 and INT8 only; ", Setting.PRECISION.to("
         (
             say(Setting.CLASS_NAMES.given()),
             "set [weights] class_names",
-            "write 'names' into the file's metadata",
-            "write 'names' into the file's metadata",
+            "pass names",
+            "pass names",
         ),
         (
             say("lower ", Setting.WORKSPACE_GIB, ", or leave it unset"),

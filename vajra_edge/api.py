@@ -14,9 +14,10 @@ from vajra_edge.backends.base import Runner
 from vajra_edge.config.settings import ENV_PREFIX, StoreSettings
 from vajra_edge.datasets.dataset import open_dataset
 from vajra_edge.errors import VajraError, told_to
-from vajra_edge.tasks import load
+from vajra_edge.tasks import kinds, load
 from vajra_edge.tasks import val as tasks_val
-from vajra_edge.tasks.arguments import DEFAULT_DATA, Device, ExportArguments, ImageSize
+from vajra_edge.tasks.arguments import BATCH, DEFAULT_DATA, IMG_SIZE, Device, ExportArguments, ImageSize
+from vajra_edge.tasks.class_names import Names
 from vajra_edge.tasks.export import Exported, export
 from vajra_edge.tasks.load import RunArguments, SharedRunner
 from vajra_edge.tasks.predict import predict
@@ -27,6 +28,9 @@ from vajra_edge.tasks.sources import Source, feeds
 from vajra_edge.tasks.thresholds import Classes, thresholds
 from vajra_edge.tasks.val import ValReport, validate
 from vajra_edge.wording import Argument, Audience, say
+
+CONFIDENCE = 0.25
+"""Lowest that predict tells unless told otherwise; upstream's."""
 
 
 class Vajra:
@@ -41,7 +45,8 @@ class Vajra:
     """
 
     def __init__(self, weights: str | Path, verbose: bool = False, *, state_dir: str | Path | None = None) -> None:
-        self.weights = str(weights)
+        with told_to(Audience.PYTHON):
+            self.weights = str(kinds.path(Argument.MODEL, weights))
         self.verbose = verbose
         default = os.environ.get(f"{ENV_PREFIX}STORE__STATE_DIR") or StoreSettings().state_dir
         self.state_dir = Path(state_dir or default)
@@ -50,33 +55,35 @@ class Vajra:
     def export(
         self,
         format: str = "engine",  # noqa: A002  upstream's name
-        img_size: ImageSize = 640,
+        img_size: ImageSize = IMG_SIZE,
         half: bool = False,
         int8: bool = False,
         dynamic: bool = False,
         simplify: bool = True,
         workspace: float | None = None,
         nms: bool = False,
-        batch: int = 1,
+        batch: int = BATCH,
         data: str | Path | None = DEFAULT_DATA,
         fraction: float = 1.0,
         device: Device = None,
         *,
         quantization: str = "auto",
         max_img_size: ImageSize | None = None,
+        names: Names = None,
     ) -> str:
         """Build an engine, or write the ONNX graph, beside the weights, and compare it with the FP32 network.
 
         Args:
             format: ``engine`` for TensorRT, or ``onnx``.
-            img_size: input side, or (height, width), in pixels; rounded up to the stride.
+            img_size: input side, or (height, width), in pixels; rounded up to the stride. Not given: that of an ONNX
+                file, else 640.
             half: FP16; boxes and NMS stay FP32.
             int8: INT8, calibrated on ``data``; layers that cost too much agreement stay higher.
             dynamic: take other sizes too, up to ``max_img_size``, and smaller batches; ``img_size`` is the fastest.
             simplify: run onnxslim over the graph.
             workspace: most scratch memory of the builder in GiB; None: from what is free.
             nms: put non-maximum suppression into the network (iou 0.7, 300 boxes).
-            batch: most images in one call.
+            batch: most images in one call. Not given: what an ONNX file is fixed to, else 1.
             data: data.yaml whose val images calibrate INT8; an image folder or a video does too.
             fraction: share of them that is used, spread evenly.
             device: where it runs: 0 or another GPU, ``dla:0``, ``dla:1``; for ONNX also ``cpu``.
@@ -85,6 +92,7 @@ class Vajra:
             max_img_size: largest side, or (height, width), of a dynamic export; None: twice ``img_size``, at most 8192.
                 ``workspace`` has no say in it, as it has upstream, where the example of the document (640, workspace=4)
                 ends at 2560.
+            names: of the classes, for a file that has none or others: a list, {id: name}, or a data.yaml.
 
         Returns:
             The file: ``<stem>.engine`` or ``<stem>.onnx``; ``<stem>.fp16.onnx`` and ``<stem>.int8.onnx`` by precision.
@@ -97,6 +105,7 @@ class Vajra:
                 *(format, img_size, half, int8, dynamic, simplify, workspace, nms, batch, data, fraction, device),
                 quantization=quantization,
                 max_img_size=max_img_size,
+                names=names,
             )
         return str(self.exported(arguments).path)
 
@@ -115,6 +124,8 @@ class Vajra:
         conf: float = tasks_val.CONFIDENCE,
         iou: float | None = None,
         by_number: bool = False,
+        *,
+        names: Names = None,
     ) -> ValReport:
         """Score the network on a dataset's val images: COCO mAP and milliseconds an image.
 
@@ -128,12 +139,15 @@ class Vajra:
             iou: of NMS; None: 0.7, or what is baked in.
             by_number: match classes by number, whatever they are called; else equal lists of names match by number,
                 and others by name.
+            names: of the classes, for a file that has none or others: a list, {id: name}, or a data.yaml.
 
         Raises:
             VajraError: in one line, with what to do.
         """
         with told_to(Audience.PYTHON):
-            runner, most = self._runner(RunArguments(img_size, half, batch, device))
+            data = kinds.path(Argument.DATA, data)
+            conf = tasks_val.CONFIDENCE if conf is None else conf
+            runner, most = self._runner(RunArguments(img_size, half, batch, device, names))
             keep = thresholds(runner.signature, conf, iou)
             pictures = open_dataset(Path(data))
             with counting(self.verbose, "val", len(pictures)) as advance:
@@ -142,7 +156,7 @@ class Vajra:
     def predict(
         self,
         source: Source,
-        conf: float = 0.25,
+        conf: float = CONFIDENCE,
         iou: float | None = None,
         classes: Classes | None = None,
         max_det: int | None = None,
@@ -152,6 +166,8 @@ class Vajra:
         device: Device = None,
         save: bool = False,
         stream: bool = False,
+        *,
+        names: Names = None,
     ) -> list[Results] | Iterator[Results]:
         """Find objects.
 
@@ -167,6 +183,7 @@ class Vajra:
             device: where to run; None: the best there is.
             save: write annotated images and videos to ``runs/predict``, ``runs/predict2`` ...
             stream: give results one by one as they come, which cameras and long videos want.
+            names: of the classes, for a file that has none or others: a list, {id: name}, or a data.yaml.
 
         Returns:
             One ``Results`` an image; with ``stream`` a generator of them.
@@ -175,10 +192,12 @@ class Vajra:
             VajraError: in one line, with what to do; with ``stream`` also while it is read.
         """
         with told_to(Audience.PYTHON):
-            runner, most = self._runner(RunArguments(img_size, half, batch, device))
+            save, stream = kinds.switch(Argument.SAVE, save), kinds.switch(Argument.STREAM, stream)
+            conf = CONFIDENCE if conf is None else conf
+            runner, most = self._runner(RunArguments(img_size, half, batch, device, names))
             keep = thresholds(runner.signature, conf, iou, max_det, classes)
             parts = feeds(source)
-            if not stream and any(part.total is None for part in parts):
+            if not stream and any(part.endless for part in parts):
                 remedy = say("pass ", Argument.STREAM.of(True), " and stop when you have enough")
                 raise VajraError("a camera never ends", remedy=remedy)
             saver = Saver() if save else None

@@ -5,6 +5,7 @@ settings or arguments that it is about; whoever reads it reads of those in words
 
     VajraError                 exit code 1
     ├── UsageError             exit code 2: the command line cannot be understood
+    ├── ArgumentError          an argument is of the wrong kind; a TypeError too
     ├── SettingsError          exit code 78 (EX_CONFIG): systemd does not restart on it
     ├── WeightsError           the weights file cannot be used
     │   └── UnsafeWeights      it asks for code or is not what it claims to be
@@ -85,6 +86,10 @@ class UsageError(VajraError):
     """The command line cannot be understood."""
 
     exit_code = 2
+
+
+class ArgumentError(VajraError, TypeError):
+    """An argument of export, val or predict is of a kind that it cannot be, as a text in the place of a switch."""
 
 
 class SettingsError(VajraError):

@@ -93,6 +93,8 @@ class Setting(Enum):
 class Argument(Enum):
     """An argument of ``export``, ``val`` or ``predict``, by its name there."""
 
+    MODEL = "model"
+
     FORMAT = "format"
     IMG_SIZE = "img_size"
     MAX_IMG_SIZE = "max_img_size"
@@ -112,6 +114,8 @@ class Argument(Enum):
     MAX_DET = "max_det"
     CLASSES = "classes"
     BY_NUMBER = "by_number"
+    NAMES = "names"
+    SAVE = "save"
     STREAM = "stream"
 
     def of(self, value: Value) -> Given:
@@ -325,6 +329,7 @@ _ARGUMENTS: Mapping[Setting, Argument] = {
     Setting.MAX_DET: Argument.MAX_DET,
     Setting.DATA: Argument.DATA,
     Setting.FRACTION: Argument.FRACTION,
+    Setting.CLASS_NAMES: Argument.NAMES,
 }
 """Settings that are an argument of ``export`` too, with the same values."""
 
@@ -336,7 +341,6 @@ _INSTEAD: Mapping[tuple[Setting, Value | None], Phrase] = {
     (Setting.PRECISION, "int8"): say("pass ", Argument.INT8.of(True)),
     (Setting.BACKEND, "tensorrt"): say("pass ", Argument.FORMAT.of("engine")),
     (Setting.BACKEND, "onnxruntime"): say("pass ", Argument.FORMAT.of("onnx")),
-    (Setting.CLASS_NAMES, None): say("write 'names' into the file's metadata"),
     (Setting.STRIDE, None): say("write 'stride' into the file's metadata"),
     (Setting.WEIGHTS_PYTHON, None): say("run this with it"),
 }
@@ -346,7 +350,6 @@ _NAMES_INSTEAD: Mapping[Setting, str] = {
     Setting.PRECISION: "half or int8",
     Setting.BACKEND: "format",
     Setting.WEIGHTS_PATH: "the path",
-    Setting.CLASS_NAMES: "'names' in the file's metadata",
     Setting.STRIDE: "'stride' in the file's metadata",
 }
 

@@ -40,7 +40,7 @@ def test_people_are_told_what_was_made_and_what_to_do_next(weights, capsys):
         (["format=onx"], 1, "format 'onx' is not known; use engine or onnx"),
         (["fromat=onnx"], 2, "did you mean format?"),
         (["img_size=abc"], 2, "img_size=abc is not a size"),
-        (["format=onnx"], 1, "pass img_size=256,256"),
+        (["format=onnx", "img_size=640"], 1, "pass img_size=256,256"),
         (["format=engine", "device=cpu"], 1, "use format=onnx"),
     ],
 )

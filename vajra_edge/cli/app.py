@@ -167,6 +167,9 @@ RunSize = Annotated[
 ]
 RunBatch = Annotated[int | None, typer.Option("--batch", min=1, help="images in one call; unset: as many as it takes")]
 Device = Annotated[str | None, typer.Option("--device", help="0 for a GPU, dla:0, dla:1 or cpu; unset: the best")]
+ClassNames = Annotated[
+    str | None, typer.Option("--names", help="of the classes, where the file has none: person,car or a data.yaml")
+]
 Iou = Annotated[
     float | None, typer.Option("--iou", help="boxes of one class that overlap more are one; unset: 0.7, or as built in")
 ]
@@ -180,8 +183,11 @@ def export(
     model: Model,
     format_: Annotated[str, typer.Option("--format", help="engine: for TensorRT; onnx: for anything")] = "engine",
     img_size: Annotated[
-        str, typer.Option("--img_size", help="input side, or height,width, in pixels; rounded up to the stride")
-    ] = "640",
+        str | None,
+        typer.Option(
+            "--img_size", help="input side, or height,width, in pixels; unset: that of an .onnx file, else 640"
+        ),
+    ] = None,
     half: Half = False,
     int8: Annotated[
         bool, typer.Option("--int8/--no-int8", help="8-bit integers, calibrated on the val images of data")
@@ -194,7 +200,9 @@ def export(
         float | None, typer.Option("--workspace", help="most scratch memory of the builder in GiB; unset: what is free")
     ] = None,
     nms: Annotated[bool, typer.Option("--nms/--no-nms", help="put non-maximum suppression into the network")] = False,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="most images in one call")] = 1,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="most images in one call; unset: that of an .onnx file, else 1")
+    ] = None,
     data: Annotated[
         str,
         typer.Option("--data", help="data.yaml, image folder or video that calibrates int8; 500 images advised"),
@@ -207,16 +215,17 @@ def export(
     max_img_size: Annotated[
         str | None, typer.Option("--max_img_size", help="largest size of a dynamic export; unset: twice img_size")
     ] = None,
+    names: ClassNames = None,
     json_: Json = False,
 ) -> None:
     """Build a TensorRT engine, or write ONNX, beside the weights; options may be typed as key=value."""
     from vajra_edge.cli import tasks as verb
-    from vajra_edge.tasks.arguments import ExportArguments
+    from vajra_edge.tasks.arguments import BATCH, IMG_SIZE, ExportArguments
 
-    size = cli_arguments.sides(img_size)
-    numbers = (workspace, nms, batch, data, fraction, device)
+    size = IMG_SIZE if img_size is None else cli_arguments.sides(img_size)
+    numbers = (workspace, nms, BATCH if batch is None else batch, data, fraction, device)
     most = None if max_img_size is None else cli_arguments.sides(max_img_size, Argument.MAX_IMG_SIZE)
-    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers, quantization, most)
+    arguments = ExportArguments(format_, size, half, int8, dynamic, simplify, *numbers, quantization, most, names)
     raise typer.Exit(verb.export(Path(model), arguments, as_json=json_))
 
 
@@ -235,13 +244,14 @@ def val(
     by_number: Annotated[
         bool, typer.Option("--by_number/--no-by_number", help="match classes by number, whatever they are called")
     ] = False,
+    names: ClassNames = None,
     json_: Json = False,
 ) -> None:
     """Score a network on a dataset: COCO mAP by class, and milliseconds an image; options may be typed as key=value."""
     from vajra_edge.cli import tasks as verb
 
     size = None if img_size is None else cli_arguments.sides(img_size)
-    asked = {"device": device, "img_size": size, "half": half, "batch": batch, "conf": conf, "iou": iou}
+    asked = {"device": device, "img_size": size, "half": half, "batch": batch, "conf": conf, "iou": iou, "names": names}
     asked["by_number"] = by_number
     raise typer.Exit(verb.val(model, data, asked, as_json=json_))
 
@@ -252,7 +262,7 @@ def val(
 def predict(
     model: Model,
     source: Annotated[
-        str, typer.Option("--source", help="image, folder, video, list, pattern, camera number or stream address")
+        str, typer.Option("--source", help="image, folder, video, list, pattern, address of one, or camera")
     ],
     conf: Annotated[float, typer.Option("--conf", help="lowest confidence that is told")] = 0.25,
     iou: Iou = None,
@@ -265,6 +275,7 @@ def predict(
     save: Annotated[
         bool | None, typer.Option("--save/--no-save", help="write annotated copies to runs/; unset: unless --json")
     ] = None,
+    names: ClassNames = None,
     json_: Json = False,
 ) -> None:
     """Find objects in images, videos and cameras; options may be typed as key=value."""
@@ -281,5 +292,6 @@ def predict(
         "batch": batch,
         "device": device,
         "save": not json_ if save is None else save,
+        "names": names,
     }
     raise typer.Exit(verb.predict(model, source, asked, as_json=json_))

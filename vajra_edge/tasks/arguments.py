@@ -6,20 +6,31 @@ Names and defaults are those of the document that upstream's users know; each va
 from __future__ import annotations
 
 import logging
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from vajra_edge.errors import VajraError
 from vajra_edge.plans.spec import QUANTIZATIONS, Precision, Target
+from vajra_edge.tasks import kinds
+from vajra_edge.tasks.class_names import Names, names_of
 from vajra_edge.wording import Argument, say
 
-ImageSize: TypeAlias = "int | tuple[int, int]"
-"""One side for a square, or (height, width), in pixels."""
+ImageSize: TypeAlias = "int | str | Sequence[int]"
+"""One side for a square, or height and width, in pixels; as text too, like "640"."""
 
-Device: TypeAlias = "int | str | None"
-"""None: the best there is; 0 or "0": that GPU; "cpu"; "dla:0" or "dla:1"."""
+Device: TypeAlias = "int | str | Sequence[int | str] | None"
+"""None: the best there is; 0 or "0": that GPU; "cpu"; "dla:0" or "dla:1"; or one of these in a list."""
+
+
+class Usual(int):
+    """The documented default of an argument, told from the same number given: it gives way to what a file has."""
+
+
+IMG_SIZE, BATCH = Usual(640), Usual(1)
 
 FORMATS = ("engine", "onnx")
 DEFAULT_DATA = "coco8.yaml"
@@ -46,46 +57,69 @@ class ExportArguments:
     """
 
     format: str = "engine"
-    img_size: ImageSize = 640
+    img_size: ImageSize = IMG_SIZE
     half: bool = False
     int8: bool = False
     dynamic: bool = False
     simplify: bool = True
     workspace: float | None = None
     nms: bool = False
-    batch: int = 1
+    batch: int = BATCH
     data: str | Path | None = DEFAULT_DATA
     fraction: float = 1.0
     device: Device = None
     quantization: str = "auto"
     max_img_size: ImageSize | None = None
+    names: Names = None
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise VajraError(
-                say(Argument.FORMAT, f" {self.format!r} is not known"), remedy=f"use {' or '.join(FORMATS)}"
-            )
-        if not 0 < self.fraction <= 1:
-            raise VajraError(
-                say(Argument.FRACTION, f" {self.fraction} is not a share"), remedy="use a number above 0 and up to 1"
-            )
-        if self.workspace is not None and not self.workspace > 0:
-            raise VajraError(
-                say(Argument.WORKSPACE, f" {self.workspace} is not a size in GiB"),
-                remedy="use a positive number or None",
-            )
-        batch_of(self.batch)
-        sides_of(self.img_size)
+        for argument in (Argument.HALF, Argument.INT8, Argument.DYNAMIC, Argument.SIMPLIFY, Argument.NMS):
+            default = argument is Argument.SIMPLIFY
+            self._keep(argument, kinds.switch(argument, getattr(self, argument.value), default=default))
+        self._check_format()
+        self._check_numbers()
+        for argument in (Argument.IMG_SIZE, Argument.MAX_IMG_SIZE):
+            if (size := getattr(self, argument.value)) is not None and not isinstance(size, Usual):
+                self._keep(argument, sides_of(size, argument))
+        self._keep(Argument.DATA, DEFAULT_DATA if self.data is None else kinds.path(Argument.DATA, self.data))
+        self._keep(Argument.NAMES, names_of(self.names))
         target_of(self.device)
         self._check_quantization()
         self._check_largest()
 
+    def _keep(self, argument: Argument, value: object) -> None:
+        object.__setattr__(self, argument.value, value)
+
+    def _check_format(self) -> None:
+        remedy = f"use {' or '.join(FORMATS)}"
+        wanted = self.format or FORMATS[0]
+        if not isinstance(wanted, str) or wanted.lower() not in FORMATS:
+            raise kinds.wrong(Argument.FORMAT, wanted, "is not known", remedy, str)
+        self._keep(Argument.FORMAT, wanted.lower())
+
+    def _check_numbers(self) -> None:
+        """Those with a default of their own may be None, which leaves it."""
+        given: Mapping[str, Any] = {name: value for name, value in vars(self).items() if value is not None}
+        self._keep(Argument.IMG_SIZE, given.get("img_size", IMG_SIZE))
+        self._keep(Argument.BATCH, batch_of(given.get("batch", BATCH)))
+        remedy = "use a number above 0 and up to 1"
+        share = kinds.number(Argument.FRACTION, given.get("fraction", 1.0), "a share", remedy)
+        if not 0 < share <= 1:
+            raise VajraError(say(Argument.FRACTION, f" {self.fraction} is not a share"), remedy=remedy)
+        self._keep(Argument.FRACTION, share)
+        if self.workspace is None:
+            return
+        remedy = "use a positive number or None"
+        room = kinds.number(Argument.WORKSPACE, self.workspace, "a size in GiB", remedy)
+        if not 0 < room < math.inf:
+            raise VajraError(say(Argument.WORKSPACE, f" {self.workspace} is not a size in GiB"), remedy=remedy)
+        self._keep(Argument.WORKSPACE, room)
+
     def _check_quantization(self) -> None:
         known = ", ".join(QUANTIZATIONS)
-        if self.quantization not in QUANTIZATIONS:
-            raise VajraError(
-                say(Argument.QUANTIZATION, f" {self.quantization!r} is not known"), remedy=f"use one of {known}"
-            )
+        self._keep(Argument.QUANTIZATION, self.quantization or QUANTIZATIONS[0])
+        if not isinstance(self.quantization, str) or self.quantization not in QUANTIZATIONS:
+            raise kinds.wrong(Argument.QUANTIZATION, self.quantization, "is not known", f"use one of {known}", str)
         if self.quantization != "auto" and not self.int8:
             raise VajraError(
                 say(Argument.QUANTIZATION.of(self.quantization), " is a route to INT8"),
@@ -101,11 +135,12 @@ class ExportArguments:
                 say(Argument.MAX_IMG_SIZE, " is for dynamic sizes"),
                 remedy=say("pass ", Argument.DYNAMIC.of(True), ", or leave ", Argument.MAX_IMG_SIZE, " out"),
             )
-        if any(limit < side for limit, side in zip(most, size, strict=True)):
+        given = not isinstance(self.img_size, Usual)  # else what comes of it is checked again
+        if given and any(limit < side for limit, side in zip(most, size, strict=True)):
             raise VajraError(
                 say(
-                    *(Argument.MAX_IMG_SIZE, f" {self.max_img_size!r} is smaller than "),
-                    *(Argument.IMG_SIZE, f" {self.img_size!r}"),
+                    *(Argument.MAX_IMG_SIZE, f" {_told(most)} is smaller than "),
+                    *(Argument.IMG_SIZE, f" {_told(size)}"),
                 ),
                 remedy="make it as large or larger, or leave it out",
             )
@@ -138,11 +173,13 @@ def target_of(device: Device) -> Target | None:
     Raises:
         VajraError: not a device.
     """
-    if device is None:
+    one = kinds.only(device)
+    text = "" if one is None else str(one).strip("[]() ").lower()
+    if text in kinds.NOTHING:
         return None
-    match = None if isinstance(device, bool) else _DEVICE.fullmatch(str(device).strip().lower())
+    match = None if isinstance(one, (bool, float)) else _DEVICE.fullmatch(text)
     if match is None:
-        raise VajraError(say(Argument.DEVICE, f" {device!r} is not known"), remedy="use 0 (a GPU), cpu, dla:0 or dla:1")
+        raise kinds.wrong(Argument.DEVICE, device, "is not known", "use 0 (a GPU), cpu, dla:0 or dla:1", kinds.DEVICE)
     return Target("gpu", int(match[1])) if match[1] is not None else Target.parse(match[2])
 
 
@@ -152,9 +189,7 @@ def batch_of(batch: int) -> int:
     Raises:
         VajraError: it is not.
     """
-    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-        raise VajraError(say(Argument.BATCH, f" {batch!r} is not a number of images"), remedy="use 1 or more")
-    return batch
+    return kinds.count(Argument.BATCH, batch, "a number of images")
 
 
 def share_of(argument: Argument, value: float) -> float:
@@ -163,9 +198,10 @@ def share_of(argument: Argument, value: float) -> float:
     Raises:
         VajraError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    number = kinds.number(argument, value, "a threshold", "use a number from 0 to 1")
+    if not 0 <= number <= 1:
         raise VajraError(say(argument, f" {value!r} is not a threshold"), remedy="use a number from 0 to 1")
-    return float(value)
+    return number
 
 
 def sides_of(img_size: ImageSize, argument: Argument = Argument.IMG_SIZE) -> tuple[int, int]:
@@ -174,16 +210,11 @@ def sides_of(img_size: ImageSize, argument: Argument = Argument.IMG_SIZE) -> tup
     Raises:
         VajraError: neither one side nor two, or one that no network takes.
     """
-    sides = (img_size, img_size) if isinstance(img_size, int) else img_size
-    right = isinstance(sides, (tuple, list)) and len(sides) == 2  # noqa: PLR2004  height and width
-    if not right or not all(
-        isinstance(side, int) and not isinstance(side, bool) and SMALLEST_PX <= side <= LARGEST_PX for side in sides
-    ):
-        raise VajraError(
-            say(argument, f" {img_size!r} is not a size"),
-            remedy=f"use one side, or height and width, of {SMALLEST_PX} to {LARGEST_PX} pixels",
-        )
-    return sides[0], sides[1]
+    sides = kinds.sides(img_size)
+    if sides is not None and all(SMALLEST_PX <= side <= LARGEST_PX for side in sides):
+        return sides
+    remedy = f"use one side, or height and width, of {SMALLEST_PX} to {LARGEST_PX} pixels"
+    raise kinds.wrong(argument, img_size, "is not a size", remedy, kinds.SIZE)
 
 
 def resolution_hw(img_size: ImageSize, stride: int, argument: Argument = Argument.IMG_SIZE) -> tuple[int, int]:
@@ -200,3 +231,8 @@ def resolution_hw(img_size: ImageSize, stride: int, argument: Argument = Argumen
             *(argument.value, height, width, stride, *rounded),
         )
     return rounded
+
+
+def _told(size_hw: tuple[int, int]) -> str:
+    """A size as it is mostly given."""
+    return str(size_hw[0]) if size_hw[0] == size_hw[1] else str(size_hw)

@@ -33,7 +33,7 @@ from vajra_edge.errors import (
     VajraError,
     WeightsError,
 )
-from vajra_edge.graph import metadata, signature, topology
+from vajra_edge.graph import intake, metadata, signature, topology
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.plans import engine_file
@@ -48,9 +48,12 @@ from vajra_edge.tasks.arguments import (
     CHECKPOINTS,
     DEFAULT_DATA,
     ExportArguments,
+    ImageSize,
+    Usual,
     resolution_hw,
     target_of,
 )
+from vajra_edge.tasks.class_names import names_of
 from vajra_edge.version import VERSION
 from vajra_edge.wording import Argument, Setting, Value, say
 
@@ -146,14 +149,14 @@ def export(weights: Path, arguments: ExportArguments, report: Report) -> Exporte
     """
     began_s = time.monotonic()
     backend, target = _backend(arguments)
-    request = _request(weights, arguments, target, backend.name)
+    request, arguments = _request(weights, arguments, target, backend.name)
     if (error := backend.check(request.spec)) is not None:
         raise error
     images, stages = images_of(arguments), Stages(report)
     with stages("export", f"reading {weights.name}"):
-        onnx_bytes = onnx_of(request)
+        onnx_bytes = intake.embedded(onnx_of(request), request.weights_path)
     with stages("simplify", "preparing the graph"):
-        graph = Graph(*assemble(onnx_bytes, request.spec))
+        graph = Graph(*assemble(onnx_bytes, request.spec, class_names=request.class_names))
     digest = images.digest if images else None  # ranges are kept under it
     request = replace(request, calibration_digest=digest)
     # Somebody asked for this very try, so that what was refused before is forgotten.
@@ -212,11 +215,15 @@ def _backend(arguments: ExportArguments) -> tuple[Backend, Target]:
     return backend, target or backend.auto_target()
 
 
-def _request(weights: Path, arguments: ExportArguments, target: Target, backend: str) -> BuildRequest:
+def _request(
+    weights: Path, arguments: ExportArguments, target: Target, backend: str
+) -> tuple[BuildRequest, ExportArguments]:
+    """What is to be built, and the arguments with what the file settles in the place of defaults."""
     weights = weights.absolute()
-    if weights.suffix == ".engine":
+    if weights.suffix.lower() == ".engine":
         raise WeightsError(f"{weights} is an engine already", remedy="export from the .pt or .onnx file")
     sha256 = weights_digest(weights)
+    arguments, shape = _shape(weights, arguments)
     spec = EngineSpec(
         target=target,
         precision=arguments.precision,
@@ -225,24 +232,44 @@ def _request(weights: Path, arguments: ExportArguments, target: Target, backend:
         simplify=arguments.simplify,
         workspace_gib=arguments.workspace,
         quantization=arguments.quantization,
-        **_shape(weights, arguments),
+        **shape,
     )
     _require_dla(spec)
-    return BuildRequest(weights, sha256, backend, spec, cache_dir(), max_bytes=0, timeout_s=math.inf, keep_slower=True)
+    request = BuildRequest(
+        weights, sha256, backend, spec, cache_dir(), max_bytes=0, timeout_s=math.inf, keep_slower=True
+    )
+    return replace(request, class_names=names_of(arguments.names)), arguments
 
 
-def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
+def _shape(weights: Path, arguments: ExportArguments) -> tuple[ExportArguments, dict[str, Any]]:
     """Size and NMS: of a checkpoint as asked for, of an ONNX file what it can be.
 
+    Returns:
+        The arguments, where what was not asked for is what the file has; and fields of an ``EngineSpec``.
+
     Raises:
-        GraphError: the ONNX file is fixed to something else.
+        GraphError: the ONNX file is fixed to something else than asked for.
     """
     nms = NmsSpec() if arguments.nms else None
-    if weights.suffix in CHECKPOINTS:
+    if weights.suffix.lower() in CHECKPOINTS:
         size = resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX)
-        return {"resolution_hw": size, "nms": nms, "largest_hw": arguments.largest_hw(size, CHECKPOINT_STRIDE_PX)}
-    found = read_signature(weights.read_bytes(), arguments.img_size)
+        arguments = replace(arguments, img_size=size)
+        largest = arguments.largest_hw(size, CHECKPOINT_STRIDE_PX)
+        return arguments, {"resolution_hw": size, "nms": nms, "largest_hw": largest}
+    found = read_onnx(weights, arguments.img_size, names_of(arguments.names))[1]
+    if isinstance(arguments.img_size, Usual):
+        arguments = replace(arguments, img_size=found.resolution_hw)
+    if isinstance(arguments.batch, Usual) and not found.dynamic_batch:
+        arguments = replace(arguments, batch=found.batch)
     size = resolution_hw(arguments.img_size, found.stride)
+    _require_shape(weights, arguments, found, size)
+    if found.has_nms:
+        nms = NmsSpec(found.nms_iou or 0.0, found.max_det or 0, found.top_k or 0)
+    largest = arguments.largest_hw(size, found.stride) if found.dynamic_size else None
+    return arguments, {"resolution_hw": size, "nms": None if found.end_to_end else nms, "largest_hw": largest}
+
+
+def _require_shape(weights: Path, arguments: ExportArguments, found: Signature, size: tuple[int, int]) -> None:
     if not found.dynamic_size and found.resolution_hw != size:
         raise _fixed(weights, Argument.IMG_SIZE, found.resolution_hw, size)
     if not found.dynamic_batch and found.batch != arguments.batch:
@@ -260,21 +287,28 @@ def _shape(weights: Path, arguments: ExportArguments) -> dict[str, Any]:
             ),
             remedy=say("leave ", Argument.MAX_IMG_SIZE, " out, or export from the .pt file"),
         )
-    if found.layout is Layout.DETECTIONS:
-        nms = NmsSpec(found.nms_iou or 0.0, found.max_det or 0, found.top_k or 0)
-    largest = arguments.largest_hw(size, found.stride) if found.dynamic_size else None
-    return {"resolution_hw": size, "nms": nms, "largest_hw": largest}
 
 
-def read_signature(onnx_bytes: bytes, img_size: int | tuple[int, int] | None) -> Signature:
-    """The signature of an ONNX file, with the size that was asked for where the file leaves it open.
+def read_onnx(path: Path, img_size: ImageSize | None, names: tuple[str, ...] | None) -> tuple[bytes, Signature]:
+    """An ONNX file of any family that is known, as a network of ours.
+
+    Args:
+        path: of the file.
+        img_size: asked for, where the file leaves it open; a ``Usual`` one gives way to what its metadata records.
+        names: of the classes; None: the file's own.
 
     Raises:
-        GraphError: not a detection network of a known layout.
+        WeightsError: it cannot be read.
+        GraphError: it is not a detection network of a known layout.
     """
-    stride = metadata.positive_int_of(metadata.fields_of(topology.parse(onnx_bytes)), "stride")
+    content = intake.read_file(path)
+    fields = metadata.fields_of(topology.parse(content))
+    if isinstance(img_size, Usual) and metadata.resolution_hw_of(fields) is not None:
+        img_size = None
+    stride = metadata.positive_int_of(fields, "stride")
     size = None if img_size is None else resolution_hw(img_size, stride or CHECKPOINT_STRIDE_PX)
-    return signature.read(onnx_bytes, resolution_hw=size)
+    content = intake.take_in(content, class_names=names, resolution_hw=size)
+    return content, signature.read(content, class_names=names, resolution_hw=size)
 
 
 def _fixed(weights: Path, argument: Argument, has: Value, asked: Value) -> GraphError:
@@ -336,9 +370,8 @@ def _sizes(made: Signature) -> dict[str, list[int]]:
 
 def _onnx_path(weights: Path, precision: Precision) -> Path:
     """``x.onnx``, or ``x.fp16.onnx``; never the weights themselves."""
-    plain = weights.with_suffix(".onnx")
-    if precision is Precision.FP32 and plain != weights:
-        return plain
+    if precision is Precision.FP32 and weights.suffix.lower() != ".onnx":
+        return weights.with_suffix(".onnx")
     return weights.with_suffix(f".{precision.value}.onnx")
 
 

@@ -33,6 +33,7 @@ from vajra_edge.plans.spec import EngineSpec, Precision, Target
 from vajra_edge.plans.store import EngineStore
 from vajra_edge.privileges import user_of
 from vajra_edge.quantization.ptq import prepare_half
+from vajra_edge.tasks import kinds
 from vajra_edge.tasks.arguments import (
     CHECKPOINT_STRIDE_PX,
     CHECKPOINTS,
@@ -40,9 +41,11 @@ from vajra_edge.tasks.arguments import (
     ImageSize,
     batch_of,
     resolution_hw,
+    sides_of,
     target_of,
 )
-from vajra_edge.tasks.export import read_signature
+from vajra_edge.tasks.class_names import Names, names_of
+from vajra_edge.tasks.export import read_onnx
 from vajra_edge.wording import Argument, say
 
 REMEDY = "export it again on this device"
@@ -121,7 +124,11 @@ def _upstream(path: Path, fields: Mapping[str, Any]) -> Signature:
     if names is None or size is None or stride is None:
         raise PlanError(f"{path} has no header with names, stride and img_size", remedy=REMEDY, path=path)
     if fields.get("end2end") or (isinstance(arguments, dict) and arguments.get("nms")):
-        raise PlanError(f"{path} holds another exporter's NMS", remedy="export it without nms", path=path)
+        raise PlanError(
+            f"{path} holds another exporter's NMS, or is end to end",
+            remedy="export it with nms=None (earlier: end2end=False), or give the .onnx file to export here",
+            path=path,
+        )
     dynamic = bool(fields.get("dynamic") or (isinstance(arguments, dict) and arguments.get("dynamic")))
     batch = metadata.positive_int_of(texts, "batch") or 1
     return Signature("images", "output0", Layout.RAW, batch, size, dynamic, dynamic, stride, names)
@@ -172,12 +179,29 @@ class RunArguments:
         half: run FP32 weights in FP16.
         batch: images in one call; None: what it was made for.
         device: None: the best there is.
+        names: of the classes; None: the file's own.
+
+    Raises:
+        VajraError: a value cannot be; names it and what can.
     """
 
     img_size: ImageSize | None = None
     half: bool = False
     batch: int | None = None
     device: Device = None
+    names: Names = None
+
+    def __post_init__(self) -> None:
+        target = target_of(self.device)
+        plain = {
+            "img_size": None if self.img_size is None else sides_of(self.img_size),
+            "half": kinds.switch(Argument.HALF, self.half),
+            "batch": None if self.batch is None else batch_of(self.batch),
+            "device": None if target is None else str(target),
+            "names": names_of(self.names),
+        }
+        for name, value in plain.items():  # equal ones are one key, however they were written
+            object.__setattr__(self, name, value)
 
 
 def load(named: str, arguments: RunArguments, state_dir: Path) -> Runner:
@@ -211,12 +235,12 @@ def _checkpoint(path: Path, arguments: RunArguments) -> Runner:
 
     size = None if arguments.img_size is None else resolution_hw(arguments.img_size, CHECKPOINT_STRIDE_PX)
     content = export.from_checkpoint(path, resolution_hw=size, batch=arguments.batch or 1)
-    return _of_onnx(path.name, content, signature.read(content), arguments)
+    return _of_onnx(path.name, content, signature.read(content, class_names=names_of(arguments.names)), arguments)
 
 
 def _onnx(path: Path, arguments: RunArguments) -> Runner:
-    content = path.read_bytes()
-    found = _sized(path.name, read_signature(content, arguments.img_size), arguments.img_size)
+    content, found = read_onnx(path, arguments.img_size, names_of(arguments.names))
+    found = _sized(path.name, found, arguments.img_size)
     if found.dynamic_batch and arguments.batch is not None:
         found = replace(found, batch=batch_of(arguments.batch))  # nothing in an open graph limits it
     _require_batch(path.name, found, arguments.batch)
@@ -293,9 +317,26 @@ def _require_target(name: str, built_for: Target, arguments: RunArguments) -> No
 def _as_built(name: str, found: Signature, precision: Precision | None, arguments: RunArguments) -> Signature:
     """The signature of a plan; its largest size, its batch and its precision were settled when it was built."""
     _require_batch(name, found, arguments.batch)
+    found = _named(name, found, names_of(arguments.names))
     if arguments.half and precision not in {None, Precision.FP16}:
         _LOGGER.warning("half: %s was built in %s and runs as it is", name, getattr(precision, "value", precision))
     return _sized(name, found, arguments.img_size)
+
+
+def _named(name: str, found: Signature, names: tuple[str, ...] | None) -> Signature:
+    """The signature with the names that were given.
+
+    Raises:
+        GraphError: there are more or fewer than it has classes.
+    """
+    if names is None:
+        return found
+    if len(names) != len(found.class_names):
+        raise GraphError(
+            say(f"{name} has {len(found.class_names)} classes, and {len(names)} ", Argument.NAMES, " are given"),
+            remedy="give one for each",
+        )
+    return replace(found, class_names=names)
 
 
 def _sized(name: str, found: Signature, img_size: ImageSize | None) -> Signature:

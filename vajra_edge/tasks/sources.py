@@ -30,11 +30,12 @@ from vajra_edge.datasets import dataset, image_file
 from vajra_edge.datasets.image_file import UnusableImage
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
-from vajra_edge.tasks import inline_image
+from vajra_edge.tasks import addresses, inline_image
+from vajra_edge.tasks.addresses import Content
 from vajra_edge.types import Frame
 
 Source: TypeAlias = "str | Path | int | NDArray[np.uint8] | Sequence[Any]"
-"""An image, folder, video, list file, pattern, camera or stream; a number is that camera; an array is BGR."""
+"""An image, folder, video, list file, pattern, address of one, or camera; a number is one; an array is BGR."""
 
 CAMERA = "predict"
 _LISTS = frozenset({".txt", ".yaml", ".yml"})
@@ -73,10 +74,12 @@ class Feed:
     Attributes:
         total: images in it; None where nobody knows.
         read: gives them.
+        endless: a camera, which gives images until nobody wants any more.
     """
 
     total: int | None
     read: Callable[[], Iterator[SourceImage]]
+    endless: bool = False
 
 
 def feeds(source: Source) -> list[Feed]:
@@ -92,23 +95,30 @@ def feeds(source: Source) -> list[Feed]:
     if isinstance(source, (list, tuple)):
         if not source:
             raise SourceError("the source is an empty list", remedy="name images, folders, videos or cameras")
-        parts = [[_array(one, at)] if isinstance(one, np.ndarray) else feeds(one) for at, one in enumerate(source)]
+        parts = [[_array(one, at)] if isinstance(one, np.ndarray) else _feeds(one) for at, one in enumerate(source)]
         return [feed for part in parts for feed in part]
-    if isinstance(source, bool) or not isinstance(source, (str, Path, int)):
+    return _feeds(source, alone=True)
+
+
+def _feeds(source: Source, *, alone: bool = False) -> list[Feed]:
+    """One entry of a list of sources, or all there is."""
+    if isinstance(source, (list, tuple)):
+        return feeds(source)
+    if isinstance(source, bool) or not isinstance(source, (str, Path, int, np.integer)):
         raise SourceError(f"a {type(source).__name__} is not a source", remedy="give a path, camera or BGR array")
     if (image := inline_image.of(source)) is not None:
         return [_array(image, 0)]
     text = f"/dev/video{source}" if str(source).isdigit() and not Path(str(source)).exists() else str(source)
     if is_live(text):
         kind_of(text)
-        return [Feed(None, lambda: _camera(text))]
+        return [_address(text, alone=alone)]
     try:
         paths = _paths(Path(text).expanduser())
     except OSError as error:
         raise SourceError(
             f"source {text[:200]}: {error.strerror or error}", remedy="check the path and its rights"
         ) from error
-    return [_file(path, alone=len(paths) == 1) for path in paths]
+    return [_file(path, alone=alone and len(paths) == 1) for path in paths]
 
 
 def total_of(parts: Sequence[Feed]) -> int | None:
@@ -157,10 +167,35 @@ def _paths(path: Path) -> list[Path]:
 def _file(path: Path, *, alone: bool) -> Feed:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return Feed(1, lambda: _image(path, alone=alone))
+        return Feed(1, lambda: _image(path, str(path), alone=alone))
     if suffix in VIDEO_SUFFIXES:
-        return Feed(clip.frames_of(path), lambda: _video(path))
+        return Feed(_frames_told(path), lambda: _clip(path, str(path), alone=alone))
     raise SourceError(f"source {path} is neither an image nor a video that is known by {suffix!r}", remedy="convert it")
+
+
+def _address(text: str, *, alone: bool) -> Feed:
+    """A picture, a clip or a camera; of many addresses those that say what they are by their name are not asked."""
+    camera, name = Feed(None, lambda: _camera(text), endless=True), addresses.shown_name(text)
+    if not addresses.is_web(text):
+        return camera
+    content = (None if alone else addresses.named(text)) or addresses.asked(text)
+    if content is Content.CAMERA:
+        return camera
+    read, total = (_image, 1) if content is Content.PICTURE else (_clip, None)
+    return Feed(total, lambda: _fetched(text, content, lambda path: read(path, name, alone=True), alone=alone))
+
+
+def _fetched(
+    url: str, content: Content, read: Callable[[Path], Iterator[SourceImage]], *, alone: bool
+) -> Iterator[SourceImage]:
+    """What is at an address; among others, one that cannot be had is left out with a warning."""
+    try:
+        with addresses.fetched(url, content) as path:
+            yield from read(path)
+    except SourceError as error:
+        if alone:
+            raise
+        _LOGGER.warning("%s; left out", error)
 
 
 def _array(image: NDArray[np.uint8], number: int) -> Feed:
@@ -172,7 +207,7 @@ def _array(image: NDArray[np.uint8], number: int) -> Feed:
     return Feed(1, lambda: iter((SourceImage(_frame(checked, name), name),)))
 
 
-def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
+def _image(path: Path, name: str, *, alone: bool) -> Iterator[SourceImage]:
     """The image; among others, one that cannot be read is left out with a warning.
 
     Of one whose end is missing there is a result, for what is there, and a warning.
@@ -181,31 +216,54 @@ def _image(path: Path, *, alone: bool) -> Iterator[SourceImage]:
         read = image_file.read(path)
     except (OSError, UnusableImage) as error:
         if alone:
-            raise _unreadable(path, error) from error
-        _LOGGER.warning("%s; left out", _unreadable(path, error))
+            raise _unreadable(name, error) from error
+        _LOGGER.warning("%s; left out", _unreadable(name, error))
         return
     if read.is_cut:
-        _LOGGER.warning("%s: only what is above it is predicted", image_file.cut_short(path).message)
-    yield SourceImage(_frame(read.image, str(path)), str(path), is_cut=read.is_cut)
+        told = str(image_file.cut_short(path).message).replace(str(path), name)
+        _LOGGER.warning("%s: only what is above it is predicted", told)
+    yield SourceImage(_frame(read.image, name), name, is_cut=read.is_cut)
 
 
-def _unreadable(path: Path, error: OSError | UnusableImage) -> SourceError:
+def _unreadable(name: str, error: OSError | UnusableImage) -> SourceError:
     if isinstance(error, UnusableImage):
-        return SourceError(f"image {path} cannot be decoded: {error.what}", remedy=error.remedy, path=path)
-    return SourceError(f"image {path} cannot be read: {error.strerror or error}", remedy="check its rights", path=path)
+        return SourceError(f"image {name} cannot be decoded: {error.what}", remedy=error.remedy)
+    return SourceError(f"image {name} cannot be read: {error.strerror or error}", remedy="check its rights")
 
 
-def _video(path: Path) -> Iterator[SourceImage]:
-    """Every frame, however long inference takes."""
-    clip = registry.make(CameraSettings(id=CAMERA, source=str(path.absolute()), realtime=False))
+def _frames_told(path: Path) -> int | None:
+    """How many frames a clip says it has; None where it does not say, or cannot be opened, which is told as it is read."""
     try:
-        clip.open()
+        return clip.frames_of(path)
+    except SourceError:
+        return None
+
+
+def _clip(path: Path, name: str, *, alone: bool) -> Iterator[SourceImage]:
+    """Every frame; among others, a video that cannot be read is left out, or ends where it is damaged."""
+    count = 0
+    try:
+        for shot in _video(path, name):
+            count += 1
+            yield shot
+    except SourceError as error:
+        told = SourceError(str(error.message).replace(str(path), name), remedy=error.remedy)
+        if alone and not count:
+            raise told from error
+        _LOGGER.warning("%s; %s", told, f"{count} frames of it were read" if count else "left out")
+
+
+def _video(path: Path, name: str) -> Iterator[SourceImage]:
+    """Every frame, however long inference takes."""
+    opened = registry.make(CameraSettings(id=CAMERA, source=str(path.absolute()), realtime=False))
+    try:
+        opened.open()
         number = 0
-        while (picture := clip.read()) is not None:
-            yield SourceImage(_frame(picture.image, str(path), number), str(path), number, picture.position_s or 0.0)
+        while (picture := opened.read()) is not None:
+            yield SourceImage(_frame(picture.image, name, number), name, number, picture.position_s or 0.0)
             number += 1
     finally:
-        clip.close()
+        opened.close()
 
 
 def _camera(source: str) -> Iterator[SourceImage]:

@@ -12,6 +12,7 @@ import numpy as np
 from vajra_edge.datasets import class_names
 from vajra_edge.errors import VajraError
 from vajra_edge.graph.signature import Signature
+from vajra_edge.tasks import kinds
 from vajra_edge.tasks.arguments import share_of
 from vajra_edge.types import Detections
 from vajra_edge.wording import Argument, say
@@ -75,10 +76,12 @@ def thresholds(
     Raises:
         VajraError: a value cannot be, a class is not known, or the network has another baked in.
     """
-    if max_det is not None and (not isinstance(max_det, int) or isinstance(max_det, bool) or max_det < 1):
-        raise VajraError(say(Argument.MAX_DET, f" {max_det!r} is not a number of boxes"), remedy="use 1 or more")
+    max_det = None if max_det is None else kinds.count(Argument.MAX_DET, max_det, "a number of boxes")
     iou = None if iou is None else share_of(Argument.IOU, iou)
-    if signature.has_nms:
+    if signature.end_to_end:
+        _require_within(iou, max_det, signature.max_det or 0)
+        max_det = max_det or signature.max_det
+    elif signature.has_nms:
         _require_baked(Argument.IOU, iou, signature.nms_iou)
         _require_baked(Argument.MAX_DET, max_det, signature.max_det)
         iou, max_det = signature.nms_iou, signature.max_det
@@ -94,6 +97,20 @@ def _require_baked(argument: Argument, asked: float | None, baked: float | None)
         raise VajraError(
             say(argument.of(asked), f" is asked for, and {name}={baked} is baked into this network's NMS"),
             remedy=say("leave ", argument, " out, or export without ", Argument.NMS),
+        )
+
+
+def _require_within(iou: float | None, max_det: int | None, rows: int) -> None:
+    """What can be asked of a network that chooses its objects itself."""
+    if iou is not None:
+        raise VajraError(
+            say(Argument.IOU.of(iou), " is asked for, and this network is end to end: no NMS comes after it"),
+            remedy=say("leave ", Argument.IOU, " out"),
+        )
+    if max_det is not None and max_det > rows:
+        raise VajraError(
+            say(Argument.MAX_DET.of(max_det), f" is asked for, and this network tells at most {rows}"),
+            remedy=say("leave ", Argument.MAX_DET, " out"),
         )
 
 

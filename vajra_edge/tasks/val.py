@@ -214,6 +214,7 @@ def _place(image: int, xyxy: NDArray[np.float32], label: np.int32) -> dict[str, 
 
 BEST_CLASS_NOTE = "a network with NMS tells the best class of each anchor only: scores lie a little lower than without"
 BY_NUMBER_NOTE = "classes were matched by number, whatever they are called"
+END_TO_END_NOTE = "the network chooses its objects itself: what its own threshold leaves out is not scored"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -279,6 +280,7 @@ def validate(
     labels_check.require_inside(pictures, made.truths, made.sizes)
     truths = [replace(truth, class_id=ids[truth.class_id]) for truth in made.truths]
     notes = (BEST_CLASS_NOTE,) * runner.signature.has_nms + (BY_NUMBER_NOTE,) * by_number
+    notes += (END_TO_END_NOTE,) * runner.signature.end_to_end
     for one in account.left_out():
         _LOGGER.warning("left out: %s", one)
     background = sum(not len(truth) for truth in truths)
