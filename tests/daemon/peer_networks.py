@@ -1,7 +1,8 @@
 """Runs in a peer's own environment: makes random networks that find boxes, exports them as the peer does, runs them.
 
 One JSON job on stdin: {"package": "ultralytics" or "yolov5", "config": "yolov8n.yaml", "folder": where to write,
-"side": of the input, "exports": {name: arguments}, "pictures": [...], "squares": [pictures of the input's size]}.
+"side": of the input, "exports": {name: arguments}, "pictures": [...], "squares": [pictures of the input's size],
+"settled_on": [pictures that the random weights are scaled by]}.
 One JSON answer on the last line of stdout: {name: {"path": ..., "predict": {picture: rows}, "val": {picture: rows}}},
 a row x1, y1, x2, y2, score, class in pixels of the picture.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 CONF, IOU = 0.25, 0.7
-SPREAD, ANCHOR_FREE_MEAN, OBJECTNESS_MEAN, CLASS_MEAN = 0.6, -3.5, -3.0, -1.0
+SPREAD, ANCHOR_FREE_MEAN, OBJECTNESS_MEAN, CLASS_MEAN = 0.6, -3.0, -2.5, -1.0
 
 BOXES = {True: (0.0, 0.5), False: (2.5, 0.3)}
 """Mean and spread of what box branches give: logits of distances, or distances in cells; boxes of many pixels."""
@@ -86,7 +87,7 @@ def ultralytics(job: dict) -> dict:
     from ultralytics import YOLO
 
     torch.manual_seed(0)
-    made, batch = YOLO(job["config"], task="detect"), blobs(job["pictures"], job["side"])
+    made, batch = YOLO(job["config"], task="detect"), blobs(job["settled_on"], job["side"])
     network = made.model
     settle(network, batch)
     head = network.model[-1]
@@ -166,7 +167,7 @@ def yolov5(job: dict) -> dict:
 
     torch.manual_seed(0)
     config = Path(package.__file__).parent / "models" / job["config"]
-    network, batch = Model(str(config)), blobs(job["pictures"], job["side"])
+    network, batch = Model(str(config)), blobs(job["settled_on"], job["side"])
     settle(network, batch)
     head = network.model[-1]
     layers = list(head.m)

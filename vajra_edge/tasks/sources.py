@@ -232,7 +232,7 @@ def _unreadable(name: str, error: OSError | UnusableImage) -> SourceError:
 
 
 def _frames_told(path: Path) -> int | None:
-    """How many frames a clip says it has; None where it does not say, or cannot be opened, which is told as it is read."""
+    """How many frames a clip says it has; None where it says nothing. What is wrong with it is told as it is read."""
     try:
         return clip.frames_of(path)
     except SourceError:
