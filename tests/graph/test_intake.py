@@ -45,6 +45,15 @@ def test_weights_among_the_inputs_are_no_inputs():
     onnx.checker.check_model(made, full_check=True)
 
 
+def test_nodes_out_of_order_are_put_in_order():
+    def turn(network: onnx.ModelProto) -> None:
+        nodes = list(network.graph.node)[::-1]
+        del network.graph.node[:]
+        network.graph.node.extend(nodes)
+
+    onnx.checker.check_model(topology.parse(intake.take_in(edited(yolo.network(), turn))), full_check=True)
+
+
 def test_an_ir_version_of_tomorrow_is_lowered_to_one_that_runtimes_read():
     made = intake.take_in(edited(yolo.network(), lambda network: setattr(network, "ir_version", 13)))
     assert topology.parse(made).ir_version == 10

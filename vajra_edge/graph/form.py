@@ -37,6 +37,7 @@ def mend(network: onnx.ModelProto) -> bool:
     before = network.SerializeToString(deterministic=True)
     _refuse_foreign_operators(network)
     _drop_constant_inputs(network)
+    _put_in_order(network)
     low, high = IR_VERSIONS
     network.ir_version = min(max(network.ir_version, low), high)
     _name_open_dimensions(network)
@@ -72,6 +73,27 @@ def _drop_constant_inputs(network: onnx.ModelProto) -> None:
     if len(kept) < len(network.graph.input):
         del network.graph.input[:]
         network.graph.input.extend(kept)
+
+
+def _put_in_order(network: onnx.ModelProto) -> None:
+    """Every node after those that it reads from, as ONNX wants it; FP16 converters put their casts at the end."""
+    graph = network.graph
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    order: dict[int, None] = {}
+    for first in range(len(graph.node)):
+        pending = [first]
+        while pending:
+            before = [makers[name] for name in graph.node[pending[-1]].input if name in makers]
+            missing = [at for at in before if at not in order and at not in pending]
+            if missing:
+                pending += missing[:1]
+            else:
+                order[pending.pop()] = None
+    if list(order) != list(range(len(graph.node))):
+        nodes = [graph.node[at] for at in order]
+        kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def _name_open_dimensions(network: onnx.ModelProto) -> None:
