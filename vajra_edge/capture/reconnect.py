@@ -7,17 +7,24 @@
 | GotFrame | opened or streaming | streaming; attempts are forgotten after ``healthy_s`` of frames      |
 | GotFrame | the same picture    | for ``freeze_s``: backoff                                            |
 | Failed   | opening, streaming  | backoff; Close                                                       |
+| Died     | opening, streaming  | backoff; Close                                                       |
+| Hung     | opening, streaming  | backoff; Kill                                                        |
+| OverFull | opening, streaming  | backoff; Kill                                                        |
+| Stuck    | opening             | backoff: the process before still lives, and no other is started     |
+| Stuck    | backoff             | backoff still, and the reason names the process                      |
 | Ended    | opened or streaming | ended; Close                                                         |
 | Tick     | opened or streaming | no frame for ``stall_s``: backoff; Close                             |
 | Tick     | backoff             | opening when the delay has passed; Open                              |
 | Stop     | any                 | closed; Close where something is open                                |
 
-Anything else is late news (a read that came back after the stall was noticed) and changes nothing.
+What is open is a process of its own, which may die, hang, take too much memory, or be beyond killing.
+Anything else is late news (a frame that came after the stall was noticed) and changes nothing.
 Each change of phase is told once, by a Report. The clock and the dice arrive inside the events.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
@@ -32,6 +39,7 @@ FIRST_DELAY_S = 1.0
 SURE_SHARE = 0.5
 """Of each span a half is waited in any case; dice add of the other half, so that cameras do not come back together."""
 
+_SLOW_FRAMES = 2.0  # of a camera that is asked for less than one frame in ``stall_s``, so many may be due at a time
 _MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
 
 
@@ -65,9 +73,9 @@ class Policy:
 
     @classmethod
     def of(cls, camera: CameraSettings, *, live: bool) -> Policy:
-        """The camera's own figures; a file or folder neither stalls nor freezes."""
+        """The camera's own figures; a file or folder neither stalls nor freezes, and a slow camera may be slow."""
         return cls(
-            stall_s=camera.stall_s if live else None,
+            stall_s=max(camera.stall_s, _SLOW_FRAMES / (camera.fps or math.inf)) if live else None,
             freeze_s=camera.freeze_s if live else None,
             healthy_s=camera.healthy_s,
             backoff_max_s=camera.backoff_max_s,
@@ -129,6 +137,43 @@ class SourceFailed:
 
 
 @dataclass(frozen=True)
+class ChildDied:
+    """The process ended by itself without a word of its own; ``how`` says how."""
+
+    now_s: float
+    dice: float
+    how: str
+
+
+@dataclass(frozen=True)
+class ChildHung:
+    """Nothing was heard of the process for ``silent_s``, though it says so when it waits on purpose."""
+
+    now_s: float
+    dice: float
+    silent_s: float
+
+
+@dataclass(frozen=True)
+class ChildOverFull:
+    """The process uses more memory than a camera may."""
+
+    now_s: float
+    dice: float
+    used_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True)
+class ChildStuck:
+    """A process of this camera was killed and is there still; ``pid`` is 0 where it never told its own."""
+
+    now_s: float
+    dice: float
+    pid: int
+
+
+@dataclass(frozen=True)
 class Ended:
     """A finite source has no more frames."""
 
@@ -157,6 +202,11 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Kill:
+    """End the process that it is in; it would not listen."""
+
+
+@dataclass(frozen=True)
 class ReportState:
     """Tell the others where the camera stands now."""
 
@@ -166,8 +216,9 @@ class ReportState:
     retry_in_s: float | None
 
 
-Event: TypeAlias = Start | Opened | GotFrame | SourceFailed | Ended | CameraTick | StopCamera
-Action: TypeAlias = Open | Close | ReportState
+Loss: TypeAlias = SourceFailed | ChildDied | ChildHung | ChildOverFull
+Event: TypeAlias = Start | Opened | GotFrame | Loss | ChildStuck | Ended | CameraTick | StopCamera
+Action: TypeAlias = Open | Close | Kill | ReportState
 Step: TypeAlias = tuple[CameraState, tuple[Action, ...]]
 
 
@@ -190,8 +241,10 @@ def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: 
             return _frame(state, event, policy) if opened else late
         case Ended():
             return _enter(CameraState(CameraPhase.ENDED), Close()) if opened else late
-        case SourceFailed(now_s, dice, reason):
-            return _lose(state, policy, now_s, dice, reason) if holds_source else late
+        case SourceFailed() | ChildDied() | ChildHung() | ChildOverFull():
+            return _lost(state, event, policy) if holds_source else late
+        case ChildStuck():
+            return _stuck(state, event, policy)
         case CameraTick():
             return _tick(state, event, policy)
         case StopCamera():
@@ -237,13 +290,41 @@ def _frame(state: CameraState, event: GotFrame, policy: Policy) -> Step:
     return (fresh, ()) if state.phase is CameraPhase.STREAMING else _enter(fresh)
 
 
-def _lose(state: CameraState, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
+def _lost(state: CameraState, event: Loss, policy: Policy) -> Step:
+    match event:
+        case SourceFailed(now_s, dice, reason) | ChildDied(now_s, dice, reason):
+            return _lose(state, policy, now_s, dice, reason)
+        case ChildHung(now_s, dice, silent_s):
+            reason = f"did not answer within {silent_s:.0f} s and was ended"
+            return _lose(state, policy, now_s, dice, reason, Kill())
+        case ChildOverFull(now_s, dice, used_bytes, most_bytes):
+            reason = f"the decoder took {used_bytes / 1e6:.0f} MB of memory, allowed are {most_bytes / 1e6:.0f} MB"
+            return _lose(state, policy, now_s, dice, reason, Kill())
+        case _:
+            assert_never(event)
+
+
+def _stuck(state: CameraState, event: ChildStuck, policy: Policy) -> Step:
+    """Wait for the process that cannot be ended: one of them may hold a device, and hundreds would hold the memory."""
+    which = f"its process {event.pid}" if event.pid else "its process"
+    note = f"{which} cannot be ended, and no other is started before it is gone"
+    if state.phase is CameraPhase.OPENING:
+        return _lose(state, policy, event.now_s, event.dice, note)
+    if state.phase is CameraPhase.BACKOFF and note not in state.reason:
+        told = replace(state, reason="; ".join(filter(None, (state.reason, note))))
+        return _enter(told, retry_in_s=max((state.retry_at_s or event.now_s) - event.now_s, 0.0))
+    return state, ()
+
+
+def _lose(
+    state: CameraState, policy: Policy, now_s: float, dice: float, reason: str, release: Close | Kill = Close()
+) -> Step:
     """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
     doublings = min(state.attempts, _MOST_DOUBLINGS)
     span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
     delay_s = span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
     lost = CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
-    return _enter(lost, Close(), retry_in_s=delay_s)
+    return _enter(lost, release, retry_in_s=delay_s)
 
 
 def _enter(state: CameraState, *actions: Action, retry_in_s: float | None = None) -> Step:

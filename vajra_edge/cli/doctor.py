@@ -226,7 +226,7 @@ def _unless(read: Callable[[], object], name: str) -> Iterator[Check]:
 
 
 def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
-    from vajra_edge.capture.sources.registry import make
+    from vajra_edge.capture.trial import first_frame
 
     camera = next(camera for camera in settings.cameras if camera.id == camera_id)
     name = f"camera {camera.id}"
@@ -234,19 +234,14 @@ def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
         yield Check(name, "note", "not enabled")
         return
     try:
-        source = make(camera)
-        try:
-            source.open()
-            picture = source.read()
-        finally:
-            source.close()
+        frame = first_frame(camera)
     except VajraError as error:
         yield Check(name, "fail", str(error.message), str(error.remedy))
         return
-    if picture is None:
+    if frame is None:
         yield Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
         return
-    height, width = picture.image.shape[:2]
+    width, height = frame.resolution_wh
     yield Check(name, "ok", f"delivers {width} x {height}")
 
 

@@ -168,7 +168,6 @@ class Supervisor:
 
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
-        self._parts.cameras.tick(now_s)
         self._known = replace(self._known, late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
