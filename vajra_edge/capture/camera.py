@@ -237,9 +237,9 @@ class Grabber:
         else:  # of a turn that took longer, the rest was ours: this process stood still
             self._silent_s += min(time.monotonic() - began_s, 2.0 * _TURN_S)
             self._judge(child)
-        if time.monotonic() - self._looked_s > _NAP_S:
+        if message is None or time.monotonic() - self._looked_s > _NAP_S:
             self._look_at(child)
-        self._tick()
+            self._tick()
 
     def _heed(self, message: protocol.FromChild | Arrived) -> None:
         now_s = time.monotonic()

@@ -29,7 +29,7 @@ from vajra_edge.errors import VajraError
 Make = Callable[[CameraSettings], Source]
 
 ALIVE_S = 0.5
-"""A process that waits on purpose, or whose pictures nobody wants, says so this often."""
+"""A process that waits on purpose, or whose pictures nobody takes, says so this often."""
 
 DIGEST_STEP_PX = 16
 """Every 16th pixel of every 16th row: sensor noise alone changes it."""
@@ -94,8 +94,7 @@ class _Camera:
         digest = _digest(picture.image) if self._camera.freeze_s is not None else None
         at_s = captured_ns / 1e9 if picture.position_s is None else picture.position_s
         if not self._cap.admits(at_s):
-            if time.monotonic() - self._said_s >= ALIVE_S:
-                self._say(Alive(read=True, decode_errors=self._decode_errors, digest=digest))
+            self._tell(digest, read=True)
             return
         if picture.position_s is not None and self._camera.realtime:
             self._wait(self._pace.delay_s(picture.position_s, time.monotonic()))
@@ -105,6 +104,7 @@ class _Camera:
             self._wait(ALIVE_S, back=True)  # no picture of it is to be lost
         if not self._ring.has_room(picture.image):
             self._dropped += 1
+            self._tell(digest, read=True)
             return
         height_px, width_px = picture.image.shape[:2]
         place, size = self._ring.write(picture.image), (width_px, height_px)
@@ -114,11 +114,14 @@ class _Camera:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0.0:
-            if time.monotonic() - self._said_s >= ALIVE_S:
-                self._say(Alive(read=False, decode_errors=self._decode_errors, digest=None))
+            self._tell(None, read=False)
             ready, _, _ = select.select([self._channel], [], [], min(left_s, ALIVE_S))
             if ready and self._look() and back:
                 return
+
+    def _tell(self, digest: int | None, *, read: bool) -> None:
+        if time.monotonic() - self._said_s >= ALIVE_S:
+            self._say(Alive(read, self._decode_errors, digest))
 
     def _look(self) -> bool:
         """Take back what the parent let go of; whether there was anything.

@@ -38,6 +38,7 @@ KILLED_S = 2.0
 SERVER_LEAVES_S = 1.0
 """A server that was left by its parent kills its children and ends; nobody waits longer for it."""
 
+_KILLED = Exited(-signal.SIGKILL, "")
 _COMMAND = (sys.executable, "-m", "vajra_edge.capture.fork_server")
 _PASSED_ON = re.compile(
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_\w+|PYTHON\w+|VIRTUAL_ENV|CREDENTIALS_DIRECTORY|XDG_\w+|(GST|OPENCV|AV)_\w+"
@@ -70,6 +71,8 @@ class Child:
         self.began_s = time.monotonic()
         self.killed_s: float | None = None
         self._number, self._channel, self._kill = number, channel, kill
+        self._waiting = select.poll()
+        self._waiting.register(channel, select.POLLIN)
         self._segment: Segment | None = None
         self._closing = threading.RLock()  # slots come back from any thread, and from within a collection
         self._told = False
@@ -82,10 +85,7 @@ class Child:
         """
         if self.exited is not None:
             return None
-        waiting = select.poll()
-        with contextlib.suppress(ValueError):  # the thread before this one heard its end in this moment
-            waiting.register(self._channel, select.POLLIN)
-        if not waiting.poll(max(timeout_s, 0.0) * 1e3) or (came := protocol.receive(self._channel)) is None:
+        if not self._waiting.poll(max(timeout_s, 0.0) * 1e3) or (came := protocol.receive(self._channel)) is None:
             return None
         datagram, descriptor = came
         try:
@@ -120,6 +120,11 @@ class Child:
         self.kill()
         return self.wait(KILLED_S)
 
+    def abandon(self) -> None:
+        """Listen to it no more, whatever becomes of it; idempotent."""
+        if self.exited is None:
+            self._gone(_KILLED)
+
     def is_stuck(self) -> bool:
         """Whether it was killed and is there still; to be asked once its thread does not listen any more."""
         overdue = self.killed_s is not None and time.monotonic() - self.killed_s > KILLED_S
@@ -137,7 +142,7 @@ class Child:
 
     def _heard(self, datagram: bytes, descriptor: int | None) -> FromChild | Arrived | None:
         if not datagram:
-            self._gone(Exited(-signal.SIGKILL, ""))  # with its server, for otherwise that would have told
+            self._gone(_KILLED)  # with its server, for otherwise that would have told
             return None
         message = protocol.from_child(datagram)
         match message:
@@ -193,15 +198,16 @@ class Children:
         Raises:
             SourceError: none can be started.
         """
-        ours, theirs = protocol.pair()
-        with self._changing, theirs:
-            number = next(self._numbers)
-            control = self._control()
-            if not protocol.send(control, Spawn(number, camera.model_dump_json()), theirs.fileno()):
-                ours.close()
+        with self._changing:
+            number, control = next(self._numbers), self._control()
+            ours, theirs = protocol.pair()
+            child = Child(number, ours, self._kill)
+            with theirs:
+                asked = protocol.send(control, Spawn(number, camera.model_dump_json()), theirs.fileno())
+            if not asked:
+                child.abandon()
                 self._drop_server()
                 raise SourceError(f"no process can be started for camera {camera.id}", remedy="see the journal")
-            child = Child(number, ours, self._kill)
             there = {name: other for name, other in self._by_camera.items() if other.exited is None}
             self._by_camera = {**there, camera.id: child}
             return child
@@ -225,6 +231,8 @@ class Children:
         with self._changing:
             self._closed = True
             self._drop_server()
+            for child in self._by_camera.values():
+                child.abandon()
 
     def _kill(self, number: int) -> None:
         with self._changing:
@@ -278,12 +286,15 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+_NAMES = {number.value: number.name for number in signal.Signals}
+
+
 def how_it_ended(exited: Exited) -> str:
     """In the user's words."""
     last = _last_line(exited.words)
     said = f": {last}" if last else ""
     if exited.code < 0:
-        name = signal.Signals(-exited.code).name if -exited.code in signal.valid_signals() else f"signal {-exited.code}"
+        name = _NAMES.get(-exited.code, f"signal {-exited.code}")
         verb = "was killed" if exited.code == -signal.SIGKILL else "crashed"
         return f"the decoder {verb} ({name}){said}"
     return f"the decoder ended with exit code {exited.code}{said}"

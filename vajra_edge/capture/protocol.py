@@ -10,6 +10,7 @@ import array
 import contextlib
 import os
 import socket
+import struct
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, get_args, get_type_hints
 
@@ -113,7 +114,7 @@ class Back:
 
 @dataclass(frozen=True)
 class Alive:
-    """From a process: it waits on purpose, or (``read``) gets pictures that nobody wants, above the rate cap."""
+    """From a process: it waits on purpose, or (``read``) gets pictures, above the rate cap or without a free slot."""
 
     read: bool
     decode_errors: int
@@ -168,12 +169,24 @@ def _shape_of(kind: type[Any]) -> tuple[tuple[type, ...], ...]:
     return tuple(get_args(hints[one.name]) or (hints[one.name],) for one in fields(kind))
 
 
+_PICTURE, _BACK = struct.Struct("=c2IQ2I2qQQBI"), struct.Struct("=c2IQ")
+_PICTURE_TAG, _BACK_TAG = b"P", b"B"  # the two of each frame cost less than JSON, which begins with a bracket
+_SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVE_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_TRUNC)
+_DESCRIPTOR_BYTES = array.array("i").itemsize
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_DESCRIPTOR_BYTES)
 _FROM_CHILD, _TO_SERVER = get_args(FromChild), get_args(ToServer)
-_SHAPES = {kind.__name__: (kind, _shape_of(kind)) for kind in (*_FROM_CHILD, *_TO_SERVER, Back)}
+_SHAPES = {kind.__name__: (kind, _shape_of(kind)) for kind in (*_FROM_CHILD, *_TO_SERVER)}
 
 
 def encode(message: Message) -> bytes:
     """One datagram."""
+    if isinstance(message, Picture):
+        *numbers, digest = vars(message).values()
+        return _PICTURE.pack(_PICTURE_TAG, *numbers, digest is not None, digest or 0)
+    if isinstance(message, Back):
+        return _BACK.pack(_BACK_TAG, message.segment, message.slot, message.generation)
     return orjson.dumps([type(message).__name__, *vars(message).values()])
 
 
@@ -183,6 +196,9 @@ def from_child(datagram: bytes) -> FromChild:
     Raises:
         BrokenProtocol: it makes no sense.
     """
+    if len(datagram) == _PICTURE.size and datagram[:1] == _PICTURE_TAG:
+        _, *numbers, has_digest, digest = _PICTURE.unpack(datagram)
+        return Picture(*numbers, digest if has_digest else None)
     message: FromChild = _decode(datagram, _FROM_CHILD)
     return message
 
@@ -193,8 +209,9 @@ def to_child(datagram: bytes) -> Back:
     Raises:
         BrokenProtocol: it makes no sense.
     """
-    message: Back = _decode(datagram, (Back,))
-    return message
+    if len(datagram) != _BACK.size or datagram[:1] != _BACK_TAG:
+        raise BrokenProtocol(f"a message of {len(datagram)} bytes makes no sense")
+    return Back(*_BACK.unpack(datagram)[1:])
 
 
 def to_server(datagram: bytes) -> ToServer:
@@ -239,7 +256,7 @@ def send(channel: socket.socket, message: Message, descriptor: int | None = None
     """
     ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
     try:
-        channel.sendmsg([encode(message)], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        channel.sendmsg([encode(message)], ancillary, _SEND_FLAGS)
     except OSError:  # the other end is gone, or does not listen: who waits for its answer notices
         return False
     return True
@@ -252,20 +269,23 @@ def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
         Empty bytes where the other end is gone.
     """
     try:
-        datagram, ancillary, flags, _ = channel.recvmsg(
-            LONGEST_BYTES, socket.CMSG_SPACE(array.array("i").itemsize), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-        )
+        datagram, ancillary, flags, _ = channel.recvmsg(LONGEST_BYTES, _ANCILLARY_BYTES, _RECEIVE_FLAGS)
     except (BlockingIOError, InterruptedError):
         return None
     except OSError:
         return b"", None
+    if flags & _TRUNCATED:
+        datagram = b"too long"
+    return datagram, _descriptor_in(ancillary) if ancillary else None
+
+
+def _descriptor_in(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The first descriptor; there is room for one, and the kernel closes what does not fit."""
     got = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            got.frombytes(data[: len(data) - len(data) % got.itemsize])
-    for spare in got[1:]:
+            got.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_BYTES])
+    for spare in got[1:]:  # where the space was rounded up there was room for two
         with contextlib.suppress(OSError):
             os.close(spare)
-    if flags & socket.MSG_TRUNC:
-        datagram = b"too long"
-    return datagram, got[0] if got else None
+    return got[0] if got else None

@@ -278,14 +278,13 @@ def _frame(state: CameraState, event: GotFrame, policy: Policy) -> Step:
         reason = f"the same picture for {event.now_s - changed_s:.1f} s"
         return _lose(state, policy, event.now_s, event.dice, reason)
     healthy = state.opened_s is not None and event.now_s - state.opened_s >= policy.healthy_s
-    fresh = replace(
-        state,
-        phase=CameraPhase.STREAMING,
+    fresh = CameraState(
+        CameraPhase.STREAMING,
         attempts=0 if healthy else state.attempts,
+        opened_s=state.opened_s,
         last_frame_s=event.now_s,
         digest=event.digest,
         changed_s=changed_s,
-        reason="",
     )
     return (fresh, ()) if state.phase is CameraPhase.STREAMING else _enter(fresh)
 

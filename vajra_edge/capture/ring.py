@@ -131,6 +131,7 @@ class Segment:
             raise BrokenProtocol(f"a segment of {SLOTS} slots of {slots.slot_bytes} bytes is not as announced")
         self.number, self._slot_bytes, self._back = slots.segment, slots.slot_bytes, back
         self._pixels = np.frombuffer(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ), np.uint8)
+        self._address = self._pixels.ctypes.data
         self._generations = [0] * SLOTS
         self._lent: set[int] = set()
         self._changing = threading.RLock()  # a collector may let go of a slot in the midst of taking another
@@ -154,9 +155,8 @@ class Segment:
                 raise BrokenProtocol(f"a picture of {picture.width_px} x {picture.height_px} in slot {picture.slot}")
             self._generations[picture.slot] = picture.generation
             self._lent.add(picture.slot)
-        begin = picture.slot * self._slot_bytes
-        place = self._pixels[begin : begin + size_bytes].reshape(picture.height_px, picture.width_px, COLOURS)
-        return np.asarray(_Lease(self, picture.slot, picture.generation, place))
+        address = self._address + picture.slot * self._slot_bytes
+        return np.asarray(_Lease(self, picture, address))
 
     def let_go(self, slot: int, generation: int) -> None:
         """Nobody looks at a slot any more."""
@@ -172,9 +172,10 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_generation", "_segment", "_slot")
 
-    def __init__(self, segment: Segment, slot: int, generation: int, place: NDArray[np.uint8]) -> None:
-        self.__array_interface__ = place.__array_interface__
-        self._segment, self._slot, self._generation = segment, slot, generation
+    def __init__(self, segment: Segment, picture: Picture, address: int) -> None:
+        shape = picture.height_px, picture.width_px, COLOURS
+        self.__array_interface__ = {"shape": shape, "typestr": "|u1", "data": (address, True), "version": 3}
+        self._segment, self._slot, self._generation = segment, picture.slot, picture.generation
 
     def __del__(self) -> None:
         with contextlib.suppress(TypeError):  # the interpreter is going away
