@@ -139,8 +139,8 @@ def _painted(width: int, height: int, count: int | None, fps: float, live: bool)
 
 def painted(image: np.ndarray) -> int:
     """The number of a painted picture; -1 where it is mixed from two."""
-    first = image[0, 0].copy()
-    return int.from_bytes(first.tobytes(), "little") if (image == first).all() else -1
+    whole = (image[0] == image[0, 0]).all() and (image == image[0]).all()
+    return int.from_bytes(image[0, 0].tobytes(), "little") if whole else -1
 
 
 def make(camera: CameraSettings) -> Source:

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,6 +278,19 @@ def test_a_process_that_says_what_makes_no_sense_is_not_believed() -> None:
 )
 def test_an_end_in_the_users_words(exited: Exited, text: str) -> None:
     assert how_it_ended(exited) == text
+
+
+def test_who_asks_for_stuck_processes_does_not_disturb_who_waits_for_one(children: Children, tmp_path: Path) -> None:
+    child, _ = started(children, camera(tmp_path, HOLD))
+    child.killed_s = time.monotonic() - 60.0
+    waits = threading.Thread(target=child.wait, args=(LIMIT_S,))
+    waits.start()
+    for _ in range(200):
+        assert set(children.stuck()) == {"gate"}
+    child.kill()
+    waits.join(LIMIT_S)
+    assert not waits.is_alive()
+    assert children.stuck() == {}
 
 
 @pytest.mark.long("mounts a file system, as root")

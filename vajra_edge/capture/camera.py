@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 
 from vajra_edge.capture import limits, protocol, reconnect
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
-from vajra_edge.capture.rate import Rate
+from vajra_edge.capture.rate import Rate, patience_s
 from vajra_edge.capture.reconnect import CameraPhase, Policy
 from vajra_edge.capture.url import conceal, is_live
 from vajra_edge.config.settings import CameraSettings
@@ -272,7 +272,7 @@ class Grabber:
         elif self._state.opened_s is None:
             most_s = self._camera.open_timeout_s + GRACE_S
         else:
-            most_s = (self._policy.stall_s or self._camera.stall_s) + GRACE_S
+            most_s = patience_s(self._camera) + GRACE_S
         if self._silent_s > most_s:
             if child.pid is None:
                 self._children.replace_server()
@@ -332,7 +332,9 @@ class Grabber:
 
     def _advance(self, event: reconnect.Event) -> CameraPhase:
         with self._lock:
+            before = self._state.phase
             self._state, actions = reconnect.advance(self._state, event, self._policy)
+            self._losses += before is not self._state.phase is CameraPhase.BACKOFF
             for action in actions:
                 if isinstance(action, reconnect.ReportState):
                     self._tell(action)
@@ -343,7 +345,6 @@ class Grabber:
     def _tell(self, report: reconnect.ReportState) -> None:
         if report.phase in (CameraPhase.BACKOFF, CameraPhase.ENDED):
             self._mailboxes.rest(self._camera.id, discard=report.phase is CameraPhase.BACKOFF and self._live)
-        self._losses += report.phase is CameraPhase.BACKOFF
         level = logging.WARNING if report.phase is CameraPhase.BACKOFF else logging.INFO
         after = f"; next attempt in {report.retry_in_s:.1f} s" if report.retry_in_s is not None else ""
         log.log(level, "camera %s: %s %s%s", self._camera.id, report.phase.value, report.reason, after)

@@ -56,7 +56,7 @@ class Arrived:
 
 
 class Child:
-    """The process of one camera, from its start until it is gone. Used by the camera's thread.
+    """The process of one camera, from its start until it is gone. Used by the camera's thread, then by others.
 
     Attributes:
         pid: once it said so.
@@ -71,6 +71,7 @@ class Child:
         self.began_s = time.monotonic()
         self.killed_s: float | None = None
         self._number, self._channel, self._kill = number, channel, kill
+        self._hearing = threading.Lock()  # a process that was left behind is asked after by whoever comes next
         self._waiting = select.poll()
         self._waiting.register(channel, select.POLLIN)
         self._segment: Segment | None = None
@@ -83,9 +84,14 @@ class Child:
         Raises:
             BrokenProtocol: it says what makes no sense.
         """
-        if self.exited is not None:
+        timeout_s = max(timeout_s, 0.0)
+        if self.exited is not None or not self._hearing.acquire(timeout=timeout_s):
             return None
-        if not self._waiting.poll(max(timeout_s, 0.0) * 1e3) or (came := protocol.receive(self._channel)) is None:
+        try:
+            came = protocol.receive(self._channel) if self._waiting.poll(timeout_s * 1e3) else None
+        finally:
+            self._hearing.release()
+        if came is None:
             return None
         datagram, descriptor = came
         try:

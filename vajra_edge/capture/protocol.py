@@ -198,7 +198,7 @@ def from_child(datagram: bytes) -> FromChild:
     """
     if len(datagram) == _PICTURE.size and datagram[:1] == _PICTURE_TAG:
         _, *numbers, has_digest, digest = _PICTURE.unpack(datagram)
-        return Picture(*numbers, digest if has_digest else None)
+        return Picture(*(*numbers, digest if has_digest else None))
     message: FromChild = _decode(datagram, _FROM_CHILD)
     return message
 

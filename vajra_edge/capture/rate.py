@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 
+from vajra_edge.config.settings import CameraSettings
+
 _LATE_S = 1.0  # later than this, the clip goes on from now instead of hurrying after the clock
 _EARLY = 0.2  # share of the interval by which a frame may come early: rounding and jitter make the punctual early
 _WINDOW_S = 5.0
 _WINDOW_FRAMES = 512
+_SLOW_FRAMES = 2.0  # of a camera that is asked for less than one frame in ``stall_s``, so many may be due at a time
+
+
+def patience_s(camera: CameraSettings) -> float:
+    """How long a live camera may give no frame: ``stall_s``, and longer where its ``fps`` asks for fewer than that."""
+    return camera.stall_s if camera.fps is None else max(camera.stall_s, _SLOW_FRAMES / camera.fps)
 
 
 class Pace:

@@ -24,13 +24,13 @@ Each change of phase is told once, by a Report. The clock and the dice arrive in
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
 from typing_extensions import assert_never
 
+from vajra_edge.capture.rate import patience_s
 from vajra_edge.config.settings import CameraSettings
 
 FIRST_DELAY_S = 1.0
@@ -39,7 +39,6 @@ FIRST_DELAY_S = 1.0
 SURE_SHARE = 0.5
 """Of each span a half is waited in any case; dice add of the other half, so that cameras do not come back together."""
 
-_SLOW_FRAMES = 2.0  # of a camera that is asked for less than one frame in ``stall_s``, so many may be due at a time
 _MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
 
 
@@ -75,7 +74,7 @@ class Policy:
     def of(cls, camera: CameraSettings, *, live: bool) -> Policy:
         """The camera's own figures; a file or folder neither stalls nor freezes, and a slow camera may be slow."""
         return cls(
-            stall_s=max(camera.stall_s, _SLOW_FRAMES / (camera.fps or math.inf)) if live else None,
+            stall_s=patience_s(camera) if live else None,
             freeze_s=camera.freeze_s if live else None,
             healthy_s=camera.healthy_s,
             backoff_max_s=camera.backoff_max_s,
