@@ -32,13 +32,19 @@ import vajra_edge.capture.child, vajra_edge.capture.sources.registry
 from vajra_edge.capture.sources.opencv import load_cv2; load_cv2()
 try: import av
 except ImportError: pass
-print(time.process_time(), open("/proc/self/smaps_rollup").read())
+print(time.process_time(), open("/proc/self/smaps").read())
 """
 
 
-def private_mb(rollup: str) -> float:
-    lines = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines() if line.endswith(" kB")}
-    return (lines["Private_Clean:"] + lines["Private_Dirty:"]) / 1024
+def private_mb(smaps: str) -> float:
+    """Of all mappings but the pictures, which are the daemon's as well."""
+    pictures, kib = False, 0
+    for line in smaps.splitlines():
+        if not line.endswith(" kB"):
+            pictures = "memfd:vajra-edge" in line
+        elif line.startswith("Private_") and not pictures:
+            kib += int(line.split()[1])
+    return kib / 1024
 
 
 def anew() -> dict[str, float]:
@@ -73,13 +79,13 @@ def forked(arguments: argparse.Namespace, cameras: int) -> dict[str, Any]:
         seen += len(mailboxes.take(cameras, 1.0))
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     counted = [grabber.counters() for grabber in grabbers]
-    memory = [private_mb(Path(f"/proc/{one.pid}/smaps_rollup").read_text()) for one in counted if one.pid]
+    memory = [private_mb(Path(f"/proc/{one.pid}/smaps").read_text()) for one in counted if one.pid]
     read = sum(one.frames_read for one in counted)
     for grabber in grabbers:
         grabber.stop(0.0)
     for grabber in grabbers:
         grabber.stop(5.0)
-    warm.is_killed_within(0.0, lambda: None)
+    children.end(warm, 0.0, lambda: None)
     children.close()
     return {
         "cameras": cameras,

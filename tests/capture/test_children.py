@@ -180,7 +180,7 @@ def test_what_a_process_started_itself_ends_with_it(children: Children, tmp_path
 def test_a_stopped_process_is_killed(children: Children, tmp_path: Path) -> None:
     child, pid = started(children, camera(tmp_path, ["signal", "STOP"]))
     wait_for(lambda: status_of(pid)["State"].startswith("T"))
-    assert child.is_killed_within(0.1, lambda: None)
+    assert children.end(child, 0.1, lambda: None)
     assert not is_alive(pid)
 
 
@@ -212,6 +212,22 @@ def test_a_parent_that_is_killed_takes_everything_along(tmp_path: Path, lines: l
         parent.wait(LIMIT_S)
         for pid in pids:
             wait_for(lambda pid=pid: not is_alive(pid))
+
+
+def test_a_fork_server_that_hangs_is_replaced(
+    children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vajra_edge.capture.children.SERVER_S", 0.5)
+    monkeypatch.setattr("vajra_edge.capture.children.KILLED_S", 0.6)
+    child, pid = started(children, camera(tmp_path, HOLD))
+    assert children._server is not None
+    hung = children._server[0]
+    hung.send_signal(signal.SIGSTOP)
+    assert children.end(child, 0.1, lambda: None)
+    wait_for(lambda: not is_alive(pid))
+    _, again = started(children, camera(tmp_path, HOLD))
+    assert children._server[0].pid != hung.pid
+    assert is_alive(again)
 
 
 def test_closing_ends_every_process_at_once(tmp_path: Path) -> None:
@@ -303,7 +319,7 @@ def test_a_process_that_cannot_be_killed_is_left_behind_and_named(tmp_path: Path
         settings = CameraSettings(id="gate", source=str(tmp_path / "nfs" / "clip.mp4"))
         child, pid = started(children, settings)
         wait_for(lambda: disk.asked)
-        assert not child.is_killed_within(0.1, lambda: None)
+        assert not children.end(child, 0.1, lambda: None)
         wait_for(lambda: children.stuck() == {"gate": pid})
         assert status_of(pid)["State"].startswith("D")
         assert children.before("gate") is child

@@ -216,7 +216,7 @@ class Grabber:
     def _open(self) -> None:
         """Start the camera's process, unless the one before is there still."""
         before = self._children.before(self._camera.id)
-        if before is not None and not before.is_killed_within(LEAVE_S, self._beat):
+        if before is not None and not self._children.end(before, LEAVE_S, self._beat):
             self._advance(reconnect.ChildStuck(time.monotonic(), self._dice(), before.pid or 0))
             return
         child = self._children.start(self._camera)
@@ -293,7 +293,7 @@ class Grabber:
             self._past_dropped += self._child_dropped
             self._decode_errors = self._child_dropped = self._memory_bytes = 0
             self._rate = Rate()
-        if child is not None and not child.is_killed_within(leave_s, self._beat):
+        if child is not None and not self._children.end(child, leave_s, self._beat):
             self._advance(reconnect.ChildStuck(time.monotonic(), self._dice(), child.pid or 0))
 
     def _got(self, arrived: Arrived) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vajra_edge
-from vajra_edge.capture import protocol
+from vajra_edge.capture import limits, protocol
 from vajra_edge.capture.protocol import Back, Exited, FromChild, Hello, Kill, Picture, Slots, Spawn
 from vajra_edge.capture.ring import Segment
 from vajra_edge.config.credentials import redact
@@ -35,6 +35,9 @@ from vajra_edge.errors import SourceError
 KILLED_S = 2.0
 """A process that was killed and is not gone by then sleeps in the kernel: a hung file system, a driver."""
 
+SERVER_S = 10.0
+"""A server that has not told by then of the end of a process that it was to kill does not work itself."""
+
 SERVER_LEAVES_S = 1.0
 """A server that was left by its parent kills its children and ends; nobody waits longer for it."""
 
@@ -42,7 +45,7 @@ _KILLED = Exited(-signal.SIGKILL, "")
 _COMMAND = (sys.executable, "-m", "vajra_edge.capture.fork_server")
 _PASSED_ON = re.compile(
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_\w+|PYTHON\w+|VIRTUAL_ENV|CREDENTIALS_DIRECTORY|XDG_\w+|(GST|OPENCV|AV)_\w+"
-    r"|(CUDA|NVIDIA|EGL|V4L2?|SSL|COV)_\w+|(https?|no|all)_proxy|DISPLAY|JETSON_\w+"
+    r"|(CUDA|NVIDIA|EGL|V4L2?|SSL)_\w+|(https?|no|all)_proxy|DISPLAY|JETSON_\w+"
 )
 """Of the environment: what libraries are set up by. Settings, tokens and systemd's sockets are the daemon's alone."""
 
@@ -111,20 +114,6 @@ class Child:
         self._told = True
         self.killed_s = self.killed_s or time.monotonic()
         self._kill(self._number)
-
-    def is_killed_within(self, leave_s: float, beat: Callable[[], None]) -> bool:
-        """End it for certain: told, killed after ``leave_s``, waited for; whether it is gone.
-
-        Args:
-            leave_s: time to close its source by itself.
-            beat: called while waiting, which is on purpose.
-        """
-        self.leave()
-        if self.wait(leave_s):
-            return True
-        beat()
-        self.kill()
-        return self.wait(KILLED_S)
 
     def abandon(self) -> None:
         """Listen to it no more, whatever becomes of it; idempotent."""
@@ -218,6 +207,28 @@ class Children:
             self._by_camera = {**there, camera.id: child}
             return child
 
+    def end(self, child: Child, leave_s: float, beat: Callable[[], None]) -> bool:
+        """End a process for certain: it is told, killed after ``leave_s``, and waited for; whether it is gone.
+
+        Args:
+            child: of any camera.
+            leave_s: time to close its source by itself.
+            beat: called while waiting, which is on purpose.
+        """
+        child.leave()
+        if child.wait(leave_s):
+            return True
+        beat()
+        child.kill()
+        if child.wait(KILLED_S):
+            return True
+        beat()
+        overdue = child.killed_s is not None and time.monotonic() - child.killed_s > SERVER_S
+        if not overdue or (child.pid is not None and limits.sleeps_in_the_kernel(child.pid)):
+            return False
+        self.replace_server()  # which kills and collects for us, and did not
+        return child.wait(KILLED_S)
+
     def before(self, camera: str) -> Child | None:
         """The process of a camera that was started last and is not known to be gone."""
         child = self._by_camera.get(camera)
@@ -228,7 +239,7 @@ class Children:
         return {name: child.pid or 0 for name, child in self._by_camera.items() if child.is_stuck()}
 
     def replace_server(self) -> None:
-        """The server does not start anything: end it, and with it every child, so that the next start gets another."""
+        """The server does not do its work: end it, and with it every child, so that the next start gets another."""
         with self._changing:
             self._drop_server()
 

@@ -73,6 +73,15 @@ def memory_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def sleeps_in_the_kernel(pid: int) -> bool:
+    """Whether a process waits for a device or file system, which no signal ends."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[:1] == ["D"]
+
+
 def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
         code = ctypes.get_errno()

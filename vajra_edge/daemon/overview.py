@@ -67,7 +67,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
     warning = parts.serving.unknown_classes()
     calibration = known.desired.calibration if known.desired else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
-    published = parts.serving.published()
+    published, stuck = parts.serving.published(), parts.cameras.stuck()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
@@ -79,7 +79,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
         cameras=parts.cameras.views(published),
-        stuck=parts.cameras.stuck(),
+        stuck=stuck,
         broker=_broker(known.settings.mqtt, known.broker, parts.publisher.counters()),
         settings=replace(known.view, warning=warning),
         pipeline={**asdict(parts.serving.counters()), "published": published},
