@@ -20,6 +20,7 @@ from waiting import LIMIT_S, is_alive, wait_for
 from vajra_edge.capture import limits, protocol
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
 from vajra_edge.capture.protocol import Exited, FromChild, Hello, Opened
+from vajra_edge.capture.ring import SLOTS
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -271,6 +272,32 @@ def test_a_process_that_says_what_makes_no_sense_is_not_believed() -> None:
         with pytest.raises(protocol.BrokenProtocol):
             child.receive(LIMIT_S)
     assert child.wait(LIMIT_S)
+
+
+def test_who_lets_go_of_an_image_never_waits_for_a_lock(children: Children, tmp_path: Path) -> None:
+    child, _ = started(children, camera(tmp_path, *range(20), HOLD))
+    held = []
+    while len(held) < SLOTS:
+        arrived = heard(child, Arrived)
+        assert isinstance(arrived, Arrived)
+        held.append(arrived)
+    del arrived
+    locked, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with child._closing:
+            locked.set()
+            free.wait(LIMIT_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait(LIMIT_S)
+    held.clear()
+    assert len(child._returned) == SLOTS
+    free.set()
+    holder.join(LIMIT_S)
+    child.receive(0.0)
+    assert not child._returned
 
 
 @pytest.mark.parametrize(

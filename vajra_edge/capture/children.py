@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class Child:
         self._waiting = select.poll()
         self._waiting.register(channel, select.POLLIN)
         self._segment: Segment | None = None
-        self._closing = threading.RLock()  # slots come back from any thread, and from within a collection
+        self._returned: deque[Back] = deque()
+        self._closing = threading.RLock()  # nobody who lets go of an image waits for it, see ``_send_back``
         self._told = False
 
     def receive(self, timeout_s: float) -> FromChild | Arrived | None:
@@ -88,6 +90,7 @@ class Child:
             BrokenProtocol: it says what makes no sense.
         """
         timeout_s = max(timeout_s, 0.0)
+        self._send_back()
         if self.exited is not None or not self._hearing.acquire(timeout=timeout_s):
             return None
         try:
@@ -167,9 +170,22 @@ class Child:
             self._channel.close()
 
     def _back(self, segment: int, slot: int, generation: int) -> None:
-        with self._closing:
-            if self.exited is None:
-                protocol.send(self._channel, Back(segment, slot, generation))
+        self._returned.append(Back(segment, slot, generation))
+        self._send_back()
+
+    def _send_back(self) -> None:
+        """Give back what came back. Never waits: a collection may call this from within any thread that holds a lock.
+
+        What is left while another thread is about to close the channel goes with the next ``receive``.
+        """
+        while self._returned and self._closing.acquire(blocking=False):
+            try:
+                with contextlib.suppress(IndexError):  # another one was faster
+                    returned = self._returned.popleft()
+                    if self.exited is None:
+                        protocol.send(self._channel, returned)
+            finally:
+                self._closing.release()
 
 
 class Children:

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import mmap
 import os
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -109,7 +108,7 @@ def _sealed(size_bytes: int) -> int:
 
 
 class Segment:
-    """The parent's end of one segment. It lives as long as an image of it does.
+    """The parent's end of one segment. It lives as long as an image of it does. One thread lends, any thread lets go.
 
     Args:
         slots: as announced.
@@ -134,7 +133,6 @@ class Segment:
         self._address = self._pixels.ctypes.data
         self._generations = [0] * SLOTS
         self._lent: set[int] = set()
-        self._changing = threading.RLock()  # a collector may let go of a slot in the midst of taking another
 
     def lend(self, picture: Picture) -> NDArray[np.uint8]:
         """The picture where it lies: read-only, and unchanged for as long as this array or a view of it exists.
@@ -143,27 +141,25 @@ class Segment:
             BrokenProtocol: there can be no such picture, or its slot is somebody's.
         """
         size_bytes = picture.width_px * picture.height_px * COLOURS
-        with self._changing:
-            sound = (
-                0 <= picture.slot < SLOTS
-                and picture.slot not in self._lent
-                and picture.generation == self._generations[picture.slot] + 1
-                and picture.width_px > 0
-                and 0 < size_bytes <= self._slot_bytes
-            )
-            if not sound:
-                raise BrokenProtocol(f"a picture of {picture.width_px} x {picture.height_px} in slot {picture.slot}")
-            self._generations[picture.slot] = picture.generation
-            self._lent.add(picture.slot)
+        sound = (
+            0 <= picture.slot < SLOTS
+            and picture.slot not in self._lent
+            and picture.generation == self._generations[picture.slot] + 1
+            and picture.width_px > 0
+            and 0 < size_bytes <= self._slot_bytes
+        )
+        if not sound:
+            raise BrokenProtocol(f"a picture of {picture.width_px} x {picture.height_px} in slot {picture.slot}")
+        self._generations[picture.slot] = picture.generation
+        self._lent.add(picture.slot)
         address = self._address + picture.slot * self._slot_bytes
         return np.asarray(_Lease(self, picture, address))
 
     def let_go(self, slot: int, generation: int) -> None:
-        """Nobody looks at a slot any more."""
-        with self._changing:
-            if slot not in self._lent or self._generations[slot] != generation:
-                raise AssertionError(f"slot {slot} of generation {generation} was let go twice")
-            self._lent.remove(slot)
+        """Nobody looks at a slot any more. Takes no lock: a collection calls this from within whatever else goes on."""
+        if slot not in self._lent or self._generations[slot] != generation:
+            raise AssertionError(f"slot {slot} of generation {generation} was let go twice")
+        self._lent.remove(slot)
         self._back(self.number, slot, generation)
 
 
