@@ -152,6 +152,21 @@ def test_a_process_that_is_told_to_closes_its_source_and_ends_in_order(children:
     assert children.before("gate") is None
 
 
+def test_the_fork_server_has_one_thread_and_holds_nothing_of_a_camera(tmp_path: Path) -> None:
+    """A fork copies one thread alone: the locks that others held would stay locked for ever."""
+    children = Children()
+    (tmp_path / "empty").mkdir()
+    child = children.start(CameraSettings(id="gate", source=str(tmp_path / "empty")))
+    heard(child, protocol.Failed)
+    assert child.wait(LIMIT_S)
+    assert children._server is not None
+    server = children._server[0].pid
+    assert status_of(server)["Threads"] == "1"
+    assert "cv2" in Path(f"/proc/{server}/maps").read_text()
+    assert not [one for one in Path(f"/proc/{server}/fd").iterdir() if "memfd" in str(one.readlink())]
+    children.close()
+
+
 def test_no_zombie_is_left(children: Children, tmp_path: Path) -> None:
     assert children.start(camera(tmp_path, ["exit", 0], name="first")).wait(LIMIT_S)
     server = children._server
