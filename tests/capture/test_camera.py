@@ -255,11 +255,16 @@ def test_a_frozen_picture_is_a_loss(bench: Bench) -> None:
     assert bench.wait_for(CameraPhase.BACKOFF).reason.startswith("the same picture for ")
 
 
-def test_a_bug_in_a_source_costs_a_reconnection_and_not_the_camera(bench: Bench) -> None:
+def test_a_bug_in_a_source_costs_a_reconnection_and_not_the_camera(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.play([0, ["bug", "from rtsp://a:hunter2@cam"]], [1, ["until", str(bench.over)]])
     assert bench.wait_for(CameraPhase.BACKOFF).reason == "unexpected ValueError: from rtsp://cam"
     bench.wait_for(CameraPhase.STREAMING)
     assert bench.script.with_suffix(".closed").exists()
+    assert "camera gate: unexpected ValueError: from rtsp://cam\n" in caplog.text
+    assert "in _bug" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_what_a_source_logs_reaches_the_log_without_passwords(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -163,7 +163,8 @@ def test_the_fork_server_has_one_thread_and_holds_nothing_of_a_camera(tmp_path: 
     server = children._server[0].pid
     assert status_of(server)["Threads"] == "1"
     assert "cv2" in Path(f"/proc/{server}/maps").read_text()
-    assert not [one for one in Path(f"/proc/{server}/fd").iterdir() if "memfd" in str(one.readlink())]
+    descriptors = Path(f"/proc/{server}/fd")
+    wait_for(lambda: not [one for one in descriptors.iterdir() if "memfd" in str(one.readlink())])
     children.close()
 
 
@@ -335,7 +336,7 @@ def test_who_lets_go_of_an_image_never_waits_for_a_lock(children: Children, tmp_
     ],
 )
 def test_an_end_in_the_users_words(exited: Exited, text: str) -> None:
-    assert how_it_ended(exited) == text
+    assert how_it_ended(exited, "rtsp://a:hunter2@b/main") == text
 
 
 def test_who_asks_for_stuck_processes_does_not_disturb_who_waits_for_one(children: Children, tmp_path: Path) -> None:

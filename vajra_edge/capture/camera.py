@@ -20,7 +20,8 @@ from vajra_edge.capture import limits, protocol, reconnect
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
 from vajra_edge.capture.rate import Rate, patience_s
 from vajra_edge.capture.reconnect import CameraPhase, Policy
-from vajra_edge.capture.url import conceal, is_live
+from vajra_edge.capture.url import is_live
+from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError, VajraError
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -195,7 +196,9 @@ class Grabber:
         except VajraError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001  the top of the thread: a bug in a source costs a reconnection, not the camera
-            told = conceal(self._camera, f"unexpected {type(error).__name__}: {error}")  # it may quote the address
+            told = address.conceal(
+                f"unexpected {type(error).__name__}: {error}", self._camera.source
+            )  # it may quote it
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("camera %s: %s\n%s", self._camera.id, told, frames)  # noqa: TRY400  the text of error is in told
             self._fail(told)
@@ -232,7 +235,7 @@ class Grabber:
             self._silent_s = 0.0
             self._heed(message)
         elif child.exited is not None:
-            how = conceal(self._camera, how_it_ended(child.exited))
+            how = how_it_ended(child.exited, self._camera.source)
             self._advance(reconnect.ChildDied(time.monotonic(), self._dice(), how))
         else:  # of a turn that took longer, the rest was ours: this process stood still
             self._silent_s += min(time.monotonic() - began_s, 2.0 * _TURN_S)
@@ -255,13 +258,13 @@ class Grabber:
             case protocol.Note(level, text):
                 self._lines += 1
                 if self._lines <= _MOST_LINES:
-                    log.log(min(level, logging.WARNING), "camera %s: %s", self._camera.id, conceal(self._camera, text))
+                    log.log(min(level, logging.ERROR), "camera %s: %s", self._camera.id, address.shortened(text))
             case protocol.Ended(decode_errors):
                 self._decode_errors = decode_errors
                 self._advance(reconnect.Ended())
             case protocol.Failed(text, remedy, decode_errors):
                 self._decode_errors = decode_errors
-                raise SourceError(conceal(self._camera, text), remedy=conceal(self._camera, remedy))
+                raise SourceError(address.shortened(text), remedy=address.shortened(remedy))
             case _:  # it runs, or has made room for its pictures
                 pass
 

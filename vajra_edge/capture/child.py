@@ -11,6 +11,7 @@ import select
 import socket
 import sys
 import time
+import traceback
 import zlib
 from collections.abc import Callable
 
@@ -22,7 +23,8 @@ from vajra_edge.capture.protocol import Alive, BrokenProtocol, Ended, Failed, No
 from vajra_edge.capture.rate import Pace, RateCap
 from vajra_edge.capture.ring import WritableRing
 from vajra_edge.capture.sources.base import RawFrame, Source
-from vajra_edge.config.credentials import redact
+from vajra_edge.capture.url import conceal
+from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import VajraError
 
@@ -47,7 +49,7 @@ class _Lines(logging.Handler):
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = redact(record.getMessage())[: protocol.LONGEST_TEXT]
+        text = address.shortened(record.getMessage())[: protocol.LONGEST_LINE]
         protocol.send(self._channel, Note(record.levelno, text))
 
 
@@ -79,7 +81,10 @@ class _Camera:
         except MemoryError:
             self._fail("the decoder asked for more memory than a camera may take", "choose a smaller stream of it")
         except Exception as error:  # noqa: BLE001  the top of a process: a bug is told like any loss
-            self._fail(f"unexpected {type(error).__name__}: {error}", "")
+            told = conceal(self._camera, f"unexpected {type(error).__name__}: {error}")  # it may quote the address
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            logging.getLogger(__name__).error("%s\n%s", told, frames)  # noqa: TRY400  the text of error is in told
+            self._fail(told, "")
         finally:
             self._ring.close()
             if self._source is not None:
@@ -150,7 +155,7 @@ class _Camera:
                 raise _Left
 
     def _fail(self, message: str, remedy: str) -> None:
-        message, remedy = (redact(text)[: protocol.LONGEST_TEXT] for text in (message, remedy))
+        message, remedy = (address.shortened(text)[: protocol.LONGEST_TEXT] for text in (message, remedy))
         self._say(Failed(message, remedy, self._decode_errors))
 
 

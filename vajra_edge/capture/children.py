@@ -29,7 +29,7 @@ import vajra_edge
 from vajra_edge.capture import limits, protocol
 from vajra_edge.capture.protocol import Back, Exited, FromChild, Hello, Kill, Picture, Slots, Spawn
 from vajra_edge.capture.ring import Segment
-from vajra_edge.config.credentials import redact
+from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -322,9 +322,9 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 _NAMES = {number.value: number.name for number in signal.Signals}
 
 
-def how_it_ended(exited: Exited) -> str:
-    """In the user's words."""
-    last = _last_line(exited.words)
+def how_it_ended(exited: Exited, source: str) -> str:
+    """In the user's words, without what a library quotes of the camera's ``source``."""
+    last = _last_line(exited.words, source)
     said = f": {last}" if last else ""
     if exited.code < 0:
         name = _NAMES.get(-exited.code, f"signal {-exited.code}")
@@ -333,9 +333,10 @@ def how_it_ended(exited: Exited) -> str:
     return f"the decoder ended with exit code {exited.code}{said}"
 
 
-def _last_line(words: str) -> str:
+def _last_line(words: str, source: str) -> str:
     """What a dying process said before its traceback: a library's last line, or else the fault handler's first."""
     before, fatal, after = words.partition("Fatal Python error: ")
     lines = [line.strip() for line in before.splitlines() if line.strip()]
-    text = lines[-1] if lines else (fatal + after.partition("\n")[0]).strip()
-    return redact(text)[: protocol.LONGEST_TEXT]
+    if lines:
+        return address.conceal(lines[-1][: protocol.LONGEST_TEXT], source)
+    return (fatal + after.partition("\n")[0]).strip()[: protocol.LONGEST_TEXT]

@@ -22,7 +22,10 @@ LONGEST_BYTES = 64 * 1024
 """Of one message: a camera's settings with a long pipeline take some thousand bytes."""
 
 LONGEST_TEXT = 500
-"""Characters of a reason or a line for the log; the rest of a longer one is cut off."""
+"""Characters of a reason; the rest of a longer one is cut off."""
+
+LONGEST_LINE = 4000
+"""Likewise of what goes to the log, tracebacks among it."""
 
 
 class BrokenProtocol(VajraError):
