@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 LAYERS = (
     {"wording", "version"},
     {"errors"},
-    {"durable", "types", "device", "progress"},
+    {"admission", "durable", "types", "device", "progress", "clock", "privileges", "image_header"},
     {"config", "datasets"},
     {"weights"},
     {"graph"},
@@ -43,7 +43,7 @@ TORCH_ONLY = {"weights.blocks", "weights.fusion", "weights.vajra_v1"}
 """The networks themselves: classes of torch, imported by the build child alone."""
 
 HEAVY = {"torch", "onnx", "onnxslim", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
-HEAVY |= {"cuda", "amqtt", "systemd", "gi", "pycocotools", "supervision"}
+HEAVY |= {"cuda", "amqtt", "systemd", "gi", "pycocotools", "supervision", "av"}
 """Optional or slow to import: inside functions only, once they are chosen."""
 
 

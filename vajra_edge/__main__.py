@@ -15,11 +15,12 @@ def main(arguments: list[str] | None = None) -> int:
         0, or the exit code of the error: 1, or 78 for settings (systemd does not restart on it).
     """
     from vajra_edge.cli.app import run
+    from vajra_edge.cli.terminal import inert
 
     try:
         return run(sys.argv[1:] if arguments is None else arguments)
     except VajraError as error:
-        print(f"vajra-edge: {error}", file=sys.stderr)  # noqa: T201  the one line
+        print(f"vajra-edge: {inert(str(error))}", file=sys.stderr)  # noqa: T201  the one line
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -56,12 +56,15 @@ class Setting(Enum):
     MQTT_TLS = "mqtt.tls"
     MQTT_PROTOCOL = "mqtt.protocol"
     MQTT_ROOT = "mqtt.root"
+    MQTT_COMMANDS = "mqtt.commands"
+    MQTT_KEEPALIVE_S = "mqtt.keepalive_s"
     MQTT_USERNAME = "mqtt.username"
     MQTT_PASSWORD_FILE = "mqtt.password_file"  # noqa: S105  a name
     MQTT_CA_FILE = "mqtt.ca_file"
     MQTT_CERT_FILE = "mqtt.cert_file"
     MQTT_KEY_FILE = "mqtt.key_file"
     MAX_BYTES = "store.max_bytes"
+    STATE_DIR = "store.state_dir"
     CONTROL_SOCKET = "service.control_socket"
 
     @property

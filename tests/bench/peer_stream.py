@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -28,8 +27,7 @@ FRAMES = 12
 
 def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = bench._settings(folder, None, clip, Path(weights), None, stack)
+        settings = bench._settings(None, clip, Path(weights), None, stack)
         ours = stack.enter_context(bench.opened(settings))
         command = [peer_python, str(HERE / "peer_child.py"), "stream", weights, clip]
         peer = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pictures import picture
 
-from vajra_edge.capture.sources import folder, gstreamer, opencv, registry
+from vajra_edge.capture.sources import clip, folder, gstreamer, registry, stream, web
 from vajra_edge.capture.sources.base import MAX_IMAGE_PX, check_image, check_size
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -24,11 +24,11 @@ def camera(text: object) -> CameraSettings:
 
 def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.PNG"), picture(0))
-    assert isinstance(registry.make(camera(make_clip())), opencv.Clip)
+    assert isinstance(registry.make(camera(make_clip())), clip.Clip)
     assert isinstance(registry.make(camera(tmp_path)), folder.ImageFolder)
     assert isinstance(registry.make(camera(tmp_path / "photo.PNG")), folder.ImageFolder)
-    assert isinstance(registry.make(camera("rtsp://cam/1")), opencv.NetworkStream)
-    assert isinstance(registry.make(camera("http://cam/1")), opencv.NetworkStream)
+    assert isinstance(registry.make(camera("rtsp://cam/1")), stream.NetworkStream)
+    assert isinstance(registry.make(camera("http://cam/1")), web.WebCamera)
     assert isinstance(registry.make(camera("gst:videotestsrc ! appsink")), gstreamer.GStreamerSource)
 
 
@@ -83,9 +83,9 @@ def test_8k_is_no_absurd_size() -> None:
 def test_the_library_loads_only_when_a_source_is_opened() -> None:
     code = (
         "import sys; from vajra_edge.capture import camera\n"
-        "from vajra_edge.capture.sources import folder, gstreamer, opencv, registry, v4l2\n"
+        "from vajra_edge.capture.sources import clip, folder, gstreamer, registry, stream, web, v4l2\n"
         "from vajra_edge.config.settings import CameraSettings;"
-        "registry.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit('cv2' in sys.modules)"
+        "registry.make(CameraSettings(id='a', source='rtsp://cam/1')); sys.exit(bool({'cv2', 'av'} & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

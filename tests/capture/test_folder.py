@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hostile_images import jpeg_claiming, png_of
 from pictures import number_of, picture
 
 from vajra_edge.capture.sources import base, registry
+from vajra_edge.capture.sources.folder import read_image
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -88,3 +90,19 @@ def test_an_image_that_vanished_is_skipped(photos: Path) -> None:
     (photos / "1.png").unlink()
     assert len(read_all(folder)) == 2
     assert folder.decode_errors == 1
+
+
+def test_an_image_that_claims_an_absurd_size_is_skipped_before_it_is_decoded(photos: Path) -> None:
+    (photos / "3.png").write_bytes(png_of(45_000, 45_000))
+    (photos / "4.jpg").write_bytes(jpeg_claiming(cv2.imencode(".jpg", picture(1))[1].tobytes(), 65_000, 65_000))
+    folder = opened(photos)
+    assert len(read_all(folder)) == 3
+    assert folder.decode_errors == 2
+    with pytest.raises(SourceError, match="45000 x 45000 pixels"):
+        read_image(photos / "3.png")
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".jpeg", ".png", ".tif", ".webp"])
+def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), picture(4))
+    assert [number_of(item.image) for item in read_all(opened(tmp_path))] == [4]

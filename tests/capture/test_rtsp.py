@@ -147,7 +147,7 @@ def test_a_killed_server_is_two_lost_cameras_and_its_return_brings_both_back(ser
             phases = cameras.phases(camera)
             assert phases[0] == phases[-1] == "streaming"
             assert phases.count("streaming") == 3
-            refused = [item.reason for item in news if "Connection refused" in item.reason]
+            refused = [item.reason for item in news if "has nothing that listens at this port" in item.reason]
             assert refused, "the reason names the dead server"
             assert all(item.reason == "" for item in news if item.phase is CameraPhase.STREAMING)
 
@@ -178,5 +178,5 @@ def test_a_refused_password_is_said_and_not_shown(server: Server, tmp_path: Path
     with Cameras(server.port, credentials_file=tmp_path / "own") as cameras:
         cameras.wait_until(CameraPhase.BACKOFF)
         for news in cameras.seen.values():
-            assert "answers but gives no video; check the path, user and password" in news[-1].reason
+            assert "refuses user and password (401); check user and password" in news[-1].reason
             assert "hunter2" not in news[-1].reason

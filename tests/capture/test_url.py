@@ -1,15 +1,14 @@
-"""Addresses: kinds, credentials, and why a camera cannot be reached."""
+"""Addresses: kinds, parts, credentials, and what is shown of them."""
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vajra_edge.capture.url import Kind, is_live, kind_of, read_credentials, shown, why_unreachable, with_credentials
+from vajra_edge.capture.url import Kind, endpoint_of, is_live, kind_of, read_credentials, shown, with_credentials
 from vajra_edge.errors import SettingsError, SourceError
 
 
@@ -103,24 +102,23 @@ def test_any_text_is_a_source_or_is_refused_and_takes_any_credentials(source: st
         assert shown(url) == shown(with_credentials(source, ("u", "p")))
 
 
-def test_why_a_camera_cannot_be_reached() -> None:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        assert "Connection refused" in why_unreachable(f"rtsp://127.0.0.1:{port}/x", 1.0)[0]
-        listening.listen()
-        assert "answers but gives no video" in why_unreachable(f"rtsp://127.0.0.1:{port}/x", 1.0)[0]
-    assert "name no-such-host.invalid is not known" in why_unreachable("rtsp://no-such-host.invalid/x", 1.0)[0]
+def test_an_address_is_taken_apart() -> None:
+    endpoint = endpoint_of("RTSPS://us%40er:p%2Fw@Cam.local/live/1?ch=2&key=\u00fc")
+    assert (endpoint.scheme, endpoint.host, endpoint.port, endpoint.secure) == ("rtsps", "cam.local", 322, True)
+    assert endpoint.credentials == ("us@er", "p/w")
+    assert endpoint.target == "/live/1?ch=2&key=%C3%BC"
+    assert endpoint.url == "rtsps://cam.local/live/1?ch=2&key=%C3%BC"
+    assert endpoint_of("http://[::1]:8080").url == "http://[::1]:8080/"
+    assert endpoint_of("http://cam").credentials is None
 
 
-def test_a_camera_that_swallows_packets_does_not_answer() -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        address = full.getsockname()
-        with socket.create_connection(address), socket.socket() as second:
-            second.setblocking(False)
-            second.connect_ex(address)  # the queue of the listener is full now
-            reason, remedy = why_unreachable(f"http://127.0.0.1:{address[1]}/x", 0.2)
-    assert "does not answer" in reason
-    assert remedy
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("rtsp://admin:hunter2@cam:554/hunter2?p=hunter2", "rtsp://cam"),
+        ("http://[::1]:80/v", "http://[::1]"),
+        ("rtsp://a:hunter2/x@cam", "the address"),
+    ],
+)
+def test_scheme_and_host_are_all_that_is_shown(source: str, expected: str) -> None:
+    assert shown(source) == expected

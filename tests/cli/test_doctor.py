@@ -6,6 +6,8 @@ import socket
 import pytest
 
 from vajra_edge.__main__ import main
+from vajra_edge.cli import doctor as verb
+from vajra_edge.cli import sandbox
 
 
 def report(place, capsys):
@@ -104,3 +106,40 @@ credentials_file = "{place.folder / "empty"}"
     assert "no user before a colon" in checks["camera gate credentials", "fail"]
     assert "stands in the settings file" in checks["camera gate credentials", "note"]
     assert "empty is empty" in checks["camera pole credentials", "fail"]
+
+
+def test_it_says_that_it_looks_from_outside(place, capsys, monkeypatch):
+    monkeypatch.setattr(sandbox.os, "geteuid", lambda: 1000)
+    _, checks = report(place, capsys)
+    assert checks["view"]["verdict"] == "note"
+    assert "from outside the service's sandbox: only root can enter it" in checks["view"]["found"]
+
+
+def test_it_says_what_was_seen_from_inside(place, capsys, monkeypatch):
+    seen = b'[{"name":"weights","verdict":"fail","found":"hidden","remedy":"move it"}]'
+    monkeypatch.setattr(sandbox, "run", lambda _: seen)
+    code, checks = report(place, capsys)
+    assert code == 1
+    assert checks["view"]["verdict"] == "ok"
+    assert checks["weights"]["found"] == "hidden"
+
+
+def test_what_is_no_report_of_ours_is_not_taken_for_one(place, capsys, monkeypatch):
+    monkeypatch.setattr(sandbox, "run", lambda _: b"Traceback")
+    _, checks = report(place, capsys)
+    assert checks["view"]["verdict"] == "note"
+    assert "machine" in checks
+
+
+@pytest.mark.usefixtures("answering_port")
+@pytest.mark.parametrize(("state", "verdict"), [("streaming", "note"), ("lost", "fail")])
+def test_a_camera_that_the_daemon_holds_is_no_fault(place, capsys, monkeypatch, state, verdict):
+    """A V4L2 device delivers to one process; the second is refused."""
+    document = {"cameras": [{"id": "yard", "state": state, "fps": 5.0}]}
+    monkeypatch.setattr(verb, "document_of", lambda _: document)
+    for picture in place.pictures.iterdir():
+        picture.unlink()
+    code, checks = report(place, capsys)
+    assert checks["camera yard"]["verdict"] == verdict
+    assert code == (verdict == "fail")
+    assert ("the daemon has it: 5.0 frames/s" in checks["camera yard"]["found"]) == (verdict == "note")

@@ -7,7 +7,6 @@ import pytest
 import tiny
 
 from vajra_edge.__main__ import main
-from vajra_edge.cli import rebuild
 from vajra_edge.plans.store import EngineStore
 
 
@@ -78,18 +77,3 @@ def test_words_for_a_person(place, capsys):
     digest = hashlib.sha256(place.weights.read_bytes()).hexdigest()
     expected = f"would be built from weights {digest[:12]}: no wanted plan served on this device yet"
     assert expected in capsys.readouterr().out
-
-
-def test_root_becomes_the_owner_of_the_state_directory(tmp_path, monkeypatch):
-    steps = []
-    monkeypatch.setattr(rebuild.os, "geteuid", lambda: 0)
-    for name in ("initgroups", "setgid", "setuid"):
-        monkeypatch.setattr(rebuild.os, name, lambda *values, name=name: steps.append((name, values)))
-    nobody = rebuild.pwd.getpwnam("nobody")
-    monkeypatch.setattr(rebuild.pwd, "getpwnam", lambda name: nobody)
-    rebuild.become_service_user(tmp_path / "not-yet-there")
-    assert steps == [
-        ("initgroups", ("nobody", nobody.pw_gid)),
-        ("setgid", (nobody.pw_gid,)),
-        ("setuid", (nobody.pw_uid,)),
-    ]

@@ -87,6 +87,27 @@ def test_every_figure_of_the_serving_plan_is_shown(station, monkeypatch, capsys)
     )
 
 
+def test_what_the_broker_refuses_is_told_while_connected(station, monkeypatch, capsys):
+    outbox = {"queued": 0, "dropped": {"refused": 12, "too_large": 3, "bytes": 0}}
+    view = BrokerView("b:1883", connected=True, protocol="5", outbox=outbox, troubles=("refused on [x]; check",))
+    began = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    station.write()
+
+    def shown(broker):
+        said = Status("d", "serving", "", began, 1.0, 7, broker=broker)
+        monkeypatch.setattr(command, "ask", lambda socket, request: [{"status": said.to_json()}])
+        assert main(["status", "--config", str(station.config)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    told = shown(view)
+    assert "refused on [x]; check" in told
+    assert "12 refused by the broker, 3 too large for the broker since the start" in told
+    assert "cannot say" not in told
+    told = shown(replace(view, protocol="3.1.1", troubles=(), outbox={}))
+    assert "MQTT 3.1.1, which cannot say whether a message was refused" in told
+    assert "since the start" not in told
+
+
 def test_bad_weights_are_told_and_the_exit_code_is_one(station, capsys):
     station.write_weights(b"nothing" * 99)
     station.start()

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
-from vajra_edge.daemon.background import Background, TaskFailed, TaskMended
+from waiting import LIMIT_S, wait_for
+
+from vajra_edge.daemon.background import LONGEST_S, Background, TaskFailed, TaskMended
+from vajra_edge.daemon.watchdog import DESK, Beats
 from vajra_edge.errors import StoreError
 
 
@@ -51,3 +55,63 @@ def test_a_task_that_hangs_is_left_behind():
 
 def test_a_desk_that_never_started_closes():
     assert Background(lambda _: None).close(0.1)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_task_that_hangs_is_named_one_that_works_is_not_and_waiting_for_tasks_is_no_silence():
+    clock, go_on, works = Clock(), threading.Event(), threading.Event()
+    beats = Beats(clock)
+    background = Background(lambda _: None, beats, clock=clock)
+    background.start()
+    background.do("load plan", go_on.wait)
+    wait_for(lambda: background._busy_since_s is not None)
+    background.tick()
+    clock.now_s = DESK.deadline_s + 1.0
+    background.tick()
+    (late,) = beats.late()
+    assert str(late) == f"background (load plan) has been silent for {clock.now_s:.0f} s"
+
+    def works_until_told() -> None:
+        while not works.is_set():
+            sum(range(10_000))
+
+    background.do("hash", works_until_told)
+    go_on.set()
+    wait_for(lambda: not beats.late())
+
+    def seen_working() -> bool:
+        """The thread had the processor since the last look."""
+        background.tick()
+        return not beats.late()
+
+    for _ in range(3):
+        clock.now_s += DESK.deadline_s + 1.0
+        wait_for(seen_working)
+    clock.now_s += LONGEST_S + DESK.deadline_s
+    time.sleep(0.01)
+    background.tick()
+    assert beats.late(), "it goes round in circles"
+    works.set()
+    assert background.close(LIMIT_S)
+    clock.now_s += 1000.0
+    assert not beats.late(), "it ended on purpose"
+
+
+def test_looks_do_not_gather_behind_a_task_that_hangs():
+    done, go_on = [], threading.Event()
+    background = Background(lambda _: None)
+    background.do("hang", go_on.wait)
+    for number in range(100):
+        background.look("look at the disk", lambda number=number: done.append(number))
+    background.start()
+    go_on.set()
+    wait_for(lambda: done)
+    background.look("look at the disk", lambda: done.append("again"))
+    assert background.close(LIMIT_S)
+    assert done == [0, "again"]

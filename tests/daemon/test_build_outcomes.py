@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from vajra_edge.clock import Moment
 from vajra_edge.config.settings import load
 from vajra_edge.daemon.build_outcomes import note, weighed
 from vajra_edge.daemon.build_process import BuildSucceeded, ChildFailed
@@ -96,7 +97,7 @@ BUILDING, LOADING = State(wanted="A", building=JOB), State(wanted="A", step=Step
 def test_the_history_is_told_what_failed_and_what_the_machine_does_about_it(
     tmp_path, before: State, event: Event, cause: Cause, follows: Follows, retry_in_s: float | None
 ):
-    history = History(tmp_path, lambda: 1000.0)
+    history = History(tmp_path, lambda: Moment("b", 1.0, 1000.0, synchronised=True))
     after, _ = advance(before, event)
     note(history, event, before, after)
     retry_at_s = None if retry_in_s is None else 1000.0 + retry_in_s

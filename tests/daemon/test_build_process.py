@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -372,3 +373,55 @@ def test_the_supervisors_import_of_the_builder_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_child_that_ends_at_the_moment_of_the_signal_is_reaped_once(
+    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    """``Popen.send_signal`` would reap it, and what the kernel tells of its end would be lost."""
+    builder = saying(heard, "import time; time.sleep(0.3)", grace_s=30.0)
+    ended = build_process._Job._ended
+    kill, killed = os.kill, []
+
+    def late(job, process):
+        found = ended(job, process)
+        if not found and not killed:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it ends after the look at it
+        return found
+
+    monkeypatch.setattr(build_process._Job, "_ended", late)
+    monkeypatch.setattr(build_process.os, "kill", lambda pid, number: killed.append(number) or kill(pid, number))
+    builder.start(1, replace(wanted, timeout_s=0.0))
+    end = heard.end()
+    assert isinstance(end, ChildFailed)
+    assert killed == [signal.SIGTERM]
+    assert "took longer than 0 s" in end.message
+    builder.close()
+
+
+def test_a_child_that_nothing_ends_is_left_behind_and_named(
+    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build_process, "KILLED_WITHIN_S", 0.3)
+    for name in ("kill", "killpg"):
+        monkeypatch.setattr(build_process.os, name, lambda *_: None)  # as in state D: the signal waits
+    builder = saying(heard, "import time; time.sleep(5)", grace_s=0.1)
+    builder.start(1, replace(wanted, timeout_s=0.2))
+    end = heard.end()
+    assert isinstance(end, ChildFailed)
+    found = re.fullmatch(r"the build child \(pid (\d+)\) cannot be killed and is left behind", end.message)
+    assert found, end.message
+    assert not end.permanent
+    assert builder.close(LIMIT_S)
+    os.waitpid(int(found[1]), 0)
+
+
+def test_a_stop_does_not_wait_for_a_child_longer_than_it_may(
+    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+):
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3)"
+    builder = saying(heard, code, grace_s=60.0)
+    builder.start(1, wanted)
+    wait_for(builder._job.thread.is_alive)
+    assert builder.close(0.2) is False
+    assert builder.close(LIMIT_S) is True

@@ -19,11 +19,12 @@ PLAN = PlanView("A", "onnxruntime", "fp32", "fp32", "cpu", (256, 256), 1, ("car"
 class Recorder:
     """A caller that keeps what it hears."""
 
-    def __init__(self):
-        self.heard = []
+    def __init__(self, *, listens=True):
+        self.heard, self.listens = [], listens
 
     def progress(self, content):
         self.heard.append(("progress", content))
+        return self.listens
 
     def done(self, content):
         self.heard.append(("done", content))
@@ -66,6 +67,17 @@ def test_a_waiting_caller_hears_news_at_once_and_otherwise_a_heartbeat():
     assert (kind, content["built"], content["serving"], content["why"]) == ("done", True, "B", ("weights",))
     waiting.look(SERVED, new, None, 20.0, swapping=False)
     assert len(caller.heard) == 5
+
+
+def test_who_left_is_not_waited_for():
+    waiting, gone, there = Waiting(), Recorder(listens=False), Recorder()
+    building = replace(SERVED, wanted="B", step=Step.BUILD, building=Job(1, "B"))
+    for caller in (gone, there):
+        waiting.add(caller, PREVIEW, PLAN)
+    for now_s in (0.0, HEARTBEAT_S + 1.0):
+        waiting.look(building, PLAN, None, now_s, swapping=False)
+    assert [kind for kind, _ in gone.heard] == ["progress", "error"]
+    assert [kind for kind, _ in there.heard] == ["progress", "progress"]
 
 
 def test_a_failure_ends_every_wait_with_its_reason():

@@ -12,11 +12,12 @@ import threading
 import time
 
 import pytest
-from waiting import LIMIT_S
+from waiting import LIMIT_S, wait_for
 
+from vajra_edge.admission import Bucket, Limits, Pace
 from vajra_edge.daemon.control import server as control_module
 from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES
-from vajra_edge.daemon.control.server import MAX_CLIENTS, Asked, Control, ask
+from vajra_edge.daemon.control.server import MAX_CLIENTS, MAX_CLIENTS_OF_A_PROCESS, Asked, Control, ask
 from vajra_edge.errors import ControlError
 
 
@@ -28,6 +29,13 @@ def served(tmp_path):
     control.open()
     yield control, inbox, tmp_path / "control.sock"
     control.close()
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def answering(control, inbox, *replies):
@@ -141,16 +149,128 @@ def test_a_bad_request_is_refused_in_one_line_and_reaches_nobody(served, sent, t
     assert inbox.empty()
 
 
-def test_a_crowd_is_refused_and_the_next_is_served_once_it_left(served):
+def crowded(path, count):
+    """So many clients that have asked and wait."""
+    crowd = []
+    for _ in range(count):
+        crowd.append(connect(path))
+        crowd[-1].sendall(b'{"verb": "status"}\n')
+    return crowd
+
+
+def test_a_crowd_of_one_process_is_refused_and_the_next_is_served_once_it_left(served):
     control, inbox, path = served
-    crowd = [connect(path) for _ in range(MAX_CLIENTS)]
+    crowd = crowded(path, MAX_CLIENTS_OF_A_PROCESS)
+    for _ in crowd:
+        inbox.get(timeout=LIMIT_S)
     with connect(path) as late:
-        assert "clients are connected already" in late.makefile().readline()
+        assert "this process has 16 connections already" in late.makefile().readline()
     for sock in crowd:
         sock.close()
-    time.sleep(0.2)
+    wait_for(lambda: not control._clients)
     thread = answering(control, inbox, {"kind": "done"})
     assert list(ask(path, {"verb": "status"})) == [{"kind": "done"}]
+    thread.join(LIMIT_S)
+
+
+@pytest.mark.parametrize("of_a_process", [MAX_CLIENTS_OF_A_PROCESS, 1000])
+def test_who_says_nothing_gives_way_to_who_asks(served, monkeypatch, of_a_process):
+    monkeypatch.setattr(control_module, "MAX_CLIENTS_OF_A_PROCESS", of_a_process)
+    control, inbox, path = served
+    silent = [connect(path) for _ in range(200)]
+    thread = answering(control, inbox, {"kind": "done"})
+    assert list(ask(path, {"verb": "status"})) == [{"kind": "done"}]
+    thread.join(LIMIT_S)
+    assert silent[0].recv(1) == b""
+    assert len(control._clients) <= min(MAX_CLIENTS, of_a_process)
+    for sock in silent:
+        sock.close()
+
+
+def test_a_crowd_of_many_processes_is_refused_too(served, monkeypatch):
+    monkeypatch.setattr(control_module, "MAX_CLIENTS_OF_A_PROCESS", 1000)
+    _, inbox, path = served
+    crowd = crowded(path, MAX_CLIENTS)
+    for _ in crowd:
+        inbox.get(timeout=LIMIT_S)
+    with connect(path) as late:
+        assert "32 clients are connected already" in late.makefile().readline()
+    for sock in crowd:
+        sock.close()
+
+
+def test_a_client_that_the_kernel_turns_away_tries_again(tmp_path):
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        first = connect(path)  # it fills the backlog
+        told = []
+        thread = threading.Thread(target=lambda: told.extend(ask(path, {"verb": "status"})))
+        thread.start()
+        time.sleep(0.1)
+        listening.accept()[0].close()
+        sock, _ = listening.accept()
+        sock.recv(1000)
+        sock.sendall(b'{"kind": "done"}\n')
+        thread.join(LIMIT_S)
+        assert told == [{"kind": "done"}]
+        sock.close()
+        first.close()
+
+
+def test_a_flood_of_connections_is_taken_at_its_pace_and_uses_few_descriptors(served):
+    control, _inbox, path = served
+    clock = Clock()
+    control._clock, control._accepts = clock, Bucket(Pace(0.0, 5.0), 0.0)
+    socks = [connect(path) for _ in range(40)]
+    wait_for(lambda: not control._listening)
+    assert control._numbers == 5
+    clock.now_s += 1.0  # nothing has filled up since
+    wait_for(lambda: control._listen_from_s > 1.0)
+    assert control._numbers == 5
+    control._accepts = Bucket(Pace(0.0, 100.0), 1.0)
+    clock.now_s += 1.0
+    wait_for(lambda: control._numbers == 40)
+    assert len(control._clients) <= MAX_CLIENTS
+    for sock in socks:
+        sock.close()
+
+
+def test_requests_beyond_their_pace_hear_that_the_daemon_is_busy(tmp_path, monkeypatch):
+    limits = Limits(Pace(0.0, 3.0), Pace(0.0, 100.0), Pace(0.0, 100.0), open=100)
+    monkeypatch.setattr(control_module, "LIMITS", limits)
+    monkeypatch.setattr(control_module, "BUSY_AFTER_S", 0.01)
+    inbox: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    control = Control(tmp_path / "c.sock", inbox.put, lambda: None)
+    control.open()
+    try:
+        for _ in range(3):
+            thread = answering(control, inbox, {"kind": "done"})
+            list(ask(tmp_path / "c.sock", {"verb": "status"}))
+            thread.join(LIMIT_S)
+        with pytest.raises(ControlError, match="the daemon is busy: status is asked for too often; wait"):
+            list(ask(tmp_path / "c.sock", {"verb": "status"}))
+        assert inbox.empty()
+        assert control.refused == 1
+    finally:
+        control.close()
+
+
+def test_requests_of_clients_that_left_are_owed_an_answer_still(served, monkeypatch):
+    monkeypatch.setattr(control_module, "BUSY_AFTER_S", 0.01)
+    control, inbox, path = served
+    told = []
+    for _ in range(MAX_CLIENTS + 10):
+        with connect(path) as sock:
+            sock.sendall(b'{"verb": "rebuild"}\n')
+            wait_for(lambda: inbox.qsize() + control.refused == len(told) + 1)
+            told.append(inbox.qsize())
+    assert inbox.qsize() == MAX_CLIENTS
+    while not inbox.empty():
+        assert not control.reply(inbox.get().client, {"kind": "done"})
+    thread = answering(control, inbox, {"kind": "done"})
+    assert list(ask(path, {"verb": "rebuild"})) == [{"kind": "done"}]
     thread.join(LIMIT_S)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,6 +8,7 @@ import pytest
 import tiny
 from stored import commit
 
+from vajra_edge import clock
 from vajra_edge.backends.base import BackendChoice
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.backends.tensorrt.backend import TensorRT
@@ -17,8 +17,9 @@ from vajra_edge.daemon import reconciler
 from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.errors import BackendUnavailable, UnsupportedSpec, WeightsError
+from vajra_edge.plans.charges import ALONE_S, BESIDE_S, STRIKES, Charged
 from vajra_edge.plans.fingerprint import Fingerprint
-from vajra_edge.plans.history import STRIKES, Cause, Follows, History
+from vajra_edge.plans.history import Cause, Follows, History
 from vajra_edge.plans.spec import Precision, Target
 from vajra_edge.plans.store import EngineStore
 
@@ -134,28 +135,75 @@ def test_a_wish_that_cannot_be_known_offers_the_last_good_plan(desired_plans, se
     assert desired_plans.unknown("no weights") == Unknown("no weights", Fallback(good))
 
 
-def test_a_plan_that_crashed_too_often_is_rejected_and_the_one_before_offered(
-    desired_plans, settings, store, history, tmp_path
-):
+def test_a_plan_that_crashed_too_often_is_held_and_the_one_before_offered(desired_plans, settings, store, history):
     before = commit(store, desired_plans.work_out(settings(engine={"max_det": 50})))
     store.mark_good(before)
     crashing = commit(store, desired_plans.work_out(settings()))
     store.mark_good(crashing)
     for _ in range(STRIKES - 1):
-        history.crashed(crashing)
+        history.charge(crashing, Charged.CRASH, "SIGSEGV")
     assert desired_plans.work_out(settings()).have is Have.READY
-    history.crashed(crashing)
+    history.charge(crashing, Charged.CRASH, "SIGSEGV")
     desired = desired_plans.work_out(settings())
-    assert (desired.have, desired.fallback) == (Have.REJECTED, Fallback(before))
-    assert "it crashed 3 times in 10 minutes; rebuild --force insists" in desired.rejected
-    assert History(store.root).rejection(crashing)
-    history.forgive(crashing)
+    assert (desired.have, desired.fallback) == (Have.HELD, Fallback(before))
+    assert "waits: it crashed 3 times in 10 minutes (SIGSEGV); rebuild --force insists" in desired.rejected
+    assert BESIDE_S[0] - 60 < desired.hold_s <= BESIDE_S[0]
+    assert desired.event.hold_s == desired.hold_s
+    history.acquit(crashing)
+    assert desired_plans.work_out(settings()).have is Have.READY
+
+
+def test_one_crash_at_load_holds_a_plan_and_the_one_before_serves_at_once(desired_plans, settings, store, history):
+    before = commit(store, desired_plans.work_out(settings(engine={"max_det": 50})))
+    store.mark_good(before)
+    new = commit(store, desired_plans.work_out(settings()))
+    history.charge(new, Charged.LOAD, "SIGSEGV")
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.fallback) == (Have.HELD, Fallback(before))
+
+
+@pytest.mark.parametrize("charged", list(Charged))
+def test_the_only_plan_waits_for_minutes_at_most_whatever_it_is_charged_with(
+    desired_plans, settings, store, history, charged
+):
+    only = commit(store, desired_plans.work_out(settings()))
+    store.mark_good(only)
+    for _ in range(12):
+        history.charge(only, charged, "no")
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.fallback) == (Have.HELD, None)
+    assert 0 < desired.hold_s <= max(ALONE_S)
+
+
+def test_of_two_good_plans_that_are_held_the_first_to_be_free_is_awaited(desired_plans, settings, store, history):
+    plans = [commit(store, desired_plans.work_out(settings(engine={"max_det": count}))) for count in (50, 60)]
+    for plan in plans:
+        store.mark_good(plan)
+    for plan, times in zip(plans, (2, 3), strict=True):
+        for _ in range(times):
+            history.charge(plan, Charged.LOAD, "SIGSEGV")
+    desired = desired_plans.work_out(settings())
+    assert (desired.have, desired.fallback) == (Have.MISSING, None)
+    assert 0 < desired.event.again_in_s <= ALONE_S[1]
+    unknown = desired_plans.unknown("no weights")
+    assert unknown.fallback is None
+    assert 0 < unknown.again_in_s <= ALONE_S[1]
+
+
+def test_a_plan_whose_short_pause_is_over_serves_where_there_is_no_other(desired_plans, settings, store, tmp_path):
+    good = commit(store, desired_plans.work_out(settings(engine={"max_det": 50})))
+    store.mark_good(good)
+    earlier = replace(clock.now(), boot_s=clock.now().boot_s - ALONE_S[0] - 1)
+    DesiredPlans(store, History(tmp_path / "state", lambda: earlier))._history.charge(good, Charged.LOAD, "SIGSEGV")
+    desired = DesiredPlans(store, History(tmp_path / "state")).work_out(settings())
+    assert (desired.fallback, desired.again_in_s) == (Fallback(good), None)
 
 
 def test_crashes_long_ago_do_not_count(desired_plans, settings, store, tmp_path):
     plan = commit(store, desired_plans.work_out(settings()))
-    for _ in range(STRIKES):
-        History(tmp_path / "state", lambda: time.time() - 3600).crashed(plan)
+    for hours in range(STRIKES):
+        long_ago = replace(clock.now(), boot_s=clock.now().boot_s - 3600 * (STRIKES - hours))
+        History(tmp_path / "state", lambda at=long_ago: at).charge(plan, Charged.CRASH, "SIGSEGV")
     assert desired_plans.work_out(settings()).have is Have.READY
 
 

@@ -18,7 +18,8 @@ from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.events import Have
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.errors import CalibrationError, UnsupportedSpec
-from vajra_edge.plans.history import PLANS_KEPT, STRIKES, History
+from vajra_edge.plans.charges import STRIKES, Charged
+from vajra_edge.plans.history import PLANS_KEPT, History
 from vajra_edge.plans.spec import Precision
 from vajra_edge.plans.store import EngineStore
 from vajra_edge.quantization import camera_samples
@@ -215,15 +216,13 @@ def test_of_earlier_images_the_plan_that_served_last_and_well_is_kept(
     assert desired_plans.work_out(asked).fingerprint.digest == older
 
 
-@pytest.mark.parametrize("how", ["rejected", "struck"])
+@pytest.mark.parametrize("how", [Charged.UNFIT, Charged.CRASH])
 def test_a_plan_of_earlier_images_that_failed_in_service_is_passed_over(
-    desired_plans: DesiredPlans, settings: Make, store: EngineStore, history: History, tmp_path: Path, how: str
+    desired_plans: DesiredPlans, settings: Make, store: EngineStore, history: History, tmp_path: Path, how: Charged
 ):
     asked, older, newer = two_plans(desired_plans, settings, store, tmp_path / "mine")
-    if how == "rejected":
-        history.reject(newer, "it finds nothing")
-    for _ in range(STRIKES if how == "struck" else 0):
-        history.crashed(newer)
+    for _ in range(STRIKES):
+        history.charge(newer, how, "no")
     desired = desired_plans.work_out(asked)
     assert (desired.fingerprint.digest, desired.have) == (older, Have.READY)
 

@@ -21,9 +21,9 @@ class Counting:
     def __init__(self) -> None:
         self.reads = 0
 
-    def __call__(self, path: Path) -> str:
+    def __call__(self, path: Path, beat) -> str:
         self.reads += 1
-        return weights_digest(path)
+        return weights_digest(path, beat)
 
 
 @pytest.fixture
@@ -127,13 +127,13 @@ def test_a_replaced_symlink_is_followed_as_kubernetes_replaces_them(tmp_path, di
 
 
 def test_a_file_that_moves_while_it_is_read_waits_until_it_is_quiet_again(file):
-    def grows(path):
+    def grows(path, _):
         content = path.read_bytes()
         if content != b"two, complete":
             path.write_bytes(b"two, complete")
         return sha(content)
 
-    watched = WatchedFile("weights", file, lambda path: sha(path.read_bytes()))
+    watched = WatchedFile("weights", file, lambda path, _: sha(path.read_bytes()))
     watched.poll(0.0, SETTLE_S)
     watched._digest = grows
     file.write_bytes(b"two")
@@ -146,7 +146,7 @@ def test_a_file_that_moves_while_it_is_read_waits_until_it_is_quiet_again(file):
 def test_an_unreadable_file_is_told_and_noticed_once_its_mode_is_mended(file):
     allowed = []
 
-    def refuses(path):
+    def refuses(path, _):
         if not allowed:
             raise WeightsError(f"weights {path} cannot be read: Permission denied")
         return sha(path.read_bytes())
@@ -166,7 +166,7 @@ def test_the_thread_posts_beats_and_goes_on_after_a_fault(file, caplog):
     beats: queue.SimpleQueue[None] = queue.SimpleQueue()
     watch = FileWatch(inbox.put, lambda: beats.put(None), settle_s=0.01, poll_s=0.01)
 
-    def broken(path):
+    def broken(path, _):
         raise ZeroDivisionError(path)
 
     watch.follow("settings", file, broken)
@@ -182,3 +182,23 @@ def test_the_thread_posts_beats_and_goes_on_after_a_fault(file, caplog):
     assert beats.get(timeout=LIMIT_S) is None
     watch.close()
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_file_is_hashed_with_a_beat_for_each_piece(tmp_path):
+    file, beats = tmp_path / "net.onnx", []
+    file.write_bytes(bytes(5 << 20))
+    watch = FileWatch(lambda _: None, lambda: beats.append(1), settle_s=0.0, poll_s=1.0)
+    watch.follow("weights", file, weights_digest)
+    watch._files["weights"].poll(0.0, SETTLE_S)
+    assert len(beats) == 5
+
+
+def test_a_file_larger_than_any_network_is_refused_unread(tmp_path):
+    file = tmp_path / "disk.img"
+    with file.open("wb") as sparse:
+        sparse.truncate(2 << 40)
+    watched = WatchedFile("weights", file, weights_digest)
+    changed = watched.poll(0.0, SETTLE_S)
+    assert changed.digest is None
+    assert "has 2199 GB" in changed.reason
+    assert "name a .pt or .onnx file in [weights] path" in changed.reason

@@ -4,8 +4,10 @@ import io
 import logging
 import os
 import sys
+import threading
 
 import pytest
+from waiting import LIMIT_S, wait_for
 
 from vajra_edge.daemon import systemd
 from vajra_edge.daemon.systemd import PriorityFormatter, to_journal
@@ -50,6 +52,40 @@ def test_set_up_logs_to_stderr_once_and_changes_the_level(monkeypatch, in_journa
     systemd.set_up("error")
     systemd.set_up("warning")
     root.handle(logging.LogRecord("n", logging.WARNING, "p", 1, "careful", (), None))
+    root.handlers[0].flush()
     assert len(root.handlers) == 1
     assert root.level == logging.WARNING
     assert sys.stderr.getvalue().startswith(start)
+
+
+class Stuck(io.StringIO):
+    """A stream that takes nothing until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, text):
+        self.entered.set()
+        self.go_on.wait(LIMIT_S)
+        return super().write(text)
+
+
+def test_a_journal_that_hangs_holds_up_nobody_who_logs(monkeypatch):
+    root = logging.RootLogger(logging.WARNING)
+    monkeypatch.setattr(logging, "getLogger", lambda name=None: root)
+    monkeypatch.setattr(systemd, "LINES_KEPT", 10)
+    monkeypatch.setattr(systemd, "FLUSH_S", 0.05)
+    monkeypatch.setattr(sys, "stderr", stuck := Stuck())
+    systemd.set_up("warning")
+    for number in range(500):
+        root.handle(logging.LogRecord("n", logging.WARNING, "p", 1, "line %d", (number,), None))
+        assert not number or stuck.entered.wait(LIMIT_S)
+    root.handlers[0].flush()
+    stuck.go_on.set()
+    wait_for(lambda: not root.handlers[0]._lines.unfinished_tasks)
+    told = stuck.getvalue().splitlines()
+    assert [line.rpartition(" ")[2] for line in told if " n: line " in line][:5] == ["0", "1", "2", "3", "4"]
+    assert "489 lines were lost: nobody took them" in told
+    root.handle(logging.LogRecord("n", logging.WARNING, "p", 1, "again", (), None))
+    wait_for(lambda: "n: again" in stuck.getvalue())

@@ -17,6 +17,7 @@ from waiting import LIMIT_S
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
+from vajra_edge.daemon.watchdog import Beats
 from vajra_edge.types import Detections, Frame
 
 
@@ -68,7 +69,7 @@ def posted() -> queue.SimpleQueue[object]:
 
 
 def pictures_of(folder: Path, posted: queue.SimpleQueue[object], snapshots: Snapshots, given: Settings) -> Pictures:
-    made = Pictures(Collector(folder), snapshots, posted.put, given)
+    made = Pictures(Collector(folder), snapshots, posted.put, given, Beats())
     made.start()
     return made
 

@@ -83,7 +83,7 @@ def denied(*_args: object, **_more: object) -> None:
 def test_an_error_that_nobody_foresaw_is_an_answer_too_and_the_last_good_plan_may_serve(
     asker: Asker, monkeypatch: pytest.MonkeyPatch, where: str
 ):
-    monkeypatch.setattr(asker.desired_plans, "_good", lambda without: SimpleNamespace(fingerprint="a" * 64))
+    monkeypatch.setattr(asker.desired_plans, "_good", lambda without: (SimpleNamespace(fingerprint="a" * 64), None))
     owner = asker.looks if where == "images.look" else asker.desired_plans.calibrations
     monkeypatch.setattr(owner, where.partition(".")[2], denied)
     reconciled = asker.ask(asker.settings())

@@ -132,12 +132,13 @@ class World:
     def desired(self) -> Wanted:
         fingerprint = self.rng.choice("ABCD")
         have = Have.READY if fingerprint in self.store else Have.MISSING
-        have = Have.REJECTED if fingerprint in self.rejected else have
+        have = Have.HELD if have is Have.READY and fingerprint in self.rejected else have
         quick = f"quick-{fingerprint}"
         fallback = Fallback(self.good) if self.good in self.store and self.good else None
         if fallback is None and self.rng.random() < 0.5:
             fallback = Fallback(quick, quick in self.store)
-        return Wanted(fingerprint, have, fallback)
+        again_in_s = 5.0 if fallback is None and self.rng.random() < 0.2 else None
+        return Wanted(fingerprint, have, fallback, hold_s=60.0, again_in_s=again_in_s, now_s=self.now_s)
 
     def wish_again(self) -> Wanted | Unknown:
         """The same desired plan, if it is known, and something that did not fail yet."""
@@ -147,7 +148,8 @@ class World:
         if self.s.wanted is None or self.rng.random() < 0.1:
             return Unknown("gone", fallback, again=True, now_s=self.now_s)
         have = Have.READY if self.s.wanted in self.store else Have.MISSING
-        return Wanted(self.s.wanted, have, fallback, again=True)
+        have = Have.HELD if have is Have.READY and self.s.wanted in self.rejected else have
+        return Wanted(self.s.wanted, have, fallback, again=True, hold_s=60.0, now_s=self.now_s)
 
     def event(self) -> Event:  # noqa: PLR0911  one return a kind of event
         r, fail = self.rng, self.fail
@@ -180,7 +182,11 @@ class World:
     def load_ends(self, job: Job) -> Event:
         if self.rng.random() < self.fail or job.fingerprint not in self.store:
             corrupt = job.fingerprint not in self.store or self.rng.random() < 0.3
-            return LoadFailed(job, "no", corrupt, self.now_s, foreign=not corrupt and self.rng.random() < 0.3)
+            foreign, broken = not corrupt and self.rng.random() < 0.3, self.rng.random() < 0.2
+            if broken and not (corrupt or foreign):
+                self.rejected.add(job.fingerprint)
+                return LoadFailed(job, "no", corrupt=False, now_s=self.now_s, broken=True)
+            return LoadFailed(job, "no", corrupt, self.now_s, foreign=foreign)
         self.runners.append(job)
         return Loaded(job, self.now_s)
 
@@ -437,10 +443,13 @@ def test_a_failure_on_probation_brings_the_prior_plan_back_in_place():
     assert s.reason == "NaN"
     assert advance(s, Tick(1e6))[1] == ()  # what fails is never marked good
     s, actions = advance(s, Loaded(Job(2, "A"), 20.0))
-    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")))
+    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")), Reconsider(()))
     assert s.serving == Job(2, "A")
     assert s.reason == "NaN"
-    assert advance(s, Wanted("B", Have.REJECTED, reason="NaN"))[1] == ()
+    s, actions = advance(s, Wanted("B", Have.HELD, reason="NaN", again=True, hold_s=600.0, now_s=20.0))
+    assert actions == ()
+    assert (s.step, s.tries_at_s) == (Step.WAIT, 620.0)
+    assert advance(s, Tick(620.0))[1] == (Load(Job(3, "B")),), "no failure in service lasts for good"
 
 
 def test_when_the_prior_plan_does_not_load_either_the_process_goes():
@@ -464,7 +473,7 @@ def test_a_new_wish_while_going_back_still_gets_off_the_broken_plan_first():
     s, actions = advance(s, Wanted("C", Have.READY))
     assert actions == ()
     s, actions = advance(s, Loaded(Job(2, "A"), 20.0))
-    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")), Load(Job(3, "C")))
+    assert actions == (Swap(Job(2, "A")), Retire(Job(1, "B")), Reconsider(()), Load(Job(3, "C")))
 
 
 def test_a_failure_of_a_good_plan_ends_the_process_with_a_strike():
@@ -474,13 +483,49 @@ def test_a_failure_of_a_good_plan_ends_the_process_with_a_strike():
     assert s.phase is Phase.FAILED
 
 
-def test_a_rejected_plan_is_not_tried_again_by_itself_but_by_force():
-    s, actions = after(Wanted("B", Have.REJECTED, Fallback("A"), "3 crashes in 10 minutes"))
+def held(**more: object) -> Wanted:
+    return Wanted("B", Have.HELD, reason="3 crashes in 10 minutes", now_s=100.0, **more)
+
+
+def test_while_a_plan_is_held_the_one_before_serves_and_then_it_is_tried_or_at_once_by_force():
+    s, actions = after(held(fallback=Fallback("A"), hold_s=600.0))
     assert actions == (Load(Job(0, "A")),)
     s, _ = advance(s, Loaded(Job(0, "A"), 0.0))
     assert s.reason == "3 crashes in 10 minutes"
-    _, actions = advance(s, Rebuild(force=True))
-    assert actions == (Build(Job(1, "B"), force=True),)
+    assert advance(s, Tick(699.0))[1] == ()
+    assert advance(s, Tick(700.0))[1] == (Load(Job(1, "B")),)
+    assert advance(s, Rebuild(force=True))[1] == (Build(Job(1, "B"), force=True),)
+
+
+def test_the_only_plan_is_held_for_a_while_and_then_serves():
+    s, actions = after(held(hold_s=30.0))
+    assert actions == ()
+    assert (s.phase, s.reason, s.tries_at_s) == (Phase.PREPARING, "3 crashes in 10 minutes", 130.0)
+    s, actions = advance(s, Tick(130.0))
+    assert actions == (Load(Job(0, "B")),)
+    s, actions = advance(s, Loaded(Job(0, "B"), 131.0))
+    assert actions == (Swap(Job(0, "B")), MarkGood("B"))
+    assert s.reason == ""
+
+
+def test_a_fallback_that_is_held_is_asked_for_again_once_its_pause_is_over():
+    s, actions = after(Wanted("B", Have.MISSING, again_in_s=30.0, now_s=100.0))
+    assert actions == (Build(Job(0, "B")),)
+    assert advance(s, Tick(129.0))[1] == ()
+    s, actions = advance(s, Tick(130.0))
+    assert actions == (Reconsider(()),)
+    assert advance(s, Wanted("B", Have.MISSING, Fallback("A"), again=True))[1] == (Load(Job(1, "A")),)
+    s, _ = after(Unknown("no weights", watched=True, again_in_s=30.0, now_s=100.0))
+    assert advance(s, Tick(130.0))[1] == (Reconsider(()),), "even where a watched file stands in the way"
+
+
+def test_a_plan_that_is_broken_again_after_it_was_built_anew_waits():
+    s, _ = after(Wanted("B", Have.READY, Fallback("A")))
+    s, actions = advance(s, LoadFailed(Job(0, "B"), "it died twice", False, 5.0, broken=True))
+    assert Reconsider(()) in actions
+    assert not [action for action in actions if isinstance(action, (Build, Discard))]
+    s, _ = advance(s, held(again=True, hold_s=600.0))
+    assert (s.step, s.tries_at_s) == (Step.WAIT, 700.0)
 
 
 def test_a_forced_build_that_is_tried_again_keeps_what_it_found_to_be_refused():

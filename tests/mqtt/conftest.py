@@ -122,9 +122,9 @@ class Daemon:
     def beat(self) -> None:
         self.beats += 1
 
-    def send(self, count: int, camera: str = "gate") -> None:
+    def send(self, count: int, camera: str = "gate", tag: EngineTag = TAG) -> None:
         for _ in range(count):
-            self.publisher.detections(frame(self.sent, camera), detections(2), TAG)
+            self.publisher.detections(frame(self.sent, camera), detections(2), tag)
             self.sent += 1
 
     @property

@@ -15,6 +15,7 @@ from vajra_edge.mqtt.connection import (
     Dial,
     Doubt,
     Fault,
+    Mended,
     advance,
     delay_s,
 )
@@ -116,3 +117,28 @@ def test_random_walks_always_come_back(seed: int) -> None:
             assert state == before
     if state.phase is ConnectionPhase.WAITING:
         assert advance(state, ConnectionTick(now_s + CAP_S))[1] is not None
+
+
+def test_who_was_put_out_by_a_rival_comes_back_ever_later_however_long_it_held() -> None:
+    state, now_s = online(), 0.0
+    for times in range(1, 9):
+        now_s += HEALTHY_S + 1.0
+        state, _ = advance(state, Fault(now_s, 1.0, rival=True))
+        assert state.retry_s - now_s == delay_s(times, 1.0)
+        now_s = state.retry_s
+        state, _ = advance(state, ConnectionTick(now_s))
+        state, _ = advance(state, Accepted(now_s))
+
+
+def test_once_the_cause_of_the_breaks_is_gone_it_comes_back_soon() -> None:
+    state, now_s = online(), 0.0
+    for _ in range(8):
+        state, _ = advance(state, Fault(now_s, 1.0))
+        now_s = state.retry_s
+        state, _ = advance(state, ConnectionTick(now_s))
+        state, _ = advance(state, Accepted(now_s))
+    assert advance(state, Mended(now_s, 1.0)) == (state, None)
+    state, _ = advance(state, Fault(now_s, 1.0))
+    assert state.retry_s == now_s + CAP_S
+    state, _ = advance(state, Mended(now_s, 1.0))
+    assert (state.retry_s, state.attempts) == (now_s + BASE_S, 0)

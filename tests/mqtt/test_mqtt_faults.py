@@ -12,6 +12,9 @@ import orjson
 import pytest
 
 from vajra_edge.config.settings import MqttSettings
+from vajra_edge.mqtt import client as client_module
+from vajra_edge.mqtt import publisher as publisher_module
+from vajra_edge.mqtt.link import MOST_DIALS
 from vajra_edge.mqtt.messages import ServiceStatus, encode
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics
@@ -231,3 +234,33 @@ def test_no_thread_or_socket_is_left_behind(mosquitto: Any, daemon: Any, until: 
         device.publisher.close(1.0)
     until(lambda: threading.active_count() <= threads_before)
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
+
+
+def test_a_name_server_that_is_silent_is_told_and_holds_up_neither_the_thread_nor_the_stop(
+    monkeypatch: pytest.MonkeyPatch, daemon: Any, until: Any
+) -> None:
+    answered = threading.Event()
+
+    def silent(*_arguments: Any, **_named: Any) -> Any:
+        answered.wait(60.0)
+        raise OSError("nobody answered")
+
+    monkeypatch.setattr(client_module.socket, "create_connection", silent)
+    monkeypatch.setattr(publisher_module, "SLOW_DIAL_S", 0.2)
+    monkeypatch.setattr(publisher_module, "DIAL_TIMEOUT_S", 0.1)
+    device = daemon(at(1))
+    device.send(5)
+    device.publisher.start()
+    until(lambda: device.events)
+    assert "cannot be reached so far: no name server or no route answers" in device.events[0].reason
+    beats = device.beats
+    until(lambda: device.beats > beats + 2)
+    for port in range(2, 40):
+        device.publisher.reconnect(at(port), TOPICS)
+    until(device.publisher._redirects.empty)
+    dials = [thread for thread in threading.enumerate() if thread.name == "mqtt-dial" and thread.is_alive()]
+    assert len(dials) <= 2 * MOST_DIALS, "ours, and what other tests left"
+    began_s = time.monotonic()
+    device.publisher.close(60.0)
+    assert time.monotonic() - began_s < 30.0
+    answered.set()

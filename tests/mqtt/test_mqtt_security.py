@@ -13,6 +13,7 @@ import pytest
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.messages import ServiceStatus, encode
 from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.mqtt.subscriber import Subscription
 from vajra_edge.mqtt.topics import Topics
 
 TOPICS = Topics("vajra", "dev")
@@ -109,7 +110,7 @@ def test_tls_to_a_port_without_it_says_so(mosquitto: Any, daemon: Any, certifica
     device = daemon(at(mosquitto.port, tls=True, ca_file=certificates / "ca.crt"))
     device.publisher.start()
     until(lambda: device.events)
-    assert device.events[0].reason.startswith(f"MQTT broker 127.0.0.1:{mosquitto.port} ")
+    assert device.events[0].reason.startswith(f"MQTT broker 127.0.0.1:{mosquitto.port} does not speak TLS")
 
 
 def test_mutual_tls_needs_the_clients_certificate(mosquitto: Any, daemon: Any, certificates: Path, until: Any) -> None:
@@ -119,6 +120,7 @@ def test_mutual_tls_needs_the_clients_certificate(mosquitto: Any, daemon: Any, c
     without.publisher.start()
     until(lambda: without.events)
     assert not without.counts.connected
+    assert "client certificate" in without.events[0].reason or "cert_file" in without.events[0].reason
     pair = {"cert_file": certificates / "client.crt", "key_file": certificates / "client.key"}
     device = daemon(at(mosquitto.port, **trusted, **pair))
     device.publisher.start()
@@ -154,3 +156,38 @@ def test_an_access_list_that_forbids_detections_is_reported_and_states_go_on(
     until(lambda: device.counts.outbox.dropped == {"refused": 10})
     assert "access list" in device.counts.last_error
     assert retained(at(mosquitto.port), "vajra/dev/status")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"ca_file": "absent.pem"}, "needs {}/absent.pem: No such file or directory"),
+        ({"ca_file": "names"}, "names holds no certificate authority"),
+        ({"cert_file": "client.crt"}, "client.crt holds no key that fits its certificate; set [mqtt] key_file"),
+        ({"cert_file": "client.crt", "key_file": "absent"}, "needs {}/absent: No such file or directory"),
+        ({"cert_file": "client.crt", "key_file": "server.key"}, "server.key is not the key of "),
+        ({"cert_file": "names", "key_file": "server.key"}, "names and "),
+    ],
+)
+def test_each_file_that_cannot_be_used_is_named(
+    daemon: Any, certificates: Path, until: Any, mosquitto: Any, files: dict[str, str], words: str
+) -> None:
+    mosquitto.start("allow_anonymous true", *tls_lines(certificates))
+    paths = {"ca_file": certificates / "ca.crt", **{field: certificates / name for field, name in files.items()}}
+    device = daemon(at(mosquitto.port, tls=True, **paths))
+    device.publisher.start()
+    until(lambda: device.events)
+    assert words.format(certificates) in device.events[0].reason
+
+
+def test_a_monster_is_refused_through_tls_too(mosquitto: Any, daemon: Any, certificates: Path, until: Any) -> None:
+    mosquitto.start("allow_anonymous true", *tls_lines(certificates))
+    trusted = {"tls": True, "ca_file": certificates / "ca.crt", "protocol": "3.1.1", "commands": True}
+    device = daemon(at(mosquitto.port, **trusted))
+    device.publisher.start()
+    device.until_connected()
+    with Subscription(at(mosquitto.port, **trusted), ["nothing"]) as stranger:
+        until(lambda: stranger.poll(0.05) or stranger.ready)
+        stranger._link.publish("vajra/dev/request/status", bytes(4 << 20), 1, retain=True)
+        until(lambda: stranger.poll(0.05) or device.counts.connections == 2)
+    assert "no requests are taken for 60 s" in device.counts.troubles[0]

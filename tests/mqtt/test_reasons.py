@@ -41,3 +41,65 @@ def test_every_refusal_has_a_remedy(code: int) -> None:
     error = events.refused(MQTT, code, "Some name")
     assert "some name" in error.message
     assert error.remedy
+
+
+TLS = MqttSettings(host="broker.example", tls=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        BrokenPipeError(32, "Broken pipe"),
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        TimeoutError("_ssl.c:985: The handshake operation timed out"),
+    ],
+)
+def test_a_port_without_tls_is_named_as_that(error: Exception) -> None:
+    text = str(events.unreachable(TLS, error))
+    assert "does not speak TLS at this port; set [mqtt] port to that of its TLS listener, or set [mqtt] tls" in text
+    assert "does not speak TLS" not in str(events.unreachable(MQTT, error))
+
+
+@pytest.mark.parametrize("host", ["mqtt://broker", "broker:1883", "[::1]", "broker/path"])
+def test_what_is_no_host_name_is_named_as_that(host: str) -> None:
+    text = str(events.unreachable(MqttSettings().model_copy(update={"host": host}), socket.gaierror(-2, "unknown")))
+    assert "is no host name; name the host alone in [mqtt] host; the port goes into [mqtt] port" in text
+
+
+def test_a_name_server_that_is_silent_is_told_from_a_name_that_nobody_knows() -> None:
+    silent = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    assert "no name server answers" in str(events.unreachable(MQTT, silent))
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (0x95, events.Cause.TOO_LARGE),
+        (0x8E, events.Cause.RIVAL),
+        (0x87, events.Cause.HUNG_UP),
+        (0x82, events.Cause.HUNG_UP),
+        (0x8B, events.Cause.OTHER),
+        (0x89, events.Cause.OTHER),
+        (0x8D, events.Cause.OTHER),
+        (0x97, events.Cause.OTHER),
+    ],
+)
+def test_what_a_disconnect_says_about_messages(code: int, cause: events.Cause) -> None:
+    assert events.cause_of(code) is cause
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "words"),
+    [
+        (0x87, "vajra/dev/camera/gate/detections", "not authorized; check the broker's access list"),
+        (0x87, "$SYS/dev/status", "topics that begin with $ are the broker's own: set [mqtt] root to another name"),
+        (0x95, "vajra/dev/camera/gate/snapshot", "turn this camera's snapshots off"),
+        (0x95, "vajra/dev/camera/gate/detections", "lower [engine] max_det"),
+        (0x95, "vajra/dev/engine", "raise the broker's packet limit"),
+    ],
+)
+def test_a_message_that_was_not_sent_is_named_with_its_size_and_the_remedy(code: int, path: str, words: str) -> None:
+    text = str(events.not_sent(code, path, 4711))
+    assert f"{path} of 4711 bytes" in text
+    assert words in text

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
+from vajra_edge.clock import Moment
 from vajra_edge.errors import StoreError
-from vajra_edge.plans.history import PLANS_KEPT, STRIKES, TIMES_KEPT, Cause, Failure, Follows, History
+from vajra_edge.plans.charges import BESIDE_S, KEPT, STRIKES, Charged
+from vajra_edge.plans.history import PLANS_KEPT, Cause, Failure, Follows, History
 from vajra_edge.plans.store import EngineStore
 
 A, B, C, D, E = (letter * 64 for letter in "abcde")
@@ -22,13 +23,13 @@ REJECTED_0_1_0 = (
 
 
 class Clock:
-    """Unix time that stands still until it is moved."""
+    """One boot that knows the time, which stands still until it is moved."""
 
     def __init__(self, now_s: float = NOW_S) -> None:
         self.now_s = now_s
 
-    def __call__(self) -> float:
-        return self.now_s
+    def __call__(self) -> Moment:
+        return Moment("this", self.now_s - NOW_S + 1000.0, self.now_s, synchronised=True)
 
 
 @pytest.fixture
@@ -51,130 +52,111 @@ def of(history: History, fingerprint: str, cause: Cause) -> Failure:
     return found
 
 
-def test_a_device_that_upgrades_keeps_strikes_rejections_and_quarantine(root: Path, history: History):
+def test_what_0_1_0_charged_is_told_and_only_what_it_saw_in_service_makes_a_plan_wait(root: Path, history: History):
     aside = root / "quarantine" / f"{E}.1795821819108950105"
     aside.mkdir(parents=True)
     (aside / "reason.txt").write_text("plan: its SHA-256 is not that of the manifest\n", encoding="utf-8")
     (root / "strikes.json").write_bytes(STRIKES_0_1_0)
     (root / "rejected.json").write_bytes(REJECTED_0_1_0)
-    assert (history.crashes(A), history.crashes(B), history.crashes(C)) == (2, 1, 0)
-    assert history.rejection(C) == "it crashed 3 times in 10 minutes"
-    assert history.rejection(D).endswith("found 2.50 (2026-11-26 10:00:01 UTC)")
-    assert history.rejection(A) == ""
     history.put_aside(EngineStore(root, 1 << 30).put_aside())
     assert [(one.fingerprint, one.cause, one.follows) for one in history.failures()] == [
-        (C, Cause.SERVICE, Follows.BLOCKED),
         (B, Cause.CRASH, Follows.RETRY),
         (A, Cause.CRASH, Follows.RETRY),
-        (D, Cause.SERVICE, Follows.BLOCKED),
+        (D, Cause.SERVICE, Follows.RETRY),
         (E, Cause.DAMAGE, Follows.REBUILD),
     ]
-    assert of(history, C, Cause.SERVICE).times_s == (), "0.1.0 did not note it"
-    assert of(history, E, Cause.DAMAGE).reason == "plan: its SHA-256 is not that of the manifest"
+    assert [history.hold(name) for name in (A, B, C)] == [None] * 3
+    hold = history.hold(D)
+    assert hold is not None
+    assert hold.reason == "it found 0.31 boxes a frame where the plan before found 2.50"
+    assert history.left_s(D) == 0.0, "this boot is older than the pause"
     assert of(history, E, Cause.DAMAGE).times_s == pytest.approx((1795821819.1,), abs=0.1)
 
 
-def test_the_files_stay_as_0_1_0_wrote_them(root: Path, history: History, clock: Clock):
-    root.mkdir()
-    (root / "strikes.json").write_bytes(STRIKES_0_1_0)
-    (root / "rejected.json").write_bytes(REJECTED_0_1_0)
-    history.crashed(B)
-    assert json.loads((root / "strikes.json").read_bytes()) == {
-        A: [1764200000.25, 1764200100.5],
-        B: [1764200000.0, clock.now_s],
-    }
-    history.forgive(D)
-    history.reject(E, "slow")
-    assert (root / "rejected.json").read_text() == (
-        f'{{"{C}": "it crashed 3 times in 10 minutes", "{E}": "slow (2025-11-26 23:38:20 UTC)"}}'
-    )
-
-
-def test_strikes_outlive_the_process_and_grow_old(root: Path, history: History, clock: Clock):
-    for clock.now_s in (1000.0, 1100.0, 1500.0):
-        history.crashed(A)
-    history.crashed(B)
-    fresh = History(root, clock)
-    clock.now_s = 1600.0
-    assert fresh.crashes(A, 600.0) == 3
-    assert fresh.crashes(B, 600.0) == 1
-    clock.now_s = 1650.0
-    assert fresh.crashes(A, 600.0) == 2
-    clock.now_s = 1200.0
-    assert fresh.crashes(A, 600.0) == 2, "a clock set back leaves strikes in the future"
-
-
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": 1}', b'{"a": ["x"]}', b"\xff"])
-def test_a_damaged_strikes_file_is_forgotten_and_written_anew(root: Path, history: History, content: bytes):
+@pytest.mark.parametrize("content", [STRIKES_0_1_0, f'{{"{A}": [{NOW_S}, {NOW_S}]}}'.encode()])
+def test_a_crash_beside_those_that_0_1_0_counted_is_a_first_one(root: Path, history: History, content: bytes):
     root.mkdir()
     (root / "strikes.json").write_bytes(content)
-    assert history.crashes(A) == 0
-    history.crashed(A)
-    assert History(root, Clock()).crashes(A) == 1
+    (root / "rejected.json").write_bytes(REJECTED_0_1_0)
+    history.charge(A, Charged.CRASH, "SIGSEGV")
+    assert history.hold(A) is None
+    assert [path.name for path in root.iterdir()] == ["charges.json"], "it is read no more"
+    assert len(of(History(root), A, Cause.CRASH).times_s) == 3
+    assert of(History(root), D, Cause.SERVICE).reason.startswith("it found 0.31 boxes")
 
 
-def test_too_many_crashes_within_ten_minutes_reject_a_plan_for_good(root: Path, history: History, clock: Clock):
+def test_charges_outlive_the_process_and_the_pause_ends(root: Path, history: History, clock: Clock):
     for _ in range(STRIKES - 1):
-        history.crashed(A, "Fatal Python error: Segmentation fault")
-    assert history.rejection(A) == ""
-    history.crashed(A, "Fatal Python error: Segmentation fault")
-    assert history.rejection(A) == "it crashed 3 times in 10 minutes"
-    clock.now_s += 3600
-    assert History(root, clock).rejection(A) == "it crashed 3 times in 10 minutes"
+        history.charge(A, Charged.CRASH, "SIGSEGV")
+    assert (history.hold(A), history.left_s(A)) == (None, 0.0)
+    history.charge(A, Charged.CRASH, "SIGSEGV")
+    fresh = History(root, clock)
+    assert fresh.left_s(A) == BESIDE_S[0]
+    assert fresh.left_s(A, alone=True) < BESIDE_S[0]
+    assert fresh.left_s(B) == 0.0
+    clock.now_s += BESIDE_S[0]
+    assert fresh.left_s(A) == 0.0
+    assert fresh.hold(A) is not None, "it is tried by itself before it is loaded"
 
 
-def test_crashes_long_ago_reject_nothing(history: History, clock: Clock):
-    for _ in range(STRIKES):
-        history.crashed(A)
-    clock.now_s += 601
-    assert history.rejection(A) == ""
-
-
-def test_what_was_rejected_is_known_after_a_restart_until_somebody_insists(root: Path, history: History):
-    history.reject(A, "it found nothing")
-    again = History(root)
-    assert again.rejection(A) == "it found nothing (2025-11-26 23:38:20 UTC)"
-    assert of(again, A, Cause.SERVICE).times_s == (NOW_S,)
-    assert again.rejection(B) == ""
-    again.forgive(A)
-    again.forgive(B)
-    assert History(root).rejection(A) == ""
-    assert [entry.name for entry in root.iterdir()] == ["rejected.json"]
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{", b"null"])
-def test_a_damaged_file_of_rejections_is_forgotten_and_written_anew(root: Path, history: History, content, caplog):
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"{", b"null", b'{"a": 1}', b'{"a": [{"charged": "x"}]}', b"\xff\xfe"]
+)
+def test_a_damaged_file_is_forgotten_and_written_anew(root: Path, history: History, content: bytes, caplog):
     root.mkdir()
-    (root / "rejected.json").write_bytes(content)
-    assert history.rejection(A) == ""
+    (root / "charges.json").write_bytes(content)
+    assert history.hold(A) is None
     assert "is forgotten" in caplog.text
-    history.reject(A, "slow")
-    assert History(root).rejection(A).startswith("slow")
+    history.charge(A, Charged.LOAD, "SIGSEGV")
+    assert History(root).hold(A) is not None
 
 
-def test_the_oldest_plans_and_times_are_forgotten(root: Path, history: History):
+@pytest.mark.parametrize("name", ["strikes.json", "rejected.json"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": 1}', b'{"a": ["x"]}', b"\xff"])
+def test_a_damaged_file_of_0_1_0_is_no_obstacle(root: Path, history: History, name: str, content: bytes):
+    root.mkdir()
+    (root / name).write_bytes(content)
+    assert history.hold(A) is None
+    history.charge(A, Charged.LOAD, "SIGSEGV")
+    assert History(root).hold(A) is not None
+
+
+def test_a_plan_that_loads_and_serves_well_keeps_only_what_it_did_in_service(root: Path, history: History):
+    for charged in (Charged.LOAD, Charged.BROKEN, Charged.CRASH):
+        history.charge(A, charged, "SIGSEGV")
+    assert history.is_broken(A)
+    history.loads(A)
+    again = History(root)
+    assert not again.is_broken(A)
+    assert [one.cause for one in again.failures()] == [Cause.CRASH]
+    again.acquit(A)
+    again.acquit(B)
+    assert History(root).failures() == ()
+
+
+def test_the_oldest_plans_and_charges_are_forgotten(root: Path, history: History):
     for number in range(PLANS_KEPT + 1):
-        history.reject(f"{number:064x}", "slow")
-    assert history.rejection(f"{0:064x}") == History(root).rejection(f"{0:064x}") == ""
-    assert History(root).rejection(f"{1:064x}").startswith("slow")
-    for _ in range(TIMES_KEPT + 1):
-        history.crashed(A)
-    assert len(of(history, A, Cause.CRASH).times_s) == TIMES_KEPT
+        history.charge(f"{number:064x}", Charged.UNFIT, "slow")
+    assert history.hold(f"{0:064x}") is History(root).hold(f"{0:064x}") is None
+    assert History(root).hold(f"{1:064x}") is not None
+    for _ in range(KEPT + 1):
+        history.charge(A, Charged.CRASH, "SIGSEGV")
+    assert len(of(history, A, Cause.CRASH).times_s) == KEPT
 
 
-def test_a_folder_that_cannot_be_made_is_one_line_and_still_rejects_until_the_end(tmp_path: Path):
+def test_a_folder_that_cannot_be_made_is_one_line_and_still_counts_until_the_end(tmp_path: Path):
     (tmp_path / "file").write_text("")
     history = History(tmp_path / "file" / "state")
     with pytest.raises(StoreError, match="cannot be written"):
-        history.reject(A, "slow")
-    assert history.rejection(A).startswith("slow")
+        history.charge(A, Charged.UNFIT, "slow")
+    assert history.hold(A) is not None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="absent here: a user whom the disk refuses (root writes anywhere)")
 def test_a_folder_of_somebody_elses_is_one_line(root: Path, history: History):
     root.mkdir(mode=0o500)
     with pytest.raises(StoreError, match="give the folder to the service's user"):
-        history.crashed(A)
+        history.charge(A, Charged.CRASH, "SIGSEGV")
 
 
 def test_a_build_that_failed_again_is_one_entry_with_both_times_and_what_follows_now(history: History, clock: Clock):
@@ -197,7 +179,7 @@ def test_a_plan_that_is_not_wanted_any_more_is_not_tried_again(history: History)
     history.note(A, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
     history.note(B, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
     history.note(C, Cause.BUILD, "truncated", Follows.BLOCKED)
-    history.crashed(C)
+    history.charge(C, Charged.CRASH, "SIGSEGV")
     history.wanted(B)
     assert of(history, A, Cause.BUILD) == Failure(A, Cause.BUILD, "no memory", Follows.DROPPED, (NOW_S,))
     assert of(history, B, Cause.BUILD).retry_at_s == NOW_S + 30.0
@@ -208,12 +190,11 @@ def test_a_plan_that_is_not_wanted_any_more_is_not_tried_again(history: History)
 def test_a_plan_that_serves_has_its_failures_behind_it_but_for_crashes(history: History):
     history.note(A, Cause.BUILD, "no memory", Follows.RETRY, retry_in_s=30.0)
     history.note(B, Cause.LOAD, "no driver", Follows.RETRY)
-    history.crashed(A)
+    history.charge(A, Charged.CRASH, "SIGSEGV")
     history.served(A)
     assert of(history, A, Cause.BUILD) == Failure(A, Cause.BUILD, "no memory", Follows.MENDED, (NOW_S,))
     assert of(history, B, Cause.LOAD).follows is Follows.RETRY
     assert of(history, A, Cause.CRASH).follows is Follows.RETRY
-    assert history.crashes(A) == 1
 
 
 def test_images_are_in_doubt_until_somebody_trusts_them(history: History):

@@ -16,6 +16,7 @@ import pytest
 
 from vajra_edge import durable
 from vajra_edge.errors import PlanError, StoreError
+from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Manifest, Plan
 from vajra_edge.plans.store import QUARANTINED_KEPT, STALE_S, EngineStore
@@ -349,8 +350,7 @@ def test_a_read_only_store_still_serves_and_says_why_it_cannot_be_written(read_o
     attempts = [
         lambda: read_only.commit(b"new", manifest_of("c")),
         lambda: read_only.mark_good("c" * 64),
-        lambda: History(read_only.root).crashed("c" * 64),
-        lambda: History(read_only.root).reject("c" * 64, "slow"),
+        lambda: History(read_only.root).charge("c" * 64, Charged.CRASH, "SIGSEGV"),
         lambda: read_only.quarantine(manifest_of("a").fingerprint.digest, "crashed"),
     ]
     for attempt in attempts:

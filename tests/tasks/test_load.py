@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 import tiny
@@ -40,3 +41,11 @@ def test_a_stored_plan_is_as_it_was_built(stored, tmp_path):
 def test_a_fingerprint_that_no_plan_has_names_the_store(stored, tmp_path):
     with pytest.raises(VajraError, match=r"0 plans of .*state have the fingerprint 00000000"):
         load("0" * 8, RunArguments(), tmp_path / "state")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="absent here: root")
+def test_root_does_not_run_the_plans_of_somebody_else(stored, tmp_path):
+    """They are programs, signed with a key of whoever owns the store."""
+    os.chown(tmp_path / "state", 65534, 65534)
+    with pytest.raises(VajraError, match=r"are nobody's, and root would run them .*; type runuser -u nobody --"):
+        load(stored.fingerprint, RunArguments(), tmp_path / "state")

@@ -122,6 +122,11 @@ def encode(line: Line) -> bytes:
     return json.dumps({"event": _EVENTS[type(line)], **asdict(line)}).encode() + b"\n"
 
 
+def send(descriptor: int, line: Line) -> None:
+    """Write one line to the parent."""
+    os.write(descriptor, encode(line))
+
+
 def decode(text: bytes) -> Line | None:
     """The inverse of ``encode``; None for anything else, which libraries may print."""
     try:

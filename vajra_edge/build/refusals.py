@@ -21,14 +21,13 @@ from typing import Any
 
 from vajra_edge import durable
 from vajra_edge.build.rung import Rung
+from vajra_edge.clock import boot_id
 from vajra_edge.errors import StoreError
 from vajra_edge.plans import caches
 from vajra_edge.version import VERSION
 
 KEPT = 16
 """Refusals of one fingerprint; a ladder has about half as many rungs."""
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 LONGEST = 500
 """Characters of a reason that are kept."""
@@ -217,7 +216,7 @@ class Refusals:
         boot: str | None = None,
     ) -> None:
         self._state_dir, self._fingerprint, self._library, self._now_s = state_dir, fingerprint, library, now_s
-        self._boot = _boot_id() if boot is None else boot
+        self._boot = boot_id() if boot is None else boot
 
     @property
     def path(self) -> Path:
@@ -346,13 +345,6 @@ def excuse(state_dir: Path, pid: int) -> None:
 def _rows(begun: object) -> list[dict[str, Any]]:
     rows = begun if isinstance(begun, list) else []
     return [one for one in rows if isinstance(one, dict) and isinstance(one.get("pids"), list)]
-
-
-def _boot_id() -> str:
-    try:
-        return BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _read(path: Path) -> dict[str, Any]:

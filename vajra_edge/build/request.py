@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from vajra_edge.wording import Command, Setting, say
 
 _PATHS = ("weights_path", "weights_python", "state_dir", "frames")
 _CHUNK_BYTES = 1024 * 1024
+
+MOST_WEIGHTS_BYTES = 8 << 30
+"""An ONNX file ends at 2 GiB (protobuf's limit); a checkpoint holds its network up to three times, with its optimizer.
+Hashing more than this takes an hour of a slow disk for nothing."""
 
 
 @dataclass(frozen=True)
@@ -131,20 +135,28 @@ def nms_of(engine: EngineSettings) -> NmsSpec:
     return NmsSpec(engine.nms_iou, engine.max_det, engine.nms_top_k)
 
 
-def weights_digest(path: Path) -> str:
+def weights_digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
     """SHA-256 of the weights file as lower-case hex, read in pieces.
 
+    Args:
+        path: of the file.
+        beat: called for each piece.
+
     Raises:
-        WeightsError: the file is absent, empty, unreadable or no regular file.
+        WeightsError: the file is absent, empty, unreadable, no regular file, or larger than any network.
     """
-    digest = hashlib.sha256()
+    digest, size_bytes = hashlib.sha256(), 0
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise WeightsError(f"weights {path} is not a file", remedy="name a .pt or .onnx file", path=path)
+        _require_small(path, status.st_size)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
+                beat()
                 digest.update(chunk)
-            size_bytes = file.tell()
+                size_bytes += len(chunk)
+                _require_small(path, size_bytes)  # it may grow meanwhile
     except OSError as error:
         raise WeightsError(
             f"weights {path} cannot be read: {error.strerror}",
@@ -154,6 +166,16 @@ def weights_digest(path: Path) -> str:
     if size_bytes == 0:
         raise WeightsError(f"weights {path} is empty", remedy="copy the file again", path=path)
     return digest.hexdigest()
+
+
+def _require_small(path: Path, size_bytes: int) -> None:
+    if size_bytes > MOST_WEIGHTS_BYTES:
+        raise WeightsError(
+            f"weights {path} has {size_bytes / 1e9:.0f} GB, and no network that is exported has "
+            f"{MOST_WEIGHTS_BYTES / 1e9:.0f}",
+            remedy=say("name a .pt or .onnx file in ", Setting.WEIGHTS_PATH),
+            path=path,
+        )
 
 
 def _spec(engine: EngineSettings, backend: Backend) -> EngineSpec:

@@ -11,7 +11,6 @@ import faulthandler
 import hashlib
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -251,7 +250,7 @@ class _Protocol:
 
     def send(self, line: build_protocol.Line) -> None:
         with self._writing:
-            os.write(self._descriptor, build_protocol.encode(line))
+            build_protocol.send(self._descriptor, line)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -263,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         build_protocol.die_with(parent)
     protocol = _Protocol(build_protocol.claim_stdout())
     signal.signal(signal.SIGTERM, protocol.cancel)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a daemon that waits for signals has them blocked
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGABRT})  # a daemon may have them blocked
     faulthandler.enable()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="build: %(message)s")
     line = _answer(sys.stdin.buffer.read(), protocol.report)

@@ -1,11 +1,11 @@
-"""Cameras' addresses in use: the kind that is opened, the credentials put in, and why one cannot be reached."""
+"""Cameras' addresses in use: the kind that is opened, the credentials put in, and the parts that a request names."""
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from vajra_edge.config import address
 from vajra_edge.config.address import DEFAULT_PORTS, Kind, shown
@@ -14,7 +14,19 @@ from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError, VajraError
 
-__all__ = ["Kind", "conceal", "is_live", "kind_of", "read_credentials", "shown", "why_unreachable", "with_credentials"]
+__all__ = [
+    "Endpoint",
+    "Kind",
+    "conceal",
+    "endpoint_of",
+    "is_live",
+    "kind_of",
+    "read_credentials",
+    "shown",
+    "with_credentials",
+]
+
+_AS_IT_STANDS = "%/:=&?~+!$,;'@()*[]"  # of a path and query; the rest, umlauts and the like, is percent-encoded
 
 
 def kind_of(source: str) -> Kind:
@@ -72,27 +84,52 @@ def with_credentials(url: str, credentials: tuple[str, str] | None) -> str:
     return parts._replace(netloc=f"{userinfo}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-def why_unreachable(url: str, timeout_s: float) -> tuple[str, str]:
-    """What is wrong with a URL that gave no video, and the remedy: tells a dead network from a refused stream.
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an rtsp or http address points.
 
-    Args:
-        url: an rtsp or http address.
-        timeout_s: longest wait for the connection that is tried.
+    Attributes:
+        scheme: in lower case.
+        host: name or IP address, without brackets.
+        port: of the address, else the scheme's own.
+        target: path and query, as a request names them.
+        credentials: user and password of the address itself, decoded; None where it has none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    credentials: tuple[str, str] | None
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken through TLS."""
+        return self.scheme in {"rtsps", "https"}
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a request names them: the port is left out where it is the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address without credentials, as a request names it; not for people, a query may hold a password."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+def endpoint_of(url: str) -> Endpoint:
+    """Take an rtsp or http address apart.
+
+    Raises:
+        SourceError: it is malformed, or of another scheme.
     """
     kind_of(url)
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
-    what = shown(url)
-    name = "its host" if what == address.UNSHOWN else what.partition("://")[2]
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s):
-            return (
-                f"{name} answers but gives no video",
-                "check the path, user and password, and that it sends a codec OpenCV knows",
-            )
-    except socket.gaierror:
-        return f"the name {name} is not known", "check the host name and the name server"
-    except TimeoutError:
-        return f"{name} does not answer", "check that the camera is on and its address is right"
-    except OSError as error:
-        return f"{name}: {error.strerror or error}", "check that the camera is on and its port is right"
+    scheme = parts.scheme.lower()
+    if scheme not in DEFAULT_PORTS:
+        raise SourceError("an address is neither of rtsp nor of http", remedy="write it as rtsp://host:port/path")
+    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_IT_STANDS)
+    user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return Endpoint(scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[scheme], target, user)

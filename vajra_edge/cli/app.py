@@ -59,9 +59,14 @@ def _main(
 @app.command("run")
 def run_daemon(config: Config = DEFAULT_PATH, max_frames: MaxFrames = None) -> None:
     """Run the daemon: build the engine if needed, stream the cameras, publish, rebuild on changes."""
+    from vajra_edge.daemon import aborts
+
+    aborts.block()  # before any library starts threads
     from vajra_edge.cli import run as verb
 
-    raise typer.Exit(verb.run(config, max_frames))
+    code = verb.run(config, max_frames)
+    verb.leave(code)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -132,11 +137,12 @@ def doctor(
     config: Config = DEFAULT_PATH,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="only the exit code")] = False,
+    inside: Annotated[bool, typer.Option("--inside", hidden=True, help="this runs in the sandbox already")] = False,
 ) -> None:
     """Check everything the daemon needs, and say what to do about what is missing. Exit code 1 if anything fails."""
     from vajra_edge.cli import doctor as verb
 
-    raise typer.Exit(verb.doctor(config, as_json=json_, quiet=quiet))
+    raise typer.Exit(verb.doctor(config, as_json=json_, quiet=quiet, inside=inside))
 
 
 @app.command()

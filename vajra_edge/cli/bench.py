@@ -35,6 +35,7 @@ from vajra_edge.inference.pipeline import FrameResult, Pipeline, PipelineCounter
 from vajra_edge.mqtt.messages import EngineTag
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import topics_of
+from vajra_edge.privileges import become_service_user
 
 BLOCK_S = 1.5
 """Long enough for tens of frames on a slow CPU, short enough that neighbouring blocks meet the machine alike."""
@@ -45,8 +46,7 @@ def bench(
 ) -> int:
     """Print the figures."""
     with ExitStack() as stack:
-        state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
-        settings = _settings(state_dir, config, source, weights, threads, stack)
+        settings = _settings(config, source, weights, threads, stack)
         figures = _measure(settings, seconds)
     if as_json:
         print(orjson.dumps(figures).decode())  # noqa: T201
@@ -56,7 +56,6 @@ def bench(
 
 
 def _settings(
-    state_dir: Path,
     config: Path | None,
     source: str | None,
     weights: Path | None,
@@ -65,10 +64,13 @@ def _settings(
 ) -> Settings:
     given: dict[str, Any] = {}
     if config is None:
+        state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
         given = overrides(state_dir, broker_settings(None, stack), source=source, weights=weights)
     if threads is not None:
         given = {**given, "service": {**given.get("service", {}), "threads": threads}}
     settings = load(config, given)
+    if config is not None:  # the plan is built in the service's store, from cameras that anybody may send
+        become_service_user(settings.store.state_dir)
     if not settings.cameras:
         raise VajraError("no camera to measure with", remedy="name a clip with --source")
     return settings

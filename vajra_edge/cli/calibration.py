@@ -10,15 +10,19 @@ from typing import Any
 import orjson
 
 from vajra_edge import durable
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.plans.spec import Precision
+from vajra_edge.privileges import become_service_user
 from vajra_edge.quantization import camera_samples, collection
 from vajra_edge.quantization.collection import Collected
 
 
 def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
     """Print what is kept, or delete it. Needs no daemon; one that runs sees a deletion at its next picture.
+
+    Root goes on as the service's user, whose links it would otherwise follow.
 
     Returns:
         0, or 1 where a frozen set cannot be used.
@@ -27,6 +31,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
         StoreError: the folder may not be read or deleted.
     """
     settings = load(config)
+    become_service_user(settings.store.state_dir)
     folder = settings.store.state_dir / camera_samples.FOLDER
     try:
         with durable.reported(folder, "read"):
@@ -38,7 +43,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
     if delete:
         collection.delete(folder)
     said["deleted"] = delete
-    print(orjson.dumps(said, option=orjson.OPT_UTC_Z).decode() if as_json else _words(said))  # noqa: T201
+    print(orjson.dumps(said, option=orjson.OPT_UTC_Z).decode() if as_json else inert(_words(said)))  # noqa: T201
     return int(bool(said["trouble"]) and not delete)
 
 

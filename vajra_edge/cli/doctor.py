@@ -18,12 +18,16 @@ from rich.table import Table
 from vajra_edge import device
 from vajra_edge.backends.base import Backend
 from vajra_edge.capture.url import read_credentials
+from vajra_edge.cli import sandbox
+from vajra_edge.cli.status import document_of
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config import text_file
 from vajra_edge.config.credentials import read_secret
-from vajra_edge.config.settings import Settings, load
-from vajra_edge.errors import VajraError
+from vajra_edge.config.settings import CameraSettings, Settings, load
+from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.mqtt import events
 from vajra_edge.plans.spec import EngineSpec
+from vajra_edge.privileges import become_service_user
 from vajra_edge.version import VERSION
 from vajra_edge.weights import interpreter
 from vajra_edge.wording import Setting, say, several
@@ -67,18 +71,37 @@ class Check:
     remedy: str = ""
 
 
-def doctor(config: Path, *, as_json: bool, quiet: bool) -> int:
+def doctor(config: Path, *, as_json: bool, quiet: bool, inside: bool = False) -> int:
     """Print the report.
+
+    Args:
+        config: the settings file.
+        as_json: print the checks as a list of objects.
+        quiet: print nothing.
+        inside: this process is in the service's sandbox already.
 
     Returns:
         0, or 1 if any check failed.
     """
-    checks = list(_checks(config))
+    checks = list(_checks(config) if inside else _viewed(config))
     if as_json:
         print(orjson.dumps([asdict(check) for check in checks]).decode())  # noqa: T201
     elif not quiet:
         Console().print(_table(checks))
     return int(any(check.verdict == "fail" for check in checks))
+
+
+def _viewed(config: Path) -> Iterator[Check]:
+    """From inside the service's sandbox where root asks and there is one, for what root sees the daemon may not see."""
+    arguments = ("doctor", "--inside", "--json", "--config", str(config.absolute()))
+    try:
+        seen = [Check(**check) for check in orjson.loads(sandbox.run(arguments))]
+    except (sandbox.Outside, orjson.JSONDecodeError, TypeError) as error:
+        yield Check("view", "note", f"from outside the service's sandbox: {error}", "the daemon may see less than this")
+        yield from _checks(config)
+        return
+    yield Check("view", "ok", f"from inside the sandbox of {sandbox.UNIT}, as its user")
+    yield from seen
 
 
 def _checks(config: Path) -> Iterator[Check]:
@@ -90,13 +113,19 @@ def _checks(config: Path) -> Iterator[Check]:
         yield Check("settings", "fail", str(error.message), str(error.remedy))
         return
     yield Check("settings", "ok", str(config))
+    become_service_user(settings.store.state_dir)  # from here on it is the cameras' and the daemon's word that is read
     yield from _weights(settings)
     yield from _backends(settings)
     yield from _store(settings)
     yield from _broker(settings)
     yield from _files(settings)
+    streamed = _streamed(settings)
     for camera in settings.cameras:
-        yield from _camera(settings, camera.id)
+        check = _camera(camera)
+        if check.verdict == "fail" and camera.id in streamed:
+            found = f"the daemon has it: {streamed[camera.id]}. A second reader is told: {check.found}"
+            check = Check(check.name, "note", found)
+        yield check
     if not settings.cameras:
         yield Check("cameras", "fail", "none", "add a [[cameras]] table")
 
@@ -225,24 +254,29 @@ def _unless(read: Callable[[], object], name: str) -> Iterator[Check]:
         yield Check(name, "fail", str(error.message), str(error.remedy))
 
 
-def _camera(settings: Settings, camera_id: str) -> Iterator[Check]:
+def _streamed(settings: Settings) -> dict[str, str]:
+    """What the daemon says of each camera that it reads now; nothing where none answers."""
+    try:
+        cameras = document_of(settings.service.control_socket)["cameras"]
+    except ControlError:
+        return {}
+    return {view["id"]: f"{view['fps']:.1f} frames/s" for view in cameras if view["state"] == "streaming"}
+
+
+def _camera(camera: CameraSettings) -> Check:
     from vajra_edge.capture.trial import first_frame
 
-    camera = next(camera for camera in settings.cameras if camera.id == camera_id)
     name = f"camera {camera.id}"
     if not camera.enabled:
-        yield Check(name, "note", "not enabled")
-        return
+        return Check(name, "note", "not enabled")
     try:
         frame = first_frame(camera)
     except VajraError as error:
-        yield Check(name, "fail", str(error.message), str(error.remedy))
-        return
+        return Check(name, "fail", str(error.message), str(error.remedy))
     if frame is None:
-        yield Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
-        return
+        return Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
     width, height = frame.resolution_wh
-    yield Check(name, "ok", f"delivers {width} x {height}")
+    return Check(name, "ok", f"delivers {width} x {height}")
 
 
 def _table(checks: list[Check]) -> Table:
@@ -251,6 +285,6 @@ def _table(checks: list[Check]) -> Table:
     for _ in range(3):
         table.add_column(overflow="fold")  # a path that is cut short is of no use
     for check in checks:
-        text = escape(check.found) + (f"\n[bold]{escape(check.remedy)}[/]" if check.remedy else "")
-        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(check.name), text)
+        text = escape(inert(check.found)) + (f"\n[bold]{escape(inert(check.remedy))}[/]" if check.remedy else "")
+        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", escape(inert(check.name)), text)
     return table

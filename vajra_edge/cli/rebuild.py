@@ -5,8 +5,6 @@ Without a daemon a plan is worked out as the daemon would, taken from the store 
 
 from __future__ import annotations
 
-import os
-import pwd
 import queue
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +19,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from vajra_edge.build.request import BuildRequest
+from vajra_edge.cli.terminal import inert
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.build_process import Builder, BuildProgressed, BuildSucceeded, ChildFailed
 from vajra_edge.daemon.control.client import ask
@@ -30,6 +29,7 @@ from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Plan
 from vajra_edge.plans.report_json import write_verify
 from vajra_edge.plans.store import EngineStore
+from vajra_edge.privileges import become_service_user
 from vajra_edge.progress import Progress
 from vajra_edge.telemetry.status import BuildView
 
@@ -83,8 +83,6 @@ def _build(request: BuildRequest, show: Callable[[Progress], None]) -> None:
         builder.close()
 
 
-SERVICE_USER = "vajra-edge"
-
 Show = Callable[[str, float, str], None]
 """Takes the stage, the percentage of the whole build, and what is being done."""
 
@@ -96,6 +94,7 @@ def rebuild(config: Path, *, force: bool, dry_run: bool, wait: bool, as_json: bo
         VajraError: the build failed, or cannot be worked out.
     """
     settings = load(config)
+    become_service_user(settings.store.state_dir)
     with ExitStack() as stack:
         show = _bar(stack) if wait and not dry_run and not as_json else _silent
         request = {"verb": "rebuild", "force": force, "dry_run": dry_run, "wait": wait}
@@ -104,34 +103,9 @@ def rebuild(config: Path, *, force: bool, dry_run: bool, wait: bool, as_json: bo
         except ControlError as error:
             if not error.absent:
                 raise
-            become_service_user(settings.store.state_dir)
             said = _in_place(settings, force=force, dry_run=dry_run, show=show)
-    print(orjson.dumps(said).decode() if as_json else _words(said))  # noqa: T201
+    print(orjson.dumps(said).decode() if as_json else inert(_words(said)))  # noqa: T201
     return 0
-
-
-def become_service_user(state_dir: Path, user: str = SERVICE_USER) -> None:
-    """As root, go on as the owner of the state directory: what root wrote there the service could not replace.
-
-    Args:
-        state_dir: root of the engine store; where it does not exist yet the service's user decides.
-        user: the service's user.
-    """
-    if os.geteuid() != 0:
-        return
-    if state_dir.exists():
-        owner = state_dir.stat()
-        uid, gid = owner.st_uid, owner.st_gid
-    else:
-        try:
-            known = pwd.getpwnam(user)
-        except KeyError:
-            return
-        uid, gid = known.pw_uid, known.pw_gid
-    if uid != 0:
-        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
-        os.setgid(gid)
-        os.setuid(uid)
 
 
 def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> dict[str, Any]:
@@ -140,7 +114,7 @@ def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> 
         said = reply
         building = reply.get("building")
         if building:
-            show(str(building["stage"]), float(building["percent"]), str(building["message"]))
+            show(inert(str(building["stage"])), float(building["percent"]), inert(str(building["message"])))
     return {**{name: value for name, value in said.items() if name != "kind"}, "by": "daemon"}
 
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from vajra_edge.config.settings import load
-from vajra_edge.daemon import events, refused_start, systemd
+from vajra_edge.daemon import aborts, events, refused_start, systemd
 from vajra_edge.daemon.app import assemble
 from vajra_edge.daemon.control.callers import ReloadAsked
+from vajra_edge.daemon.state_lock import StateLock
 from vajra_edge.daemon.supervisor import Supervisor
 from vajra_edge.errors import SettingsError
+from vajra_edge.privileges import become_service_user
 
 
 def run(config: Path, max_frames: int | None) -> int:
     """Serve until SIGTERM, SIGINT, or ``max_frames`` detection messages; returns the exit code.
 
     Raises:
-        SettingsError: the settings are invalid; exit code 78. The broker was told, see ``refused_start``.
+        SettingsError: the settings are invalid; exit code 78. The broker was told, see ``refused_start``. Or another
+            daemon uses their state directory.
+        StoreError: likewise, and that daemon is being killed.
         ControlError: another daemon runs on the same control socket.
     """
     path = config.absolute()
@@ -29,10 +37,26 @@ def run(config: Path, max_frames: int | None) -> int:
     except SettingsError as error:
         refused_start.tell(path, error)
         raise
+    become_service_user(settings.store.state_dir)
     systemd.set_up(settings.service.log_level)
-    parts = assemble(settings, max_frames)
-    with signals(parts.inbox.put):
-        return Supervisor(parts, settings, path).run()
+    with StateLock(settings.store.state_dir.absolute()):
+        parts = assemble(settings, max_frames)
+        with signals(parts.inbox.put):
+            return Supervisor(parts, settings, path).run()
+
+
+def leave(code: int) -> None:
+    """End the process here where threads are left behind; without any it ends as every other does.
+
+    A thread that came back from a library into an interpreter that is going down would abort the process.
+    """
+    known = {threading.current_thread(), threading.main_thread()}
+    if all(thread in known or thread.name == aborts.THREAD for thread in threading.enumerate()):
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

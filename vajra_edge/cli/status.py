@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vajra_edge.cli.terminal import inert_document
 from vajra_edge.daemon.control.client import ask
 from vajra_edge.daemon.refused_start import to_ask
 from vajra_edge.errors import ControlError
+from vajra_edge.privileges import become_service_user
 
 GOOD = {"serving", "streaming", "ended"}
 
@@ -27,6 +29,12 @@ _GATE = {
     "score_drift": "score drift {:.4f}",
     "reference_boxes": "{} reference boxes",
     "frames": "{} frames",
+}
+_DROPPED = {
+    "bytes": "dropped, as the outbox was full",
+    "age": "dropped, as they were too old",
+    "refused": "refused by the broker",
+    "too_large": "too large for the broker",
 }
 _LATENCY = {"latency_p50_ms": "p50 {:.2f} ms", "latency_p99_ms": "p99 {:.2f} ms"}
 _INT8 = {
@@ -50,6 +58,7 @@ def status(config: Path, *, as_json: bool) -> int:
         SettingsError: nor could one be started, with these settings.
     """
     settings, refused = to_ask(config.absolute())
+    become_service_user(settings.store.state_dir)
     try:
         document = document_of(settings.service.control_socket)
     except ControlError:
@@ -59,7 +68,7 @@ def status(config: Path, *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(document).decode())  # noqa: T201
     else:
-        Console().print(_table(document))
+        Console().print(_table(inert_document(document)))
     return int(document["phase"] != "serving")
 
 
@@ -82,6 +91,8 @@ def _table(document: dict[str, Any]) -> Table:
 def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     phase, reason = document["phase"], document["reason"]
     yield "service", _coloured(phase) + (f": {escape(reason)}" if reason else "")
+    if document["before"]:
+        yield "before", escape(document["before"])
     yield from _engine_rows(document["engine"])
     for camera in document["cameras"]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"
@@ -93,9 +104,7 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "stuck",
             f"[red]{process} camera {escape(stuck['camera'])} cannot be ended[/]: a hung disk or driver holds it",
         )
-    broker = document["broker"]
-    connected = f"[green]connected[/], MQTT {broker['protocol']}" if broker["connected"] else "[red]not connected[/]"
-    yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
+    yield from _broker_rows(document["broker"])
     pipeline = document["pipeline"]
     if pipeline.get("inference_ms"):
         ages = f"frame age p50 {pipeline['age_p50_ms']:.0f} ms, p99 {pipeline['age_p99_ms']:.0f} ms"
@@ -108,6 +117,20 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "settings", f"[yellow]{escape(settings['warning'])}[/]"
     if settings["restart"]:
         yield "settings", f"[yellow]wait for a restart:[/] {escape(', '.join(settings['restart']))}"
+
+
+def _broker_rows(broker: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    connected = "[red]not connected[/]"
+    if broker["connected"]:
+        connected = f"[green]connected[/], MQTT {broker['protocol']}"
+        connected += ", which cannot say whether a message was refused" if broker["protocol"] == "3.1.1" else ""
+    yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
+    for trouble in broker["troubles"]:
+        yield "broker", f"[yellow]{escape(trouble)}[/]"
+    dropped = {reason: count for reason, count in broker["outbox"].get("dropped", {}).items() if count}
+    if dropped:
+        told = ", ".join(f"{count} {_DROPPED.get(reason, reason)}" for reason, count in dropped.items())
+        yield "messages", f"[yellow]{told}[/] since the start"
 
 
 def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:

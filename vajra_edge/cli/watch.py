@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vajra_edge.cli.terminal import inert_document
 from vajra_edge.config.settings import MqttSettings, Settings
 from vajra_edge.mqtt.events import Received
 from vajra_edge.mqtt.subscriber import Subscription
@@ -161,7 +162,7 @@ class Board:
     def take(self, received: Received) -> bool:
         """Note one message; what is not ours by its form is counted and left."""
         try:
-            payload = orjson.loads(received.payload)
+            payload = inert_document(orjson.loads(received.payload))
             is_detections = self._note(received.path.split("/"), payload)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             self._unreadable += bool(received.payload)

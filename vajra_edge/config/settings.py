@@ -136,10 +136,16 @@ class CameraSettings(Section):
     )
     enabled: bool = Field(True, description="false: known but not opened")
     credentials_file: SecretFile | None = Field(None, description="holds user:password for an rtsp or http source")
+    rtsp_transport: Literal["auto", "tcp", "udp"] = Field(
+        "auto", description="how an rtsp camera sends; auto: tcp, and udp where that is refused"
+    )
+    tls_verify: bool = Field(True, description="rtsps and https: false accepts any certificate, and old ciphers")
     realtime: bool = Field(True, description="files: keep the clip's own pace; false: as fast as inference goes")
     loop: bool = Field(False, description="files and folders: start again at the end")
     fps: Annotated[float, Field(gt=0.0, le=1000.0)] | None = Field(
-        None, description="pace of a folder; asked of a V4L2 device; caps any other source"
+        None,
+        description="pace of a folder (unset: 10) and of pictures fetched one by one over http (unset: 1); asked of a "
+        "V4L2 device; caps any other source",
     )
     width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")
     height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")

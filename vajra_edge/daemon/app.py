@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from vajra_edge.build.request import weights_digest
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
-from vajra_edge.daemon import file_watcher, last_broker
+from vajra_edge.daemon import aborts, file_watcher, last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
 from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
@@ -21,15 +21,17 @@ from vajra_edge.daemon.calibration_images import ImageWatch
 from vajra_edge.daemon.cameras import Cameras
 from vajra_edge.daemon.control.server import Control
 from vajra_edge.daemon.crash_log import CrashLog
-from vajra_edge.daemon.deployment import Plans, Served, Serving
+from vajra_edge.daemon.death import Death, judge
+from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
+from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.systemd import Notify
-from vajra_edge.daemon.watchdog import Beats, Watchdog
+from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow, Watchdog
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
@@ -38,14 +40,6 @@ from vajra_edge.plans.history import History
 from vajra_edge.plans.store import EngineStore
 
 log = logging.getLogger(__name__)
-
-WATCH_DEADLINE_S = 120.0
-"""Hashing a large weights file on a slow SD card takes a minute."""
-
-CONTROL_DEADLINE_S = 15.0
-MQTT_DEADLINE_S = 30.0
-"""The MQTT thread beats every second; resolving the broker's name may hold it up."""
-
 
 CAMERAS_SHARE = LOOP_SHARE = 0.25
 """Of the drain time, for each of the first two steps; half of it is left to publish what was seen."""
@@ -62,6 +56,7 @@ class Parts:
     notify: Notify
     beats: Beats
     watchdog: Watchdog
+    flow: Flow
     background: Background[BackgroundEvent]
     store: EngineStore
     history: History
@@ -79,21 +74,25 @@ class Parts:
     control: Control
     announcements: Announcements
     crash_log: CrashLog
+    bystanders: frozenset[threading.Thread]
 
-    def start(self, settings: Settings, path: Path | None) -> None:
+    def start(self, settings: Settings, path: Path | None) -> Death | None:
         """Let everything run.
 
         Args:
             settings: those that the parts were made for.
             path: the settings file, to be watched; None: there is none.
 
+        Returns:
+            How the process before this one ended; None where nothing tells.
+
         Raises:
             ControlError: another daemon runs, or its socket cannot be made; nothing was started then.
         """
         self.control.open()
-        crash = self.crash_log.open()
-        if crash is not None:
-            self.background.do("count crash", lambda: self.history.crashed(crash.fingerprint, crash.reason))
+        aborts.block()
+        aborts.start()
+        death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
         self.publisher.start()
@@ -104,6 +103,22 @@ class Parts:
             self.watch.follow("settings", path, file_watcher.digest)
         self.watch.start()
         self.cameras.open(settings)
+        return death
+
+    def _account(self) -> Death | None:
+        """Read what the last process left, and charge the plan that took it down, if one did."""
+        left = self.crash_log.open()
+        if left is None:
+            return None
+        death = judge(left)
+        if death.line:
+            log.log(logging.ERROR if left.dump else logging.WARNING, "%s", death.line)
+        if left.dump:
+            log.error("its last traceback:\n%s", left.dump)
+        if (plan := death.fingerprint) is not None:
+            at = left.now if left.now.boot == left.marker.at.boot else left.marker.at
+            self.background.do("charge plan", lambda: self.history.charge(plan, death.charged, death.line, at))
+        return death
 
     def apply(self, reloaded: file_watcher.Reloaded) -> bool:
         """Do what changed settings ask for, and nothing else.
@@ -135,20 +150,43 @@ class Parts:
         return bool(changes.actions & {Action.REBUILD, Action.APPLY_OR_REBUILD})
 
     def stop(self, drain_s: float) -> None:
-        """Stop everything within ``drain_s``: cameras first, so that what was seen is still published."""
-        until_s = time.monotonic() + drain_s
+        """Stop everything within ``drain_s``: cameras first, so that what was seen is still published.
+
+        Whatever does not end in its time is named and left behind; nothing here waits for it.
+        """
+        began_s = time.monotonic()
+        until_s = began_s + drain_s
         self.watch.close()
-        stopped = self.cameras.stop(CAMERAS_SHARE * drain_s)
-        stopped = self.serving.stop(LOOP_SHARE * drain_s) and stopped
+        self.cameras.stop(CAMERAS_SHARE * drain_s)
+        self.serving.stop(LOOP_SHARE * drain_s)
         self.mailboxes.close()
-        self.plans.close()
-        stopped = self.pictures.close(LEAVE_S) and stopped
+        children = self.plans.close(CHILD_GRACE_S + LEAVE_S)
+        self.pictures.close(LEAVE_S)
         self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
-        stopped = self.background.close(LEAVE_S) and stopped
+        self.background.close(LEAVE_S)
         self.control.close()
-        self.crash_log.close()
-        if not stopped:
-            log.warning("some threads did not end within %.0f s and are left behind", drain_s)
+        self._note_end()
+        left = (*children, *sorted(self._stuck()))
+        took_s = time.monotonic() - began_s
+        if left:
+            log.warning("stopped after %.1f s; left behind, for they did not end: %s", took_s, ", ".join(left))
+        else:
+            log.info("stopped after %.1f s", took_s)
+
+    def _note_end(self) -> None:
+        """In a thread of its own, for a disk that is stuck would keep this one for good."""
+        noting = threading.Thread(target=self.crash_log.close, name="crash log", daemon=True)
+        noting.start()
+        noting.join(LEAVE_S)
+
+    def _stuck(self) -> set[str]:
+        """Names of our threads that have not ended, after a last moment for those that are about to."""
+        until_s = time.monotonic() + LEAVE_S
+        ours = set(threading.enumerate()) - self.bystanders - {threading.current_thread(), threading.main_thread()}
+        waited_for = [one for one in ours if one.name != aborts.THREAD]
+        for thread in waited_for:
+            thread.join(max(until_s - time.monotonic(), 0.0))
+        return {thread.name for thread in waited_for if thread.is_alive()}
 
 
 def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, str] = os.environ) -> Parts:
@@ -162,14 +200,14 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     Raises:
         VajraError: a secret file cannot be read, or the like.
     """
-    inbox: Inbox = queue.SimpleQueue()
-    background: Background[BackgroundEvent] = Background(inbox.put)
+    inbox, beats = Inbox(), Beats(still_s=STILL_S)
+    background: Background[BackgroundEvent] = Background(inbox.put, beats)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
-    systemd, beats = daemon_systemd.connect(environ), Beats()
+    systemd, crash_log = daemon_systemd.connect(environ), CrashLog(state_dir / "running")
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
-    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect("mqtt", MQTT_DEADLINE_S))
-    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings)
+    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT))
+    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
     def sink(result: FrameResult[Served]) -> None:
         publisher.detections(result.frame, result.found, result.plan.tag)
@@ -180,11 +218,12 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         notify=systemd,
         beats=beats,
         watchdog=Watchdog(systemd, beats),
+        flow=Flow(beats.expect(*FRAMES)),
         background=background,
         store=store,
         history=history,
         desired_plans=DesiredPlans(store, history),
-        plans=Plans(store, history, background, inbox.put, service.threads),
+        plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
         mailboxes=mailboxes,
         cameras=Cameras(mailboxes, inbox.put, beats),
         publisher=publisher,
@@ -193,10 +232,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),
-        watch=FileWatch(
-            inbox.put, beats.expect("watch", WATCH_DEADLINE_S), settle_s=service.settle_s, poll_s=service.poll_s
-        ),
-        control=Control(service.control_socket, inbox.put, beats.expect("control", CONTROL_DEADLINE_S)),
+        watch=FileWatch(inbox.put, beats.expect(*WATCH), settle_s=service.settle_s, poll_s=service.poll_s),
+        control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
-        crash_log=CrashLog(state_dir / "serving"),
+        crash_log=crash_log,
+        bystanders=frozenset(threading.enumerate()),
     )

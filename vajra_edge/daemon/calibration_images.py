@@ -122,7 +122,7 @@ class CalibrationImages:
         """
         current = self._store.current()
         for name in dict.fromkeys((*((current.fingerprint,) if current else ()), *self._store.plans())):
-            plan = None if self._history.rejection(name) else self._store.get(name)
+            plan = None if self._history.left_s(name) else self._store.get(name)
             digest = plan.manifest.fingerprint.value(IMAGES) if plan else ""
             earlier = replace(request, calibration_digest=digest)
             if digest and fingerprint_of(earlier, backend).digest == name:
@@ -193,7 +193,7 @@ class ImageWatch:
         """Look now and then. Called while INT8 waits for usable images; the background thread posts ``ImagesMoved``."""
         if self._base is not None and now_s >= self._due_s:
             self._due_s = now_s + LOOK_S
-            self._background.do("look at the calibration images", lambda: self._compare(settings))
+            self._background.look("look at the calibration images", lambda: self._compare(settings))
 
     def _compare(self, settings: Settings) -> ImagesMoved | None:
         before, self._last = self._last, self.look(settings)

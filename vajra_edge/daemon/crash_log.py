@@ -1,79 +1,194 @@
-"""CrashLog: which plan served when the process died of itself, so that the next start can count it as a strike.
+"""CrashLog: what the process was at when it died of itself, so that the next start can tell who is guilty.
 
-Python's fault handler writes a traceback into this file on SIGSEGV, SIGABRT, SIGBUS, SIGFPE and SIGILL, from the signal
-handler itself: that tells a crash of the library below from a SIGKILL, a power cut or a reboot, which leave the file
-as it was. systemd's watchdog ends a hung daemon with SIGABRT, so a plan that hangs counts too.
+One small file: a marker, and below it what Python's fault handler writes on SIGSEGV, SIGABRT, SIGBUS, SIGFPE and SIGILL
+from the signal handler itself. The marker is written when a plan begins to load and when one begins to serve, and when
+a loop falls silent: a few hundred bytes into the page cache, which outlives the process. Nothing waits for the disk:
+after a power cut, whatever the file says is of another boot and charged to nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import io
+import json
 import logging
 import os
-from dataclasses import dataclass
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from vajra_edge import clock
+from vajra_edge.clock import Moment
+from vajra_edge.daemon import build_process
 
 log = logging.getLogger(__name__)
 
-_READ_BYTES = 64 * 1024
+MARKER_BYTES = 2048
+"""Room of the marker, so that it is replaced by one write; what the fault handler writes begins behind it."""
+
+_READ_BYTES = 256 * 1024
+_NAMES_CHARS = 200
 
 
 @dataclass(frozen=True)
-class Crash:
-    """The fingerprint that served, and the first line of what the fault handler wrote."""
+class Marker:
+    """What the process is at.
 
-    fingerprint: str
-    reason: str
+    Attributes:
+        at: since when.
+        pid: of the process.
+        serving: fingerprint of the plan that takes the frames, or is about to.
+        loading: fingerprint of the plan that is being loaded or warmed up.
+        late: names of the loops that are silent for too long.
+        killed: processes that the kernel killed for want of memory since the boot; None where it does not say.
+        ended: the process ended in order.
+    """
+
+    at: Moment
+    pid: int
+    serving: str | None = None
+    loading: str | None = None
+    late: tuple[str, ...] = ()
+    killed: int | None = None
+    ended: bool = False
+
+    def to_bytes(self) -> bytes:
+        """``MARKER_BYTES``, the last of them a newline."""
+        names = ",".join(self.late)[:_NAMES_CHARS].split(",") if self.late else []
+        plain = {**asdict(self), "at": self.at.to_json(), "late": names}
+        return json.dumps(plain).encode()[: MARKER_BYTES - 1].ljust(MARKER_BYTES - 1) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Marker | None:
+        """The inverse; None for anything else."""
+        try:
+            return cls._of(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def _of(cls, plain: Mapping[str, Any]) -> Marker:
+        killed = plain["killed"]
+        return cls(
+            at=Moment.from_json(plain["at"]),
+            pid=int(plain["pid"]),
+            serving=_name(plain["serving"]),
+            loading=_name(plain["loading"]),
+            late=tuple(str(name) for name in plain["late"]),
+            killed=None if killed is None else int(killed),
+            ended=plain["ended"] is True,
+        )
+
+
+def _name(plain: object) -> str | None:
+    return None if plain is None else str(plain)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the process before this one left.
+
+    Attributes:
+        marker: what it was at.
+        dump: what the fault handler wrote; empty where no signal of its own ended the process.
+        now: this start.
+        killed: as of the marker, now.
+    """
+
+    marker: Marker
+    dump: str
+    now: Moment
+    killed: int | None
 
 
 class CrashLog:
-    """One file: the fingerprint that serves on the first line, and a crash's traceback below it.
+    """The file, from both ends. Callable from any thread.
 
     Args:
-        path: the file; a folder that cannot be written only costs the count.
+        path: the file; a folder that cannot be written only costs what would have been known.
+        now: this moment.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: io.FileIO | None = None
+    def __init__(self, path: Path, now: Callable[[], Moment] = clock.now) -> None:
+        self._path, self._now = path, now
+        self._lock = threading.Lock()
+        self._dump: io.FileIO | None = None
+        self._file: int | None = None
+        self._marker: Marker | None = None
 
-    def open(self) -> Crash | None:
-        """Read what the last process left, then arm the fault handler.
-
-        Returns:
-            Its crash, if it crashed while a plan served.
-        """
+    def open(self) -> Left | None:
+        """Read what the last process left, then arm the fault handler; None where it left nothing."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self._file = io.FileIO(descriptor, "r+")
-            left = os.pread(descriptor, _READ_BYTES, 0).decode(errors="replace")
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, b"\n")  # nothing serves yet: a crash from now on is charged to nobody
+            left = self._open()
         except OSError as error:
-            log.warning("crashes are not counted, %s cannot be used: %s", self._path, error.strerror)
+            log.warning("how this process ends will not be known, %s cannot be used: %s", self._path, error.strerror)
+            with contextlib.suppress(ValueError, AttributeError, OSError):  # stderr may be anything by now
+                faulthandler.enable(sys.stderr)
             return None
-        faulthandler.enable(self._file)
-        fingerprint, _, traceback = left.partition("\n")
-        if not fingerprint or not traceback.strip():
-            return None
-        log.error("the last process crashed while %s served:\n%s", fingerprint[:12], traceback.strip())
-        return Crash(fingerprint, traceback.strip().splitlines()[0])
+        return left
+
+    def loading(self, fingerprint: str) -> None:
+        """A plan begins to load."""
+        self._change(loading=fingerprint)
+
+    def loaded(self) -> None:
+        """It is loaded and warm, or is not to be had."""
+        self._change(loading=None)
 
     def serving(self, fingerprint: str) -> None:
-        """Remember which plan a crash from now on is charged to."""
-        if self._file is not None:
-            try:
-                os.ftruncate(self._file.fileno(), 0)
-                os.write(self._file.fileno(), f"{fingerprint}\n".encode())
-            except OSError as error:
-                log.warning("a crash would not be counted, %s: %s", self._path, error.strerror)
+        """This plan is about to take the frames. Too early it has one charge too many; too late the old one has it."""
+        self._change(serving=fingerprint)
+
+    def late(self, names: tuple[str, ...]) -> None:
+        """These loops are silent for too long, and no others."""
+        self._change(late=names)
 
     def close(self) -> None:
-        """A clean end: nothing is left to count; a second call does nothing."""
-        if self._file is not None:
+        """An end in order; a second call does nothing."""
+        with self._lock:
+            file, dump, self._file, self._dump = self._file, self._dump, None, None
+            if file is None or dump is None or self._marker is None:
+                return
             faulthandler.disable()
-            self._file.close()
-            self._file = None
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the disk may be read-only by now, and nothing was dumped
+                os.pwrite(file, replace(self._marker, ended=True).to_bytes(), 0)
+            dump.close()
+            os.close(file)
+
+    def _open(self) -> Left | None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.open(self._path, flags, 0o600)
+        try:
+            content = os.pread(file, _READ_BYTES, 0)
+            killed = build_process.killed_for_memory()
+            self._marker = Marker(self._now(), os.getpid(), killed=killed)
+            os.pwrite(file, self._marker.to_bytes(), 0)
+            os.ftruncate(file, MARKER_BYTES)
+            dump = io.FileIO(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), "a")
+        except OSError:
+            os.close(file)
+            raise
+        self._file, self._dump = file, dump
+        faulthandler.enable(dump)
+        marker = Marker.from_bytes(content[:MARKER_BYTES])
+        if marker is None:
+            return None
+        return Left(marker, content[MARKER_BYTES:].decode(errors="replace").strip(), self._marker.at, killed)
+
+    def _change(self, **fields: Any) -> None:
+        with self._lock:
+            if self._file is None or self._marker is None:
+                return
+            changed = replace(self._marker, at=self._now(), **fields)
+            if replace(changed, at=self._marker.at) == self._marker:
+                return
+            self._marker = changed
+            try:
+                os.pwrite(self._file, changed.to_bytes(), 0)
+            except OSError as error:
+                log.warning("what the daemon is at is not noted, %s: %s", self._path, error.strerror)

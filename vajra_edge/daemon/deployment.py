@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing_extensions import assert_never
 
 from vajra_edge.build.request import nms_of
+from vajra_edge.build.trial import TrialRequest
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import build_process
 from vajra_edge.daemon.background import Background
+from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.events import (
     Build,
     BuildDone,
@@ -31,13 +33,15 @@ from vajra_edge.daemon.events import (
 )
 from vajra_edge.daemon.probation import Tally, unfit
 from vajra_edge.daemon.reconciler import DesiredPlan
-from vajra_edge.daemon.watchdog import Beats
+from vajra_edge.daemon.trial import Outcome, Trials, Tried
+from vajra_edge.daemon.watchdog import PIPELINE, Beats
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
 from vajra_edge.inference.detector import Detector, Filter
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.inference.pipeline import Exhausted, FrameResult, LoopFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.mqtt.messages import EngineTag
+from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Manifest
 from vajra_edge.plans.store import EngineStore
@@ -46,6 +50,9 @@ log = logging.getLogger(__name__)
 
 CHILD_GRACE_S = 3.0
 """From SIGTERM to SIGKILL of a build child: a stop waits for it, and the store survives a kill at any moment."""
+
+STEADY_S = 3600.0
+"""Of service without a crash, after which nothing is held against a plan any more."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Plans:
         background: where slow work goes.
         post: takes events; only enqueues.
         threads: CPU inference threads; None: all.
+        crash_log: hears which plan is being loaded.
+        beats: watches the thread that listens to the build child; None: nobody does.
     """
 
     def __init__(
@@ -83,12 +92,16 @@ class Plans:
         store: EngineStore,
         history: History,
         background: Background[Loaded | LoadFailed],
-        post: Callable[[build_process.BuildEvent | BuildFailed], None],
+        post: Callable[[build_process.BuildEvent | BuildFailed | LoadFailed], None],
         threads: int | None,
+        crash_log: CrashLog,
+        beats: Beats | None = None,
     ) -> None:
         self._store, self._history, self._background, self._post = store, history, background, post
-        self._threads = threads
-        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S)
+        self._threads, self._crash_log = threads, crash_log
+        self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S, beats=beats)
+        self._trials = Trials(self._tried)
+        self._steady: tuple[Job, float] | None = None
         self._building: Job | None = None
         self._ready: dict[int, Ready] = {}
 
@@ -100,7 +113,7 @@ class Plans:
             self._post(BuildFailed(job, "nobody knows how to build it", permanent=True, now_s=time.monotonic()))
             return
         if action.force:
-            self._background.do("forget rejection", lambda: self._history.forgive(job.fingerprint))
+            self._background.do("acquit plan", lambda: self._history.acquit(job.fingerprint))
         self._building = job
         self._builder.start(job.number, replace(request, force=action.force, again=action.again, missed=action.missed))
 
@@ -128,8 +141,21 @@ class Plans:
         return self._building is not None and self._building.number == job_id
 
     def load(self, job: Job) -> None:
-        """Load and warm up in the background; posts ``Loaded`` or ``LoadFailed``."""
-        self._background.do("load plan", lambda: self._load(job))
+        """Load and warm up in the background; posts ``Loaded`` or ``LoadFailed``. A plan in doubt is tried first."""
+        if self._history.hold(job.fingerprint) is None:
+            self._background.do("load plan", lambda: self._load(job))
+        else:
+            self._trials.start(job, TrialRequest(self._store.root, job.fingerprint, self._threads))
+
+    def tick(self, serving: Job | None, now_s: float) -> None:
+        """A plan that served for long is acquitted of what it was charged with before."""
+        if serving is None:
+            self._steady = None
+        elif self._steady is None or self._steady[0] != serving:
+            self._steady = serving, now_s + STEADY_S
+        elif now_s >= self._steady[1]:
+            self._steady = serving, float("inf")
+            self._background.do("acquit plan", lambda: self._history.acquit(serving.fingerprint))
 
     def ready(self, job: Job) -> Ready:
         """What ``Loaded`` announced."""
@@ -155,21 +181,30 @@ class Plans:
                 self._background.do("put plan aside", lambda: self._quarantine(fingerprint, reason))
             case Reject(fingerprint, reason):
                 log.error("plan %s is rejected: %s", fingerprint[:12], reason)
-                self._background.do("reject plan", lambda: self._history.reject(fingerprint, reason))
+                self._background.do("charge plan", lambda: self._history.charge(fingerprint, Charged.UNFIT, reason))
             case Strike(fingerprint, reason):
                 log.error("plan %s failed: %s", fingerprint[:12], reason)
-                self._background.do("count crash", lambda: self._history.crashed(fingerprint, reason))
+                self._background.do("charge plan", lambda: self._history.charge(fingerprint, Charged.CRASH, reason))
             case _:
                 assert_never(action)
 
-    def close(self) -> None:
-        """End the build child; loaded plans are the background thread's to close."""
-        self._builder.close()
+    def close(self, timeout_s: float) -> tuple[str, ...]:
+        """End the children; loaded plans are the background thread's to close.
+
+        Returns:
+            Those that did not end in time.
+        """
+        until_s = time.monotonic() + timeout_s
+        built = self._builder.close(timeout_s)
+        tried = self._trials.close(max(until_s - time.monotonic(), 0.0))
         for number in tuple(self._ready):
             self._background.do("close plan", self._ready.pop(number).detector.close)
+        ended = {"build child": built, "trial child": tried}
+        return tuple(name for name, ended in ended.items() if not ended)
 
     def _mark_good(self, fingerprint: str, keep: str | None) -> None:
         self._store.mark_good(fingerprint)
+        self._history.loads(fingerprint)
         self._history.put_aside(self._store.put_aside())
         for gone in self._store.prune({fingerprint, keep or fingerprint}):
             log.info("plan %s is deleted to stay under [store] max_bytes", gone[:12])
@@ -178,7 +213,38 @@ class Plans:
         self._store.quarantine(fingerprint, reason)
         self._history.put_aside(self._store.put_aside())
 
+    def _tried(self, tried: Tried) -> None:
+        """A plan in doubt was tried in a process of its own; called in a thread of the trial's."""
+        job = tried.job
+        match tried.outcome:
+            case Outcome.PASSED:
+                self._background.do("load plan", lambda: self._load(job))
+            case Outcome.OPEN:
+                self._post(LoadFailed(job, tried.reason, corrupt=False, now_s=time.monotonic()))
+            case Outcome.BROKEN:
+                self._background.do("charge plan", lambda: self._broken(job, tried.reason))
+            case _:
+                assert_never(tried.outcome)
+
+    def _broken(self, job: Job, reason: str) -> LoadFailed:
+        """Built anew once: what broke it may have been the disk, or the build. Then it has to wait."""
+        log.error("plan %s is broken: %s", job.fingerprint[:12], reason)
+        again = self._history.is_broken(job.fingerprint)
+        try:
+            self._history.charge(job.fingerprint, Charged.BROKEN, reason)
+        except VajraError as error:
+            log.warning("that is known until the end of this process: %s", error)
+        return LoadFailed(job, reason, corrupt=not again, now_s=time.monotonic(), broken=again)
+
     def _load(self, job: Job) -> Loaded | LoadFailed:
+        """The name is known to ``death``."""
+        self._crash_log.loading(job.fingerprint)
+        try:
+            return self._opened(job)
+        finally:
+            self._crash_log.loaded()
+
+    def _opened(self, job: Job) -> Loaded | LoadFailed:
         try:
             self._ready[job.number] = _open(self._store, job.fingerprint, self._threads)
         except VajraError as error:
@@ -214,10 +280,6 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     if plan is None:
         raise PlanError(f"plan {fingerprint[:12]} is not in the store any more", remedy="it is built anew")
     return Ready(open_detector(Loadable.of(plan), threads=threads), plan.manifest)
-
-
-DEADLINE_S = 30.0
-"""A batch that takes longer is stuck: a slow CPU needs a few seconds for the largest network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +328,7 @@ class Serving:
         self._now: Served | None = None
         self._asked: deque[Served] = deque()
         gather_s = settings.service.batch_wait_ms / 1e3
-        beat = beats.expect("pipeline", DEADLINE_S)
+        beat = beats.expect(*PIPELINE)
         self._pipeline: Pipeline[Served] = Pipeline(
             mailboxes, self._publish, post, beat, gather_s, max_frames=max_frames
         )

@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 
 class Have(str, Enum):
-    """What the store has of a plan. REJECTED: it failed in service and is not tried again by itself."""
+    """What the store has of a plan. HELD: it is there, and waits for its next try after what it did."""
 
     READY = "ready"
     MISSING = "missing"
-    REJECTED = "rejected"
+    HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ class Wanted:
         fingerprint: of the plan.
         have: what the store has of it.
         fallback: what may serve meanwhile.
-        reason: why it was rejected, where it was.
+        reason: why it is held, where it is.
         again: nobody asked anew: what failed for good is not tried once more.
+        hold_s: until a plan that is held is tried.
+        again_in_s: until a plan that is held may serve meanwhile; None: there is none.
+        now_s: monotonic.
     """
 
     fingerprint: str
@@ -51,6 +54,9 @@ class Wanted:
     fallback: Fallback | None = None
     reason: str = ""
     again: bool = False
+    hold_s: float = 0.0
+    again_in_s: float | None = None
+    now_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Unknown:
         fallback: what may serve meanwhile.
         again: nobody asked anew: what failed to serve meanwhile is not offered once more.
         watched: files are what stands in the way, and whoever watches them tells when they are others.
+        again_in_s: until a plan that is held may serve meanwhile; None: there is none.
         now_s: monotonic.
     """
 
@@ -69,6 +76,7 @@ class Unknown:
     fallback: Fallback | None = None
     again: bool = False
     watched: bool = False
+    again_in_s: float | None = None
     now_s: float = 0.0
 
 
@@ -130,6 +138,7 @@ class LoadFailed:
         corrupt: the stored plan is damaged; it is to be put aside and built anew.
         now_s: monotonic.
         foreign: the plan is whole and of another library release or device; it is to be built anew.
+        broken: it was built anew once and died again in a process of its own: it has to wait.
     """
 
     job: Job
@@ -137,6 +146,7 @@ class LoadFailed:
     corrupt: bool
     now_s: float
     foreign: bool = False
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -254,7 +264,7 @@ class Discard:
 
 @dataclass(frozen=True)
 class Strike:
-    """The plan brought the process down; too many of these reject it."""
+    """The plan brought the process down; after too many of these it has to wait."""
 
     fingerprint: str
     reason: str
@@ -262,7 +272,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Reject:
-    """The plan failed its probation: it is not tried again until somebody forces it."""
+    """The plan failed its probation: it has to wait for its next try."""
 
     fingerprint: str
     reason: str

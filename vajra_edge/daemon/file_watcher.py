@@ -25,7 +25,8 @@ from vajra_edge.errors import SettingsError, VajraError
 
 log = logging.getLogger(__name__)
 
-Digest = Callable[[Path], str]
+Beat = Callable[[], None]
+Digest = Callable[[Path, Beat], str]
 Look = tuple[int, ...]
 
 
@@ -52,12 +53,13 @@ class WatchedFile:
     Args:
         name: given back in events.
         path: the file, which need not exist.
-        digest: reads the file; raises VajraError with the reason where it cannot.
+        digest: reads the file and beats meanwhile; raises VajraError with the reason where it cannot.
+        beat: given to it.
     """
 
-    def __init__(self, name: str, path: Path, digest: Digest) -> None:
+    def __init__(self, name: str, path: Path, digest: Digest, beat: Beat = lambda: None) -> None:
         self.name, self.path = name, path
-        self._digest = digest
+        self._digest, self._beat = digest, beat
         self._told: tuple[str | None, str] | None = None
         self._seen: Look | None = None
         self._candidate: Look | None = None
@@ -101,7 +103,7 @@ class WatchedFile:
 
     def _read(self) -> tuple[str | None, str]:
         try:
-            return self._digest(self.path), ""
+            return self._digest(self.path, self._beat), ""
         except VajraError as error:
             return None, str(error)
 
@@ -127,7 +129,7 @@ class FileWatch:
 
     def follow(self, name: str, path: Path, digest: Digest) -> None:
         """Watch a file, in the place of the last one of that name; its first event comes at once."""
-        self._files = {**self._files, name: WatchedFile(name, path, digest)}
+        self._files = {**self._files, name: WatchedFile(name, path, digest, self._beat)}
 
     def pace(self, settle_s: float, poll_s: float) -> None:
         """Use other times from the next turn on."""
@@ -196,7 +198,7 @@ def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | 
     return Reloaded(kept, changes(running, kept), restart)
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, _beat: Beat = lambda: None) -> str:
     """SHA-256 of the settings file, for the watch.
 
     Raises:

@@ -57,7 +57,7 @@ class MissedWatch:
         """
         if now_s >= self._due_s:
             self._due_s = now_s + LOOK_S
-            self._background.do("look for what a build missed", lambda: look(request, fingerprint))
+            self._background.look("look for what a build missed", lambda: look(request, fingerprint))
 
     def soon(self) -> None:
         """Something begins: look again once it has ended."""

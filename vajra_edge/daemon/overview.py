@@ -11,13 +11,17 @@ from datetime import datetime, timezone
 from vajra_edge.config.settings import MqttSettings, Settings
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.reconciler import DesiredPlan
+from vajra_edge.daemon.stall import Stall
 from vajra_edge.daemon.state_machine import State
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.publisher import BrokerChanged, PublishCounts
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.spec import Precision
 from vajra_edge.telemetry.plan_view import PlanView
-from vajra_edge.telemetry.status import BrokerView, BuildView, EngineView, FailureView, SettingsView, Status
+from vajra_edge.telemetry.status import BrokerView, BuildView, EngineView, FailureView, SettingsView, StallView, Status
+
+STALL_TOLD_S = 600.0
+"""After a stall its line is part of the reason for this long; the status has the last ones."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Observed:
         view: of the settings file.
         trouble: the newest failure of each task in the background, by task, until the same task succeeds.
         late: loops that are silent for too long.
+        stalls: times in which everything stood still, the newest last.
+        before: how the process before this one ended; empty where it did in order.
         started_s: monotonic time of the start.
         started_at: the same in UTC.
     """
@@ -51,6 +57,8 @@ class Observed:
     view: SettingsView = field(default_factory=SettingsView)
     trouble: Mapping[str, str] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    before: str = ""
     started_s: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
@@ -67,24 +75,40 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
     warning = parts.serving.unknown_classes()
     calibration = known.desired.calibration if known.desired else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
-    published, stuck = parts.serving.published(), parts.cameras.stuck()
+    published, counts = parts.serving.published(), parts.publisher.counters()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
         reason=_joined(
-            (_damage(s, known), s.why, calibration, known.missed, known.view.error, warning, *troubles, *known.late)
+            (
+                *(_damage(s, known), s.why, calibration, known.missed, known.view.error, warning),
+                *(*troubles, *known.late, *_stalled(known, now_s)),
+            )
         ),
         started_at=known.started_at,
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
         cameras=parts.cameras.views(published),
-        stuck=stuck,
-        broker=_broker(known.settings.mqtt, known.broker, parts.publisher.counters()),
+        stuck=parts.cameras.stuck(),
+        broker=_broker(known.settings.mqtt, known.broker, counts),
         settings=replace(known.view, warning=warning),
         pipeline={**asdict(parts.serving.counters()), "published": published},
         late=known.late,
+        stalls=tuple(_stall_view(stall, now_s) for stall in known.stalls),
+        before=known.before,
+        requests_refused=parts.control.refused + counts.requests_refused,
     )
+
+
+def _stalled(known: Observed, now_s: float) -> list[str]:
+    return [stall.line for stall in known.stalls[-1:] if now_s - stall.until_s <= STALL_TOLD_S]
+
+
+def _stall_view(stall: Stall, now_s: float) -> StallView:
+    until_s = time.time() - (now_s - stall.until_s)
+    until = datetime.fromtimestamp(until_s, timezone.utc).isoformat(timespec="seconds")
+    return StallView(until, round(stall.seconds, 1), stall.line)
 
 
 def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView:
@@ -131,6 +155,7 @@ def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> B
         reason=told.reason,
         connections=counts.connections,
         outbox=asdict(counts.outbox),
+        troubles=counts.troubles,
     )
 
 

@@ -36,13 +36,15 @@ class DesiredPlan:
         request: how to build the wanted plan.
         fingerprint: of the wanted plan.
         have: what the store has of it.
-        rejected: why it is not tried again by itself; empty unless ``have`` is REJECTED.
+        rejected: why it is not tried now; empty unless ``have`` is HELD.
         fallback: what may serve while the wanted plan cannot.
         quick: how to build the fallback, where it is a quick plan.
         since: fingerprint of the plan that served last and well; None: there is none, or it is damaged.
         backend_reason: why this backend was taken.
         calibration: why INT8's images are not used, and what is wanted instead; empty where nothing is wrong with them.
         damage: what befell the stored plan that this one follows; empty where nothing did.
+        hold_s: until it is tried, where it is held.
+        again_in_s: until a plan that is held may serve meanwhile; None: there is none.
     """
 
     request: BuildRequest
@@ -55,11 +57,20 @@ class DesiredPlan:
     backend_reason: str
     calibration: str = ""
     damage: str = ""
+    hold_s: float = 0.0
+    again_in_s: float | None = None
 
     @property
     def event(self) -> Wanted:
         """For the machine."""
-        return Wanted(self.fingerprint.digest, self.have, self.fallback, self.rejected)
+        return Wanted(
+            self.fingerprint.digest,
+            self.have,
+            self.fallback,
+            self.rejected,
+            hold_s=self.hold_s,
+            again_in_s=self.again_in_s,
+        )
 
     def why(self, served: Fingerprint | None = None) -> tuple[str, ...]:
         """What befell the stored plan, and what differs from the one that served last; empty where nothing does.
@@ -150,10 +161,10 @@ class DesiredPlans:
         calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
         request = calibrated.request
         fingerprint = fingerprint_of(request, choice.backend)
-        have, rejected = self._have(fingerprint.digest)
-        good = self._good({fingerprint.digest, *without})
+        good, again_in_s = self._good({fingerprint.digest, *without})
         quick = None if good is not None else self._quick(settings, request, fingerprint)
         fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
+        have, rejected, hold_s = self._have(fingerprint.digest, alone=fallback is None)
         served = self._store.current()
         self._history.put_aside(self._store.put_aside())
         return DesiredPlan(
@@ -167,33 +178,49 @@ class DesiredPlans:
             choice.reason,
             calibrated.reason,
             self._store.damage(fingerprint.digest),
+            hold_s,
+            again_in_s if fallback is None else None,
         )
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
         """The event for a plan that cannot be worked out; the last good one may serve, if it is not ``without``."""
         try:
-            good = self._good(without)
+            good, again_in_s = self._good(without)
             damage = self._store.damage()
             self._history.put_aside(self._store.put_aside())
         except VajraError as error:
             return Unknown(f"{reason}; {error}")
         reason = f"{reason}; {damage}" if damage else reason
-        return Unknown(reason, Fallback(good.fingerprint) if good else None)
+        return Unknown(reason, Fallback(good.fingerprint) if good else None, again_in_s=again_in_s)
 
-    def _have(self, fingerprint: str) -> tuple[Have, str]:
-        if reason := self._history.rejection(fingerprint):
-            return Have.REJECTED, f"plan {fingerprint[:12]} is not tried again: {reason}; rebuild --force insists"
-        return Have.READY if self._store.get(fingerprint) else Have.MISSING, ""
+    def _have(self, fingerprint: str, *, alone: bool) -> tuple[Have, str, float]:
+        """What the store has of a plan, why it is held, and for how long."""
+        if self._store.get(fingerprint) is None:
+            return Have.MISSING, "", 0.0
+        hold, left_s = self._history.hold(fingerprint), self._history.left_s(fingerprint, alone=alone)
+        if hold is None or left_s == 0.0:
+            return Have.READY, "", 0.0
+        return Have.HELD, f"plan {fingerprint[:12]} waits: {hold.reason}; rebuild --force insists", left_s
 
-    def _good(self, without: Collection[str]) -> Plan | None:
-        """The plan that served last and well, or the one before it, if it is for this machine as it is now."""
-        for plan in (self._store.current(), self._store.previous()):
-            if plan is None or plan.fingerprint in without or self._have(plan.fingerprint)[0] is not Have.READY:
-                continue
-            if not (moved := _foreign(plan)):
-                return plan
-            log.info("plan %s does not serve meanwhile: %s", plan.fingerprint[:12], moved)
-        return None
+    def _good(self, without: Collection[str]) -> tuple[Plan | None, float | None]:
+        """The plan that served last and well, or the one before it, if it is for this machine as it is now.
+
+        One that nothing is held against comes first. A device is never left without the last plan that can serve: one
+        that is held serves once its pause is over, which is a short one where there is no other.
+
+        Returns:
+            The plan; and where it is None because all are held, the seconds until the first is not.
+        """
+        found = (self._store.current(), self._store.previous())
+        plans = [plan for plan in found if plan is not None and plan.fingerprint not in without and _is_own(plan)]
+        free = next((plan for plan in plans if self._history.left_s(plan.fingerprint) == 0.0), None)
+        if free is not None or not plans:
+            return free, None
+        left_s = {plan.fingerprint: self._history.left_s(plan.fingerprint, alone=True) for plan in plans}
+        first = min(plans, key=lambda plan: left_s[plan.fingerprint])
+        if left_s[first.fingerprint] == 0.0:
+            return first, None
+        return None, left_s[first.fingerprint]
 
     def _quick(
         self, settings: Settings, wanted: BuildRequest, fingerprint: Fingerprint
@@ -214,8 +241,8 @@ class DesiredPlans:
     def _offer(self, quick: tuple[BuildRequest, Fingerprint] | None, without: Collection[str]) -> Fallback | None:
         if quick is None or quick[1].digest in without:
             return None
-        have, _ = self._have(quick[1].digest)
-        return None if have is Have.REJECTED else Fallback(quick[1].digest, ready=have is Have.READY)
+        have, _, _ = self._have(quick[1].digest, alone=True)
+        return None if have is Have.HELD else Fallback(quick[1].digest, ready=have is Have.READY)
 
 
 def _require_pinned(settings: Settings, digest: str) -> None:
@@ -228,8 +255,8 @@ def _require_pinned(settings: Settings, digest: str) -> None:
         )
 
 
-def _foreign(plan: Plan) -> str:
-    """Why a stored plan is none for this machine as it is now: its library would refuse it, or worse.
+def _is_own(plan: Plan) -> bool:
+    """Whether a stored plan is for this machine as it is now; its library would refuse any other, or worse.
 
     A library or a device that cannot be read says nothing: the driver may be up by the time the plan is loaded, and
     that tells.
@@ -239,8 +266,10 @@ def _foreign(plan: Plan) -> str:
         here = select(manifest.backend).backend.identity(manifest.wanted)
     except (VajraError, OSError) as error:
         log.info("whether plan %s is for this machine cannot be told: %s", plan.fingerprint[:12], error)
-        return ""
-    return "; ".join(manifest.fingerprint.foreign_to(here))
+        return True
+    if moved := manifest.fingerprint.foreign_to(here):
+        log.info("plan %s does not serve meanwhile: %s", plan.fingerprint[:12], "; ".join(moved))
+    return not moved
 
 
 @dataclass(frozen=True)
@@ -266,7 +295,7 @@ class Reconciled:
         """For the machine."""
         if isinstance(self.desired, events.Unknown):
             return replace(self.desired, again=self.again, now_s=now_s)
-        return replace(self.desired.event, again=self.again)
+        return replace(self.desired.event, again=self.again, now_s=now_s)
 
 
 class Reconciler:
@@ -284,6 +313,10 @@ class Reconciler:
     def work_out(self, settings: Settings, digest: str | None, asked: RebuildAsked | None = None) -> None:
         """For a change, or for a person: then from the file as it is, and from images that failed before too."""
         self._do(lambda: self._answer(settings, None if asked else digest, asked))
+
+    def unseen(self, reason: str) -> None:
+        """Nobody can look at the weights, so that nothing can be asked of them: the last good plan may serve."""
+        self._do(lambda: Reconciled(replace(self._unknown(reason, ()), watched=True)))
 
     def again(self, settings: Settings, digest: str | None, without: tuple[str, ...] = (), doubt: str = "") -> None:
         """Nobody asked anew: these plans did not load, it was not known, or the images failed and are in ``doubt``.

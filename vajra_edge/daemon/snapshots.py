@@ -15,6 +15,7 @@ from vajra_edge.build.accuracy_check import counted
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon.background import Background, TaskFailed, TaskMended
 from vajra_edge.daemon.sample_collector import Collector, ImagesChanged
+from vajra_edge.daemon.watchdog import PICTURES, Beats
 from vajra_edge.errors import VajraError
 from vajra_edge.quantization.collection import Collected
 from vajra_edge.types import Detections, Frame
@@ -68,6 +69,7 @@ class Pictures:
         snapshots: for the broker.
         post: takes ``ImagesChanged``, ``TaskFailed`` and ``TaskMended``; only enqueues.
         settings: what both work for.
+        beats: watches the thread.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class Pictures:
         snapshots: Snapshots,
         post: Callable[[ImagesChanged | TaskFailed | TaskMended], None],
         settings: Settings,
+        beats: Beats,
     ) -> None:
         self._collector, self._snapshots = collector, snapshots
-        self._background: Background[ImagesChanged] = Background(post, "pictures")
+        self._background: Background[ImagesChanged] = Background(post, beats, PICTURES)
         self._waiting: set[tuple[str, str]] = set()
         self.apply(settings)
 
@@ -108,6 +111,10 @@ class Pictures:
             self._do("publish a snapshot", frame, self._snapshots.send)
         if self._collector.due(frame.camera, now_s):
             self._do("keep a calibration image", frame, lambda own: self._collector.keep(own, counted(unfiltered)))
+
+    def tick(self) -> None:
+        """Beat for the thread while it gets anywhere. Called by the supervisor."""
+        self._background.tick()
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits; whether that was done in time."""

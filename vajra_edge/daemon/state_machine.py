@@ -59,7 +59,7 @@ class Phase(str, Enum):
 
 
 class Step(str, Enum):
-    """What a plan needs next; IDLE: nothing (there is none, it failed for good, or it serves)."""
+    """What a plan needs next; IDLE: nothing (there is none, its build failed for good, or it serves)."""
 
     IDLE = "idle"
     BUILD = "build"
@@ -237,13 +237,14 @@ def _cancel(s: State) -> tuple[Action, ...]:
 def _want(s: State, e: Wanted) -> Advanced:
     """A new desired plan ends what only the old one needed; the same one again changes nothing that is under way."""
     same, was_known = e.fingerprint == s.wanted, not s.unknown
-    s = replace(s, unknown="", asks=0, ask_at_s=None)
-    given_up = e.again and (was_known or e.have is not Have.READY)  # only a plan that came to be there is new
+    s = replace(s, unknown="", asks=0, ask_at_s=_look_at_s(s, e))
+    # Nobody asked anew: only a plan that came to be there is new, and one that is held gets its time.
+    given_up = e.again and (was_known or e.have is Have.MISSING) and e.have is not Have.HELD
     if same and (given_up or s.step is not Step.IDLE):
         return _offer_again(s, e.fallback)
     s = replace(s, failed=())
     served = s.serving is not None and s.serving.fingerprint == e.fingerprint and not s.broken
-    step = {Have.READY: Step.LOAD, Have.MISSING: Step.BUILD, Have.REJECTED: Step.IDLE}[e.have]
+    step = {Have.READY: Step.LOAD, Have.MISSING: Step.BUILD, Have.HELD: Step.WAIT}[e.have]
     step = Step.IDLE if served else step
     if not s.going_back:
         s = _offer(s, e.fallback, besides=e.fingerprint)
@@ -252,7 +253,15 @@ def _want(s: State, e: Wanted) -> Advanced:
     loading = s.loading if s.loading and needed.get(s.loading.fingerprint) is Step.LOAD else None
     cancel = () if building else _cancel(s)
     s = replace(s, building=building, loading=loading, wanted=e.fingerprint, step=step, reason=e.reason)
-    return _pursue(replace(s, attempts=0, retry_at_s=None, forced=False, missed=False), *cancel)
+    s = replace(s, attempts=0, retry_at_s=None, forced=False, missed=False)
+    if step is Step.WAIT:
+        s = replace(s, retry_at_s=e.now_s + e.hold_s, retry_step=Step.LOAD)
+    return _pursue(s, *cancel)
+
+
+def _look_at_s(s: State, e: Wanted | Unknown) -> float | None:
+    """When to look for a fallback again, because the only one is held."""
+    return None if e.again_in_s is None or s.serving else e.now_s + e.again_in_s
 
 
 def _offer(s: State, fallback: Fallback | None, besides: str | None = None) -> State:
@@ -274,7 +283,9 @@ def _offer_again(s: State, fallback: Fallback | None) -> Advanced:
 
 def _unknown(s: State, e: Unknown) -> Advanced:
     """Keep whatever there is; with nothing at all, let the fallback serve. It may be known later."""
-    if e.watched:
+    if e.again_in_s is not None and not s.serving:
+        s = replace(s, asks=0, ask_at_s=_look_at_s(s, e))
+    elif e.watched:
         s = replace(s, asks=0, ask_at_s=None)
     elif s.ask_at_s is None or not e.again:
         s = replace(s, asks=0, ask_at_s=e.now_s + RETRY_S[0])
@@ -337,9 +348,10 @@ def _loaded(s: State, job: Job, now_s: float) -> Advanced:
     on_probation = s.probation_until_s is not None
     good = None if s.broken or s.serving is None else s.prior if on_probation else s.serving.fingerprint
     actions = (Swap(job), *((Retire(s.serving),) if s.serving else ()))
+    back = (Reconsider(()),) if s.going_back else ()  # when what failed is tried again is the history's to say
     s = replace(s, serving=job, loading=None, going_back=False, broken=False, prior=None, probation_until_s=None)
     if job.fingerprint != s.wanted:
-        return _pursue(s, *actions)
+        return _pursue(s, *actions, *back)
     s = replace(s, step=Step.IDLE, attempts=0, reason="")
     if good is None or good == job.fingerprint:
         return _pursue(s, *actions, MarkGood(job.fingerprint))
@@ -350,6 +362,8 @@ def _load_failed(s: State, e: LoadFailed) -> Advanced:
     drop = (Discard(e.job.fingerprint, e.reason),) if e.corrupt else ()
     s = replace(s, loading=None)
     if e.job.fingerprint == s.wanted and not s.going_back:
+        if e.broken:
+            return _pursue(replace(s, step=Step.IDLE, reason=e.reason), Reconsider(()))
         s, anew = replace(s, forced=s.forced or e.foreign), e.corrupt or e.foreign
         if anew and s.attempts == 0:
             return _pursue(replace(s, step=Step.BUILD, attempts=1, reason=e.reason), *drop)

@@ -1,19 +1,20 @@
 """Supervisor: takes events from one inbox, lets the machine decide, and has its actions performed. Nobody else decides.
 
 Whatever happens to the daemon arrives in the inbox: signals, the build child's news, finished loads, changed files,
-requests, lost cameras. Whatever takes long is done elsewhere, so that one turn of this loop takes milliseconds.
+requests, lost cameras. Whatever takes long is done elsewhere, so that one turn of this loop takes milliseconds. It
+looks at everything when it is due, however much waits, and gives all who ask between two looks one document.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 from typing_extensions import assert_never
 
 from vajra_edge.build.request import weights_digest
@@ -41,7 +42,8 @@ from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import Reconciled, Reconciler
 from vajra_edge.daemon.sample_collector import ImagesChanged
-from vajra_edge.daemon.state_machine import State, Step, advance
+from vajra_edge.daemon.state_machine import Phase, State, Step, advance
+from vajra_edge.daemon.watchdog import WATCH, Late
 from vajra_edge.errors import VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
@@ -78,13 +80,17 @@ class Supervisor:
         self._waiting = Waiting()
         self._leaving: list[events.Job] = []
         self._next_tick_s = 0.0
+        self._told: orjson.Fragment | None = None
+        self._unseen = False
         self._exit_code: int | None = None
         self._shut = False
+        self._late: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Serve until a signal or the end of what was asked for; returns the exit code."""
         try:
-            self._parts.start(self._known.settings, self._path)
+            death = self._parts.start(self._known.settings, self._path)
+            self._known = replace(self._known, before=death.line if death else "")
             self._parts.notify.ready(self.status().line())
             while self._exit_code is None:
                 self._turn()
@@ -96,13 +102,25 @@ class Supervisor:
         """Everything about the daemon, now."""
         return overview(self._parts, self._s, self._known, time.monotonic())
 
+    def _document(self) -> orjson.Fragment:
+        """``status`` as JSON, put together once for all who ask before anything happens or a tick is due."""
+        if self._told is None:
+            plain = self.status().to_json()
+            self._told = orjson.Fragment(orjson.dumps(plain, default=str, option=orjson.OPT_SERIALIZE_NUMPY))
+        return self._told
+
     def _turn(self) -> None:
-        wait_s = max(self._next_tick_s - time.monotonic(), 0.0)
-        try:
-            self._take(self._parts.inbox.get(timeout=wait_s))
-        except queue.Empty:
+        if (now_s := time.monotonic()) >= self._next_tick_s:
+            self._told = None
+            self._tick(now_s)
             self._next_tick_s = time.monotonic() + TICK_S
-            self._tick(time.monotonic())
+        heard = self._parts.inbox.get(self._next_tick_s - time.monotonic())
+        if heard is None:
+            return
+        if not isinstance(heard, Asked | Requested):
+            self._told = None
+        self._take(heard)
+        self._tell_waiting()
 
     def _take(self, heard: Heard) -> None:
         match heard:
@@ -126,7 +144,6 @@ class Supervisor:
                 self._advance(events.Stop())
             case _:
                 self._advance(heard)
-        self._tell_waiting()
 
     def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
         match asked:
@@ -168,7 +185,8 @@ class Supervisor:
 
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
-        self._known = replace(self._known, late=tuple(str(late) for late in self._parts.watchdog.tick(now_s)))
+        self._look_after_threads(now_s)
+        self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
         if self._parts.cameras.exhausted(self._parts.serving.published()):
@@ -180,14 +198,50 @@ class Supervisor:
         self._parts.announcements.say(self.status(), now_s)
         self._tell_waiting()
 
+    def _look_after_threads(self, now_s: float) -> None:
+        """Who is late, what follows from it, and whether all stood still."""
+        serving, published = self._s.serving is not None, self._parts.serving.published()
+        self._parts.background.tick()
+        self._parts.pictures.tick()
+        read = sum(camera.frames for camera in self._parts.cameras.views(published))
+        self._parts.flow.tick(read, sum(published.values()), serving=serving)
+        late = self._parts.watchdog.tick(now_s, serving=serving)
+        self._note_late(late, serving=serving)
+        self._note_stalls()
+        self._do_without_weights(any(one.name == WATCH.name for one in late))
+
+    def _note_late(self, late: tuple[Late, ...], *, serving: bool) -> None:
+        """The next process wants to know who kept the watchdog from its food, should this be the end."""
+        names = tuple(sorted(one.name for one in late if one.starves(serving=serving)))
+        if names != self._late:
+            self._late, crash_log = names, self._parts.crash_log
+            self._parts.background.do("note who is late", lambda: crash_log.late(names))
+        self._known = replace(self._known, late=tuple(str(one) for one in late))
+
+    def _note_stalls(self) -> None:
+        stalls = self._parts.beats.stalls()
+        for stall in stalls:
+            if stall not in self._known.stalls:
+                log.warning("%s; no loop is late for that", stall.line)
+        self._known = replace(self._known, stalls=stalls)
+
+    def _do_without_weights(self, hidden: bool) -> None:
+        """A disk that hangs under the weights must not keep the last good plan from serving."""
+        if hidden and not self._unseen and self._known.desired is None and self._s.serving is None:
+            path = self._known.settings.weights.path
+            self._reconciler.unseen(f"weights {path} cannot be looked at: the disk does not answer; check its mount")
+        self._unseen = hidden
+
     def _advance(self, event: events.Event) -> None:
+        self._told = None
         before = self._s
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
+        news = (before.phase, before.why) != (self._s.phase, self._s.why)
+        if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
+            log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
         for action in actions:
             self._perform(action)
-        if (before.phase, before.why) != (self._s.phase, self._s.why):
-            log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
         if self._s.building is None and self._known.building is not None:
             self._known = replace(self._known, building=None)
 
@@ -319,7 +373,7 @@ class Supervisor:
     def _answer(self, caller: Caller, verb: str, fields: Mapping[str, Any]) -> None:
         try:
             if verb == "status":
-                caller.done({"status": self.status().to_json()})
+                caller.done({"status": self._document()})
             elif verb == "reload":
                 self._reload(ReloadAsked(caller))
             else:
@@ -346,7 +400,8 @@ class Supervisor:
         if asked.caller and error:
             asked.caller.error(error)
         elif asked.caller:
-            asked.caller.done({"status": self.status().to_json()})
+            self._told = None
+            asked.caller.done({"status": self._document()})
 
     def _apply(self, reloaded: reload_.Reloaded, *, look: bool) -> str:
         """Do what new settings ask for; returns why a part of them could not be done, or an empty text."""
@@ -379,6 +434,8 @@ class Supervisor:
         self._advance(events.InferFailed(event.reason))
 
     def _tell_waiting(self) -> None:
+        if not self._waiting:
+            return
         swapping = self._parts.serving.awaited is not None
         self._waiting.look(self._s, self._serving(), self._known.building, time.monotonic(), swapping=swapping)
 

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TextIO
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
+
+LINES_KEPT = 1000
+"""Lines that wait for a journal that stands still; some hundred kilobytes."""
+
+FLUSH_S = 1.0
+"""Longest wait of the process's end for them."""
 
 
 class PriorityFormatter(logging.Formatter):
@@ -49,7 +59,42 @@ def set_up(level: str) -> None:
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in typeshed alone, not at run time in 3.10
-    """Ours, so that it can be told apart from others' handlers."""
+    """Ours, so that it can be told apart from others' handlers; a thread of its own writes.
+
+    A journal whose disk hangs, or a terminal that was stopped, takes no more lines: whoever logs must not wait for it,
+    least of all the thread that feeds the watchdog. What does not fit is counted, and said once lines are taken again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: queue.Queue[str] = queue.Queue(LINES_KEPT)
+        self._lost = 0
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Format at once, for what it names may change, and leave the line."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._lost += 1
+        except Exception:  # noqa: BLE001  as logging does: a line that cannot be formatted is its writer's bug
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until the lines are written, but not for long."""
+        until_s = time.monotonic() + FLUSH_S
+        while self._lines.unfinished_tasks and time.monotonic() < until_s:
+            time.sleep(0.005)
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            with suppress(OSError, ValueError):  # it was closed: there is nowhere left to say so
+                lost, self._lost = self._lost, 0
+                told = f"{line}\n" if not lost else f"{line}\n{lost} lines were lost: nobody took them\n"
+                self.stream.write(told)
+                self.stream.flush()
+            self._lines.task_done()
 
 
 log = logging.getLogger(__name__)

@@ -145,6 +145,7 @@ class HostDetector:
         self._turn = 0
         self._slots: deque[_Slot] = deque()
         self._thread = ThreadPoolExecutor(1, "inference")
+        self._infer = _timed
         self._closed = False
 
     def set_nms(self, nms: NmsSpec) -> None:
@@ -173,7 +174,7 @@ class HostDetector:
         self._turn = (self._turn + 1) % SLOTS
         places = tuple(self._letterbox.apply(frame.image, row) for frame, row in zip(frames, buffer, strict=False))
         prepare_ms = (time.perf_counter() - started) * 1e3
-        output = self._thread.submit(_timed, self.runner.infer, buffer[: len(frames)])
+        output = self._thread.submit(self._infer, self.runner.infer, buffer[: len(frames)])
         self._slots.append(_Slot(tuple(frames), tuple(filters), places, prepare_ms, output))
 
     def wait(self, timeout_s: float) -> bool:
@@ -204,6 +205,13 @@ class HostDetector:
         self.submit([frame], [filter_ or Filter()])
         return self.collect().found[0]
 
+    def warm_up(self, frame: Frame, times: int) -> None:
+        """Infer a frame for nothing, before anybody is served: a crash meanwhile is one of loading, see ``_first``."""
+        self._infer = _first
+        for _ in range(times):
+            self.detect(frame)
+        self._infer = _timed
+
     def close(self) -> None:
         """Wait for what is in flight, then release the runner."""
         if self._closed:
@@ -223,6 +231,13 @@ class HostDetector:
         limits = Limits(min(filter_.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k)
         found = self._head.decode(self.signature, output, limits)
         return self._head.to_image(found, place, frame.resolution_wh)
+
+
+def _first(
+    infer: Callable[[NDArray[np.float32]], NDArray[np.float32]], batch: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """In a traceback of the fault handler this name tells the plan that is warmed up from the one that serves."""
+    return _timed(infer, batch)
 
 
 def _timed(

@@ -109,5 +109,4 @@ def _require_own(loadable: Loadable, backend: Backend) -> None:
 def _warm_up(detector: HostDetector) -> None:
     image = np.full((*_BLANK_HW, 3), 114, np.uint8)
     frame = Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), 0, "warm-up")
-    for _ in range(WARM_UP):
-        detector.detect(frame)
+    detector.warm_up(frame, WARM_UP)

@@ -16,6 +16,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from paho.mqtt import MQTTException
@@ -30,8 +31,8 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError, SettingsError
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.connection import Doubt
-from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
-from vajra_edge.wording import Setting, say
+from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
+from vajra_edge.wording import Setting, say, several
 
 DIAL_TIMEOUT_S = 5.0
 """A broker in the same site answers in milliseconds; over a mobile network TCP may repeat its first packet twice."""
@@ -47,6 +48,9 @@ MOST_PACKET_BYTES = 1 << 28
 
 EXACTLY_ONCE = 2
 """The highest quality of service, where the broker names no lower one."""
+
+PACKETS_A_TURN = 100
+"""Read before anything is sent: some milliseconds."""
 
 PROBE_TIMEOUT_S = 3.0
 """Wait for the answer to an MQTT 5 CONNECT where 3.1.1 may be tried next: amqtt, for one, never gives one."""
@@ -65,7 +69,7 @@ class Endpoint:
         mqtt: the settings.
         client_id: a second connection under the same id ends the first.
         will: path and payload, retained, that the broker publishes when the connection breaks; None: no will.
-        inbound_bytes: a larger packet is not accepted (MQTT 5).
+        inbound_bytes: a larger packet is not accepted; MQTT 5 tells the broker so.
     """
 
     mqtt: MqttSettings
@@ -109,10 +113,15 @@ class Session:
             self._client.connect(host, port, self._mqtt.keepalive_s, properties=self._connect_properties())
         except SettingsError as error:
             raise PublishError(error.message, remedy=error.remedy) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, PublishError) as error:
             self.close()
             raise events.unreachable(self._mqtt, error) from error
         self._asked_s = self._clock()
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the broker says of messages that it has them."""
+        return self._max_qos > 0
 
     @property
     def room(self) -> int:
@@ -121,6 +130,11 @@ class Session:
             return 0
         return max(0, self._window - len(self._unacked))
 
+    @property
+    def waits_s(self) -> float:
+        """For how long the oldest message waits for its acknowledgement; 0 where none does."""
+        return self._clock() - next(iter(self._unacked.values()), self._clock())
+
     def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
         """Send a message; ``Acked`` with the returned token follows, or ``Down``.
 
@@ -128,7 +142,7 @@ class Session:
             PublishError: the broker does not take so large a packet, or nobody takes such a topic.
         """
         if len(payload) + len(path) + _OVERHEAD_BYTES > self._packet_bytes:
-            raise events.not_sent(events.PACKET_TOO_LARGE, path)
+            raise events.not_sent(events.PACKET_TOO_LARGE, path, len(payload))
         properties = None
         if correlation is not None and self._protocol == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
@@ -150,10 +164,16 @@ class Session:
         else:
             self._client.subscribe([(path, 1) for path in paths])
 
+    def unsubscribe(self, paths: Sequence[str]) -> None:
+        """Ask for these messages no more."""
+        self._client.unsubscribe(list(paths))
+
     def pump(self, wake: socket.socket, timeout_s: float) -> list[Happening]:
         """Wait for the network or for ``wake``, move bytes, and tell what happened since the last call."""
         try:
             self._move_bytes(wake, timeout_s)
+        except _Monster as error:
+            self._end(events.monster(error.size_bytes, self._endpoint.inbound_bytes or 0), cause=Cause.MONSTER)
         except _MALFORMED as error:
             self._end(events.silent(self._mqtt, f"sent what is not MQTT: {error}"), Doubt.SILENT)
         self._check_deadlines()
@@ -188,12 +208,22 @@ class Session:
         number = sock.fileno()
         ready = dict(poll.poll(max(0.0, timeout_s) * 1000.0)).get(number, 0)
         if ready & ~select.POLLOUT:
-            self._client.loop_read()
-            while isinstance(sock, ssl.SSLSocket) and not self._over and sock.pending():
-                self._client.loop_read()  # what OpenSSL has decrypted already makes no socket readable
+            self._read(sock)
         if ready & select.POLLOUT:
             self._client.loop_write()
         self._client.loop_misc()
+
+    def _read(self, sock: Any) -> None:
+        """Some packets at once: acknowledgements must not wait behind a flood for as many turns of the loop."""
+        more = select.poll()
+        more.register(sock, select.POLLIN)
+        for _ in range(PACKETS_A_TURN):
+            self._client.loop_read()
+            if self._over or self._client.socket() is None:
+                return
+            # what OpenSSL has decrypted already makes no socket readable
+            if not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not more.poll(0):
+                return
 
     def _check_deadlines(self) -> None:
         now_s = self._clock()
@@ -204,23 +234,21 @@ class Session:
         elif self._up and now_s - oldest_s > UNACKED_KEEPALIVES * self._mqtt.keepalive_s:
             self._end(events.lost(self._mqtt, f"no acknowledgement for {now_s - oldest_s:.0f} s"))
         elif self._client.socket() is None:
-            self._end(events.lost(self._mqtt, "connection closed"))
+            self._end(events.lost(self._mqtt, "connection closed"), cause=Cause.HUNG_UP if self._up else Cause.OTHER)
 
-    def _end(self, error: PublishError, doubt: Doubt = Doubt.NONE) -> None:
+    def _end(self, error: PublishError, doubt: Doubt = Doubt.NONE, cause: Cause = Cause.OTHER) -> None:
         """The first reason counts: paho reports some ends twice. The will stays in force."""
         if self._over:
             return
         self._over = True
-        self._happened.append(Down(error, doubt))
+        self._happened.append(Down(error, doubt, cause))
         sock = self._client.socket()
         if sock is not None:
             self._drop(sock)
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> _Client:
         version = MQTTProtocolVersion.MQTTv5 if self._protocol == "5" else MQTTProtocolVersion.MQTTv311
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, self._endpoint.client_id, protocol=version, reconnect_on_failure=False
-        )
+        client = _Client(self._endpoint.client_id, version, self._endpoint.inbound_bytes)
         client.suppress_exceptions = True
         client.max_inflight_messages = 0  # the window is ours
         client.connect_timeout = DIAL_TIMEOUT_S
@@ -254,11 +282,15 @@ class Session:
         self._happened.append(Up(self._protocol))
 
     def _on_disconnect(self, _client: Any, _user: Any, flags: Any, code: Any, _properties: Any) -> None:
+        alert = self._client.alert
         if flags.is_disconnect_packet_from_server:
-            self._end(events.kicked(self._mqtt, code.value, code.getName()))
+            self._end(events.kicked(self._mqtt, code.value, code.getName()), cause=events.cause_of(code.value))
         elif self._up:
             name = code.getName().lower()
-            self._end(events.lost(self._mqtt, "connection broken" if code.value == events.FAILURE else name))
+            how = "connection broken" if code.value == events.FAILURE else name
+            self._end(events.lost(self._mqtt, how), cause=Cause.HUNG_UP)
+        elif alert is not None:
+            self._end(events.alerted(self._mqtt, alert))
         else:
             self._end(events.silent(self._mqtt, "closed the connection without an answer"), Doubt.SILENT)
 
@@ -299,10 +331,79 @@ class _TlsSocket(ssl.SSLSocket):
             raise
 
 
+class _Monster(Exception):
+    """The broker announced a packet that is too large; ``size_bytes`` is what its header said."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.size_bytes = size_bytes
+
+
+class _Client(paho.Client):
+    """paho's, which takes no packet beyond a limit and remembers the last word of a TLS broker.
+
+    paho 2 has no limit for packets that come and no hook at their header: it reads what was announced, up to 256 MB,
+    into memory. What it calls for all that it reads is ``_sock_recv``, with the number of bytes that the packet still
+    lacks; that is not public, so a test sends a monster to see that it still holds with the installed release.
+    """
+
+    def __init__(self, client_id: str, version: MQTTProtocolVersion, most_bytes: int | None) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False)
+        self._most_bytes = most_bytes
+        self.alert: ssl.SSLError | None = None
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._most_bytes is not None and bufsize > self._most_bytes:
+            raise _Monster(bufsize)
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as error:
+            self.alert = error
+            raise
+
+
 def _tls_context(mqtt: MqttSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=mqtt.ca_file)
+    """Made of the files that the settings name.
+
+    Raises:
+        PublishError: one of them cannot be read, or is not what it should be.
+    """
+    for path in filter(None, (mqtt.ca_file, mqtt.cert_file, mqtt.key_file)):
+        with path.open("rb"):  # OpenSSL's error would not say which
+            pass
+    context = _trusting(mqtt.ca_file)
     context.sslsocket_class = _TlsSocket
     if mqtt.cert_file is not None:
-        # an empty password makes an encrypted key an error where OpenSSL would ask on a terminal
-        context.load_cert_chain(mqtt.cert_file, mqtt.key_file, password="")
+        _show(context, mqtt.cert_file, mqtt.key_file)
     return context
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise PublishError(
+            f"{ca_file} holds no certificate authority: {error.reason or error}",
+            remedy=say("name a PEM file in ", Setting.MQTT_CA_FILE),
+        ) from error
+
+
+def _show(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    """Let the broker see our certificate."""
+    try:
+        # an empty password makes an encrypted key an error where OpenSSL would ask on a terminal
+        context.load_cert_chain(cert_file, key_file, password="")
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if key_file is None:
+            what, remedy = f"{cert_file} holds no key that fits its certificate", say(Setting.MQTT_KEY_FILE.given())
+        elif reason == "KEY_VALUES_MISMATCH":
+            what = f"{key_file} is not the key of {cert_file}"
+            remedy = say("check ", several(Setting.MQTT_CERT_FILE, Setting.MQTT_KEY_FILE))
+        else:
+            what = f"{cert_file} and {key_file} cannot be used: {reason or error}"
+            remedy = say(
+                *("name PEM files in ", several(Setting.MQTT_CERT_FILE, Setting.MQTT_KEY_FILE)),
+                ", and let the key have no password",
+            )
+        raise PublishError(what, remedy=remedy) from error

@@ -102,11 +102,13 @@ class Fault:
         now_s: monotonic.
         dice: uniform in 0..1, spreads many devices over time after a broker's restart.
         doubt: what it says about the protocol.
+        rival: another client took the session over: whoever comes back at once takes it back, and so on for ever.
     """
 
     now_s: float
     dice: float
     doubt: Doubt = Doubt.NONE
+    rival: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,20 @@ class Dial:
     protocol: str
 
 
-Event: TypeAlias = "ConnectionTick | Accepted | Fault"
+@dataclass(frozen=True)
+class Mended:
+    """What the connection broke over was found and taken away: the breaks before say nothing of the next.
+
+    Attributes:
+        now_s: monotonic.
+        dice: as in ``Fault``.
+    """
+
+    now_s: float
+    dice: float
+
+
+Event: TypeAlias = "ConnectionTick | Accepted | Fault | Mended"
 
 
 def advance(state: Connection, event: Event) -> tuple[Connection, Dial | None]:
@@ -131,6 +146,9 @@ def advance(state: Connection, event: Event) -> tuple[Connection, Dial | None]:
         case Fault():
             if state.phase is not ConnectionPhase.WAITING:
                 return _after_fault(state, event)
+        case Mended(now_s, dice):
+            if state.phase is ConnectionPhase.WAITING:
+                return replace(state, attempts=0, retry_s=now_s + delay_s(1, dice)), None
         case _:
             assert_never(event)
     return state, None
@@ -141,7 +159,7 @@ def _after_fault(state: Connection, fault: Fault) -> tuple[Connection, Dial | No
     if dialling and fault.doubt is not Doubt.NONE and state.wanted == "auto" and state.protocol == "5":
         only_old = fault.doubt is Doubt.SURE
         return replace(state, protocol="3.1.1", only_old=only_old), Dial("3.1.1")
-    healthy = state.phase is ConnectionPhase.ONLINE and fault.now_s - state.since_s >= HEALTHY_S
+    healthy = state.phase is ConnectionPhase.ONLINE and fault.now_s - state.since_s >= HEALTHY_S and not fault.rival
     attempts = 1 if healthy else state.attempts + 1
     # after mere silence 5 is tried again: the broker may have been starting, or frozen
     protocol = "5" if state.wanted == "auto" and not state.only_old else state.protocol

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 from vajra_edge.config.settings import MqttSettings
@@ -21,6 +22,25 @@ PACKET_TOO_LARGE = 0x95
 TRANSIENT = frozenset({0x80, 0x83, 0x97})
 """Unspecified, implementation specific, quota exceeded: what is refused now may be welcome later."""
 UNSUPPORTED_PROTOCOL = 0x84
+
+NOT_AUTHORIZED = 0x87
+TAKEN_OVER = 0x8E
+OVERSIZED = 0x95
+"""Of a DISCONNECT: the broker's word for a packet that is larger than it takes."""
+ABOUT_MESSAGES = frozenset({0x80, 0x81, 0x82, 0x83, NOT_AUTHORIZED, 0x90, 0x94, 0x99, 0x9A, 0x9B})
+"""Of a DISCONNECT: malformed packet, protocol error, not authorized, topic name, payload format, retain or quality of
+service not supported: some brokers end the connection over one message that they do not like."""
+
+
+class Cause(Enum):
+    """What the end of a connection says about the messages that were under way, and about whoever else is there."""
+
+    OTHER = "nothing"
+    HUNG_UP = "the broker broke it, perhaps over one of them"
+    TOO_LARGE = "one is too large for the broker"
+    RIVAL = "another client took the session over"
+    MONSTER = "the broker sent a larger packet than is taken"
+
 
 _LOGIN = several(Setting.MQTT_USERNAME, Setting.MQTT_PASSWORD_FILE)
 _PLACE = several(Setting.MQTT_HOST, Setting.MQTT_PORT, Setting.MQTT_TLS)
@@ -38,7 +58,10 @@ _CONNACK_REMEDIES: Mapping[int, Text] = {
 }
 _DISCONNECT_REMEDIES: Mapping[int, Text] = {
     0x8B: "the broker shuts down; it is tried again",
-    0x8E: say("another client has the same id: give each device its own ", Setting.DEVICE_ID),
+    0x8D: say("the network stalls for longer than ", Setting.MQTT_KEEPALIVE_S, " allows; it is tried again"),
+    TAKEN_OVER: say("another client has the same id: give each device its own ", Setting.DEVICE_ID),
+    0x98: "the broker's operator ended it; it is tried again",
+    0x9D: "the broker has moved: ask its operator where to",
     0x95: say("raise the broker's packet limit, or lower ", Setting.MAX_DET),
     0x97: "raise the broker's quota for this device",
 }
@@ -67,27 +90,29 @@ def lost(mqtt: MqttSettings, how: str) -> PublishError:
 
 def silent(mqtt: MqttSettings, how: str) -> PublishError:
     """Something took the connection and did not answer as a broker does."""
-    return _error(mqtt, how, say("check that ", _PLACE, " name an MQTT broker"))
+    certificate = () if not mqtt.tls or mqtt.cert_file else (", and whether it wants a ", Setting.MQTT_CERT_FILE)
+    return _error(mqtt, how, say("check that ", _PLACE, " name an MQTT broker", *certificate))
+
+
+def cause_of(code: int) -> Cause:
+    """What the reason of a DISCONNECT says about messages."""
+    if code == OVERSIZED:
+        return Cause.TOO_LARGE
+    if code == TAKEN_OVER:
+        return Cause.RIVAL
+    return Cause.HUNG_UP if code in ABOUT_MESSAGES else Cause.OTHER
 
 
 def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
     """Dialling raised: each kind of exception has its own remedy."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = getattr(error, "verify_message", str(error))  # set by OpenSSL's errors only
-        return _error(
-            mqtt,
-            f"has a certificate that fails: {why}",
-            say("check ", several(Setting.MQTT_CA_FILE, Setting.MQTT_HOST)),
-        )
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or str(error)
-        return _error(mqtt, f"fails the TLS handshake: {reason}", say("check ", several(Setting.MQTT_PORT, *_FILES)))
+    if isinstance(error, PublishError):
+        return error
+    if isinstance(error, ssl.SSLError) or (mqtt.tls and _speaks_no_tls(error)):
+        return _no_handshake(mqtt, error)
     if isinstance(error, FileNotFoundError | PermissionError):
         return _error(mqtt, f"needs {error.filename}: {error.strerror}", say("check ", several(*_FILES)))
     if isinstance(error, socket.gaierror | UnicodeError):
-        return _error(
-            mqtt, "has a name that cannot be resolved", say("check ", Setting.MQTT_HOST, " and the device's DNS")
-        )
+        return _unresolved(mqtt, error)
     if isinstance(error, TimeoutError):
         return _error(mqtt, "does not answer", "check the network and the firewall")
     what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -98,15 +123,129 @@ def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
     )
 
 
-def not_sent(code: int, path: str) -> PublishError:
+def _no_handshake(mqtt: MqttSettings, error: Exception) -> PublishError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = getattr(error, "verify_message", str(error))  # set by OpenSSL's errors only
+        remedy = say("check ", several(Setting.MQTT_CA_FILE, Setting.MQTT_HOST))
+        return _error(mqtt, f"has a certificate that fails: {why}", remedy)
+    if mqtt.tls and _speaks_no_tls(error):
+        remedy = say(Setting.MQTT_PORT.given(), " to that of its TLS listener, or ", Setting.MQTT_TLS.to(False))
+        return _error(mqtt, "does not speak TLS at this port", remedy)
+    reason = getattr(error, "reason", None) or str(error)
+    return _error(mqtt, f"fails the TLS handshake: {reason}", say("check ", several(Setting.MQTT_PORT, *_FILES)))
+
+
+def slow(mqtt: MqttSettings) -> PublishError:
+    """An attempt goes on for long: it is the system's resolver that has no limit of its own."""
+    remedy = say("check ", Setting.MQTT_HOST, ", the device's DNS and the network")
+    return _error(mqtt, "cannot be reached so far: no name server or no route answers", remedy)
+
+
+def alerted(mqtt: MqttSettings, error: ssl.SSLError) -> PublishError:
+    """The broker ended the TLS connection with an alert: with TLS 1.3 it looks at our certificate that late."""
+    reason = (error.reason or str(error)).upper()
+    files = several(Setting.MQTT_CERT_FILE, Setting.MQTT_KEY_FILE)
+    if mqtt.cert_file is None and ("CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason):
+        return _error(mqtt, "wants a client certificate", say("name one with its key in ", files))
+    what = reason.lower().replace("_", " ")
+    return _error(mqtt, f"ended the TLS connection: {what}", say("check ", files, ", and what the broker trusts"))
+
+
+def _speaks_no_tls(error: Exception) -> bool:
+    """A broker without TLS hangs up on the first bytes of a handshake, answers in its own way, or waits for more."""
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, ssl.SSLEOFError) or (error.reason or "") in {
+            "WRONG_VERSION_NUMBER",
+            "UNKNOWN_PROTOCOL",
+        }
+    handshake = isinstance(error, TimeoutError) and "handshake" in str(error)
+    return handshake or isinstance(error, ConnectionResetError | BrokenPipeError)
+
+
+def _unresolved(mqtt: MqttSettings, error: Exception) -> PublishError:
+    """A name that is none, that nobody knows, or that nobody could be asked about."""
+    host = mqtt.host
+    if "/" in host or host.startswith("[") or host.rpartition(":")[2].isdecimal():
+        remedy = say("name the host alone in ", Setting.MQTT_HOST, "; the port goes into ", Setting.MQTT_PORT)
+        return _error(mqtt, "is no host name", remedy)
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return _error(mqtt, "has a name that no name server answers for", "check the network and the device's DNS")
+    remedy = say("check ", Setting.MQTT_HOST, " and the device's DNS")
+    return _error(mqtt, "has a name that cannot be resolved", remedy)
+
+
+def not_sent(code: int, path: str, size_bytes: int) -> PublishError:
     """The broker refused a message: MQTT 5 PUBACK, or its packet limit."""
-    remedy = "raise the broker's packet limit" if code == PACKET_TOO_LARGE else "check the broker's access list"
-    return PublishError(f"the broker refuses a message on {path}: code 0x{code:02X}", remedy=remedy, code=code)
+    remedy: Text = "check the broker's access list"
+    if code == PACKET_TOO_LARGE:
+        remedy = _smaller(path)
+    elif path.startswith("$"):
+        remedy = say("topics that begin with $ are the broker's own: ", Setting.MQTT_ROOT.given(), " to another name")
+    name = _NAMES.get(code, "")
+    return PublishError(
+        f"the broker refuses a message on {path} of {size_bytes} bytes: code 0x{code:02X}{name}",
+        remedy=remedy,
+        code=code,
+    )
+
+
+def broke(path: str, size_bytes: int, *, too_large: bool) -> PublishError:
+    """The connection broke over this message, again and again; it is dropped."""
+    remedy = _smaller(path) if too_large else "check the broker's access list and its log"
+    return PublishError(
+        f"the broker breaks the connection over a message on {path} of {size_bytes} bytes, which is dropped",
+        remedy=remedy,
+    )
+
+
+def kept_back(path: str, size_bytes: int, *, too_large: bool) -> PublishError:
+    """A message like those that the connection broke over is not sent."""
+    remedy = _smaller(path) if too_large else "check the broker's access list and its log"
+    return PublishError(
+        f"a message on {path} of {size_bytes} bytes is dropped: the broker breaks the connection over such",
+        remedy=remedy,
+    )
+
+
+def monster(size_bytes: int, most_bytes: int) -> PublishError:
+    """The broker sent more than is taken, as its header said; nothing of it was read."""
+    return PublishError(
+        f"a message of {size_bytes} bytes came for this device, which is not taken and costs the connection",
+        remedy=f"send at most {most_bytes} bytes; where it is retained, take it off the broker",
+        size_bytes=size_bytes,
+    )
 
 
 def not_granted() -> PublishError:
     """The broker refused to let this device hear requests."""
     return PublishError("the broker refuses the request topics", remedy="check the broker's access list")
+
+
+def not_heard() -> PublishError:
+    """The connection broke twice when requests were asked for: some brokers refuse a subscription that way."""
+    return PublishError(
+        "the broker breaks the connection when the request topics are subscribed to",
+        remedy=say("check its access list, or ", Setting.MQTT_COMMANDS.to(False)),
+    )
+
+
+_NAMES: Mapping[int, str] = {
+    0x80: ", unspecified error",
+    0x83: ", implementation specific error",
+    NOT_AUTHORIZED: ", not authorized",
+    0x90: ", topic name invalid",
+    PACKET_TOO_LARGE: ", packet too large",
+    0x97: ", quota exceeded",
+    0x99: ", payload format invalid",
+}
+
+
+def _smaller(path: str) -> Text:
+    if path.endswith("/snapshot"):
+        return "raise the broker's packet limit, or turn this camera's snapshots off"
+    if path.endswith("/detections"):
+        return say("raise the broker's packet limit, or lower ", Setting.MAX_DET)
+    return "raise the broker's packet limit"
 
 
 def _error(mqtt: MqttSettings, what: str, remedy: Text) -> PublishError:
@@ -127,6 +266,7 @@ class Down:
 
     error: PublishError
     doubt: Doubt = Doubt.NONE
+    cause: Cause = Cause.OTHER
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,16 @@ from vajra_edge.mqtt.connection import (
     Dial,
     Event,
     Fault,
+    Mended,
     advance,
 )
-from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
 
 _LOG = logging.getLogger(__name__)
 _DICE = random.SystemRandom()
+
+MOST_DIALS = 4
+"""Attempts that hang at one time."""
 
 
 class Link:
@@ -56,11 +60,28 @@ class Link:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._awake = False
+        self._dialling_from_s = 0.0
+        self._dials: list[threading.Thread] = []
 
     @property
     def dialling(self) -> bool:
         """Whether an attempt to connect is under way."""
         return self._state.phase is ConnectionPhase.DIALLING
+
+    @property
+    def dialling_s(self) -> float:
+        """How long the attempt that is under way takes by now; 0 where none is."""
+        return self._clock() - self._dialling_from_s if self.dialling else 0.0
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the broker says of messages that it has them."""
+        return self._session is not None and self._session.acknowledges
+
+    @property
+    def waits_s(self) -> float:
+        """For how long the oldest message waits for its acknowledgement; 0 where none does."""
+        return self._session.waits_s if self._session is not None else 0.0
 
     @property
     def _closed(self) -> bool:
@@ -108,6 +129,11 @@ class Link:
         if self._session is not None:
             self._session.subscribe(paths, retained=retained)
 
+    def unsubscribe(self, paths: Sequence[str]) -> None:
+        """Ask for these messages no more on this connection."""
+        if self._session is not None:
+            self._session.unsubscribe(paths)
+
     def redirect(self, endpoint: Endpoint) -> None:
         """Leave politely and connect to another endpoint at once; an attempt that is under way is abandoned."""
         self._leave()
@@ -118,6 +144,10 @@ class Link:
         """Drop the connection after a fault of our own, and come back after a delay."""
         self._leave()
         self._advance(Fault(self._clock(), self._dice()))
+
+    def mended(self) -> None:
+        """What the connection broke over is out of the way: come back soon."""
+        self._advance(Mended(self._clock(), self._dice()))
 
     def close(self) -> None:
         """Leave politely; may be called again."""
@@ -147,9 +177,9 @@ class Link:
             case Up():
                 self._advance(Accepted(self._clock()))
                 return True
-            case Down(_, doubt):
+            case Down(_, doubt, cause):
                 self._leave()
-                return not self._advance(Fault(self._clock(), self._dice(), doubt))
+                return not self._advance(Fault(self._clock(), self._dice(), doubt, rival=cause is Cause.RIVAL))
             case Acked() | Subscribed() | Received():
                 return True
             case _:
@@ -158,9 +188,20 @@ class Link:
     def _advance(self, event: Event) -> bool:
         self._state, action = advance(self._state, event)
         if isinstance(action, Dial):
-            arguments = (self._endpoint, action.protocol)
-            threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True).start()
+            self._dialling_from_s = self._clock()
+            self._start_dial(action.protocol)
         return action is not None
+
+    def _start_dial(self, protocol: str) -> None:
+        """In a thread, unless too many hang already: each change of the settings may leave one with the resolver."""
+        self._dials = [thread for thread in self._dials if thread.is_alive()]
+        if len(self._dials) >= MOST_DIALS:
+            self._dialled.put((self._endpoint, events.slow(self._endpoint.mqtt)))
+            self.wake()
+            return
+        arguments = (self._endpoint, protocol)
+        self._dials.append(threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True))
+        self._dials[-1].start()
 
     def _dial(self, endpoint: Endpoint, protocol: str) -> None:
         session = Session(endpoint, protocol, self._clock)

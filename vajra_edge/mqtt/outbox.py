@@ -300,6 +300,12 @@ class Backlog:
                 self._outbox.refuse(parcel.number, reason, retry=retry)
                 self._hold_until_s = now_s + HOLD_S if retry else self._hold_until_s
 
+    def drop(self, parcel: Parcel, reason: str) -> None:
+        """This parcel is not sent (again): the connection breaks over it, or over such. A state has its next value."""
+        if parcel.number is not None:
+            with self._lock:
+                self._outbox.refuse(parcel.number, reason)
+
     def connected(self) -> None:
         """A connection came up: all states are sent again, and what waited is replayed."""
         with self._lock:

@@ -17,21 +17,44 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import assert_never
 
+from vajra_edge.admission import Admission, Bucket, Limits, Pace, Verdict
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
-from vajra_edge.mqtt.client import Endpoint
+from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, Endpoint
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
-from vajra_edge.mqtt.events import Acked, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Number, Response, ServiceStatus, encode, encode_detections
 from vajra_edge.mqtt.outbox import Backlog, OutboxCounts, Parcel
+from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
+from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
 from vajra_edge.types import Detections, Frame
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
 _MAX_NOTED = 64
+
+LIMITS = Limits(caller=Pace(5.0, 10.0), all_callers=Pace(10.0, 20.0), refusals=Pace(2.0, 10.0), open=16)
+"""Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
+
+FLOOD = Pace(50.0, 500.0)
+"""Requests that are not even refused, up to which the broker is still asked for them: each has to be read, and holds up
+the acknowledgements behind it."""
+
+BEHIND_S = 2.0
+"""An acknowledgement that waits behind a flood for so long is not waited for: the broker has more of it in store."""
+
+SURELY_RIVAL = 3
+"""A network or a restart breaks a connection now and then; so many breaks within minutes have another cause."""
+
+SLOW_DIAL_S = 10.0
+"""An attempt to connect that takes longer is told: the network's part in it ends after half of this."""
+
+_BUSY = "the daemon is busy: requests come too often; wait for the answers and ask less often"
+_FLOOD = "requests over MQTT come too often and are not all taken; find who sends them"
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,8 @@ class PublishCounts:
         protocol: of the connection, else empty.
         connections: how often one came up.
         last_error: the newest trouble, kept after it passed.
+        troubles: what was refused, dropped or taken away lately, a line each, be it connected or not.
+        requests_refused: requests that came too often, since the start.
     """
 
     outbox: OutboxCounts
@@ -66,6 +91,8 @@ class PublishCounts:
     protocol: str
     connections: int
     last_error: str
+    troubles: tuple[str, ...] = ()
+    requests_refused: int = 0
 
 
 class Publisher:
@@ -94,6 +121,7 @@ class Publisher:
         self._numbering = threading.Lock()
         self._backlog = Backlog(mqtt.outbox_bytes, mqtt.outbox_age_s)
         self._under_way: dict[int, Parcel] = {}
+        self._unanswered: set[int] = set()
         self._redirects: SimpleQueue[tuple[MqttSettings, Topics]] = SimpleQueue()
         self._broker = BrokerChanged(connected=False)
         self._seq = self._connections = 0
@@ -101,6 +129,11 @@ class Publisher:
         self._noted: set[str] = set()
         self._close_by_s: float | None = None
         self._link = Link(self._endpoint(), self._now_s)
+        self._held: Parcel | None = None
+        self._suspects = Suspects(self._now_s)
+        self._invitation, self._invited, self._unheard = Invitation(self._now_s), False, 0
+        self._admission, self._flood = Admission(LIMITS, self._now_s), Bucket(FLOOD, self._now_s())
+        self._troubles = Troubles(self._now_s)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def start(self) -> None:
@@ -128,6 +161,7 @@ class Publisher:
 
     def respond(self, request: Requested, content: Mapping[str, object], error: str = "") -> None:
         """Answer a request; with ``error``, that it failed."""
+        self._admission.done(request.verb)
         self._answer(request.verb, request.transaction, request.reply_to, content, error)
 
     def reconnect(self, mqtt: MqttSettings, topics: Topics) -> None:
@@ -138,7 +172,15 @@ class Publisher:
     def counters(self) -> PublishCounts:
         """What happened so far."""
         outbox, broker = self._backlog.counts(), self._broker
-        return PublishCounts(outbox, broker.connected, broker.protocol, self._connections, self._last_error)
+        return PublishCounts(
+            outbox,
+            broker.connected,
+            broker.protocol,
+            self._connections,
+            self._last_error,
+            self._troubles.told(),
+            self._admission.refused,
+        )
 
     def close(self, drain_s: float) -> None:
         """Say ``stopped``, send what waits, for at most ``drain_s`` and while the broker is there; may be repeated."""
@@ -176,7 +218,8 @@ class Publisher:
         if self._close_by_s is None:
             return False
         idle = self._backlog.is_empty() and not self._under_way
-        gone = not self._broker.connected and not self._link.dialling
+        dials = self._link.dialling and self._link.dialling_s < DIAL_TIMEOUT_S  # a silent name server is not waited for
+        gone = not self._broker.connected and not dials
         return idle or gone or self._now_s() >= self._close_by_s
 
     def _step(self) -> None:
@@ -185,34 +228,65 @@ class Publisher:
             self._move(*self._redirects.get_nowait())
         for item in self._link.poll(_POLL_S):
             self._take(item)
-        while self._link.room:
-            parcel = self._backlog.take(self._topics, self._now_s())
-            if parcel is None:
+        if self._link.dialling_s > SLOW_DIAL_S:
+            self._tell_slow_dial()
+        if self._broker.connected and not self._invited:
+            self._invite()
+        while self._link.room and not self._suspects.alone:
+            parcel = self._held or self._backlog.take(self._topics, self._now_s())
+            self._held = parcel if parcel is not None and self._must_wait(parcel) else None
+            if parcel is None or self._held is not None:
                 break
             self._send(parcel)
 
+    def _must_wait(self, parcel: Parcel) -> bool:
+        """Whether it has to be the only one under way, and is not."""
+        return bool(self._under_way) and self._suspects.has(_key(parcel))
+
     def _send(self, parcel: Parcel) -> None:
+        sent = _sent(parcel)
+        if reason := self._suspects.refused(sent):
+            self._backlog.drop(parcel, reason)
+            error = events.kept_back(parcel.path, sent.size_bytes, too_large=reason == "too_large")
+            self._trouble(Trouble.BROKE, error, f"{reason} {parcel.path}")
+            return
         correlation = parcel.reply_to.correlation if parcel.reply_to is not None else None
-        topic = parcel.topic
+        topic, suspect = parcel.topic, self._suspects.has(sent.key)
+        qos = max(topic.qos, 1) if suspect else topic.qos  # the broker has to say that it has a suspect
         try:
-            token = self._link.publish(
-                parcel.path, parcel.payload, topic.qos, retain=topic.retain, correlation=correlation
-            )
+            token = self._link.publish(parcel.path, parcel.payload, qos, retain=topic.retain, correlation=correlation)
         except PublishError:
             self._settle(parcel, events.PACKET_TOO_LARGE)
         else:
             self._under_way[token] = parcel
+            self._suspects.sent(sent)
+            self._unanswered.update([token] if qos == 0 or not self._link.acknowledges else [])
+
+    def _acked(self, token: int, code: int) -> None:
+        parcel = self._under_way.pop(token, None)
+        if parcel is None:
+            return
+        if token in self._unanswered:
+            self._unanswered.discard(token)
+            self._suspects.written(_sent(parcel))
+        else:
+            self._suspects.acked(_sent(parcel))
+        self._settle(parcel, code)
 
     def _settle(self, parcel: Parcel, code: int) -> None:
         self._backlog.settle(parcel, code, self._now_s())
         if code >= events.FAILURE:
-            self._note(events.not_sent(code, parcel.path))
+            error = events.not_sent(code, parcel.path, len(parcel.payload))
+            self._trouble(Trouble.REFUSED, error, f"{code} {parcel.path}")
 
     def _move(self, mqtt: MqttSettings, topics: Topics) -> None:
         before = events.address(self._mqtt), self._topics.path(self._topics.status)
         if self._link.room and before != (events.address(mqtt), topics.path(topics.status)):
             farewell = encode(ServiceStatus(self._topics.device, "stopped", "the device moved to another broker"))
             self._link.publish(before[1], farewell, 0, retain=True)
+        if before[0] != events.address(mqtt):
+            self._suspects, self._invitation = Suspects(self._now_s), Invitation(self._now_s)
+            self._troubles = Troubles(self._now_s)
         self._mqtt, self._topics = mqtt, topics
         self._link.redirect(self._endpoint())
         self._backlog.resize(mqtt.outbox_bytes, mqtt.outbox_age_s, self._now_s())
@@ -221,19 +295,19 @@ class Publisher:
     def _take(self, item: Happening) -> None:
         match item:
             case Acked(token, code):
-                if (parcel := self._under_way.pop(token, None)) is not None:
-                    self._settle(parcel, code)
+                self._acked(token, code)
             case Up():
                 self._greet(item)
-            case Down(error):
-                self._lose(error)
+            case Down(error, _, cause):
+                self._lose(error, cause)
             case Received():
                 self._hear(item)
             case Subscribed(granted):
-                if not granted:
-                    self._note(
-                        PublishError("the broker refuses the request topics", remedy="check the broker's access list")
-                    )
+                self._unheard = 0
+                if granted:
+                    self._troubles.over(Trouble.SUBSCRIPTION)
+                else:
+                    self._trouble(Trouble.SUBSCRIPTION, events.not_granted(), for_s=float("inf"))
             case _:
                 assert_never(item)
 
@@ -243,38 +317,121 @@ class Publisher:
         self._connections += 1
         host, port = events.address(self._mqtt)
         _LOG.info("connected to MQTT broker %s:%d, protocol %s", host, port, up.protocol)
-        if self._mqtt.commands:
-            self._link.subscribe([self._topics.path(self._topics.request(verb)) for verb in VERBS], retained=False)
         self._tell(BrokerChanged(connected=True, protocol=up.protocol))
 
-    def _lose(self, error: PublishError | None) -> None:
-        self._backlog.disconnected(self._under_way.values())
+    def _invite(self) -> None:
+        """Ask for requests, unless somebody abused that."""
+        if self._mqtt.commands and self._invitation.stands:
+            self._invited, self._flood = True, Bucket(FLOOD, self._now_s())
+            self._unheard += 1
+            self._link.subscribe(self._request_paths(), retained=False)
+
+    def _request_paths(self) -> list[str]:
+        return [self._topics.path(self._topics.request(verb)) for verb in VERBS]
+
+    def _lose(self, error: PublishError | None, cause: Cause = Cause.OTHER) -> None:
+        parcels = [*self._under_way.values(), *((self._held,) if self._held else ())]
+        if guilty := self._suspects.broken(cause, [_sent(parcel) for parcel in self._under_way.values()]):
+            error = self._convicted(guilty, cause)
+            parcels = [parcel for parcel in parcels if _key(parcel) != guilty.key]
+        elif error is not None and cause is Cause.MONSTER:
+            error = self._abused(error)
+        elif cause is Cause.HUNG_UP and self._invited and self._unheard > 1:
+            error = self._abused(events.not_heard())
+            self._link.mended()
+        elif error is not None and cause in (Cause.RIVAL, Cause.HUNG_UP):
+            # many brokers let the newer of two clients in without a word to the older one
+            self._troubles.happened(Trouble.RIVAL, str(error), least=1 if cause is Cause.RIVAL else SURELY_RIVAL)
+        self._backlog.disconnected(parcels)
         self._under_way.clear()
+        self._unanswered.clear()
+        self._held, self._invited = None, False
         if error is not None:
             self._note(error)
         self._tell(BrokerChanged(connected=False, reason=str(error or "")))
+
+    def _convicted(self, guilty: Sent, cause: Cause) -> PublishError:
+        """Drop the message that the connection breaks over, and come back soon: nothing else is wrong."""
+        path, size_bytes = guilty.key.path, guilty.size_bytes
+        too_large = cause is Cause.TOO_LARGE or self._suspects.exceeds(size_bytes)
+        for parcel in self._under_way.values():
+            if _key(parcel) == guilty.key:
+                self._backlog.drop(parcel, "too_large" if too_large else "refused")
+        self._link.mended()
+        self._troubles.over(Trouble.RIVAL)
+        error = events.broke(path, size_bytes, too_large=too_large)
+        self._troubles.happened(Trouble.BROKE, str(error))
+        return error
+
+    def _abused(self, error: PublishError) -> PublishError:
+        """Come back without asking for requests, for a while: it cost the connection."""
+        self._unheard = 0
+        off_s = self._invitation.abused()
+        error = PublishError(f"{error.message}; no requests are taken for {off_s:.0f} s", remedy=error.remedy)
+        self._troubles.over(Trouble.REQUESTS)
+        self._troubles.happened(Trouble.UNINVITED, str(error), for_s=off_s)
+        return error
+
+    def _tell_slow_dial(self) -> None:
+        error = events.slow(self._mqtt)
+        self._note(error)
+        self._tell(BrokerChanged(connected=False, reason=str(error)))
 
     def _tell(self, broker: BrokerChanged) -> None:
         if broker != self._broker:
             self._broker = broker
             self._post(broker)
 
-    def _note(self, error: PublishError) -> None:
-        """Log each kind of trouble once, until a connection came up again."""
+    def _trouble(self, trouble: Trouble, error: PublishError, kind: str = "", for_s: float = SAID_FOR_S) -> None:
+        self._troubles.happened(trouble, str(error), for_s)
+        self._note(error, kind)
+
+    def _note(self, error: PublishError, kind: str = "") -> None:
+        """Log each kind of trouble once, until a connection came up again; each text is a kind unless one is named."""
         self._last_error = text = str(error)
-        if text not in self._noted:
+        kind = kind or text
+        if kind not in self._noted:
             _LOG.warning("%s", text)
-            self._noted = {*self._noted, text} if len(self._noted) < _MAX_NOTED else {text}
+            self._noted = {*self._noted, kind} if len(self._noted) < _MAX_NOTED else {kind}
 
     def _hear(self, received: Received) -> None:
         verb = verb_of(received, self._topics)
         if verb is None:
             return
+        reply = reply_to(received, verb, self._topics)
+        verdict = self._admission.ask(reply.path, verb)
+        if verdict is not Verdict.TAKEN and self._invitation.stands:
+            self._troubles.happened(Trouble.REQUESTS, _FLOOD, for_s=60.0)
+        if verdict is Verdict.SILENT:
+            self._endure()
+            return
         try:
-            self._post(parse(received, verb, self._topics))
+            request = parse(received, verb, self._topics)
         except PublishError as error:
+            self._note(error, f"request {verb}")
+            if verdict is Verdict.TAKEN:
+                self._admission.done(verb)
+            self._answer(verb, None, reply, {}, str(error))
+            return
+        if verdict is Verdict.BUSY:
+            self._answer(verb, request.transaction, reply, {}, _BUSY)
+        else:
+            self._post(request)
+
+    def _endure(self) -> None:
+        """One more that is only counted; beyond all measure, or where frames wait for it, none is asked for."""
+        behind = self._link.waits_s > BEHIND_S
+        if not self._invited or (not behind and self._flood.take(self._now_s())):
+            return
+        self._invited = False
+        error = self._abused(PublishError("requests over MQTT come in a flood", remedy="find who sends them"))
+        if behind:  # a new connection is rid of what the broker has in store for this one
+            self._link.abort()
+            self._link.mended()
+            self._lose(error)
+        else:
+            self._link.unsubscribe(self._request_paths())
             self._note(error)
-            self._answer(verb, None, reply_to(received, verb, self._topics), {}, str(error))
 
     def _answer(
         self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str
@@ -283,3 +440,11 @@ class Publisher:
         response = Response(self._topics.device, verb, transaction, status, error, content)
         self._backlog.answer(reply, encode(response))
         self._link.wake()
+
+
+def _key(parcel: Parcel) -> Key:
+    return Key(parcel.path, parcel.number)
+
+
+def _sent(parcel: Parcel) -> Sent:
+    return Sent(_key(parcel), len(parcel.payload))

@@ -1,8 +1,8 @@
 """History: which plans failed on this device, why, when, and what follows; nothing else remembers that.
 
-What decides after a restart is kept in two small files below the state directory: ``strikes.json`` holds the times of
-crashes by plan, ``rejected.json`` why plans are not tried again. Damaged plans lie in the store's quarantine, which is
-told here. Builds, loads and images that failed are remembered until the process ends: the next one tries them anew.
+What decides after a restart is kept in one small file below the state directory, ``charges.json``: what each plan did
+to the process, see ``charges``. Damaged plans lie in the store's quarantine, which is told here. Builds, loads and
+images that failed are remembered until the process ends: the next one tries them anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -18,29 +17,30 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
-
-STRIKES = 3
-STRIKES_WITHIN_S = 600.0
-"""A plan that took the process down this often within this time is rejected, and the one before serves again."""
+from vajra_edge import clock, durable
+from vajra_edge.clock import Moment
+from vajra_edge.plans import charges
+from vajra_edge.plans.charges import Charge, Charged, Hold
 
 TIMES_KEPT = 16
-"""Of one plan and cause. Three crashes decide; more are kept for people."""
+"""Of one plan and cause; for people."""
 
 PLANS_KEPT = 32
 """Of one cause. Older plans have long been pruned; images that go on changing make another plan with each build."""
 
 _DATE = " (%Y-%m-%d %H:%M:%S UTC)"
-"""At the end of a rejection's reason, in its file too."""
+"""At the end of a rejection's reason in 0.1.0's file."""
 
 _DATE_CHARS = len(datetime.fromtimestamp(0, timezone.utc).strftime(_DATE))
+_CRASHED_0_1_0 = "it crashed "
 _LOGGER = logging.getLogger(__name__)
 
 
 class Cause(str, Enum):
-    """What failed: the process while the plan served, its service, its files, its build, its loading, its images."""
+    """What failed: the process, its trial by itself, its service, its files, its build, its loading, its images."""
 
     CRASH = "crash"
+    TRIAL = "trial"
     SERVICE = "service"
     DAMAGE = "damage"
     BUILD = "build"
@@ -79,6 +79,14 @@ class Failure:
     retry_at_s: float | None = None
 
 
+_CAUSES = {
+    Charged.LOAD: Cause.CRASH,
+    Charged.CRASH: Cause.CRASH,
+    Charged.BROKEN: Cause.TRIAL,
+    Charged.UNFIT: Cause.SERVICE,
+}
+
+
 class History:
     """All failures. Callable from any thread; whoever changes a file waits for the disk, and nobody for them.
 
@@ -86,175 +94,210 @@ class History:
 
     Args:
         root: the state directory; making a history touches no file.
-        clock: Unix time, since it must outlive the process and the boot.
+        now: this moment, to be compared over restarts and boots.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
-        self._strikes, self._rejected = root / "strikes.json", root / "rejected.json"
-        self._clock = clock
+    def __init__(self, root: Path, now: Callable[[], Moment] = clock.now) -> None:
+        self._path, self._before = root / "charges.json", _Before(root)
+        self._now = now
         self._lock = threading.RLock()
-        self._known: dict[tuple[str, Cause], Failure] | None = None
+        self._known: dict[tuple[str, Cause], Failure] = {}
+        self._charged: dict[str, tuple[Charge, ...]] | None = None
 
     def failures(self) -> tuple[Failure, ...]:
         """Everything that is remembered, the newest last."""
         with self._lock:
-            return tuple(sorted(self._all().values(), key=lambda one: one.times_s[-1:]))
+            charged = [one for name, told in self._charges().items() for one in _failures_of(name, told)]
+            return tuple(sorted((*self._known.values(), *charged), key=lambda one: one.times_s[-1:]))
 
     def note(
         self, fingerprint: str, cause: Cause, reason: str, follows: Follows, retry_in_s: float | None = None
     ) -> None:
         """A build, a load or its images failed; remembered until the process ends."""
-        now_s = self._clock()
+        now_s = self._now().unix_s
         retry_at_s = None if retry_in_s is None else now_s + retry_in_s
         with self._lock:
             self._put(Failure(fingerprint, cause, reason, follows, (now_s,), retry_at_s))
 
     def served(self, fingerprint: str) -> None:
-        """The plan was built, loaded, and serves. Crashes are counted on, and a rejection stays."""
+        """The plan was built, loaded, and serves. What it is charged with stays."""
         with self._lock:
-            for key, one in self._all().items():
+            for key, one in self._known.items():
                 if one.fingerprint == fingerprint and one.cause in {Cause.BUILD, Cause.LOAD, Cause.IMAGES}:
-                    self._all()[key] = replace(one, follows=Follows.MENDED, retry_at_s=None)
+                    self._known[key] = replace(one, follows=Follows.MENDED, retry_at_s=None)
 
     def wanted(self, fingerprint: str) -> None:
         """Another plan is pursued from now on: the others are not tried again."""
         with self._lock:
-            for key, one in self._all().items():
+            for key, one in self._known.items():
                 awaited = one.cause in {Cause.BUILD, Cause.LOAD} and one.follows in {Follows.RETRY, Follows.REBUILD}
                 if one.fingerprint != fingerprint and awaited:
-                    self._all()[key] = replace(one, follows=Follows.DROPPED, retry_at_s=None)
+                    self._known[key] = replace(one, follows=Follows.DROPPED, retry_at_s=None)
 
     def put_aside(self, damaged: Iterable[Failure]) -> None:
         """What lies in the store's quarantine now."""
         with self._lock:
-            others = {key: one for key, one in self._all().items() if one.cause is not Cause.DAMAGE}
+            others = {key: one for key, one in self._known.items() if one.cause is not Cause.DAMAGE}
             self._known = {**others, **{(one.fingerprint, one.cause): one for one in damaged}}
 
     def doubt(self, fingerprint: str) -> str:
         """Why the images of this plan are not tried again by themselves; empty where they may be."""
         with self._lock:
-            known = self._all().get((fingerprint, Cause.IMAGES))
+            known = self._known.get((fingerprint, Cause.IMAGES))
             return known.reason if known and known.follows is Follows.BLOCKED else ""
 
     def trust(self) -> None:
         """Somebody insists, or the images are others: those that failed are tried again."""
         with self._lock:
-            self._known = {key: one for key, one in self._all().items() if one.cause is not Cause.IMAGES}
+            self._known = {key: one for key, one in self._known.items() if one.cause is not Cause.IMAGES}
 
-    def crashed(self, fingerprint: str, reason: str = "it took the process down") -> None:
-        """The plan took the process down; remembered durably.
+    def charge(self, fingerprint: str, charged: Charged, reason: str, at: Moment | None = None) -> None:
+        """The plan failed in a way that outlives the process; remembered durably.
+
+        Args:
+            fingerprint: of the plan.
+            charged: with what.
+            reason: in one line.
+            at: when; None: now.
 
         Raises:
             StoreError: the file cannot be written; it counts until the process ends.
         """
         with self._lock:
-            self._put(Failure(fingerprint, Cause.CRASH, reason, Follows.RETRY, (self._clock(),)))
-            plain = {one.fingerprint: list(one.times_s) for one in self._of(Cause.CRASH)}
-        _write(self._strikes, plain)
+            known = self._charges()
+            before = known.pop(fingerprint, ())
+            known[fingerprint] = (*before, Charge(charged, reason, at or self._now()))[-charges.KEPT :]
+            for old in tuple(known)[:-PLANS_KEPT]:
+                del known[old]
+        self._write()
 
-    def crashes(self, fingerprint: str, within_s: float = STRIKES_WITHIN_S) -> int:
-        """How often in the last ``within_s`` seconds; those that a clock set back left in the future do not count."""
-        now_s = self._clock()
+    def hold(self, fingerprint: str) -> Hold | None:
+        """Why the plan is in doubt; None where it is not."""
         with self._lock:
-            known = self._all().get((fingerprint, Cause.CRASH))
-            return sum(now_s - within_s <= at_s <= now_s for at_s in known.times_s) if known else 0
+            return charges.hold_of(self._charges().get(fingerprint, ()))
 
-    def rejection(self, fingerprint: str) -> str:
-        """Why a plan is not tried again by itself; empty where it may be. Too many crashes reject it.
+    def left_s(self, fingerprint: str, *, alone: bool = False) -> float:
+        """Until the plan may be tried again; 0 where nothing keeps it. ``alone``: nothing else can serve."""
+        hold = self.hold(fingerprint)
+        return 0.0 if hold is None else hold.left_s(self._now(), alone=alone)
 
-        Raises:
-            StoreError: crashes reject it now, and the file cannot be written.
-        """
+    def is_broken(self, fingerprint: str) -> bool:
+        """Whether it was proved broken before."""
         with self._lock:
-            known, struck = self._all().get((fingerprint, Cause.SERVICE)), self.crashes(fingerprint)
-        if known is not None or struck < STRIKES:
-            return known.reason if known else ""
-        reason = f"it crashed {struck} times in {STRIKES_WITHIN_S / 60:.0f} minutes"
-        self._reject(fingerprint, reason)
-        return reason
+            return any(one.charged is Charged.BROKEN for one in self._charges().get(fingerprint, ()))
 
-    def reject(self, fingerprint: str, reason: str) -> None:
-        """The plan failed in service: it is not tried again by itself, durably.
-
-        Raises:
-            StoreError: the file cannot be written; it is rejected until the process ends.
-        """
-        at = datetime.fromtimestamp(self._clock(), timezone.utc)
-        self._reject(fingerprint, f"{reason}{at.strftime(_DATE)}")
-
-    def forgive(self, fingerprint: str) -> None:
-        """Somebody insists: a rejected plan may be tried again. Its crashes still count.
+    def loads(self, fingerprint: str) -> None:
+        """The plan was loaded and serves well: what it did in its loading is not held against it any more.
 
         Raises:
             StoreError: the file cannot be written.
         """
         with self._lock:
-            forgiven = self._all().pop((fingerprint, Cause.SERVICE), None)
-        if forgiven is not None:
-            self._write_rejected()
+            told = self._charges().get(fingerprint, ())
+            kept = tuple(one for one in told if one.charged not in (Charged.LOAD, Charged.BROKEN))
+            if kept == told:
+                return
+            self._charges().update({fingerprint: kept} if kept else {})
+            if not kept:
+                del self._charges()[fingerprint]
+        self._write()
 
-    def _reject(self, fingerprint: str, reason: str) -> None:
+    def acquit(self, fingerprint: str) -> None:
+        """The plan served long and well, or somebody insists: nothing is held against it any more.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
         with self._lock:
-            self._put(Failure(fingerprint, Cause.SERVICE, reason, Follows.BLOCKED, (self._clock(),)))
-        self._write_rejected()
+            gone = self._charges().pop(fingerprint, None)
+        if gone is not None:
+            self._write()
 
     def _put(self, failure: Failure) -> None:
         """Remember it as the newest of its cause, with the times of what the same plan failed with before."""
         key = (failure.fingerprint, failure.cause)
-        before = self._all().pop(key, None)
+        before = self._known.pop(key, None)
         times_s = (*(before.times_s if before else ()), *failure.times_s)[-TIMES_KEPT:]
-        self._all()[key] = replace(failure, times_s=times_s)
-        for old in self._of(failure.cause)[:-PLANS_KEPT]:
-            del self._all()[old.fingerprint, old.cause]
+        self._known[key] = replace(failure, times_s=times_s)
+        same = [one for one in self._known.values() if one.cause is failure.cause]
+        for old in same[:-PLANS_KEPT]:
+            del self._known[old.fingerprint, old.cause]
 
-    def _of(self, cause: Cause) -> list[Failure]:
-        return [one for one in self._all().values() if one.cause is cause]
+    def _charges(self) -> dict[str, tuple[Charge, ...]]:
+        if self._charged is None:
+            self._charged = _read(self._path, _charges_of) if self._path.exists() else self._before.charges()
+        return self._charged
 
-    def _all(self) -> dict[tuple[str, Cause], Failure]:
-        if self._known is None:
-            found = (*_crashes(self._strikes), *_rejections(self._rejected))
-            self._known = {(one.fingerprint, one.cause): one for one in found}
-        return self._known
-
-    def _write_rejected(self) -> None:
+    def _write(self) -> None:
         with self._lock:
-            plain = {one.fingerprint: one.reason for one in self._of(Cause.SERVICE)}
-        _write(self._rejected, plain)
+            plain = {name: [one.to_json() for one in told] for name, told in self._charges().items()}
+        with durable.reported(self._path.parent, "written"):
+            durable.make_folder(self._path.parent)
+            durable.replace(self._path, json.dumps(plain).encode(), self._path.parent)
+            self._before.delete()
 
 
-def _write(path: Path, plain: object) -> None:
-    with durable.reported(path.parent, "written"):
-        durable.make_folder(path.parent)
-        durable.replace(path, json.dumps(plain).encode(), path.parent)
+class _Before:
+    """What 0.1.0 left: times of crashes by plan, and why plans were rejected.
+
+    It charged whichever plan was served when anything in the process crashed, and compared wall clocks of different
+    boots. So its crashes are told to people and count for nothing; only what it saw in service is a charge.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._strikes, self._rejected = root / "strikes.json", root / "rejected.json"
+
+    def charges(self) -> dict[str, tuple[Charge, ...]]:
+        crashed, rejected = _read(self._strikes, _crashes_0_1_0), _read(self._rejected, _rejection_0_1_0)
+        found = {name: (*crashed.get(name, ()), *rejected.get(name, ())) for name in (*crashed, *rejected)}
+        return {name: told for name, told in found.items() if told}
+
+    def delete(self) -> None:
+        for path in (self._strikes, self._rejected):
+            path.unlink(missing_ok=True)
 
 
-def _crashes(path: Path) -> list[Failure]:
-    def of(name: str, times_s: Any) -> Failure:
-        crashed = tuple(float(at_s) for at_s in times_s)
-        return Failure(name, Cause.CRASH, "it took the process down", Follows.RETRY, crashed)
+def _failures_of(fingerprint: str, told: Iterable[Charge]) -> list[Failure]:
+    """One a cause, with all its times."""
+    by_cause: dict[Cause, Failure] = {}
+    for charge in told:
+        cause = _CAUSES[charge.charged]
+        before = by_cause.get(cause)
+        times_s = (*(before.times_s if before else ()), *((charge.at.unix_s,) if charge.at.unix_s else ()))
+        by_cause[cause] = Failure(fingerprint, cause, charge.reason, Follows.RETRY, times_s)
+    return list(by_cause.values())
 
-    return _read(path, of)
+
+def _charges_of(told: Any) -> tuple[Charge, ...]:
+    return tuple(Charge.from_json(one) for one in told)
 
 
-def _rejections(path: Path) -> list[Failure]:
-    return _read(path, lambda name, reason: Failure(name, Cause.SERVICE, str(reason), Follows.BLOCKED, _dated(reason)))
+def _crashes_0_1_0(times_s: Any) -> tuple[Charge, ...]:
+    return tuple(Charge(Charged.CRASH, "it took the process down", _long_ago(float(at_s))) for at_s in times_s)
 
 
-def _read(path: Path, of: Callable[[str, Any], Failure]) -> list[Failure]:
+def _rejection_0_1_0(told: Any) -> tuple[Charge, ...]:
+    reason = str(told)
+    if reason.startswith(_CRASHED_0_1_0):
+        return ()
+    try:
+        at = datetime.strptime(reason[-_DATE_CHARS:], _DATE).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return (Charge(Charged.UNFIT, reason, _long_ago(0.0)),)
+    return (Charge(Charged.UNFIT, reason[:-_DATE_CHARS], _long_ago(at.timestamp())),)
+
+
+def _long_ago(unix_s: float) -> Moment:
+    """Of a boot that nobody noted, by a clock that nobody checked: it is near no other moment."""
+    return Moment("", 0.0, unix_s, synchronised=False)
+
+
+def _read(path: Path, of: Callable[[Any], tuple[Charge, ...]]) -> dict[str, tuple[Charge, ...]]:
     """What a file says; a damaged one is forgotten, for it must never keep the service from starting."""
     try:
-        return [of(str(name), value) for name, value in json.loads(path.read_bytes()).items()]
+        return {str(name): of(value) for name, value in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         _LOGGER.warning("%s cannot be read and is forgotten: %s", path, error)
-        return []
-
-
-def _dated(reason: object) -> tuple[float, ...]:
-    """When a rejection was written, where its reason says so."""
-    try:
-        at = datetime.strptime(str(reason)[-_DATE_CHARS:], _DATE).replace(tzinfo=timezone.utc)
-    except ValueError:
-        return ()
-    return (at.timestamp(),)
+        return {}

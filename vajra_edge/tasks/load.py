@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from vajra_edge.inference.open_detector import Loadable, open_runner
 from vajra_edge.plans import engine_file
 from vajra_edge.plans.spec import EngineSpec, Precision, Target
 from vajra_edge.plans.store import EngineStore
+from vajra_edge.privileges import user_of
 from vajra_edge.quantization.ptq import prepare_half
 from vajra_edge.tasks.arguments import (
     CHECKPOINT_STRIDE_PX,
@@ -248,6 +250,7 @@ def _engine(path: Path, arguments: RunArguments) -> Runner:
 
 
 def _plan(fingerprint: str, arguments: RunArguments, state_dir: Path) -> Runner:
+    _require_own(state_dir)
     store = EngineStore(state_dir, _STORE_BYTES)
     matching = [name for name in store.plans() if name.startswith(fingerprint)]
     plan = store.get(matching[0]) if len(matching) == 1 else None
@@ -260,6 +263,16 @@ def _plan(fingerprint: str, arguments: RunArguments, state_dir: Path) -> Runner:
     made = _as_built(fingerprint, manifest.signature, manifest.precision, arguments)
     _require_target(fingerprint, manifest.target, arguments)
     return open_runner(Loadable.of(plan, made))
+
+
+def _require_own(state_dir: Path) -> None:
+    """A plan is a program, and whoever owns the store signed it: root does not run it in its own name."""
+    owner = user_of(state_dir) if os.geteuid() == 0 else None
+    if owner is not None and owner.pw_uid != 0:
+        raise PlanError(
+            f"the plans of {state_dir} are {owner.pw_name}'s, and root would run them as programs of its own",
+            remedy=f"type runuser -u {owner.pw_name} -- before the command, or name a file",
+        )
 
 
 _OPENERS: Mapping[str, Callable[[Path, RunArguments], Runner]] = {

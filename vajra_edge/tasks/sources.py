@@ -23,7 +23,7 @@ from vajra_edge.capture.camera import CameraChanged, Grabber, Mailboxes
 from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.capture.sources import base as capture
-from vajra_edge.capture.sources import registry
+from vajra_edge.capture.sources import clip, registry
 from vajra_edge.capture.sources.opencv import load_cv2
 from vajra_edge.capture.url import is_live, kind_of, shown
 from vajra_edge.config.settings import CameraSettings
@@ -160,7 +160,7 @@ def _file(path: Path, *, alone: bool) -> Feed:
     if suffix in IMAGE_SUFFIXES:
         return Feed(1, lambda: _image(path, alone=alone))
     if suffix in VIDEO_SUFFIXES:
-        return Feed(len(dataset.open_dataset(path)) or None, lambda: _video(path))
+        return Feed(clip.frames_of(path), lambda: _video(path))
     raise SourceError(f"source {path} is neither an image nor a video that is known by {suffix!r}", remedy="convert it")
 
 

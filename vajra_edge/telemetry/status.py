@@ -178,7 +178,12 @@ class StuckView:
 
 @dataclass(frozen=True)
 class BrokerView:
-    """The MQTT side; ``outbox`` holds the counts of ``mqtt.outbox``."""
+    """The MQTT side.
+
+    Attributes:
+        outbox: the counts of ``mqtt.outbox``.
+        troubles: what was refused, dropped or taken away lately, a line each, be it connected or not.
+    """
 
     address: str
     connected: bool = False
@@ -186,6 +191,7 @@ class BrokerView:
     reason: str = ""
     connections: int = 0
     outbox: Mapping[str, Any] = field(default_factory=dict)
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,15 +205,27 @@ class SettingsView:
 
 
 @dataclass(frozen=True)
+class StallView:
+    """The whole daemon stood still: until when (UTC, ISO 8601), for how long, and what that looks like."""
+
+    until: str
+    seconds: float
+    line: str
+
+
+@dataclass(frozen=True)
 class Status:
     """Everything.
 
     Attributes:
         phase: of the service, see ``state_machine.Phase``.
         reason: why all is not well, in one line; empty while it is.
-        late: loops that are silent for too long; the watchdog is not fed meanwhile.
+        late: loops that are silent for too long; what follows from that is in ``daemon.watchdog``.
         stuck: processes of cameras that cannot be ended.
+        stalls: the last times in which everything stood still, which is no loop's fault and no plan's.
+        before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
+        requests_refused: those that came too often, over the control socket and MQTT, since the start.
     """
 
     device: str
@@ -223,6 +241,9 @@ class Status:
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     stuck: tuple[StuckView, ...] = ()
+    stalls: tuple[StallView, ...] = ()
+    before: str = ""
+    requests_refused: int = 0
     version: str = VERSION
 
     def to_json(self) -> dict[str, Any]:

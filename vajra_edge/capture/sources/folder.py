@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.sources.base import RawFrame, check_image
+from vajra_edge.capture.sources.base import RawFrame, check_image, check_size
 from vajra_edge.capture.sources.opencv import load_cv2
 from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.image_header import header_of
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 DEFAULT_FPS = 10.0
+MAX_FILE_BYTES = 512 * 1024 * 1024  # more than ``MAX_IMAGE_PX`` take without compression
 
 
 def images_at(source: str) -> tuple[Path, ...] | None:
@@ -102,10 +104,24 @@ class ImageFolder:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """One image, turned upright by its EXIF orientation."""
+    """One image, turned upright by its EXIF orientation.
+
+    Raises:
+        SourceError: it cannot be read or decoded, or its header claims more than ``MAX_IMAGE_PX`` pixels.
+    """
     cv2 = load_cv2()
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise SourceError(f"image {path} has more than {MAX_FILE_BYTES} bytes", remedy="replace it", path=path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"image {path} cannot be read: {error.strerror}", remedy="replace it", path=path) from error
+    header = header_of(content)
+    if header is None:
+        raise SourceError(f"image {path} cannot be decoded", remedy="replace it", path=path)
+    check_size(header.width_px, header.height_px, f"image {path}")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise SourceError(f"image {path} cannot be decoded: {error.err}", remedy="replace it", path=path) from error
     if image is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vajra_edge.capture.sources import folder, gstreamer, opencv, v4l2
+from vajra_edge.capture.sources import clip, folder, gstreamer, stream, v4l2, web
 from vajra_edge.capture.sources.base import Source
-from vajra_edge.capture.url import Kind, kind_of
+from vajra_edge.capture.url import Kind, endpoint_of, kind_of
 from vajra_edge.config.settings import CameraSettings
 
 
@@ -18,8 +18,9 @@ def make(camera: CameraSettings) -> Source:
     if kind is Kind.GSTREAMER:
         return gstreamer.GStreamerSource(camera)
     if kind is Kind.STREAM:
-        return opencv.NetworkStream(camera)
+        is_web = endpoint_of(camera.source).scheme in {"http", "https"}
+        return web.WebCamera(camera) if is_web else stream.NetworkStream(camera)
     if kind is Kind.V4L2:
         return v4l2.Device(camera)
     images = folder.images_at(camera.source)
-    return folder.ImageFolder(camera, images) if images is not None else opencv.Clip(camera)
+    return folder.ImageFolder(camera, images) if images is not None else clip.Clip(camera)

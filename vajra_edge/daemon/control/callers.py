@@ -22,8 +22,8 @@ HEARTBEAT_S = 3.0
 class Caller(Protocol):
     """Where answers go. Nothing here waits, and an answer to somebody who left is lost."""
 
-    def progress(self, content: Mapping[str, object]) -> None:
-        """More will come."""
+    def progress(self, content: Mapping[str, object], /) -> bool:
+        """More will come; False: nobody hears it any more."""
         ...
 
     def done(self, content: Mapping[str, object]) -> None:
@@ -42,9 +42,9 @@ class SocketCaller:
     control: Control
     asked: Asked
 
-    def progress(self, content: Mapping[str, object]) -> None:
+    def progress(self, content: Mapping[str, object]) -> bool:
         """A line."""
-        self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
+        return self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
 
     def done(self, content: Mapping[str, object]) -> None:
         """The last line."""
@@ -62,8 +62,9 @@ class MqttCaller:
     publisher: Publisher
     request: Requested
 
-    def progress(self, content: Mapping[str, object]) -> None:
-        """Nothing."""
+    def progress(self, _content: Mapping[str, object]) -> bool:
+        """Nothing; whether the subscriber is still there cannot be known."""
+        return True
 
     def done(self, content: Mapping[str, object]) -> None:
         """The response."""
@@ -168,6 +169,9 @@ class Waiting:
         self._last: object = None
         self._said_s = float("-inf")
 
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
     def add(self, caller: Caller, preview: Preview, serving: PlanView | None) -> None:
         """One more.
 
@@ -210,8 +214,10 @@ class Waiting:
             return
         self._last, self._said_s = news, now_s
         content = {"phase": s.phase.value, "step": s.step.value, "building": asdict(building) if building else None}
-        for waiter in self._waiters:
-            waiter.caller.progress(content)
+        gone = [waiter for waiter in self._waiters if not waiter.caller.progress(content)]
+        for waiter in gone:
+            self._waiters.remove(waiter)
+            waiter.caller.error("nobody waits for it")  # its place is free for another
 
 
 def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:

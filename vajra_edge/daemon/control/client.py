@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ MAX_REQUEST_BYTES = 16 * 1024
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 ANSWER_WITHIN_S = 15.0
 _CHUNK_BYTES = 65_536
+_AGAIN_S = 0.02
 
 
 def ask(
@@ -53,7 +56,7 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout_s)
     try:
-        sock.connect(str(path))
+        _join(sock, path, time.monotonic() + timeout_s)
     except PermissionError as error:
         sock.close()
         raise ControlError(f"this user may not use {path}", remedy="use sudo, or join the service's group") from error
@@ -65,6 +68,16 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
             absent=isinstance(error, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)),
         ) from error
     return sock
+
+
+def _join(sock: socket.socket, path: Path, until_s: float) -> None:
+    """Connect; while so many do that the kernel turns us away, once more."""
+    while time.monotonic() < until_s:
+        with suppress(BlockingIOError):
+            sock.connect(str(path))
+            return
+        time.sleep(_AGAIN_S)
+    raise TimeoutError(errno.ETIMEDOUT, "it is asked by too many")
 
 
 def _replies(sock: socket.socket, path: Path, timeout_s: float) -> Iterator[dict[str, Any]]:

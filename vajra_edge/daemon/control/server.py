@@ -7,7 +7,8 @@ Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "
 "wait": true}``. Every reply has a ``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
 
 One thread serves all clients without blocking; requests go into the supervisor's inbox, and its replies wait in bounded
-buffers, so that a silent or slow client costs nobody else anything.
+buffers, so that a silent or slow client costs nobody else anything. A flood is let in no faster than it can be refused:
+connections are taken at a pace, a few at one time of each process, and who hears "busy" hears it late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import selectors
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ from typing import Any
 
 import orjson
 
+from vajra_edge.admission import Admission, Bucket, Limits, Pace, Verdict
 from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES, ask
 from vajra_edge.errors import ControlError
 from vajra_edge.wording import Setting, say
@@ -37,7 +40,8 @@ MODE = 0o660
 """The service's user and group may ask; everybody else may not."""
 
 _MAX_PATH_BYTES = 103  # sun_path of unix(7) has 108, less the closing zero and ``.new``
-_BACKLOG = 128
+_BACKLOG = 512
+"""Who comes faster than he is taken waits with the kernel, for half a second at the most; the next is turned away."""
 
 
 class ControlSocket:
@@ -149,11 +153,28 @@ log = logging.getLogger(__name__)
 
 VERBS = ("status", "rebuild", "reload")
 MAX_CLIENTS = 32
+"""Connections at one time: what all the rest of the daemon needs of its descriptors is never used up here."""
+
+MAX_CLIENTS_OF_A_PROCESS = 16
+"""Of them, so that one program that went wild leaves room for its operator."""
+
 MAX_UNSENT_BYTES = 1024 * 1024
 ASK_WITHIN_S = 5.0
 LEAVE_WITHIN_S = 5.0
+
+LIMITS = Limits(caller=Pace(50.0, 100.0), all_callers=Pace(100.0, 200.0), refusals=Pace(100.0, 200.0), open=MAX_CLIENTS)
+"""Of requests; a caller is a process. A terminal that asks again and again asks twenty times a second."""
+
+ACCEPTS = Pace(1000.0, 200.0)
+"""Connections taken, each for a tenth of a millisecond of the interpreter that the frames need too."""
+
+BUSY_AFTER_S = 0.5
+"""Whoever is refused for asking too often hears it so late: most come again at once."""
+
 _TURN_S = 0.5
+_SHORT_TURN_S = 0.05
 _CHUNK_BYTES = 65_536
+_PEER = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True)
@@ -174,10 +195,12 @@ class Asked:
 class _Client:
     def __init__(self, sock: socket.socket, now_s: float) -> None:
         self.sock = sock
+        self.process = str(_process_of(sock))
         self.received = bytearray()
         self.unsent = bytearray()
         self.asked = self.closing = self.put_out = False
         self.until_s = now_s + ASK_WITHIN_S  # by then it must have asked, or, once closing, have read everything
+        self.unsent_from_s = 0.0  # nothing is sent before
 
 
 class Control:
@@ -200,12 +223,22 @@ class Control:
         self._socket = ControlSocket(path)
         self._post, self._beat, self._clock = post, beat, clock
         self._selector = selectors.DefaultSelector()
-        self._lock = threading.Lock()  # over the clients and their buffers
+        self._lock = threading.Lock()  # over the clients and their buffers, and over who waits for an answer
         self._clients: dict[int, _Client] = {}
+        self._verbs: dict[int, str] = {}
+        self._admission = Admission(LIMITS, clock)
+        self._accepts = Bucket(ACCEPTS, clock())
+        self._listening = False
+        self._listen_from_s = 0.0
         self._numbers = 0
         self._stop = threading.Event()
         self._waker, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    @property
+    def refused(self) -> int:
+        """Requests that were not taken, since the start."""
+        return self._admission.refused
 
     def open(self) -> None:
         """Bind and begin to serve.
@@ -214,10 +247,11 @@ class Control:
             ControlError: another daemon answers there, or the socket cannot be made.
         """
         try:
-            self._selector.register(self._socket.open(), selectors.EVENT_READ)
+            self._socket.open()
         except BaseException:
             self.close()
             raise
+        self._listen(True)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -229,11 +263,14 @@ class Control:
         Returns:
             False where the client is gone, or was put out because it does not read.
         """
-        line = orjson.dumps(content, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        if last:
+            self._answered(client)
         with self._lock:
             there = self._clients.get(client)
             if there is None or there.put_out:
                 return False
+        line = orjson.dumps(content, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        with self._lock:
             there.unsent += line
             there.closing = there.closing or last
             there.until_s = self._clock() + LEAVE_WITHIN_S if there.closing else float("inf")
@@ -258,16 +295,16 @@ class Control:
         self._woken.close()
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # so many wakes wait already that one more changes nothing
+        with suppress(OSError):  # so many wakes wait already that one more changes nothing; or all is closed
             self._waker.send(b".")
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._beat()
-            self._turn(_TURN_S)
+            self._turn(_TURN_S if self._listening and not self._held() else _SHORT_TURN_S)
         until_s = self._clock() + 1.0
         while any(client.unsent for client in self._clients.values()) and self._clock() < until_s:
-            self._turn(0.05)
+            self._turn(_SHORT_TURN_S)
         for number in tuple(self._clients):
             self._drop(number)
 
@@ -280,29 +317,66 @@ class Control:
             else:
                 self._accept()
         self._tend()
+        if self._clock() >= self._listen_from_s and not self._stop.is_set():
+            self._listen(True)
 
     def _drain_wakes(self) -> None:
         with suppress(BlockingIOError):
             while self._woken.recv(_CHUNK_BYTES):
                 pass
 
+    def _rest(self, seconds: float) -> None:
+        """Leave whoever comes with the kernel for now."""
+        self._listen_from_s = self._clock() + seconds
+        self._listen(False)
+
+    def _listen(self, wanted: bool) -> None:
+        listening = self._socket.listening
+        if listening is None or wanted is self._listening:
+            return
+        self._listening = wanted
+        if wanted:
+            self._selector.register(listening, selectors.EVENT_READ)
+        else:
+            self._selector.unregister(listening)
+
     def _accept(self) -> None:
         listening = self._socket.listening
         if listening is None or self._stop.is_set():
             return
+        if not self._accepts.take(self._clock()):
+            self._rest(_SHORT_TURN_S)
+            return
         try:
             sock, _ = listening.accept()
-        except OSError as error:  # the client left already, or descriptors ran out: the next turn tries again
+        except OSError as error:  # the client left already; or descriptors ran out, which is not over at once
             log.debug("control socket: %s", error)
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._rest(_TURN_S)
             return
         sock.setblocking(False)
+        client = _Client(sock, self._clock())
         with self._lock:
             number, self._numbers = self._numbers, self._numbers + 1
-            self._clients[number] = _Client(sock, self._clock())
-            crowded = len(self._clients) > MAX_CLIENTS
+            self._clients[number] = client
         self._selector.register(sock, selectors.EVENT_READ, number)
-        if crowded:
-            self._refuse(number, f"{MAX_CLIENTS} clients are connected already; try again later")
+        self._make_room(number, client)
+
+    def _make_room(self, number: int, client: _Client) -> None:
+        """A crowd is refused; whoever has said nothing yet goes first, so that it keeps nobody out who asks."""
+        others = {one: other for one, other in self._clients.items() if one != number}
+        same = {one: other for one, other in others.items() if other.process == client.process}
+        if len(same) >= MAX_CLIENTS_OF_A_PROCESS:
+            self._put_out(same, number, f"this process has {MAX_CLIENTS_OF_A_PROCESS} connections already; close some")
+        elif len(others) >= MAX_CLIENTS:
+            self._put_out(others, number, f"{MAX_CLIENTS} clients are connected already; try again later")
+
+    def _put_out(self, crowd: Mapping[int, _Client], newest: int, why: str) -> None:
+        silent = next((one for one, other in crowd.items() if not other.asked), None)
+        if silent is None:
+            self._refuse(newest, why)
+        else:
+            self._drop(silent)
 
     def _serve(self, number: int, events: int) -> None:
         client = self._clients.get(number)
@@ -344,16 +418,33 @@ class Control:
         if verb not in VERBS:
             self._refuse(number, f"unknown verb {str(verb)[:40]!r}; use one of {', '.join(VERBS)}")
             return
+        if self._admission.ask(client.process, verb) is not Verdict.TAKEN:
+            self._refuse(number, busy(verb), BUSY_AFTER_S)
+            return
+        with self._lock:
+            self._verbs[number] = verb
         self._post(Asked(number, verb, fields))
 
-    def _refuse(self, number: int, error: str) -> None:
-        self._clients[number].asked = True
+    def _answered(self, number: int) -> None:
+        with self._lock:
+            verb = self._verbs.pop(number, None)
+        if verb is not None:
+            self._admission.done(verb)
+
+    def _refuse(self, number: int, error: str, after_s: float = 0.0) -> None:
+        client = self._clients[number]
+        client.asked, client.unsent_from_s = True, self._clock() + after_s
         self.reply(number, {"kind": "error", "error": error})
 
     def _send(self, client: _Client) -> None:
         with self._lock:
             sent = client.sock.send(client.unsent[:_CHUNK_BYTES]) if client.unsent else 0
             del client.unsent[:sent]
+
+    def _held(self) -> bool:
+        """Whether an answer waits for its time."""
+        now_s = self._clock()
+        return any(client.unsent and client.unsent_from_s > now_s for client in tuple(self._clients.values()))
 
     def _tend(self) -> None:
         """Close who is done, silent or slow, and listen for what each of the others is there for."""
@@ -362,7 +453,8 @@ class Control:
             if (client.closing and not client.unsent) or now_s > client.until_s:
                 self._drop(number)
                 continue
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+            sends = client.unsent and (now_s >= client.unsent_from_s or self._stop.is_set())
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if sends else 0)
             if self._selector.get_key(client.sock).events != wanted:
                 self._selector.modify(client.sock, wanted, number)
 
@@ -372,3 +464,14 @@ class Control:
         if client is not None:
             self._selector.unregister(client.sock)
             client.sock.close()
+
+
+def busy(verb: str) -> str:
+    """What a caller hears whose request is not taken."""
+    return f"the daemon is busy: {verb} is asked for too often; wait for the answers and ask less often"
+
+
+def _process_of(sock: socket.socket) -> int:
+    """Who connected, by its number."""
+    pid, _, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid)

@@ -1,0 +1,258 @@
+"""Who is charged with a death: real crashes in real threads of a process, and tables of what a process can leave."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.clock import Moment
+from vajra_edge.daemon import death
+from vajra_edge.daemon.crash_log import CrashLog, Left, Marker
+from vajra_edge.daemon.death import Death, End, judge
+from vajra_edge.plans.charges import ALONE_S, Charge, Charged, hold_of
+
+A, B = "a" * 64, "b" * 64
+HERE = Moment("this", 100.0, 0.0, synchronised=False)
+MARKER = Marker(HERE, 1, serving=A, loading=B, killed=4)
+SERVES = replace(MARKER, loading=None)
+
+CODE = """
+import ctypes, os, signal, sys, threading, time
+from pathlib import Path
+from vajra_edge.daemon import aborts
+aborts.block()
+from vajra_edge.daemon import deployment
+from vajra_edge.daemon.crash_log import CrashLog
+from vajra_edge.daemon.events import Job
+from vajra_edge.inference import detector, pipeline
+log = CrashLog(Path(sys.argv[1]))
+log.open()
+aborts.start()
+log.serving("a" * 64)
+how, where = sys.argv[2:]
+def crash(*_):
+    if how == "segv":
+        ctypes.string_at(0)
+    if how == "abort":
+        ctypes.CDLL(None).abort()
+    if how == "outside":
+        os.kill(os.getpid(), signal.SIGABRT)
+    time.sleep(60)
+def load(_=None):
+    plans = deployment.Plans.__new__(deployment.Plans)
+    plans._crash_log, plans._opened = log, where == "load" and crash or (lambda job: time.sleep(60))
+    plans._load(Job(1, "b" * 64))
+def infer(first=False):
+    (detector._first if first else detector._timed)(crash, None)
+def loop():
+    one = pipeline.Pipeline.__new__(pipeline.Pipeline)
+    one._stop, one._beat = threading.Event(), crash
+    one._run()
+def camera():
+    from vajra_edge.capture.camera import Grabber
+    one = Grabber.__new__(Grabber)
+    one._beat, one._round = crash, crash
+    one._run()
+beside = [load] if where in ("warm-up", "plan beside a load") else []
+targets = {
+    "load": load, "plan": infer, "warm-up": lambda: infer(True), "plan beside a load": infer, "loop": loop,
+    "camera": camera, "other": crash,
+}
+for target in beside:
+    threading.Thread(target=target, daemon=True).start()
+    time.sleep(0.3)
+threading.Thread(target=targets[where], daemon=True).start()
+time.sleep(60)
+"""
+
+
+def died(path: Path, how: str, where: str) -> Death:
+    command = [sys.executable, "-c", CODE, str(path), how, where]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=90
+    )
+    assert ended.returncode < 0, ended.stderr
+    log = CrashLog(path)
+    left = log.open()
+    log.close()
+    assert left is not None
+    return judge(left)
+
+
+CRASHES = {
+    ("segv", "load"): (B, Charged.LOAD),
+    ("abort", "load"): (B, Charged.LOAD),
+    ("segv", "warm-up"): (B, Charged.LOAD),
+    ("segv", "plan"): (A, Charged.CRASH),
+    ("abort", "plan"): (A, Charged.CRASH),
+    ("segv", "plan beside a load"): (A, Charged.CRASH),
+    ("segv", "loop"): (A, Charged.CRASH),
+    ("segv", "camera"): (None, None),
+    ("segv", "other"): (None, None),
+    ("outside", "plan"): (None, None),
+    ("outside", "load"): (None, None),
+}
+
+
+@pytest.mark.parametrize(("how", "where"), CRASHES)
+def test_a_crash_is_charged_to_the_plan_that_its_thread_worked_for(tmp_path: Path, how: str, where: str):
+    found = died(tmp_path / "running", how, where)
+    fingerprint, charged = CRASHES[how, where]
+    assert found.fingerprint == fingerprint
+    assert found.end is (End.STALL if how == "outside" else End.CRASH)
+    if fingerprint is not None:
+        assert found.charged is charged
+        assert fingerprint[:12] in found.line
+
+
+def dump(*threads: str, what: str = "Segmentation fault") -> str:
+    return "\n\n".join((f"Fatal Python error: {what}", *threads))
+
+
+def thread(*frames: tuple[str, str], current: bool = False) -> str:
+    head = f"{'Current thread' if current else 'Thread'} 0x00007f0000000000 (most recent call first):"
+    return "\n".join((head, *(f'  File "/opt/{path}", line 7 in {function}' for path, function in frames)))
+
+
+RUNS, LOADS, TAKES = thread(death.RUNS), thread(death.LOADS), thread(death.TAKES_ABORTS, current=True)
+IDLE = thread(("threading.py", "wait"))
+CAMERA = thread(("vajra_edge/capture/sources/opencv.py", "read"))
+LETTERBOX = thread(("vajra_edge/geometry/letterbox.py", "apply"), death.LOOPS, current=True)
+PUBLISH = thread(("vajra_edge/mqtt/publisher.py", "detections"), death.LOOPS, current=True)
+
+TABLE = {
+    "it ended in order": (replace(SERVES, ended=True), "", HERE, 4, End.ORDERLY, None),
+    "SIGKILL": (SERVES, "", HERE, 4, End.KILLED, None),
+    "SIGKILL at a load": (MARKER, "", HERE, 4, End.KILLED, None),
+    "SIGKILL for want of memory": (SERVES, "", HERE, 5, End.MEMORY, None),
+    "SIGKILL for want of memory at a load": (MARKER, "", HERE, 5, End.MEMORY, B),
+    "the kernel does not count": (MARKER, "", HERE, None, End.KILLED, None),
+    "a power cut": (MARKER, "", replace(HERE, boot="next"), 0, End.POWER, None),
+    "the kernel names no boot": (
+        replace(MARKER, at=replace(HERE, boot="")),
+        "",
+        replace(HERE, boot=""),
+        4,
+        End.POWER,
+        None,
+    ),
+    "a crash before a power cut": (
+        MARKER,
+        dump(thread(death.LOADS, current=True)),
+        replace(HERE, boot="next"),
+        0,
+        End.CRASH,
+        B,
+    ),
+    "a library's thread while the plan runs": (SERVES, dump(RUNS, IDLE), HERE, 4, End.CRASH, A),
+    "a library's thread while a plan loads": (MARKER, dump(RUNS, LOADS), HERE, 4, End.CRASH, B),
+    "a library's thread, and a camera decodes": (SERVES, dump(RUNS, CAMERA), HERE, 4, End.CRASH, None),
+    "a library's thread while nothing runs": (SERVES, dump(IDLE), HERE, 4, End.CRASH, None),
+    "a picture that the letterbox dies of": (SERVES, dump(LETTERBOX), HERE, 4, End.CRASH, None),
+    "a message that the publisher dies of": (SERVES, dump(PUBLISH), HERE, 4, End.CRASH, None),
+    "a crash before anything served": (
+        replace(SERVES, serving=None),
+        dump(thread(death.RUNS, current=True)),
+        HERE,
+        4,
+        End.CRASH,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_a_process_leaves_tells_how_it_ended(name: str):
+    marker, dumped, now, killed, end, fingerprint = TABLE[name]
+    found = judge(Left(marker, dumped, now, killed))
+    assert (found.end, found.fingerprint) == (end, fingerprint)
+    assert bool(found.line) == (end is not End.ORDERLY)
+
+
+LATE = {
+    "nobody was late": ((), SERVES, dump(TAKES, RUNS, what="Aborted"), End.STALL, None),
+    "the loop, and the plan runs": (("pipeline",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),
+    "the loop and its frames": (("frames", "pipeline"), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),
+    "the loop, and nothing runs": (("pipeline",), SERVES, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
+    "a camera": (("camera gate",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "a camera and the loop": (("camera gate", "pipeline"), SERVES, dump(TAKES, RUNS, what="A"), End.WATCHDOG, None),
+    "the broker's thread": (("mqtt",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "the disk": (("background", "watch"), MARKER, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
+    "a load": (("background",), MARKER, dump(TAKES, LOADS, what="Aborted"), End.WATCHDOG, B),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_the_watchdogs_abort_is_charged_only_where_the_plans_loop_alone_was_late(name: str):
+    late, marker, dumped, end, fingerprint = LATE[name]
+    found = judge(Left(replace(marker, late=late), dumped, HERE, 4))
+    assert (found.end, found.fingerprint) == (end, fingerprint)
+    for loop in late:
+        assert loop in found.line
+
+
+@pytest.mark.parametrize("where", [death.LOADS, death.WARMS_UP, death.RUNS, death.LOOPS, death.TAKES_ABORTS])
+def test_the_functions_are_there_that_a_traceback_is_read_by(where: tuple[str, str]):
+    path, function = where
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    code = Path(module.__file__).read_text()
+    assert f"def {function}(" in code
+
+
+@pytest.mark.parametrize("path", death.NOT_THE_PLANS)
+def test_the_modules_are_there_that_a_traceback_is_read_by(path: str):
+    assert (Path(death.__file__).parents[2] / path).exists()
+
+
+FIRST: dict[str, tuple[str, tuple[str, ...]]] = {
+    "its load": (thread(death.LOADS, current=True), ()),
+    "camera": (thread(("vajra_edge/capture/camera.py", "_run"), current=True), ()),
+    "other": (thread(("threading.py", "run"), current=True), ()),
+    "letterbox": (LETTERBOX, ()),
+    "stall": (TAKES, ()),
+    "camera late": (TAKES, ("camera gate",)),
+    "disk late": (TAKES, ("background", "watch")),
+}
+"""The thread in which a signal came, and which loops were late."""
+
+SILENT = ("kill", "memory", "power")
+
+
+def left_by(what: str, marker: Marker, now: Moment) -> Left:
+    """What a process leaves that dies of this while an innocent plan serves, and perhaps while another one loads."""
+    if what in SILENT:
+        memory = what == "memory"
+        return Left(replace(marker, loading=None) if memory else marker, "", now, 5 if memory else 4)
+    first, late = FIRST[what]
+    working = [RUNS, *([LOADS] if marker.loading and what != "its load" and not late else [])]
+    return Left(replace(marker, late=late), dump(first, *working, what="any"), now, 4)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_no_walk_charges_a_plan_with_what_others_did_and_none_is_refused_for_good(block: int):
+    for seed in range(block * 40, (block + 1) * 40):
+        dice = random.Random(seed)
+        charges: dict[str, list[Charge]] = {A: [], B: []}
+        boot, boot_s, unix_s = 0, 5.0, 0.0
+        for _ in range(80):
+            passed_s = dice.choice([2.0, 30.0, 400.0, 9000.0])
+            boot_s, unix_s = boot_s + passed_s, unix_s + passed_s
+            marker = replace(MARKER, at=Moment(f"b{boot}", boot_s, unix_s, dice.random() < 0.5))
+            what = dice.choice((*FIRST, *SILENT))
+            marker = replace(marker, loading=B if what == "its load" or dice.random() < 0.5 else None)
+            if what == "power":
+                boot, boot_s = boot + 1, dice.uniform(1.0, 20.0)
+            now = Moment(f"b{boot}", boot_s, unix_s, dice.random() < 0.5)
+            found = judge(left_by(what, marker, now))
+            assert (found.fingerprint == B) == (what == "its load"), what
+            if found.fingerprint:
+                charges[found.fingerprint].append(Charge(found.charged, found.line, now))
+            assert hold_of(charges[A]) is None
+            hold = hold_of(charges[B])
+            assert hold is None or hold.left_s(now, alone=True) <= max(ALONE_S)

@@ -1,0 +1,125 @@
+"""The daemon with a fault put into it: ``python crashing.py FAULT run --config FILE``.
+
+FAULT is ``PLACE:WHAT:FOR``. PLACE: where it strikes, see ``PLACES``; WHAT: segv, abort or hang; FOR: a file whose
+content is the beginning of the only fingerprint that is meant, looked at each time. An absent file means: not now.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STANDS_S = 3600.0
+
+
+def segv(*_: Any) -> None:
+    ctypes.string_at(0)
+
+
+def abort(*_: Any) -> None:
+    ctypes.CDLL(None).abort()
+
+
+def hang(*_: Any) -> None:
+    time.sleep(STANDS_S)
+
+
+WHAT: dict[str, Callable[..., None]] = {"segv": segv, "abort": abort, "hang": hang}
+
+
+class Fault:
+    """Strikes where it is meant to."""
+
+    def __init__(self, what: str, only: str) -> None:
+        self._what, self._only = WHAT[what], Path(only)
+
+    def strike(self, whom: str) -> None:
+        if self._only.exists() and whom.startswith(self._only.read_text()):
+            self._what()
+
+
+def load(fault: Fault) -> None:
+    """While a plan is loaded in this process."""
+    from vajra_edge.daemon import deployment
+
+    opened = deployment.open_detector
+
+    def struck(loadable: Any, **more: Any) -> Any:
+        fault.strike(loadable.manifest.fingerprint.digest)
+        return opened(loadable, **more)
+
+    deployment.open_detector = struck  # type: ignore[assignment]
+
+
+def infer(fault: Fault) -> None:
+    """On a frame of a plan that serves."""
+    from vajra_edge.daemon import deployment
+    from vajra_edge.inference.detector import HostDetector
+
+    opened = deployment.open_detector
+
+    def struck(loadable: Any, **more: Any) -> HostDetector:
+        detector = opened(loadable, **more)
+        infers, name = detector.runner.infer, loadable.manifest.fingerprint.digest
+
+        def at_first(batch: Any) -> Any:
+            fault.strike(name)
+            return infers(batch)
+
+        detector.runner.infer = at_first  # type: ignore[method-assign]
+        return detector
+
+    deployment.open_detector = struck  # type: ignore[assignment]
+
+
+def camera(fault: Fault) -> None:
+    """In the thread that reads a camera."""
+    from vajra_edge.capture.sources.folder import ImageFolder
+
+    reads = ImageFolder.read
+
+    def struck(self: Any) -> Any:
+        fault.strike("")
+        return reads(self)
+
+    ImageFolder.read = struck  # type: ignore[method-assign]
+
+
+def broker(fault: Fault) -> None:
+    """In the thread that speaks to the broker."""
+    from vajra_edge.mqtt import publisher
+
+    turns = publisher.Publisher._step
+
+    def struck(self: Any, *more: Any) -> Any:
+        fault.strike("")
+        return turns(self, *more)
+
+    publisher.Publisher._step = struck
+
+
+PLACES: dict[str, Callable[[Fault], None]] = {
+    "load": load,
+    "infer": infer,
+    "camera": camera,
+    "broker": broker,
+}
+
+
+def main() -> int:
+    place, what, only = sys.argv[1].split(":", 2)
+    from vajra_edge.daemon import aborts
+
+    aborts.block()
+    PLACES[place](Fault(what, only))
+    from vajra_edge.__main__ import main as run
+
+    return run(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Ways to die, as real processes under a stand-in of systemd: the guilty alone is charged, and frames come back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults import crash_matrix
+from faults.crash_matrix import Row, scene
+
+from vajra_edge.demo.broker import Broker
+
+LONG = pytest.mark.long("takes a minute or two; the first three of the matrix run always")
+ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("fsfreeze"), reason="absent here: the right to mount and freeze a disk"
+)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[int]:
+    broker = Broker()
+    try:
+        yield broker.open()[1]
+    finally:
+        broker.close()
+
+
+EXPECTED = {
+    "segv_at_load": ((-11,), "new: crash x1", "old"),
+    "segv_in_inference": ((-11,) * 3, "new: crash x3", "old"),
+    "segv_in_the_build_child": ((), "nobody", "old"),
+    "broken_plan": ((-9, -6), "nobody", "old"),  # it was acquitted once it served
+    "segv_of_the_only_plan": ((-11,) * 4, "old: crash x4", "old"),
+    "segv_in_a_camera": ((-11,) * 4, "nobody", "old"),
+    "segv_from_outside": ((-11,) * 3, "nobody", "old"),
+    "board_stands_still": ((-6,) * 3, "nobody", "old"),
+    "board_stands_still_shortly": ((), "nobody", "old"),
+    "plan_hangs": ((-6,), "new: crash x1", "new"),
+    "camera_hangs": (None, "nobody", "old"),
+    "broker_hangs": (None, "nobody", "old"),
+    "disk_hangs": (None, "nobody", None),
+}
+"""Exit codes, who is charged, what serves; None: either may be."""
+
+ALWAYS = ("segv_at_load", "segv_in_inference", "segv_in_the_build_child")
+MARKS = {"disk_hangs": [ROOT]}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[*([] if name in ALWAYS else [LONG]), *MARKS.get(name, [])]) for name in EXPECTED],
+)
+def test_the_guilty_alone_is_charged_and_a_plan_serves_again(tmp_path: Path, broker: int, name: str):
+    codes, charged, serves = EXPECTED[name]
+    row: Row = crash_matrix.SCENARIOS[name](tmp_path, broker)
+    assert row.charged == charged, row
+    assert codes in (None, row.deaths), row
+    assert serves in (None, row.serves), row
+
+
+def test_a_stop_with_a_thread_that_is_stuck_in_a_library_exits_0_and_names_it(tmp_path: Path, broker: int):
+    with scene(tmp_path, broker, "camera:hang") as at:
+        at.strike()
+        at.watch(1.0)
+        assert at.supervised.stop() == 0
+        log = at.station.log
+    last = [line for line in log.splitlines() if "stopped after" in line]
+    assert len(last) == 1
+    assert "left behind, for they did not end: camera" in last[0]
+    assert log.rstrip().splitlines()[-1] == last[0], "the last word"
+    assert "Traceback" not in log

@@ -1,0 +1,173 @@
+"""Connection: a socket to a camera, with one deadline over look-up, connecting, TLS and whatever is read.
+
+FFmpeg looks names up in a way that nothing ends, so a name is looked up here first, in a thread that may be left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno
+from vajra_edge.capture.url import Endpoint
+
+_AUTHORITIES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
+
+
+class Deadline:
+    """A point of time; as a number it is the seconds left.
+
+    PyAV makes numbers of its timeouts as each step begins, so this gives the second step what the first left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._at_s = time.monotonic() + seconds
+
+    def __float__(self) -> float:
+        return max(0.0, self._at_s - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        return float(self) <= 0.0
+
+
+class Line:
+    """A connected socket whose reads end at a deadline, in the shape that ``http.client`` takes for a socket.
+
+    Attributes:
+        deadline: of all reads and writes from now on; may be replaced.
+    """
+
+    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
+        self._socket = connected
+        self.deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        """Send everything."""
+        self._socket.settimeout(max(float(self.deadline), 1e-3))
+        self._socket.sendall(data)
+
+    def receive_into(self, buffer: Any) -> int:
+        """Read what is there, at least a byte; 0: the other side hung up.
+
+        Raises:
+            TimeoutError: nothing came before the deadline.
+        """
+        if self.deadline.passed:
+            raise TimeoutError
+        self._socket.settimeout(float(self.deadline))
+        try:
+            return self._socket.recv_into(buffer)
+        except ssl.SSLEOFError:  # a camera that hangs up without TLS's farewell
+            return 0
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What ``http.client`` reads from."""
+        del mode
+        return io.BufferedReader(_Raw(self))
+
+    def close(self) -> None:
+        """Hang up; idempotent."""
+        self._socket.close()
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._line.receive_into(buffer)
+
+
+def connect(endpoint: Endpoint, deadline: Deadline, *, verify: bool) -> Line:
+    """Connect to a camera, through TLS where its scheme says so.
+
+    Args:
+        endpoint: where.
+        deadline: of all of it, and of what is read later.
+        verify: whether its certificate must be trusted.
+
+    Raises:
+        Refused: it cannot be reached, or fails the handshake.
+    """
+    addresses = look_up(endpoint.host, endpoint.port, deadline)
+    connected = _connected(addresses, deadline)
+    return Line(_secured(connected, endpoint, deadline, verify) if endpoint.secure else connected, deadline)
+
+
+def look_up(host: str, port: int, deadline: Deadline) -> list[tuple[str, int]]:
+    """The addresses of a host.
+
+    Raises:
+        Refused: nobody knows it, or nobody answers before the deadline.
+    """
+    with contextlib.suppress(ValueError):
+        return [(str(ipaddress.ip_address(host)), port)]
+    found: list[tuple[str, int]] = []
+    failed: list[OSError | UnicodeError] = []
+
+    def ask() -> None:
+        try:
+            found.extend((str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long for IDNA
+            failed.append(error)
+
+    asking = threading.Thread(target=ask, name="look-up", daemon=True)  # glibc takes up to 40 s, and nothing ends it
+    asking.start()
+    asking.join(float(deadline))
+    if found:
+        return list(dict.fromkeys(found))
+    temporary = failed and isinstance(failed[0], socket.gaierror) and failed[0].errno == socket.EAI_AGAIN
+    raise Refused(Refusal.NAME_SERVER_SILENT if temporary or not failed else Refusal.UNKNOWN_NAME)
+
+
+def authorities() -> str | None:
+    """The system's certificate authorities in one file, for a library that does not find them; None: no such file."""
+    own = ssl.get_default_verify_paths().cafile
+    return next((str(path) for path in (*((Path(own),) if own else ()), *_AUTHORITIES) if path.is_file()), None)
+
+
+def _connected(addresses: Sequence[tuple[str, int]], deadline: Deadline) -> socket.socket:
+    """To the first address that takes us, or why the last one does not."""
+    try:
+        return socket.create_connection(addresses[0], timeout=max(float(deadline), 1e-3))
+    except TimeoutError:
+        refused = Refused(Refusal.NO_ANSWER)
+    except OSError as error:
+        refused = of_errno(error.errno or 0)
+    if len(addresses) > 1 and not deadline.passed:
+        return _connected(addresses[1:], deadline)
+    raise refused
+
+
+def _secured(connected: socket.socket, endpoint: Endpoint, deadline: Deadline, verify: bool) -> socket.socket:
+    context = ssl.create_default_context(cafile=authorities())
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED  # who trusts any certificate has an old camera
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    connected.settimeout(max(float(deadline), 1e-3))
+    try:
+        return context.wrap_socket(connected, server_hostname=endpoint.host)
+    except ssl.SSLCertVerificationError as error:
+        refused = Refused(Refusal.CERTIFICATE, error.verify_message)
+    except TimeoutError:
+        refused = Refused(Refusal.TLS, "no answer")
+    except (OSError, ValueError) as error:
+        refused = Refused(Refusal.TLS, getattr(error, "reason", None) or "the connection ended")
+    with contextlib.suppress(OSError):
+        connected.close()
+    raise refused

@@ -1,0 +1,339 @@
+"""FFmpeg, through PyAV: one video track opened, its frames one after the other as BGR, each damage counted.
+
+PyAV is loaded when chosen. Its log stays off: FFmpeg's lines hold passwords, and a line that comes out of a decoder's
+thread can lock the interpreter up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.capture.sources.base import MAX_IMAGE_PX, check_image, check_size
+from vajra_edge.capture.sources.connection import Deadline
+from vajra_edge.capture.sources.opencv import load_cv2
+from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno, of_status
+from vajra_edge.errors import SourceError
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_MOST_FAILURES = 200
+"""So many reads in a row that fail are an end: a broken container gives them for ever."""
+
+_ONE_THREAD_PX = 2048 * 1152  # above, one core does not always keep up with a camera
+_LARGE_THREADS = 3
+_FILE_THREADS = 4
+_PEEK_S = 0.2  # for a packet that is there already
+
+
+@dataclass
+class Timeouts:
+    """How long to wait for a stream. As a number it is ``read_s``, which PyAV asks for before it reads.
+
+    Attributes:
+        opening: until when it must be open.
+        read_s: for each packet.
+    """
+
+    opening: Deadline
+    read_s: float
+
+    def __float__(self) -> float:
+        return self.read_s
+
+
+class ToBgr:
+    """Converts frames to BGR, with the matrix and range that each says it has, and upright."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()  # keeps what swscale worked out for this size and format
+        self._matrices: dict[int, tuple[int, int, int, int]] = {0: _UPRIGHT}  # by the angle that a frame tells
+
+    def bgr(self, frame: VideoFrame, name: str) -> NDArray[np.uint8]:
+        """A picture of its own memory, (height, width, 3) uint8.
+
+        Bicubic as in OpenCV, whose captures give the same numbers. One thread: the default is one a core.
+
+        Raises:
+            SourceError: it is larger than anything that a camera sends.
+        """
+        check_size(frame.width, frame.height, name)
+        image = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1).to_ndarray()
+        if (
+            frame.rotation not in self._matrices
+        ):  # looked at once: it ties a frame into a circle, which lives on for long
+            self._matrices[frame.rotation] = _matrix(frame)
+        return check_image(turned(image, self._matrices[frame.rotation]), name)
+
+
+_UPRIGHT = (1, 0, 0, 1)
+_QUARTERS = (_UPRIGHT, (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
+"""Display matrices by counterclockwise quarters of a turn."""
+
+
+def turned(image: Any, matrix: tuple[int, int, int, int]) -> Any:
+    """The image as its display matrix wants it shown: quarters of a turn, and mirrored.
+
+    Args:
+        image: as decoded.
+        matrix: a, b, c, d of x' = ax + cy, y' = bx + dy.
+    """
+    a, b, c, d = matrix
+    if matrix == _UPRIGHT:
+        return image
+    cv2 = load_cv2()  # ten times as fast as numpy's copy of a transposed image
+    if abs(b) > abs(a):  # x and y change places
+        image = cv2.transpose(image)
+        a, d = c, b
+    if a < 0:
+        image = cv2.flip(image, 1)
+    return cv2.flip(image, 0) if d < 0 else image
+
+
+def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """The display matrix of a frame that is to be turned."""
+    try:
+        held: Any = frame.side_data  # its stub takes it for a dictionary
+    except ValueError:  # beside EXIF, which PyAV has no name for, it only tells the angle
+        return _QUARTERS[round(frame.rotation / 90) % 4]
+    found = next(data for data in held if data.type.name == "DISPLAYMATRIX")
+    numbers = np.frombuffer(bytes(found), np.int32)
+    return int(numbers[0]), int(numbers[1]), int(numbers[3]), int(numbers[4])
+
+
+class Video:
+    """The video track of a file or stream, open until ``close``. Used by one thread.
+
+    Args:
+        name: how errors call it, without user, path and password.
+
+    Attributes:
+        damaged: packets and frames that were damaged, whether or not something could be shown of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.damaged = 0
+        self._name = name
+        self._container: InputContainer | None = None
+        self._ready: deque[VideoFrame] = deque()
+        self._failures = 0  # reads in a row
+
+    def open(
+        self,
+        target: str,
+        options: Mapping[str, str],
+        *,
+        live: bool,
+        timeouts: Timeouts | None = None,
+        transport: str = "",
+    ) -> None:
+        """Open it.
+
+        Args:
+            target: a path, or an address with credentials.
+            options: FFmpeg's, of demuxer and protocol.
+            live: begin at the first key frame, and hold no frame back for the sake of speed.
+            timeouts: None: it is a file.
+            transport: that RTSP was asked for.
+
+        Raises:
+            Refused: it gives no video; says why as far as FFmpeg does.
+            SourceError: its images are larger than anything that a camera sends.
+        """
+        import av
+
+        self.close()
+        try:
+            given: Any = None if timeouts is None else (timeouts.opening, timeouts)  # PyAV makes numbers of them
+            self._container = av.open(target, "r", options=dict(options), timeout=given)
+        except av.error.FFmpegError as error:
+            raise refusal_of(error, transport) from None  # its text holds the target, with the password
+        self._stream = stream = self._choose(self._container)
+        self._set_up(stream, live=live)
+        self._started = not live
+        self._to_bgr = ToBgr()
+        self._packets = self._demuxed()
+        if timeouts is not None and stream.codec_context.width == 0 and timeouts.opening.passed:
+            self._check_that_packets_came(timeouts)
+
+    @property
+    def stream(self) -> VideoStream:
+        """The track."""
+        return self._stream
+
+    @property
+    def container(self) -> InputContainer:
+        """What holds it.
+
+        Raises:
+            SourceError: it is not open.
+        """
+        if self._container is None:
+            raise SourceError(f"{self._name} is not open")
+        return self._container
+
+    def frame(self, deadline: Deadline | None = None) -> VideoFrame | None:
+        """The next frame; None at the end. What cannot be decoded is counted and left out.
+
+        Args:
+            deadline: until when a frame must be there.
+
+        Raises:
+            Refused: the connection failed or fell silent, or nothing could be decoded before the deadline.
+        """
+        came, damaged, began_s = False, self.damaged, time.monotonic()
+        while not self._ready:
+            packet = self._packet()
+            if packet is None:
+                return None
+            came = came or packet.stream_index == self._stream.index
+            self._decode(packet)
+            if deadline is not None and deadline.passed and not self._ready:
+                waited = f"{time.monotonic() - began_s:.1f} s"
+                raise Refused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
+        return self._ready.popleft()
+
+    def bgr(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """A frame of it as an image."""
+        return self._to_bgr.bgr(frame, self._name)
+
+    def rewind(self) -> bool:
+        """Go back to the start; False where that cannot be done, and it must be opened anew."""
+        import av
+
+        try:
+            self.container.seek(self._stream.start_time or 0, stream=self._stream)
+        except (av.error.FFmpegError, OverflowError):
+            return False
+        self._ready.clear()
+        self._packets = self._demuxed()
+        return True
+
+    def close(self) -> None:
+        """Release it; idempotent."""
+        container, self._container = self._container, None
+        self._ready.clear()
+        self._packets = iter(())
+        if container is not None:
+            container.close()
+
+    def _check_that_packets_came(self, timeouts: Timeouts) -> None:
+        """The analysis of a stream just ends when its time is over, whether or not anything came.
+
+        Raises:
+            Refused: nothing did.
+        """
+        read_s, timeouts.read_s = timeouts.read_s, _PEEK_S
+        try:
+            packet = self._packet()
+        finally:
+            timeouts.read_s = read_s
+        if packet is None:
+            raise Refused(Refusal.SILENT)
+        self._packets = chain((packet,), self._demuxed())
+
+    def _why_nothing(self, *, came: bool, damaged: bool) -> Refusal:
+        if came and not self._started:
+            return Refusal.NO_KEY_FRAME
+        return Refusal.UNDECODABLE if damaged else Refusal.SILENT  # a lone packet is the rest of what came before
+
+    def _set_up(self, stream: VideoStream, *, live: bool) -> None:
+        """How it is decoded. Each thread beyond the first holds a frame back.
+
+        Slice threads would hide which frames of H.264 are damaged, and hardly any camera sends slices.
+        """
+        context = stream.codec_context
+        check_known_size(context.width, context.height, self._name)
+        context.options = {"max_pixels": str(MAX_IMAGE_PX)}
+        large = context.width * context.height > _ONE_THREAD_PX
+        context.thread_type = "FRAME"
+        context.thread_count = (_LARGE_THREADS if large else 1) if live else min(_FILE_THREADS, os.cpu_count() or 1)
+
+    def _choose(self, container: InputContainer) -> VideoStream:
+        best = container.streams.best("video")
+        stream = best if best is not None else next(iter(container.streams.video), None)
+        if stream is None:
+            raise Refused(Refusal.NO_VIDEO)
+        if stream.codec_context is None:
+            raise Refused(Refusal.CODEC, "video in an unknown codec")
+        return stream  # type: ignore[return-value]
+
+    def _packet(self) -> Packet[Any] | None:
+        import av
+
+        try:
+            packet = next(self._packets, None)
+        except av.error.InvalidDataError:
+            self.damaged += 1
+            self._failures += 1
+            self._packets = self._demuxed() if self._failures < _MOST_FAILURES else iter(())
+            return self._packet()
+        except av.error.FFmpegError as error:
+            raise refusal_of(error) from None
+        self._failures = 0
+        return packet
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        """Packets of every track: while sound keeps coming, a picture that does not must still be missed."""
+        return iter(self.container.demux())
+
+    def _decode(self, packet: Packet[Any]) -> None:
+        import av
+
+        if packet.stream_index != self._stream.index:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.BlockingIOError):
+            self.damaged += self._started  # before the first key frame there is nothing to build upon
+            return
+        except av.error.FFmpegError as error:
+            raise refusal_of(error) from None
+        self._started = self._started or any(frame.key_frame for frame in frames)
+        if self._started:
+            self.damaged += max(sum(frame.is_corrupt for frame in frames), int(packet.is_corrupt))
+            self._ready.extend(frames)
+
+
+def check_known_size(width_px: int, height_px: int, name: str) -> None:
+    """Refuse what a header claims; some formats only know after the first frame, which is checked too."""
+    if width_px > 0 and height_px > 0:
+        check_size(width_px, height_px, name)
+
+
+def refusal_of(error: av.error.FFmpegError, transport: str = "") -> Refused:
+    """What an error of FFmpeg means, as far as it tells."""
+    import av
+
+    known = {
+        av.error.HTTPUnauthorizedError: 401,
+        av.error.HTTPForbiddenError: 403,
+        av.error.HTTPNotFoundError: 404,
+    }
+    for kind, status in known.items():
+        if isinstance(error, kind):
+            return of_status(status)
+    if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+        return Refused(Refusal.SILENT)
+    if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+        return Refused(Refusal.CODEC, "video in an unknown codec")
+    if isinstance(error, OSError) and error.errno not in {None, 5}:  # EIO is FFmpeg's word for anything
+        return of_errno(error.errno or 0, transport=transport)
+    return Refused(Refusal.UNKNOWN)

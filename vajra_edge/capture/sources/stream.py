@@ -1,0 +1,140 @@
+"""Streams: RTSP cameras, and HTTP ones that send a container (MPEG-TS, FLV, MP4, HLS), through FFmpeg."""
+
+from __future__ import annotations
+
+import time
+
+from vajra_edge.capture.rate import patience_s
+from vajra_edge.capture.sources.base import RawFrame
+from vajra_edge.capture.sources.connection import Deadline, authorities, look_up
+from vajra_edge.capture.sources.ffmpeg import Timeouts, Video
+from vajra_edge.capture.sources.refusals import Refusal, Refused
+from vajra_edge.capture.sources.rtsp import why_refused
+from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_credentials
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import SourceError
+
+_QUESTIONS_S = 2.0  # for asking a camera by hand why it refused
+_SILENT = 0.9  # a read that failed after this share of the patience was ended by it
+_ANALYSIS_US = 500_000  # FFmpeg's own 5 s opened a 10 fps camera in 2.9 s, this in 0.6 s
+
+_CLEAR = frozenset(
+    {
+        Refusal.WRONG_PASSWORD,
+        Refusal.FORBIDDEN,
+        Refusal.NOT_FOUND,
+        Refusal.TRANSPORT,
+        Refusal.NOTHING_LISTENS,
+        Refusal.UNREACHABLE,
+        Refusal.NO_ANSWER,
+    }
+)
+"""What FFmpeg says and nothing else could mean."""
+
+_MAY_BE_THE_TRANSPORT = frozenset(
+    {Refusal.TRANSPORT, Refusal.STATUS, Refusal.HANGS_UP, Refusal.NO_PICTURE, Refusal.UNKNOWN}
+)
+"""After these another transport is tried: cameras that speak only one do not all say 461."""
+
+
+class NetworkStream:
+    """A camera that FFmpeg reads from the network. It begins at a key frame, and a silent camera ends the read."""
+
+    live = True
+
+    def __init__(self, camera: CameraSettings) -> None:
+        self.decode_errors = 0
+        self._camera = camera
+        self._name = shown(camera.source)
+        self._endpoint = endpoint_of(camera.source)
+        self._patience_s = patience_s(camera)
+        self._video = Video(self._name)
+
+    def open(self) -> None:
+        """Connect, with the camera's credentials percent-encoded in the address that FFmpeg gets.
+
+        Raises:
+            SourceError: the camera cannot be reached, or gives no video; says which.
+            SettingsError: the credentials file cannot be read.
+        """
+        camera = self._camera
+        credentials = read_credentials(camera.id, camera.credentials_file)
+        deadline = Deadline(camera.open_timeout_s)
+        try:
+            look_up(self._endpoint.host, self._endpoint.port, deadline)
+            self._open(credentials, deadline)
+        except Refused as refused:
+            raise refused.told_of(self._name) from None
+
+    def read(self) -> RawFrame:
+        """The next image.
+
+        Raises:
+            SourceError: the stream ended, fell silent, or holds nothing that can be decoded.
+        """
+        began_s = time.monotonic()
+        try:
+            frame = self._video.frame(Deadline(self._patience_s))
+        except Refused as refused:
+            raise self._lost(refused, time.monotonic() - began_s) from None
+        finally:
+            self.decode_errors = self._video.damaged
+        if frame is None:
+            raise self._lost(None, time.monotonic() - began_s)
+        return RawFrame(self._video.bgr(frame))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._video.close()
+
+    def _open(self, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
+        asked = self._camera.rtsp_transport
+        first = "tcp" if asked == "auto" else asked
+        try:
+            self._open_over(first, credentials, deadline)
+        except Refused as refused:
+            if asked != "auto" or refused.why not in _MAY_BE_THE_TRANSPORT or deadline.passed:
+                raise
+            try:
+                self._open_over("udp", credentials, deadline)
+            except Refused as again:
+                if refused.why is again.why is Refusal.TRANSPORT:
+                    raise Refused(Refusal.NO_TRANSPORT) from None
+                raise refused from None  # what the first way says is nearer to what is wrong
+
+    def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
+        camera = self._camera
+        url = with_credentials(camera.source, credentials)
+        try:
+            timeouts = Timeouts(deadline, self._patience_s)
+            self._video.open(url, self._options(transport), live=True, timeouts=timeouts, transport=transport)
+        except Refused as refused:
+            raise self._asked_by_hand(refused, transport, credentials) from None
+
+    def _asked_by_hand(self, refused: Refused, transport: str, credentials: tuple[str, str] | None) -> Refused:
+        """What FFmpeg left open; it never tells whether a password was sent."""
+        login = credentials or self._endpoint.credentials
+        if refused.why is Refusal.WRONG_PASSWORD and login is None:
+            return Refused(Refusal.NO_PASSWORD)
+        if refused.why in _CLEAR or not self._endpoint.scheme.startswith("rtsp"):
+            return refused
+        camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
+        found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
+        answers_all = found.why is Refusal.NO_PICTURE
+        return refused if answers_all and refused.why is not Refusal.SILENT else found
+
+    def _options(self, transport: str) -> dict[str, str]:
+        options = {"analyzeduration": str(_ANALYSIS_US), "fpsprobesize": "0"}  # nobody asks for the rate of a camera
+        if self._endpoint.scheme.startswith("rtsp"):
+            # Sound is left at the camera: while it comes, a picture that does not would not be missed.
+            options |= {"rtsp_transport": transport, "allowed_media_types": "video"}
+        if self._endpoint.secure:
+            trusted = authorities()
+            options |= {"tls_verify": str(int(self._camera.tls_verify))} | ({"ca_file": trusted} if trusted else {})
+        return options
+
+    def _lost(self, refused: Refused | None, waited_s: float) -> SourceError:
+        if refused is not None and refused.why in {Refusal.NO_KEY_FRAME, Refusal.UNDECODABLE}:
+            return refused.told_of(self._name)
+        silent = waited_s >= _SILENT * self._patience_s
+        return SourceError(f"{self._name}: {f'no new frame for {waited_s:.1f} s' if silent else 'the stream ended'}")

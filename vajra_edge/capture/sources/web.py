@@ -1,0 +1,132 @@
+"""Web cameras: what an http address answers decides whether it is a stream of JPEG parts, one picture, or a container.
+
+Told by the content type and the first bytes, never by the address: cameras call anything ``.jpg`` or ``.cgi``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Protocol
+
+from vajra_edge.capture.sources.base import RawFrame
+from vajra_edge.capture.sources.connection import Deadline
+from vajra_edge.capture.sources.http import Answer, Client
+from vajra_edge.capture.sources.jpeg_parts import JpegParts
+from vajra_edge.capture.sources.refusals import Refusal, Refused
+from vajra_edge.capture.sources.snapshots import Snapshots
+from vajra_edge.capture.sources.stream import NetworkStream
+from vajra_edge.capture.url import read_credentials, shown
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import SourceError
+from vajra_edge.image_header import header_of
+
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
+
+
+class _Form(Enum):
+    PARTS = auto()
+    PICTURE = auto()
+    CONTAINER = auto()
+
+
+def _form_of(answer: Answer, first: bytes) -> _Form:
+    """What was answered.
+
+    Raises:
+        Refused: nothing, or a page.
+    """
+    start = first.lstrip()
+    if not first:
+        raise Refused(Refusal.EMPTY)
+    if answer.content_type.startswith("multipart/") or (start.startswith(b"--") and b"\n" in start):
+        return _Form.PARTS
+    if start[:16].lower().startswith(_PAGES) or answer.content_type in {"text/html", "application/xhtml+xml"}:
+        raise Refused(Refusal.WEB_PAGE)
+    is_picture = header_of(start) is not None
+    if answer.content_type.startswith("image/") or (is_picture and answer.length is not None):
+        return _Form.PICTURE
+    return _Form.CONTAINER
+
+
+class _Feed(Protocol):
+    decode_errors: int
+
+    def read(self) -> RawFrame: ...
+
+    def close(self) -> None: ...
+
+
+class WebCamera:
+    """A camera at an http address."""
+
+    live = True
+
+    def __init__(self, camera: CameraSettings) -> None:
+        self.decode_errors = 0
+        self._camera = camera
+        self._name = shown(camera.source)
+        self._feed: _Feed | None = None
+
+    def open(self) -> None:
+        """Ask the address, and find out what it gives.
+
+        Raises:
+            SourceError: the camera cannot be reached, or gives no video; says which.
+            SettingsError: the credentials file cannot be read.
+        """
+        camera, deadline = self._camera, Deadline(self._camera.open_timeout_s)
+        credentials = read_credentials(camera.id, camera.credentials_file)
+        client = Client(camera.source, credentials, verify=camera.tls_verify)
+        self.close()
+        try:
+            answer = client.get(deadline)
+            self._feed = self._found(client, answer, deadline)
+        except Refused as refused:
+            raise refused.told_of(self._name) from None
+
+    def read(self) -> RawFrame:
+        """The next image.
+
+        Raises:
+            SourceError: the stream ended, fell silent, or holds nothing that can be decoded.
+        """
+        if self._feed is None:
+            raise SourceError(f"{self._name} is not open")
+        try:
+            return self._feed.read()
+        except Refused as refused:
+            raise refused.told_of(self._name) from None
+        finally:
+            self.decode_errors = self._feed.decode_errors
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    def _found(self, client: Client, answer: Answer, deadline: Deadline) -> _Feed:
+        try:
+            form = _form_of(answer, answer.peek(deadline))
+        except Refused:
+            answer.close()
+            raise
+        if form is _Form.PARTS:
+            return JpegParts(self._camera, self._name, answer)
+        if form is _Form.PICTURE:
+            return Snapshots(self._camera, self._name, client, answer)
+        answer.close()  # FFmpeg asks again; some cameras bear one connection alone
+        return _container(self._camera, answer.content_type)
+
+
+def _container(camera: CameraSettings, content_type: str) -> NetworkStream:
+    """A container through FFmpeg, or the word that it is none."""
+    stream = NetworkStream(camera)
+    try:
+        stream.open()
+    except SourceError:
+        stream.close()
+        if content_type.startswith(("text/", "application/json")):
+            raise Refused(Refusal.NOT_VIDEO, content_type) from None
+        raise
+    return stream
