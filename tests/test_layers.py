@@ -136,6 +136,10 @@ def test_the_supervisor_holds_neither_the_exporters_nor_the_runtimes():
     assert not {name for name in loaded if name.split(".")[0] in HEAVY}
     assert not {name for name in loaded if name.startswith("vajra_edge.weights")}
     assert {name for name in loaded if name.startswith("vajra_edge.graph.")} == {"vajra_edge.graph.signature"}
+    assert {name for name in loaded if name.startswith("vajra_edge.capture.sources.")} == {
+        "vajra_edge.capture.sources.base"
+    }, "what opens cameras belongs into their processes"
+    assert "av" not in loaded
 
 
 def test_the_package_itself_loads_nothing():

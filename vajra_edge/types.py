@@ -14,7 +14,8 @@ class Frame:
     """One image of one camera.
 
     Attributes:
-        image: (height, width, 3) uint8, BGR, C-contiguous. Nobody writes to it after it was handed on.
+        image: (height, width, 3) uint8, BGR, C-contiguous. Nobody writes to it after it was handed on. A camera's lies
+            in memory that its process wants back: whoever keeps it for longer than a batch copies it.
         captured_ns: ``time.monotonic_ns()`` when the image was received; for ages and durations.
         taken_at: the same moment in UTC; for people and subscribers.
         seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.

@@ -67,7 +67,16 @@ def test_the_rate_counts_the_last_five_seconds() -> None:
     for number in range(100):
         rate.count(number * 0.1)
     assert rate.per_second(9.9) == pytest.approx(10.0)
-    assert rate.per_second(20.0) == 0.0
+    assert rate.per_second(19.9) == pytest.approx(0.1), "it falls while the next one is late"
+
+
+def test_a_camera_of_one_frame_in_20_s_has_a_rate() -> None:
+    rate = Rate()
+    rate.count(0.0)
+    assert rate.per_second(19.0) == 0.0
+    rate.count(20.0)
+    assert rate.per_second(20.0) == pytest.approx(0.05)
+    assert rate.per_second(39.0) == pytest.approx(0.05)
 
 
 def test_two_frames_at_one_moment_are_no_rate() -> None:

@@ -11,10 +11,15 @@ from vajra_edge.capture.reconnect import (
     CameraPhase,
     CameraState,
     CameraTick,
+    ChildDied,
+    ChildHung,
+    ChildOverFull,
+    ChildStuck,
     Close,
     Ended,
     Event,
     GotFrame,
+    Kill,
     Open,
     Opened,
     Policy,
@@ -75,6 +80,44 @@ def test_a_failure_closes_and_waits(state: CameraState) -> None:
     delay_s = min(16.0, 2.0**state.attempts)
     assert lost == CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=200.0 + delay_s, reason="no route")
     assert actions == (Close(), ReportState(CameraPhase.BACKOFF, "no route", state.attempts + 1, delay_s))
+
+
+@pytest.mark.parametrize("state", [OPENING, OPENED, STREAMING])
+@pytest.mark.parametrize(
+    ("event", "release", "reason"),
+    [
+        (ChildDied(200.0, 1.0, "the decoder crashed (SIGSEGV)"), Close(), "the decoder crashed (SIGSEGV)"),
+        (ChildHung(200.0, 1.0, 15.2), Kill(), "did not answer within 15 s and was ended"),
+        (
+            ChildOverFull(200.0, 1.0, 1_500_000_000, 1_073_741_824),
+            Kill(),
+            "the decoder took 1500 MB of memory, allowed are 1074 MB",
+        ),
+    ],
+)
+def test_the_end_of_a_process_is_a_loss_like_another(
+    state: CameraState, event: ChildDied | ChildHung | ChildOverFull, release: Close | Kill, reason: str
+) -> None:
+    lost, actions = advance(state, event, POLICY)
+    assert (lost.phase, lost.reason, lost.attempts) == (CameraPhase.BACKOFF, reason, state.attempts + 1)
+    assert actions[0] == release
+
+
+def test_no_second_process_is_started_while_one_cannot_be_ended() -> None:
+    lost, _ = advance(OPENED, ChildHung(200.0, 1.0, 15.0), POLICY)
+    told, actions = advance(lost, ChildStuck(202.0, 0.5, 77), POLICY)
+    assert told.reason == (
+        "did not answer within 15 s and was ended; "
+        "its process 77 cannot be ended, and no other is started before it is gone"
+    )
+    assert told.retry_at_s == lost.retry_at_s
+    assert actions == (ReportState(CameraPhase.BACKOFF, told.reason, told.attempts, 2.0),)
+    assert advance(told, ChildStuck(203.0, 0.5, 77), POLICY) == (told, ())
+    opening, _ = advance(told, CameraTick(204.0, 0.5), POLICY)
+    waiting, actions = advance(opening, ChildStuck(204.0, 1.0, 77), POLICY)
+    assert waiting.phase is CameraPhase.BACKOFF
+    assert waiting.reason == "its process 77 cannot be ended, and no other is started before it is gone"
+    assert (waiting.attempts, waiting.retry_at_s) == (4, 212.0), "it waits longer each time"
 
 
 @pytest.mark.parametrize(("attempts", "span_s"), [(0, 1.0), (1, 2.0), (3, 8.0), (4, 16.0), (5, 16.0), (100_000, 16.0)])
@@ -194,6 +237,9 @@ def test_stop_without_anything_open_only_tells(state: CameraState) -> None:
         (OPENING, GotFrame(0.0, 0.5, 1)),
         (OPENING, Ended()),
         (OPENING, Start()),
+        (BACKOFF, ChildDied(0.0, 0.5, "late")),
+        (CameraState(), ChildStuck(0.0, 0.5, 77)),
+        (STREAMING, ChildStuck(0.0, 0.5, 77)),
         (OPENED, Opened(300.0)),
         (STREAMING, Opened(300.0)),
         (STREAMING, Start()),
@@ -220,8 +266,12 @@ def any_event(dice: random.Random, now_s: float) -> Event:
             CameraTick(now_s, roll),
             Ended(),
             StopCamera(),
+            ChildDied(now_s, roll, "crashed"),
+            ChildHung(now_s, roll, 15.0),
+            ChildOverFull(now_s, roll, 2, 1),
+            ChildStuck(now_s, roll, 77),
         ],
-        [2, 6, 20, 4, 10, 0.3, 0.3],
+        [2, 6, 20, 4, 10, 0.3, 0.3, 1, 1, 1, 1],
     )[0]
 
 
@@ -234,10 +284,13 @@ def test_random_walks_keep_the_invariants(seed: int) -> None:
         state, actions = advance(state, event, POLICY)
         for action in actions:
             assert not (isinstance(action, Open) and held), "two sources open"
-            assert not (isinstance(action, Close) and not held), "closed what is not open"
-            held = isinstance(action, Open) or (held and not isinstance(action, Close))
+            assert not (isinstance(action, Close | Kill) and not held), "closed what is not open"
+            held = isinstance(action, Open) or (held and not isinstance(action, Close | Kill))
         assert held == (state.phase in (CameraPhase.OPENING, CameraPhase.STREAMING)), "leaked or missing source"
         reports = [action for action in actions if isinstance(action, ReportState)]
+        if isinstance(event, ChildStuck) and before.phase is CameraPhase.BACKOFF:
+            assert state.phase is CameraPhase.BACKOFF
+            continue
         assert [report.phase for report in reports] == ([state.phase] if state.phase is not before.phase else [])
         assert (state.retry_at_s is not None) == (state.phase is CameraPhase.BACKOFF)
         if state.phase is CameraPhase.BACKOFF and before.phase is not CameraPhase.BACKOFF:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 from waiting import LIMIT_S
 
 from vajra_edge.capture.camera import CameraChanged, Grabber
+from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -65,7 +66,7 @@ class Cameras:
     """Grabbers of the server's two cameras, and the phases each has gone through."""
 
     def __init__(self, port: int, **settings: object) -> None:
-        self.mailboxes = Mailboxes()
+        self.mailboxes, self.children = Mailboxes(), Children()
         self.news: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
         self.seen: dict[str, list[CameraChanged]] = {"gate": [], "yard": []}
         self.grabbers = [
@@ -83,6 +84,7 @@ class Cameras:
                 self.mailboxes,
                 self.news.put,
                 lambda: None,
+                self.children,
             )
             for name in self.seen
         ]
@@ -126,6 +128,7 @@ class Cameras:
     def __exit__(self, *_: object) -> None:
         self.mailboxes.close()
         ended = [grabber.stop(LIMIT_S) for grabber in self.grabbers]
+        self.children.close()
         assert all(ended)
 
 

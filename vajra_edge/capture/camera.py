@@ -1,7 +1,7 @@
-"""Camera: one thread that reads its source and leaves the newest frame in the mailbox.
+"""Camera: one thread that hears its camera's process and leaves the newest frame in the mailbox.
 
-The thread performs what the machine in ``reconnect.py`` decides. Only this thread ever touches the source: OpenCV
-crashes when a capture is released under a reader. A reader that hangs is therefore left to its own timeout.
+The thread performs what the machine in ``reconnect.py`` decides. It waits only with a deadline, for messages of the
+process, never for a library, a disk or a network: nothing that a camera does can hold it up.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import random
 import threading
 import time
 import traceback
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from vajra_edge.capture import reconnect
-from vajra_edge.capture.rate import Pace, Rate, RateCap
+from vajra_edge.capture import limits, protocol, reconnect
+from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
+from vajra_edge.capture.rate import Rate, patience_s
 from vajra_edge.capture.reconnect import CameraPhase, Policy
-from vajra_edge.capture.sources.base import RawFrame, Source
-from vajra_edge.capture.sources.registry import make
-from vajra_edge.capture.url import conceal, is_live
+from vajra_edge.capture.url import is_live
+from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import SourceError, VajraError
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.types import Frame
 
@@ -32,9 +31,18 @@ __all__ = ["CameraChanged", "CameraCounters", "Grabber", "Mailboxes"]
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 5.0  # beyond its own timeout, a library call may take this long before it counts as stuck
-_NAP_S = 1.0  # a wait on purpose beats this often
-_DIGEST_STEP_PX = 16  # every 16th pixel of every 16th row: sensor noise alone changes it
+GRACE_S = 5.0
+"""Beyond its own timeout, a call into a library may take this long before its process is ended."""
+
+START_S = 30.0
+"""A fork takes milliseconds, bringing up the fork server a second; a board that swaps takes many times that."""
+
+LEAVE_S = 1.0
+"""To say goodbye to a camera, from being told to being killed."""
+
+_TURN_S = 0.25  # a wait for the process looks up this often to beat and to see that it shall stop
+_NAP_S = 1.0  # likewise a wait in backoff, and a look at memory
+_MOST_LINES = 20  # that a process may write to the log; one that was taken over could flood it
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class CameraCounters:
         decode_errors: images that could not be decoded and were skipped.
         losses: how often it was lost or could not be opened.
         fps: frames a second over the last five seconds; 0 while it does not stream.
+        pid: of the process that it is decoded in; None: there is none now.
+        starts: how many of them there were.
+        memory_bytes: private memory of that process, when last looked at.
+        resolution_wh: of the newest frame, in pixels.
     """
 
     camera: str
@@ -68,18 +80,22 @@ class CameraCounters:
     decode_errors: int
     losses: int
     fps: float
+    pid: int | None = None
+    starts: int = 0
+    memory_bytes: int = 0
+    resolution_wh: tuple[int, int] | None = None
 
 
 class Grabber:
-    """The capture thread of one camera.
+    """The thread of one camera.
 
     Args:
         camera: its settings.
         mailboxes: where frames go; ``start`` adds the camera's slot, whoever retires the camera removes it.
         post: takes each CameraChanged; called from two threads and under a lock, so it must only enqueue.
         beat: called whenever the thread made progress or waits on purpose.
+        children: starts the camera's process; whoever made it closes it, after ``stop``.
         policy: patience; None: the camera's settings.
-        open_source: makes the source, anew for each attempt.
         dice: a random number in 0..1, for the delays.
     """
 
@@ -89,65 +105,53 @@ class Grabber:
         mailboxes: Mailboxes,
         post: Callable[[CameraChanged], None],
         beat: Callable[[], None],
+        children: Children,
         *,
         policy: Policy | None = None,
-        open_source: Callable[[CameraSettings], Source] = make,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._camera = camera
-        self._live = is_live(camera.source)
+        self._live = comes_live(camera)
         self._mailboxes = mailboxes
         self._post = post
         self._beat = beat
+        self._children = children
         self._policy = policy or Policy.of(camera, live=self._live)
-        self._open_source = open_source
         self._dice = dice
         self._lock = threading.RLock()  # over the machine, the list of actions and the counters
         self._state = reconnect.CameraState()
-        self._actions: deque[reconnect.Open | reconnect.Close] = deque()
-        self._call_began_s: float | None = None
+        self._actions: deque[reconnect.Open | reconnect.Close | reconnect.Kill] = deque()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._source: Source | None = None
-        self._pace, self._cap = Pace(), RateCap(camera.fps)
-        self._read, self._losses, self._past_decode_errors = 0, 0, 0
+        self._child: Child | None = None
+        self._silent_s = self._lines = 0.0
+        self._looked_s = 0.0
+        self._memory_bytes = self._starts = 0
+        self._read = self._losses = 0
+        self._child_dropped = self._past_dropped = 0
+        self._decode_errors = self._past_decode_errors = 0
+        self._resolution_wh: tuple[int, int] | None = None
         self._rate = Rate()
 
     def start(self) -> None:
         """Begin to read; once only."""
         self._mailboxes.add(self._camera.id)
         self._advance(reconnect.Start())
-        # A daemon thread: a driver that never returns must not keep the process from its exit.
+        # A daemon thread: a process that cannot be killed must not keep ours from its exit.
         self._thread = threading.Thread(target=self._run, name=f"camera-{self._camera.id}", daemon=True)
         self._thread.start()
 
-    def tick(self, now_s: float) -> None:
-        """Look at a call into the library from outside; for the supervisor, about once a second.
-
-        While the call is within its own timeout this beats in the thread's place, since it waits on purpose. A stall is
-        told even while the read hangs; only a call that hangs far beyond its timeout lets the beat grow old.
-
-        Args:
-            now_s: ``time.monotonic()``.
-        """
-        with self._lock:
-            began_s = self._call_began_s
-            if began_s is None:
-                return
-            if self._state.phase is not CameraPhase.BACKOFF:
-                self._advance(reconnect.CameraTick(now_s, self._dice()))
-        if now_s - began_s <= max(self._camera.open_timeout_s, self._camera.stall_s) + _GRACE_S:
-            self._beat()
-
     def stop(self, timeout_s: float) -> bool:
-        """End the thread; no frame and no change of phase comes from it afterwards.
+        """End the thread and its process; no frame and no change of phase comes from it afterwards.
 
         Returns:
-            False where the thread is still inside a call of the library after ``timeout_s``. It then ends, and releases
-            its source, as soon as that call returns: after the camera's ``stall_s`` or ``open_timeout_s``.
+            False where it has not ended after ``timeout_s``. It does soon: what does not end by itself is killed, and
+            what cannot be killed is left behind.
         """
         with self._lock:
             self._stopping.set()
+            if self._child is not None:
+                self._child.leave()
             self._advance(reconnect.StopCamera())
             self._mailboxes.rest(self._camera.id, discard=self._live)
         if self._thread is None:
@@ -158,14 +162,19 @@ class Grabber:
     def counters(self) -> CameraCounters:
         """A snapshot."""
         with self._lock:
+            child = self._child
             return CameraCounters(
                 camera=self._camera.id,
                 phase=self._state.phase,
                 frames_read=self._read,
-                frames_dropped=self._mailboxes.dropped(self._camera.id),
-                decode_errors=self._past_decode_errors + (self._source.decode_errors if self._source else 0),
+                frames_dropped=self._mailboxes.dropped(self._camera.id) + self._past_dropped + self._child_dropped,
+                decode_errors=self._past_decode_errors + self._decode_errors,
                 losses=self._losses,
                 fps=self._rate.per_second(time.monotonic()),
+                pid=child.pid if child else None,
+                starts=self._starts,
+                memory_bytes=self._memory_bytes if child else 0,
+                resolution_wh=self._resolution_wh,
             )
 
     def _run(self) -> None:
@@ -173,17 +182,23 @@ class Grabber:
             pass
 
     def _round(self) -> bool:
-        """One action or one frame; False once there is nothing more to come."""
+        """One action or one message; False once there is nothing more to come."""
         try:
             self._beat()
             self._perform()
             if self._state.phase in (CameraPhase.CLOSED, CameraPhase.ENDED):
                 return bool(self._actions)
-            self._step()
+            if self._child is not None:
+                self._hear(self._child)
+            else:
+                self._pause((self._state.retry_at_s or 0.0) - time.monotonic())
+                self._tick()
         except VajraError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001  the top of the thread: a bug in a source costs a reconnection, not the camera
-            told = conceal(self._camera, f"unexpected {type(error).__name__}: {error}")  # it may quote the address
+            told = address.conceal(
+                f"unexpected {type(error).__name__}: {error}", self._camera.source
+            )  # it may quote it
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("camera %s: %s\n%s", self._camera.id, told, frames)  # noqa: TRY400  the text of error is in told
             self._fail(told)
@@ -192,61 +207,120 @@ class Grabber:
 
     def _perform(self) -> None:
         while self._actions:
-            if isinstance(self._actions.popleft(), reconnect.Close):
-                self._release()
-            elif not self._stopping.is_set():
-                self._open()
+            match self._actions.popleft():
+                case reconnect.Open():
+                    if not self._stopping.is_set():
+                        self._open()
+                case reconnect.Close():
+                    self._release(LEAVE_S)
+                case reconnect.Kill():
+                    self._release(0.0)
 
     def _open(self) -> None:
-        self._source = source = self._open_source(self._camera)
-        self._call(source.open)
-        self._pace, self._cap = Pace(), RateCap(self._camera.fps)
-        self._advance(reconnect.Opened(time.monotonic()))
-
-    def _step(self) -> None:
-        """Read one frame, or wait for the next attempt."""
-        if self._source is None:
-            self._pause((self._state.retry_at_s or 0.0) - time.monotonic())
-            self._advance(reconnect.CameraTick(time.monotonic(), self._dice()))
+        """Start the camera's process, unless the one before is there still."""
+        before = self._children.before(self._camera.id)
+        if before is not None and not self._children.end(before, LEAVE_S, self._beat):
+            self._advance(reconnect.ChildStuck(time.monotonic(), self._dice(), before.pid or 0))
             return
-        picture = self._call(self._source.read)
-        if picture is None:
-            self._advance(reconnect.Ended())
-        else:
-            self._got(picture)
-
-    def _release(self) -> None:
+        child = self._children.start(self._camera)
         with self._lock:
-            source, self._source = self._source, None
-            self._past_decode_errors += source.decode_errors if source else 0
-            self._rate = Rate()
-        if source is not None:
-            source.close()
+            self._child = child
+            self._silent_s, self._lines = 0.0, 0
+            self._starts += 1
 
-    def _got(self, picture: RawFrame) -> None:
+    def _hear(self, child: Child) -> None:
+        began_s = time.monotonic()
+        message = child.receive(_TURN_S)
+        if message is not None:
+            self._silent_s = 0.0
+            self._heed(message)
+        elif child.exited is not None:
+            how = how_it_ended(child.exited, self._camera.source)
+            self._advance(reconnect.ChildDied(time.monotonic(), self._dice(), how))
+        else:  # of a turn that took longer, the rest was ours: this process stood still
+            self._silent_s += min(time.monotonic() - began_s, 2.0 * _TURN_S)
+            self._judge(child)
+        if message is None or time.monotonic() - self._looked_s > _NAP_S:
+            self._look_at(child)
+            self._tick()
+
+    def _heed(self, message: protocol.FromChild | Arrived) -> None:
         now_s = time.monotonic()
-        digest = self._digest(picture) if self._policy.freeze_s is not None else None
-        if self._advance(reconnect.GotFrame(now_s, self._dice(), digest)) is not CameraPhase.STREAMING:
-            return  # it came too late: the others have been told that this camera is lost
-        if not self._cap.admits(now_s if picture.position_s is None else picture.position_s):
-            return
-        if picture.position_s is not None and self._camera.realtime:
-            self._pause(self._pace.delay_s(picture.position_s, now_s))
-        self._leave(picture)
+        match message:
+            case Arrived():
+                self._got(message)
+            case protocol.Opened():
+                self._advance(reconnect.Opened(now_s))
+            case protocol.Alive(read, decode_errors, digest):
+                self._decode_errors = decode_errors
+                if read:
+                    self._advance(reconnect.GotFrame(now_s, self._dice(), digest))
+            case protocol.Note(level, text):
+                self._lines += 1
+                if self._lines <= _MOST_LINES:
+                    log.log(min(level, logging.ERROR), "camera %s: %s", self._camera.id, address.shortened(text))
+            case protocol.Ended(decode_errors):
+                self._decode_errors = decode_errors
+                self._advance(reconnect.Ended())
+            case protocol.Failed(text, remedy, decode_errors):
+                self._decode_errors = decode_errors
+                raise SourceError(address.shortened(text), remedy=address.shortened(remedy))
+            case _:  # it runs, or has made room for its pictures
+                pass
 
-    def _leave(self, picture: RawFrame) -> None:
+    def _judge(self, child: Child) -> None:
+        """End a process of which nothing was heard for longer than its call into a library may take."""
+        if child.pid is None:
+            most_s = START_S
+        elif self._state.opened_s is None:
+            most_s = self._camera.open_timeout_s + GRACE_S
+        else:
+            most_s = patience_s(self._camera) + GRACE_S
+        if self._silent_s > most_s:
+            if child.pid is None:
+                self._children.replace_server()
+            self._advance(reconnect.ChildHung(time.monotonic(), self._dice(), self._silent_s))
+
+    def _look_at(self, child: Child) -> None:
+        self._looked_s = time.monotonic()
+        self._memory_bytes = limits.memory_bytes(child.pid) if child.pid else 0
+        if self._memory_bytes > limits.MEMORY_BYTES:
+            used = self._memory_bytes, limits.MEMORY_BYTES
+            self._advance(reconnect.ChildOverFull(time.monotonic(), self._dice(), *used))
+
+    def _release(self, leave_s: float) -> None:
+        """End the process: tell it, kill it after ``leave_s``, and leave one behind that is not gone by then."""
+        with self._lock:
+            child, self._child = self._child, None
+            self._past_decode_errors += self._decode_errors
+            self._past_dropped += self._child_dropped
+            self._decode_errors = self._child_dropped = self._memory_bytes = 0
+            self._rate = Rate()
+        if child is not None and not self._children.end(child, leave_s, self._beat):
+            self._advance(reconnect.ChildStuck(time.monotonic(), self._dice(), child.pid or 0))
+
+    def _got(self, arrived: Arrived) -> None:
+        picture = arrived.picture
+        if self._advance(reconnect.GotFrame(time.monotonic(), self._dice(), picture.digest)) is CameraPhase.STREAMING:
+            self._leave(arrived)  # else it came too late: the others have been told that this camera is lost
+
+    def _leave(self, arrived: Arrived) -> None:
         """Put the frame into the mailbox, unless the camera was lost or stopped meanwhile."""
+        picture = arrived.picture
         with self._lock:
             if self._state.phase is not CameraPhase.STREAMING:
                 return
+            self._read += max(picture.dropped - self._child_dropped, 0)
+            self._child_dropped, self._decode_errors = picture.dropped, picture.decode_errors
             frame = Frame(
-                image=picture.image,
-                captured_ns=time.monotonic_ns(),
-                taken_at=datetime.now(timezone.utc),
+                image=arrived.image,
+                captured_ns=picture.captured_ns if self._live else time.monotonic_ns(),
+                taken_at=_utc(picture.taken_ns) if self._live else datetime.now(timezone.utc),
                 seq=self._read,
                 camera=self._camera.id,
             )
             self._read += 1
+            self._resolution_wh = frame.resolution_wh
             self._rate.count(time.monotonic())
             if self._live or self._camera.realtime:
                 self._mailboxes.put(frame)
@@ -256,9 +330,14 @@ class Grabber:
     def _fail(self, reason: str) -> None:
         self._advance(reconnect.SourceFailed(time.monotonic(), self._dice(), reason))
 
+    def _tick(self) -> None:
+        self._advance(reconnect.CameraTick(time.monotonic(), self._dice()))
+
     def _advance(self, event: reconnect.Event) -> CameraPhase:
         with self._lock:
+            before = self._state.phase
             self._state, actions = reconnect.advance(self._state, event, self._policy)
+            self._losses += before is not self._state.phase is CameraPhase.BACKOFF
             for action in actions:
                 if isinstance(action, reconnect.ReportState):
                     self._tell(action)
@@ -269,19 +348,10 @@ class Grabber:
     def _tell(self, report: reconnect.ReportState) -> None:
         if report.phase in (CameraPhase.BACKOFF, CameraPhase.ENDED):
             self._mailboxes.rest(self._camera.id, discard=report.phase is CameraPhase.BACKOFF and self._live)
-        self._losses += report.phase is CameraPhase.BACKOFF
         level = logging.WARNING if report.phase is CameraPhase.BACKOFF else logging.INFO
         after = f"; next attempt in {report.retry_in_s:.1f} s" if report.retry_in_s is not None else ""
         log.log(level, "camera %s: %s %s%s", self._camera.id, report.phase.value, report.reason, after)
         self._post(CameraChanged(self._camera.id, report.phase, report.reason, report.attempts, report.retry_in_s))
-
-    def _call(self, call: Callable[[], RawFrame | None]) -> RawFrame | None:
-        """A call into the library, seen by ``tick`` while it lasts."""
-        self._call_began_s = time.monotonic()
-        try:
-            return call()
-        finally:
-            self._call_began_s = None
 
     def _pause(self, seconds: float) -> None:
         """Wait on purpose; ``stop`` ends it."""
@@ -289,6 +359,14 @@ class Grabber:
         while (left_s := until_s - time.monotonic()) > 0.0 and not self._stopping.wait(min(left_s, _NAP_S)):
             self._beat()
 
-    @staticmethod
-    def _digest(picture: RawFrame) -> int:
-        return zlib.crc32(picture.image[::_DIGEST_STEP_PX, ::_DIGEST_STEP_PX].tobytes())
+
+def comes_live(camera: CameraSettings) -> bool:
+    """Whether frames come when the world makes them; an address of no known kind counts as live."""
+    try:
+        return is_live(camera.source)
+    except SourceError:
+        return True
+
+
+def _utc(since_1970_ns: int) -> datetime:
+    return datetime.fromtimestamp(since_1970_ns / 1e9, timezone.utc)

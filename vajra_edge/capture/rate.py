@@ -58,7 +58,7 @@ class RateCap:
 
 
 class Rate:
-    """Frames a second over the last five seconds."""
+    """Frames a second over the last five seconds; of a slower camera, from its last two frames."""
 
     def __init__(self) -> None:
         self._stamps_s: deque[float] = deque(maxlen=_WINDOW_FRAMES)
@@ -68,8 +68,12 @@ class Rate:
         self._stamps_s.append(now_s)
 
     def per_second(self, now_s: float) -> float:
-        """The rate; 0 with less than two frames in the window."""
-        recent = [stamp_s for stamp_s in self._stamps_s if now_s - stamp_s <= _WINDOW_S]
-        if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004  a rate needs an interval
+        """The rate; 0 with less than two frames. It falls with each moment that the next frame is late."""
+        stamps_s = list(self._stamps_s)
+        recent = [stamp_s for stamp_s in stamps_s if now_s - stamp_s <= _WINDOW_S]
+        if len(recent) < 2:  # noqa: PLR2004  a rate needs an interval
+            recent = stamps_s[-2:]
+        if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004
             return 0.0
-        return (len(recent) - 1) / (recent[-1] - recent[0])
+        usual_s = (recent[-1] - recent[0]) / (len(recent) - 1)
+        return 1.0 / max(usual_s, now_s - recent[-1])

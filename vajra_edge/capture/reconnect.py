@@ -7,12 +7,18 @@
 | GotFrame | opened or streaming | streaming; attempts are forgotten after ``healthy_s`` of frames      |
 | GotFrame | the same picture    | for ``freeze_s``: backoff                                            |
 | Failed   | opening, streaming  | backoff; Close                                                       |
+| Died     | opening, streaming  | backoff; Close                                                       |
+| Hung     | opening, streaming  | backoff; Kill                                                        |
+| OverFull | opening, streaming  | backoff; Kill                                                        |
+| Stuck    | opening             | backoff: the process before still lives, and no other is started     |
+| Stuck    | backoff             | backoff still, and the reason names the process                      |
 | Ended    | opened or streaming | ended; Close                                                         |
 | Tick     | opened or streaming | no frame for ``stall_s``: backoff; Close                             |
 | Tick     | backoff             | opening when the delay has passed; Open                              |
 | Stop     | any                 | closed; Close where something is open                                |
 
-Anything else is late news (a read that came back after the stall was noticed) and changes nothing.
+What is open is a process of its own, which may die, hang, take too much memory, or be beyond killing.
+Anything else is late news (a frame that came after the stall was noticed) and changes nothing.
 Each change of phase is told once, by a Report. The clock and the dice arrive inside the events.
 """
 
@@ -130,6 +136,43 @@ class SourceFailed:
 
 
 @dataclass(frozen=True)
+class ChildDied:
+    """The process ended by itself without a word of its own; ``how`` says how."""
+
+    now_s: float
+    dice: float
+    how: str
+
+
+@dataclass(frozen=True)
+class ChildHung:
+    """Nothing was heard of the process for ``silent_s``, though it says so when it waits on purpose."""
+
+    now_s: float
+    dice: float
+    silent_s: float
+
+
+@dataclass(frozen=True)
+class ChildOverFull:
+    """The process uses more memory than a camera may."""
+
+    now_s: float
+    dice: float
+    used_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True)
+class ChildStuck:
+    """A process of this camera was killed and is there still; ``pid`` is 0 where it never told its own."""
+
+    now_s: float
+    dice: float
+    pid: int
+
+
+@dataclass(frozen=True)
 class Ended:
     """A finite source has no more frames."""
 
@@ -158,6 +201,11 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Kill:
+    """End the process that it is in; it would not listen."""
+
+
+@dataclass(frozen=True)
 class ReportState:
     """Tell the others where the camera stands now."""
 
@@ -167,8 +215,9 @@ class ReportState:
     retry_in_s: float | None
 
 
-Event: TypeAlias = Start | Opened | GotFrame | SourceFailed | Ended | CameraTick | StopCamera
-Action: TypeAlias = Open | Close | ReportState
+Loss: TypeAlias = SourceFailed | ChildDied | ChildHung | ChildOverFull
+Event: TypeAlias = Start | Opened | GotFrame | Loss | ChildStuck | Ended | CameraTick | StopCamera
+Action: TypeAlias = Open | Close | Kill | ReportState
 Step: TypeAlias = tuple[CameraState, tuple[Action, ...]]
 
 
@@ -191,8 +240,10 @@ def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: 
             return _frame(state, event, policy) if opened else late
         case Ended():
             return _enter(CameraState(CameraPhase.ENDED), Close()) if opened else late
-        case SourceFailed(now_s, dice, reason):
-            return _lose(state, policy, now_s, dice, reason) if holds_source else late
+        case SourceFailed() | ChildDied() | ChildHung() | ChildOverFull():
+            return _lost(state, event, policy) if holds_source else late
+        case ChildStuck():
+            return _stuck(state, event, policy)
         case CameraTick():
             return _tick(state, event, policy)
         case StopCamera():
@@ -226,25 +277,52 @@ def _frame(state: CameraState, event: GotFrame, policy: Policy) -> Step:
         reason = f"the same picture for {event.now_s - changed_s:.1f} s"
         return _lose(state, policy, event.now_s, event.dice, reason)
     healthy = state.opened_s is not None and event.now_s - state.opened_s >= policy.healthy_s
-    fresh = replace(
-        state,
-        phase=CameraPhase.STREAMING,
+    fresh = CameraState(
+        CameraPhase.STREAMING,
         attempts=0 if healthy else state.attempts,
+        opened_s=state.opened_s,
         last_frame_s=event.now_s,
         digest=event.digest,
         changed_s=changed_s,
-        reason="",
     )
     return (fresh, ()) if state.phase is CameraPhase.STREAMING else _enter(fresh)
 
 
-def _lose(state: CameraState, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
+def _lost(state: CameraState, event: Loss, policy: Policy) -> Step:
+    match event:
+        case SourceFailed(now_s, dice, reason) | ChildDied(now_s, dice, reason):
+            return _lose(state, policy, now_s, dice, reason)
+        case ChildHung(now_s, dice, silent_s):
+            reason = f"did not answer within {silent_s:.0f} s and was ended"
+            return _lose(state, policy, now_s, dice, reason, Kill())
+        case ChildOverFull(now_s, dice, used_bytes, most_bytes):
+            reason = f"the decoder took {used_bytes / 1e6:.0f} MB of memory, allowed are {most_bytes / 1e6:.0f} MB"
+            return _lose(state, policy, now_s, dice, reason, Kill())
+        case _:
+            assert_never(event)
+
+
+def _stuck(state: CameraState, event: ChildStuck, policy: Policy) -> Step:
+    """Wait for the process that cannot be ended: one of them may hold a device, and hundreds would hold the memory."""
+    which = f"its process {event.pid}" if event.pid else "its process"
+    note = f"{which} cannot be ended, and no other is started before it is gone"
+    if state.phase is CameraPhase.OPENING:
+        return _lose(state, policy, event.now_s, event.dice, note)
+    if state.phase is CameraPhase.BACKOFF and note not in state.reason:
+        told = replace(state, reason="; ".join(filter(None, (state.reason, note))))
+        return _enter(told, retry_in_s=max((state.retry_at_s or event.now_s) - event.now_s, 0.0))
+    return state, ()
+
+
+def _lose(
+    state: CameraState, policy: Policy, now_s: float, dice: float, reason: str, release: Close | Kill = Close()
+) -> Step:
     """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
     doublings = min(state.attempts, _MOST_DOUBLINGS)
     span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
     delay_s = span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
     lost = CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
-    return _enter(lost, Close(), retry_in_s=delay_s)
+    return _enter(lost, release, retry_in_s=delay_s)
 
 
 def _enter(state: CameraState, *actions: Action, retry_in_s: float | None = None) -> Step:

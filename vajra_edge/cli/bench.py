@@ -24,6 +24,7 @@ from rich.table import Table
 
 from vajra_edge.build.request import nms_of
 from vajra_edge.capture.camera import Grabber, Mailboxes
+from vajra_edge.capture.children import Children
 from vajra_edge.cli.rebuild import ready_plan
 from vajra_edge.config.settings import CameraSettings, Settings, load
 from vajra_edge.demo.settings import broker_settings, overrides
@@ -98,9 +99,9 @@ def opened(settings: Settings) -> Iterator[Run]:
 class _Camera:
     """A grabber with mailboxes of its own."""
 
-    def __init__(self, camera: CameraSettings, post: Callable[[object], None]) -> None:
+    def __init__(self, camera: CameraSettings, post: Callable[[object], None], children: Children) -> None:
         self.mailboxes = Mailboxes()
-        self._grabber = Grabber(camera, self.mailboxes, post, _no_beat)
+        self._grabber = Grabber(camera, self.mailboxes, post, _no_beat, children)
         self._grabber.start()
 
     def close(self) -> None:
@@ -116,14 +117,17 @@ class Run:
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
         self._publisher.start()
+        self._children = Children()
         camera = settings.cameras[0].model_copy(update={"loop": True})
-        self._eager = _Camera(camera.model_copy(update={"realtime": False, "fps": None}), self._inbox.put)
-        self._paced = camera.model_copy(update={"realtime": True})
+        eager = camera.model_copy(update={"id": "eager", "realtime": False, "fps": None})
+        self._eager = _Camera(eager, self._inbox.put, self._children)
+        self._paced = camera.model_copy(update={"id": "paced", "realtime": True})
         self._batch = np.full((1, 3, *detector.signature.resolution_hw), 0.5, np.float32)
 
     def close(self) -> None:
         """Stop the threads; a second call does nothing."""
         self._eager.close()
+        self._children.close()
         self._publisher.close(5.0)
 
     def measure(self, seconds: float) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class Run:
                 )
             whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
             blocks.append(((before_ms + self.bare(BLOCK_S / 2)) / 2, whole_ms, counters))
-            paced = _Camera(self._paced, self._inbox.put)
+            paced = _Camera(self._paced, self._inbox.put, self._children)
             ages_ms += [seen.age_ms for seen in self._pipelined(paced, BLOCK_S)[0]]
             paced.close()
         return _figures(blocks, ages_ms)

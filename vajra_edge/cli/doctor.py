@@ -264,23 +264,18 @@ def _streamed(settings: Settings) -> dict[str, str]:
 
 
 def _camera(camera: CameraSettings) -> Check:
-    from vajra_edge.capture.sources.registry import make
+    from vajra_edge.capture.trial import first_frame
 
     name = f"camera {camera.id}"
     if not camera.enabled:
         return Check(name, "note", "not enabled")
     try:
-        source = make(camera)
-        try:
-            source.open()
-            picture = source.read()
-        finally:
-            source.close()
+        frame = first_frame(camera)
     except VajraError as error:
         return Check(name, "fail", str(error.message), str(error.remedy))
-    if picture is None:
+    if frame is None:
         return Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
-    height, width = picture.image.shape[:2]
+    width, height = frame.resolution_wh
     return Check(name, "ok", f"delivers {width} x {height}")
 
 

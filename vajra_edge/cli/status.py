@@ -98,6 +98,12 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"
         text += f", {camera['dropped']} dropped, {camera['losses']} losses"
         yield f"camera {camera['id']}", text + (f"; {escape(camera['reason'])}" if camera["reason"] else "")
+    for stuck in document["stuck"]:
+        process = f"process {stuck['pid']} of" if stuck["pid"] else "a process of"
+        yield (
+            "stuck",
+            f"[red]{process} camera {escape(stuck['camera'])} cannot be ended[/]: a hung disk or driver holds it",
+        )
     yield from _broker_rows(document["broker"])
     pipeline = document["pipeline"]
     if pipeline.get("inference_ms"):

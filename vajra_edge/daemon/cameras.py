@@ -1,4 +1,4 @@
-"""Cameras: one grabber for each enabled camera; a change of settings touches only the cameras that it names."""
+"""Cameras: one grabber and one process for each enabled camera; a change touches only the cameras that it names."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from vajra_edge.capture.camera import CameraChanged, Grabber
+from vajra_edge.capture.camera import CameraChanged, Grabber, comes_live
+from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase
-from vajra_edge.capture.url import is_live
 from vajra_edge.config.changes import Changes
 from vajra_edge.config.settings import CameraSettings, Settings
 from vajra_edge.daemon.watchdog import Beats
 from vajra_edge.inference.mailboxes import Mailboxes
-from vajra_edge.telemetry.status import CameraView
+from vajra_edge.telemetry.status import CameraView, StuckView
 
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 10.0
-"""Grabbers beat every second while they wait on purpose; a call into a library is excused by ``Grabber.tick``."""
+"""Grabbers beat every second, and wait for nothing without a deadline: what they hear of may be late, they are not."""
 
 LEAVE_S = 0.2
-"""A grabber that is inside a library call ends by itself when that returns; nobody waits for it."""
+"""A process that says goodbye to its camera may take longer; its grabber ends it, and nobody waits for that."""
 
 
 class Cameras:
@@ -37,6 +37,7 @@ class Cameras:
 
     def __init__(self, mailboxes: Mailboxes, post: Callable[[CameraChanged], None], beats: Beats) -> None:
         self._mailboxes, self._post, self._beats = mailboxes, post, beats
+        self._children = Children()
         self._settings: dict[str, CameraSettings] = {}
         self._grabbers: dict[str, Grabber] = {}
         self._phases: dict[str, CameraChanged] = {}
@@ -74,10 +75,9 @@ class Cameras:
         if event.camera in self._grabbers:
             self._phases[event.camera] = event
 
-    def tick(self, now_s: float) -> None:
-        """Look after calls that hang in a library; about once a second."""
-        for grabber in self._grabbers.values():
-            grabber.tick(now_s)
+    def stuck(self) -> tuple[StuckView, ...]:
+        """Processes that were killed and are there still, also of cameras that the settings name no more."""
+        return tuple(StuckView(name, pid) for name, pid in self._children.stuck().items())
 
     def exhausted(self, published: Mapping[str, int]) -> bool:
         """Whether every camera was a file that has ended, and each of its frames was published or displaced."""
@@ -94,20 +94,21 @@ class Cameras:
         return tuple(self._view(name, published.get(name, 0)) for name in self.ids)
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop every grabber; whether all ended in time."""
+        """Stop every grabber and end every process; whether all ended in time."""
         until_s = time.monotonic() + timeout_s
         for grabber in self._grabbers.values():
             grabber.stop(0.0)
         ended = [grabber.stop(max(until_s - time.monotonic(), 0.0)) for grabber in self._grabbers.values()]
         for name in tuple(self._grabbers):
             self._beats.forget(_beat_name(name))
+        self._children.close()
         return all(ended)
 
     def _start(self, camera: CameraSettings) -> None:
-        if not camera.enabled or not (self._released or is_live(camera.source)):
+        if not camera.enabled or not (self._released or comes_live(camera)):
             return
         beat = self._beats.expect(_beat_name(camera.id), DEADLINE_S)
-        grabber = Grabber(camera, self._mailboxes, self._post, beat)
+        grabber = Grabber(camera, self._mailboxes, self._post, beat, self._children)
         self._grabbers[camera.id] = grabber
         grabber.start()
 
@@ -117,7 +118,7 @@ class Cameras:
         if grabber is not None:
             self._beats.forget(_beat_name(name))
             if not grabber.stop(LEAVE_S):
-                log.info("camera %s: the old connection ends when its library lets it", name)
+                log.info("camera %s: the old connection is being ended", name)
 
     def _view(self, name: str, published: int) -> CameraView:
         grabber, told = self._grabbers.get(name), self._phases.get(name)

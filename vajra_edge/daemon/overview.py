@@ -90,6 +90,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
         cameras=parts.cameras.views(published),
+        stuck=parts.cameras.stuck(),
         broker=_broker(known.settings.mqtt, known.broker, counts),
         settings=replace(known.view, warning=warning),
         pipeline={**asdict(parts.serving.counters()), "published": published},

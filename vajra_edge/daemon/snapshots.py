@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 
@@ -99,7 +100,7 @@ class Pictures:
         return self._collector.collected
 
     def see(self, frame: Frame, unfiltered: Detections) -> None:
-        """Look whether the frame is due for anything. Called by the frame loop; microseconds.
+        """Look whether the frame is due for anything. Called by the frame loop; microseconds, and a copy if it is.
 
         Args:
             frame: that was inferred.
@@ -107,9 +108,9 @@ class Pictures:
         """
         now_s = time.monotonic()
         if self._snapshots.due(frame.camera, now_s):
-            self._do("publish a snapshot", frame, lambda: self._snapshots.send(frame))
+            self._do("publish a snapshot", frame, self._snapshots.send)
         if self._collector.due(frame.camera, now_s):
-            self._do("keep a calibration image", frame, lambda: self._collector.keep(frame, counted(unfiltered)))
+            self._do("keep a calibration image", frame, lambda own: self._collector.keep(own, counted(unfiltered)))
 
     def tick(self) -> None:
         """Beat for the thread while it gets anywhere. Called by the supervisor."""
@@ -119,16 +120,17 @@ class Pictures:
         """Finish what waits; whether that was done in time."""
         return self._background.close(timeout_s)
 
-    def _do(self, name: str, frame: Frame, task: Callable[[], ImagesChanged | None]) -> None:
+    def _do(self, name: str, frame: Frame, task: Callable[[Frame], ImagesChanged | None]) -> None:
         """One frame a camera and purpose waits at the most: a slow disk must not gather frames in memory."""
         key = (name, frame.camera)
         if key in self._waiting:
             return
         self._waiting.add(key)
+        own = replace(frame, image=frame.image.copy())  # its place in the shared memory is wanted for the next ones
 
         def then() -> ImagesChanged | None:
             try:
-                return task()
+                return task(own)
             finally:
                 self._waiting.discard(key)
 

@@ -185,7 +185,6 @@ class Supervisor:
 
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
-        self._parts.cameras.tick(now_s)
         self._look_after_threads(now_s)
         self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):

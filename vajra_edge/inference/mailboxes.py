@@ -47,8 +47,10 @@ class Mailboxes:
         with self._changed:
             if self._closed or frame.camera not in self._slots:
                 return
-            self._dropped[frame.camera] += self._slots[frame.camera] is not None
+            displaced = self._slots[frame.camera]
+            self._dropped[frame.camera] += displaced is not None
             self._fill(frame)
+        del displaced  # its memory goes back to whom it belongs, which nobody here need wait for
 
     def put_wait(self, frame: Frame, stop: threading.Event, beat: Callable[[], None] = _nothing) -> bool:
         """Leave the frame once the slot is free: back-pressure for sources that would rather wait than lose a frame.

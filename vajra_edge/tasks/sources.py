@@ -11,7 +11,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.capture.camera import CameraChanged, Grabber, Mailboxes
+from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.capture.sources import base as capture
 from vajra_edge.capture.sources import clip, registry
@@ -275,18 +276,20 @@ def _camera(source: str) -> Iterator[SourceImage]:
     changes: queue.SimpleQueue[CameraChanged] = queue.SimpleQueue()
     mailboxes, name, number = Mailboxes(), shown(source), 0
     path = source if _PLAIN.match(source) else name
-    grabber = Grabber(CameraSettings(id=CAMERA, source=source), mailboxes, changes.put, lambda: None)
+    children = Children()
+    grabber = Grabber(CameraSettings(id=CAMERA, source=source), mailboxes, changes.put, lambda: None, children)
     grabber.start()
     try:
         while True:
             for frame in mailboxes.take(1, _WAIT_S):
-                yield SourceImage(frame, path, number, frame.captured_ns / 1e9, live=True)
+                own = replace(frame, image=frame.image.copy())  # the caller may keep it, and draw into it
+                yield SourceImage(own, path, number, frame.captured_ns / 1e9, live=True)
                 number += 1
-            grabber.tick(time.monotonic())
             _heed(changes, name, opened=number > 0)
     finally:
         mailboxes.close()
         grabber.stop(_STOP_S)
+        children.close()
 
 
 def _heed(changes: queue.SimpleQueue[CameraChanged], name: str, *, opened: bool) -> None:

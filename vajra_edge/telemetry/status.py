@@ -142,6 +142,9 @@ class CameraView:
     fps: float = 0.0
     published: int = 0
     resolution_wh: tuple[int, int] | None = None
+    pid: int | None = None
+    starts: int = 0
+    memory_bytes: int = 0
 
     @classmethod
     def of(cls, told: CameraChanged, counters: CameraCounters, published: int) -> CameraView:
@@ -158,7 +161,19 @@ class CameraView:
             losses=counters.losses,
             fps=round(counters.fps, 2),
             published=published,
+            resolution_wh=counters.resolution_wh,
+            pid=counters.pid,
+            starts=counters.starts,
+            memory_bytes=counters.memory_bytes,
         )
+
+
+@dataclass(frozen=True)
+class StuckView:
+    """A camera's process that was killed and sleeps in the kernel; ``pid`` is 0 where it never told its own."""
+
+    camera: str
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,7 @@ class Status:
         phase: of the service, see ``state_machine.Phase``.
         reason: why all is not well, in one line; empty while it is.
         late: loops that are silent for too long; what follows from that is in ``daemon.watchdog``.
+        stuck: processes of cameras that cannot be ended.
         stalls: the last times in which everything stood still, which is no loop's fault and no plan's.
         before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
@@ -224,6 +240,7 @@ class Status:
     settings: SettingsView = SettingsView()
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+    stuck: tuple[StuckView, ...] = ()
     stalls: tuple[StallView, ...] = ()
     before: str = ""
     requests_refused: int = 0
