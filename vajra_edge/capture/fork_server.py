@@ -13,6 +13,7 @@ import contextlib
 import faulthandler
 import fcntl
 import gc
+import json
 import os
 import select
 import signal
@@ -97,7 +98,7 @@ class _Server:
             limits.die_with(parent)
             own = _settle(channel, stderr)
             protocol.send(own, Hello(os.getpid()))
-            camera = CameraSettings.model_validate_json(order.camera)
+            camera = settings_of(order)
             limits.confine(_kind(camera))
             child.run(own, camera, self._make)
             code = 0
@@ -125,6 +126,11 @@ class _Server:
     def _end(self) -> None:
         for pid in self._children:
             _kill(pid)
+
+
+def settings_of(order: Spawn) -> CameraSettings:
+    """As the settings file is read: strict fields take no text for a path from JSON, their own checks do."""
+    return CameraSettings.model_validate(json.loads(order.camera))
 
 
 def _settle(channel: socket.socket, stderr: int) -> socket.socket:
