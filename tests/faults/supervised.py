@@ -42,6 +42,7 @@ class Supervised:
     def __init__(self, station: Station, fault: str = "", watchdog_s: float | None = None) -> None:
         self.station, self.fault, self.watchdog_s = station, fault, watchdog_s
         self.ended: list[Ended] = []
+        self.longest_gap_s = 0.0  # between two signs of life
         self.process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._notify = station.folder / "notify"
@@ -109,7 +110,9 @@ class Supervised:
                 told = sock.recv(4096)
                 ready = ready or b"READY=1" in told
                 if b"WATCHDOG=1" in told or b"READY=1" in told:
-                    fed_s = time.monotonic()
+                    now_s = time.monotonic()
+                    self.longest_gap_s = max(self.longest_gap_s, now_s - fed_s if b"WATCHDOG=1" in told else 0.0)
+                    fed_s = now_s
             if ready and self.watchdog_s and time.monotonic() - fed_s > self.watchdog_s:
                 process.send_signal(signal.SIGABRT)
                 process.send_signal(signal.SIGCONT)

@@ -33,6 +33,7 @@ class JpegParts:
         self._deadline = Deadline(self._patience_s)
         self._parts = Parts(lambda: answer.more(self._deadline), answer.boundary)
         self._pictures = Pictures(name)
+        self._damage = ""  # of the last part that could not be decoded
 
     def read(self) -> RawFrame:
         """The next picture; damaged parts are counted and passed by.
@@ -46,7 +47,8 @@ class JpegParts:
             frame = self._frame()
             if frame is not None:
                 return frame
-        raise Refused(Refusal.UNDECODABLE, f"{self._patience_s:.1f} s")
+        why = f" ({self._damage})" if self._damage else ""
+        raise Refused(Refusal.UNDECODABLE, f"{self._patience_s:.1f} s{why}")
 
     def close(self) -> None:
         """Hang up."""
@@ -57,8 +59,9 @@ class JpegParts:
         try:
             part = self._next()
             return RawFrame(self._pictures.decoded(part.body)) if part is not None else None
-        except (DamagedPart, DamagedPicture):
+        except (DamagedPart, DamagedPicture) as damage:
             self.decode_errors += 1
+            self._damage = str(damage)
             return None
 
     def _next(self) -> Part | None:

@@ -56,7 +56,7 @@ class Pictures:
             check_size(header.width_px, header.height_px, self._name)
             return self._to_bgr.bgr(_frame(_CODECS[header.kind], content), self._name)
         except SourceError as error:
-            raise DamagedPicture(str(error)) from None
+            raise DamagedPicture(error.message) from None
 
 
 def _frame(codec: str, content: bytes) -> VideoFrame:

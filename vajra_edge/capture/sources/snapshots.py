@@ -56,9 +56,9 @@ class Snapshots:
             try:
                 content = self._content()
                 image = self._pictures.decoded(content)
-            except DamagedPicture:
+            except DamagedPicture as error:
                 self.decode_errors += 1
-                refused = Refused(Refusal.UNDECODABLE, f"{time.monotonic() - began_s:.1f} s")
+                refused = Refused(Refusal.UNDECODABLE, f"{time.monotonic() - began_s:.1f} s ({error})")
             except Refused as error:
                 refused = error
             else:
