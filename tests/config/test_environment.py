@@ -54,6 +54,10 @@ def test_variables_are_read_as_what_their_fields_are() -> None:
         ("NOTHING__LIKE", "b", "is not a setting; unset it"),
         ("ENGINE__BATCH", "1.5", "VAJRA_EDGE_ENGINE__BATCH) = 1.5: must be a whole number"),
         ("ENGINE__NMS_IOU", "NaN", "engine.nms_iou"),
+        ("MQTT__PORT", "1" * 5000, "VAJRA_EDGE_MQTT__PORT) must be a whole number"),
+        ("ENGINE__BATCH", "[" * 100_000, "must be a whole number"),
+        ("ENGINE__IMG_SIZE", "[" * 100_000, "is not valid JSON; write a list as"),
+        ("MQTT", '{"Port": 5}', "mqtt.Port (environment variable VAJRA_EDGE_MQTT) is not a setting; write port"),
         ("DETECT__CLASSES", "person", "VAJRA_EDGE_DETECT__CLASSES) is not valid JSON"),
         ("CAMERAS", '[{"id": "gate", "source": "rtsp://u:hunter2@cam',
          "cameras (environment variable VAJRA_EDGE_CAMERAS) is not valid JSON"),
@@ -72,3 +76,11 @@ def test_a_wrong_variable_is_named(name: str, value: str, words: str) -> None:
 
 def test_variables_of_others_are_left_alone() -> None:
     assert load(None, MINIMAL, {"VAJRA_EDGE_CONFIG": "/c.toml", "VAJRA_EDGE_IMAGE_TAG": "1", "PATH": "/bin"})
+
+
+def test_a_section_that_is_no_table_is_named_also_beside_a_variable_of_its_field() -> None:
+    for value, said in (("[]", "a list of 0"), ('"x"', '"x"'), ("5", "5")):
+        with pytest.raises(SettingsError, match=r"VAJRA_EDGE_MQTT\) = ") as caught:
+            load(None, MINIMAL, {"VAJRA_EDGE_MQTT": value, "VAJRA_EDGE_MQTT__PORT": "5"})
+        assert f"= {said}: must be a table" in str(caught.value)
+    assert load(None, MINIMAL, {"VAJRA_EDGE_MQTT": "null", "VAJRA_EDGE_MQTT__PORT": "5"}).mqtt.port == 5

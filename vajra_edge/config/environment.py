@@ -60,16 +60,20 @@ def read(environ: Mapping[str, str], model: type[BaseSettings]) -> FromEnvironme
             continue
         own[place] = _value(name, environ[name], _annotation(model, place))
         variables[place] = name
-    values = _merged(environ, variables.values(), model)
+    values = _whole(environ, (variables[place] for place in own if len(place) == 1), model)
     for place, value in own.items():
-        if len(place) > 1:  # the library leaves numbers as text, which strict fields refuse
-            values[place[0]] = {**values[place[0]], place[1]: value}
+        table = values.get(place[0], {})
+        if len(place) > 1 and isinstance(table, Mapping):  # what is no table is refused by what checks the values
+            values[place[0]] = {**table, place[1]: value}
     return FromEnvironment(values, variables)
 
 
-def _merged(environ: Mapping[str, str], names: Iterable[str], model: type[BaseSettings]) -> dict[str, Any]:
-    """Nested tables, a field's own variable over its section's."""
-    source = EnvSettingsSource(model, case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter=_BETWEEN)
+def _whole(environ: Mapping[str, str], names: Iterable[str], model: type[BaseSettings]) -> dict[str, Any]:
+    """Sections, and settings at the top, of which each has one variable.
+
+    Single fields of sections are not the library's: it leaves some numbers as text, and fails on others.
+    """
+    source = EnvSettingsSource(model, case_sensitive=True, env_prefix=PREFIX.lower())
     source.env_vars = {name.lower(): environ[name] for name in names}
     return source()
 
@@ -113,7 +117,7 @@ def _value(name: str, text: str, annotation: object) -> Any:
         return text.strip().lower() in _TRUE
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if list in parts:
             return _json(name, text)
         return text
@@ -125,7 +129,8 @@ def _json(name: str, text: str) -> Any:
     except (ValueError, RecursionError):
         field = name.upper().removeprefix(PREFIX).lower().replace(_BETWEEN, ".")
         raise SettingsError(
-            f"{field} (environment variable {name}) is not valid JSON", remedy="correct or unset it"
+            f"{field} (environment variable {name}) is not valid JSON",
+            remedy='write a list as ["a", "b"], a table as {"a": "b"}, or unset it',
         ) from None
 
 
