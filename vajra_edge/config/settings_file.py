@@ -70,16 +70,18 @@ def _invalid(path: Path, text: str, error: ValueError) -> SettingsError:
     lines = text.splitlines()
     told = re.search(r"\(at line (\d+), column \d+\)", str(error))
     number = int(told[1]) if told else len(lines)
-    at_end = told is None or (number >= len(lines) and not text.endswith("\n"))
-    if at_end:
+    hint = _hint(lines[number - 1]) if number <= len(lines) else ""
+    if told is None or (number >= len(lines) > 1 and not text.endswith("\n") and (not hint or _may_be_cut(lines[-1]))):
         what = f"ends in the middle of line {len(lines)}: it looks half-written"
         return SettingsError(f"settings file {path} is not valid TOML: it {what}", remedy=_AGAIN, path=path)
     words = str(error).partition(" (at ")[0]
-    hint = _hint(lines[number - 1]) if number <= len(lines) else ""
-    remedy = hint or "correct that line"
-    return SettingsError(
-        f"settings file {path} is not valid TOML: {_safe(words)} in line {number}", remedy=remedy, path=path
-    )
+    line = f"settings file {path} is not valid TOML: {_safe(words)} in line {number}"
+    return SettingsError(line, remedy=hint or "correct that line", path=path)
+
+
+def _may_be_cut(line: str) -> bool:
+    """Whether a last line is what is left of a right one, and not what somebody meant."""
+    return bool(re.search(r"=\s*(?:t|tr|tru|f|fa|fal|fals)$", line)) or line.count('"') % 2 == 1
 
 
 def _safe(words: str) -> str:
@@ -93,6 +95,10 @@ def _hint(line: str) -> str:  # noqa: PLR0911  one return a habit
     strange = next((c for c in bare if ord(c) > 127 and unicodedata.category(c) in {"Cf", "Zs", "Cc", "Pi", "Pf"}), "")  # noqa: PLR2004  ASCII
     if strange:
         return f"it holds U+{ord(strange):04X}, a space or quotation mark of a word processor: write plain ones"
+    if re.search(r"=\s*\d+,\d+\s*(?:#.*)?$", bare):
+        return "write a decimal point, not a comma"
+    if line.lstrip().startswith(("<<<<<<<", "=======", ">>>>>>>")):
+        return "take out what a merge has left there"
     if re.match(r"^\s*[\w-]+\s*:", bare):
         return "write key = value: a colon is YAML's"
     if re.search(r"=\s*(True|False|None|yes|no|on|off|null)\b", bare, re.IGNORECASE):
