@@ -130,6 +130,9 @@ def test_a_password_in_the_place_of_its_file_is_refused_and_not_quoted(field: st
         ({"engine": {"confidence": 0.5}}, "it belongs into [detect]"),
         ({"confidence": 0.5}, "it belongs into [detect]"),
         ({"mqqt": {}}, "did you mean mqtt?"),
+        ({"mqtt": {"discovery": True}}, "mqtt.discovery is not a setting; take it out"),
+        ({"engine": {"device": 0}}, "did you mean target?"),
+        ({"cameras": [{**CAMERA, "username": "hunter2"}]}, "write user:password into a file, and name that in cred"),
         ({"camera": []}, "did you mean cameras?"),
         ({"rtsp://u:hunter2@cam": 1}, "(a key with other characters) is not a setting"),
     ],
@@ -153,6 +156,32 @@ def test_of_an_address_that_cannot_be_parsed_nothing_is_shown_but_the_cameras_id
 def test_a_missing_file_or_device_is_no_wrong_setting() -> None:
     taken = load(None, {**MINIMAL, "cameras": [{"id": "usb", "source": "/mnt/not-mounted/clip.mp4"}]}, {})
     assert taken.cameras[0].source == "/mnt/not-mounted/clip.mp4"
+
+
+@pytest.mark.parametrize("name", ["MQTT", "Mqtt", "DEVICE_ID"])
+def test_a_section_in_capitals_is_refused_and_not_left_out(name: str) -> None:
+    assert f"{name} is not a setting; write {name.lower()}" in refused(mqtt={"port": 1}, **{name: {"port": 2}})
+
+
+@pytest.mark.parametrize(
+    "name", ["_env_file", "_cli_parse_args", "_case_sensitive", "_secrets_dir", "self", "__pydantic_self__"]
+)
+def test_a_key_that_the_settings_library_knows_is_no_setting(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert f"{name} is not a setting; take it out" in refused(**{name: ["--help"]})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_pipeline_is_shown_as_one() -> None:
+    line = refused(cameras=[{"id": "yard", "source": "gst:rtspsrc user-pw=hunter2 ! fakesink"}])
+    assert "(camera yard) = GStreamer pipeline: is a pipeline without appsink" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("C:\\w\\n.onnx", "is a path of Windows"), ("$HOME/n.onnx", "holds a placeholder")]
+)
+def test_a_path_that_this_system_does_not_read_so_is_refused(path: str, words: str) -> None:
+    assert words in refused(weights={"path": path})
+    assert "mqtt.username holds a placeholder" in refused(mqtt={"username": "${MQTT_USER}"})
 
 
 def test_every_wrong_field_is_told_and_a_hundred_of_them_are_counted() -> None:

@@ -90,7 +90,7 @@ def test_environment_wins_over_the_file(tmp_path, monkeypatch):
         ('[weights]\npath="/w"\n[engine]\nprecision="fp12"\n', ["engine.precision", "fp12", "'fp32'"]),
         ('[weights]\npath="/w"\n[engine]\nimg_siz=640\n', ["engine.img_siz", "did you mean img_size?"]),
         ('[weights]\npath="/w"\n[detect]\nconfidence=1.5\n', ["detect.confidence", "1.5", "less than or equal to 1"]),
-        ("[mqtt]\nport=1883\n", ["weights is missing"]),
+        ("[mqtt]\nport=1883\n", ["weights is missing; add a table [weights]"]),
         ('[weights]\npath="/w"\n[[cameras]]\nid="a b"\nsource="x"\n', ["cameras[0].id", "a b"]),
         (
             '[weights]\npath="/w"\n[[cameras]]\nid="a"\nsource="x"\n[[cameras]]\nid="a"\nsource="y"\n',

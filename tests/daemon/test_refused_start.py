@@ -116,3 +116,8 @@ def test_the_brokers_place_is_kept_without_a_secret_and_written_once(tmp_path: P
     assert last_broker.recall(tmp_path / "s")["mqtt"]["host"] == "b"
     file.write_bytes(b"{")
     assert last_broker.recall(tmp_path / "s") == {}
+
+
+def test_of_what_was_kept_only_the_broker_and_the_devices_id_are_used(tmp_path: Path) -> None:
+    (tmp_path / "broker.json").write_text('{"device_id": "d", "mqtt": {}, "_env_file": "/x", "weights": {}}')
+    assert last_broker.recall(tmp_path) == {"device_id": "d", "mqtt": {}}

@@ -23,8 +23,8 @@ UNSHOWN = "the address"
 """In the place of an address of which nothing may be shown."""
 
 _OTHERS = """
-concat crypto data file ftp ftps gopher hls mms mmsh mqtt mqtts onvif pipe rtmp rtmps rtmpt rtp rtspt rtspu sctp sftp
-smb srt srtp ssl subfile tcp tcps tls udp unix v4l2 webrtc ws wss
+concat crypto csi data dvrip exec ffmpeg file ftp ftps gopher hls isapi mjpeg mjpg mms mmsh mqtt mqtts onvif pipe rtmp
+rtmps rtmpt rtp rtspt rtspu rtspx sctp sftp smb srt srtp ssl subfile tapo tcp tcps tls udp unix v4l2 webrtc ws wss
 """
 OTHER_SCHEMES = frozenset(_OTHERS.split())
 """Schemes that are named when they are refused; the text before ``://`` of any other may be anything."""
@@ -43,6 +43,12 @@ _END = re.compile(r"[\s\"'<>)]")
 _PLAIN_SEGMENT = re.compile(
     r"(?:stream(?:ing)?|video|live|channels?|camera|image|main|media|profile|snapshot)s?[\d_-]*", re.IGNORECASE
 )
+_PLACEHOLDER = re.compile(
+    r"\$\{\w+\}|\{\{\s*\w+\s*\}\}|\{[A-Z][A-Z0-9]*_[A-Z0-9_]+\}|(?:^|/)\$[A-Z_][A-Z0-9_]+|^!(?:secret|env_var|include)\b"
+)
+"""Of shells, Compose, Jinja, Frigate and Home Assistant."""
+
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\\w")
 _MOST_NAME_CHARS = 253
 _NEAR = 0.7
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Cs", "Co"})
@@ -109,6 +115,13 @@ def invisible(text: str) -> str:
         if character.isspace() or unicodedata.category(character) in _INVISIBLE:
             return f"the invisible character U+{ord(character):04X}"
     return ""
+
+
+def foreign(text: str) -> str:
+    """What in a text some other program or system would have read, as the end of a sentence; empty where nothing is."""
+    if _PLACEHOLDER.search(text):
+        return "holds a placeholder, and nothing is put in its place"
+    return "is a path of Windows" if _WINDOWS.match(text) else ""
 
 
 def near_scheme(scheme: str) -> str:

@@ -15,6 +15,7 @@ from vajra_edge.config.address import (
     OTHER_SCHEMES,
     SCHEME,
     Kind,
+    foreign,
     host_problem,
     invisible,
     kind_of,
@@ -23,6 +24,9 @@ from vajra_edge.config.address import (
 
 ALLOWED = "use a file, a folder of images, rtsp(s)://, http(s)://, /dev/videoN, or gst: and a pipeline"
 """What a source may be, for remedies."""
+
+FOREIGN_REMEDY = "write the value itself, as Linux has it"
+"""For texts that are ``address.foreign``."""
 
 _URL = "write it as rtsp://host:port/path, and user:password into credentials_file"
 _BROKEN_SCHEME = re.compile(r"^\W*(rtsps?|https?)(?:[:;/\\]|\s)", re.IGNORECASE)
@@ -33,7 +37,13 @@ _QUOTATION_MARKS = "'\"\u201c\u201d\u2018\u2019"
 _MOST_PATH_BYTES = 4096
 """PATH_MAX of Linux."""
 
+_MOST_URL_CHARS = 4096
+"""MAX_URL_SIZE of FFmpeg."""
+
 _MOST_PORT = 65_535
+_SPLIT_EARLY = ", or a / ? or # stands in its password, where it is written %2F %3F %23"
+_CAMERA_DEVICE = re.compile(r"/dev/(?:video\d+|v4l/.+|shm/.+)")
+"""Of /dev, what frames can come from: cameras, and files in its memory."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,12 @@ def _url_problems(url: str) -> Iterator[Problem]:
         yield _scheme_problem(scheme[1].lower())
     elif character := invisible(url):
         yield Problem(f"is not a valid URL: it holds {character}", "take it out, or write it percent-encoded (%20)")
+    elif len(url) > _MOST_URL_CHARS:
+        yield Problem("is longer than an address can be", f"it has {_MOST_URL_CHARS} characters at the most")
+    elif what := foreign(url):
+        yield Problem(what, f"{FOREIGN_REMEDY}; a {{ that is meant is %7B, and secrets go into credentials_file")
+    elif "&amp;" in url:
+        yield Problem("holds &amp;, which is how XML writes &", "write & alone")
     else:
         yield from (Problem(f"is not a valid URL: {what}", _URL) for what in _authority_problems(url))
 
@@ -78,7 +94,8 @@ def _scheme_problem(scheme: str) -> Problem:
 
 
 def _authority_problems(url: str) -> Iterator[str]:
-    place = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    place = authority.rpartition("@")[2]
     if place.count("[") != place.count("]") or (place.count(":") > 1 and "[" not in place):
         yield "its host cannot be read; an IPv6 address stands in brackets, as in rtsp://[fe80::1]:554/path"
     try:
@@ -90,7 +107,8 @@ def _authority_problems(url: str) -> Iterator[str]:
         yield "it names no host"
     port = re.sub(r"^\[.*\]|^[^:]*", "", place).removeprefix(":")
     if place.endswith(":") or (port and not _is_port(port)):
-        yield f"its port must be a number from 1 to {_MOST_PORT}"
+        ended_early = "@" not in authority and "@" in url
+        yield f"its port must be a number from 1 to {_MOST_PORT}{_SPLIT_EARLY if ended_early else ''}"
     if why := host_problem(host):
         yield why
 
@@ -108,13 +126,23 @@ def _path_problems(path: str) -> Iterator[Problem]:
         yield Problem(f"holds {character}", "take it out")
     if len(path.encode(errors="replace")) > _MOST_PATH_BYTES:
         yield Problem("is longer than a path can be", ALLOWED)
+    yield from _of_another_kind(path)
+
+
+def _of_another_kind(path: str) -> Iterator[Problem]:
+    """What was meant for an address, a device or a pipeline."""
     if broken := _BROKEN_SCHEME.match(path):
         yield Problem(f"has no :// behind its scheme {broken[1].lower()}", f"write {broken[1].lower()}://host/path")
+    if what := foreign(path):
+        yield Problem(what, FOREIGN_REMEDY)
+    if path.startswith("/dev/") and not _CAMERA_DEVICE.fullmatch(path):
+        yield Problem("is no camera's device", "write /dev/videoN, or a name under /dev/v4l/by-id")
     if _BARE_DEVICE.match(path):
         yield Problem("is a device without its folder", "write /dev/video0 for the first one")
-    if _BROKEN_PIPELINE.match(path):
+    if _BROKEN_PIPELINE.match(path) or " ! " in path:
         yield Problem("looks like a pipeline", "begin it with gst:")
-    if not path.startswith(("/", ".", "~")) and ("@" in path or _BARE_HOST.match(path)):
+    bare = path.removeprefix("//")
+    if not bare.startswith(("/", ".", "~")) and ("@" in bare or _BARE_HOST.match(bare)):
         yield Problem("looks like a host without a scheme", f"write rtsp:// before it, or {ALLOWED}")
 
 

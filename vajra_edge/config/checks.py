@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vajra_edge.config import address
-from vajra_edge.config.address_form import problem_of
+from vajra_edge.config.address_form import FOREIGN_REMEDY, problem_of
 
 _MOST_PATH_BYTES = 4096
 """PATH_MAX of Linux."""
@@ -43,6 +43,8 @@ def path(value: object) -> object:
         raise ValueError("must be a path on this device, not a URL")
     if text.startswith("~"):
         raise ValueError("begins with ~, which means another folder to the service; write the path in full")
+    if what := address.foreign(text):
+        raise ValueError(f"{what}; {FOREIGN_REMEDY}")
     if any(ord(character) < ord(" ") or character == "\x7f" for character in text):
         raise ValueError("holds a NUL byte, a line break or the like; take it out")
     if len(text.encode(errors="replace")) > _MOST_PATH_BYTES:
@@ -127,6 +129,11 @@ def sources(cameras: object) -> list[Any]:
     return found
 
 
+def strangers(given: Mapping[str, object], known: Mapping[str, object]) -> list[Any]:
+    """What of a file is neither a section nor a setting at its top, as pydantic has it."""
+    return [{"type": "extra_forbidden", "loc": (name,), "input": None} for name in given if name not in known]
+
+
 def broker(value: str) -> str:
     """Name or IP address of the broker.
 
@@ -159,6 +166,8 @@ def username(value: str) -> str:
     """
     if not value:
         raise ValueError("is empty; leave it out to be anonymous")
+    if what := address.foreign(value):
+        raise ValueError(f"{what}; {FOREIGN_REMEDY}")
     _mqtt_text(value, _MOST_TEXT_BYTES)
     return value
 

@@ -51,6 +51,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "pw": "write it into a file, and name that in {secret}",
     "token": "write it into a file, and name that in {secret}",
     "secret": "write it into a file, and name that in {secret}",
+    "username": "write user:password into a file, and name that in {secret}",
     "user": "did you mean {user}?",
     "server": "did you mean host?",
     "broker": "did you mean host?",
@@ -68,6 +69,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "model": "did you mean path?",
     "conf": "did you mean confidence?",
     "imgsz": "did you mean img_size?",
+    "device": "did you mean target?",
     "half": "did you mean precision?",
     "int8": "did you mean precision?",
 }
@@ -114,7 +116,9 @@ def _text_shown(leaf: str, text: str) -> str:
         return ""
     if leaf == "source" or "://" in text:
         shown = address.shown(text)
-        return "" if shown == address.UNSHOWN else shown if shown == text else f"{shown}/***"
+        if shown == address.UNSHOWN:
+            return ""
+        return f"{shown}/***" if "://" in shown and shown != text else shown
     if len(text) > _MOST_CHARS or re.search(r"[@=?&%]", text) or not text.isprintable():
         return ""
     return f'"{text}"'
@@ -127,9 +131,9 @@ def _phrase(error: Any, given: Mapping[str, Any], variables: Mapping[Place, str]
     place = place[:depth]
     field, leaf = _field(place, given, variables), str(place[-1]) if place else ""
     if error["type"] == "extra_forbidden":
-        return f"{field} is not a setting{_instead(place, model)}"
+        return f"{field} is not a setting; {_instead(place, model)}"
     if error["type"] == "missing":
-        return f"{field} is missing"
+        return f"{field} is missing; add {'it' if len(place) > 1 else f'a table [{leaf}]'}"
     what = _what(error, leaf)
     shown = value_shown(leaf, error["input"]) if place else ""
     if error["type"] == "value_error" and len(place) == 1 and isinstance(error["input"], Mapping) and leaf != "cameras":
@@ -180,17 +184,17 @@ def _instead(place: tuple[Any, ...], model: type[BaseModel]) -> str:
     if not section:
         fields = list(model.model_fields)
     if key in fields:
-        return f"; write {key}"
+        return f"write {key}"
     if words := _elsewhere(key, section, fields):
-        return f"; {words}"
+        return words
     if near := difflib.get_close_matches(key, fields, n=1, cutoff=_NEAR):
-        return f"; did you mean {near[0]}?"
+        return f"did you mean {near[0]}?"
     for known in places(model):
         if len(known) > 1 and known[-1] == key:
-            return f"; it belongs into [{known[0]}]"
+            return f"it belongs into [{known[0]}]"
     names = [known[-1] for known in places(model)]
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"did you mean {near[0]}?" if near else "take it out"
 
 
 def _elsewhere(key: str, section: str, fields: Sequence[str]) -> str:

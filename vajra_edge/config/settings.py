@@ -266,9 +266,11 @@ def load(
     from_file = settings_file.read(path) if path is not None else {}
     from_environment = environment.read(environ, Settings)
     given = merged(merged(from_file, overrides or {}), from_environment.values)
-    wrong = checks.sources(given.get("cameras"))
+    # the library would take another case for a section, and a leading _ for an argument of its own
+    known = {name: given[name] for name in Settings.model_fields if name in given}
+    wrong = [*checks.strangers(given, known), *checks.sources(given.get("cameras"))]
     try:
-        taken = Settings.model_validate(given)
+        taken = Settings.model_validate(known)
     except ValidationError as error:
         wrong = [*error.errors(), *wrong]
     if wrong:

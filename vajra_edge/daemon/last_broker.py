@@ -16,6 +16,7 @@ from vajra_edge.config.settings import Settings
 from vajra_edge.config.text_file import Unreadable
 
 _NAME = "broker.json"
+_KEPT = ("device_id", "mqtt")
 _MOST_BYTES = 64 * 1024
 
 
@@ -26,7 +27,7 @@ def keep(settings: Settings) -> None:
         StoreError: it cannot be written.
     """
     folder = settings.store.state_dir
-    content = settings.model_dump_json(include={"device_id", "mqtt"})
+    content = settings.model_dump_json(include=set(_KEPT))
     if text_file.read(folder / _NAME, _MOST_BYTES) == content:
         return
     with durable.reported(folder, "written"):
@@ -41,4 +42,4 @@ def recall(state_dir: Path) -> dict[str, Any]:
         kept = {} if isinstance(text, Unreadable) else json.loads(text)
     except ValueError:
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return {name: kept[name] for name in _KEPT if name in kept} if isinstance(kept, dict) else {}
