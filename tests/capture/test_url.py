@@ -82,7 +82,7 @@ def test_credentials_come_from_the_file_or_the_credentials_directory(
         read_credentials("gate", tmp_path / "missing")
 
 
-@pytest.mark.parametrize("content", ["hunter2", ":hunter2"])
+@pytest.mark.parametrize("content", ["hunter2", ":hunter2", '"me:hunter2"', "'me:hunter2'"])
 def test_credentials_without_a_user_are_refused_without_quoting_them(tmp_path: Path, content: str) -> None:
     (tmp_path / "own").write_text(content, encoding="utf-8")
     with pytest.raises(SourceError, match="camera gate") as caught:

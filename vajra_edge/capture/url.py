@@ -66,10 +66,10 @@ def read_credentials(camera: str, file: Path | None) -> tuple[str, str] | None:
     if secret is None:
         return None
     user, colon, password = secret.partition(":")
-    if not colon or not user:
+    if not colon or not user or (user[0] in "'\"" and password.endswith(user[0])):
         raise SourceError(
-            f"credentials of camera {camera} have no user before a colon",
-            remedy="write user:password on the first line",
+            f"credentials of camera {camera} have no user before a colon, or quotation marks around them",
+            remedy="write user:password on the first line, as they are",
         )
     return user, password
 

@@ -10,8 +10,22 @@ from vajra_edge.config import address, text_file
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError
 
-_HASHED = re.compile(r"^[^:]*:\$[567]\$[^:]*\$")
-"""User and hash, as mosquitto_passwd and crypt write them."""
+_NO_SECRETS = (
+    (
+        r"[^:]*:\$(?:\d|2[aby]|apr1|y)\$[^:]*\$",
+        "the hash of a password",
+        "mosquitto_passwd and htpasswd write for servers",
+    ),
+    (r"-----BEGIN ", "a key or a certificate", "belongs into key_file, cert_file or ca_file"),
+    (
+        r"(?:export )?[A-Z0-9_]*(?:PASS|PASSWD|PASSWORD|PW|PWD|SECRET|USER|USERNAME)=",
+        "a variable",
+        "a shell reads",
+    ),
+    (r"[A-Za-z]{2,6}://", "an address", "belongs into source or host"),
+    (r"\{\s*\"", "JSON", "a program reads"),
+)
+"""Beginnings of what is put into such a file by mistake: its form, its name, and what it is for."""
 
 _MOST_BYTES = 64 * 1024
 
@@ -47,9 +61,10 @@ def read_secret(name: str, file: Path | None) -> str | None:
     secret = text.lstrip("\n").partition("\n")[0].strip()
     if not text.strip() or not secret:
         raise SettingsError(f"{place} is empty", remedy="write the secret on its first line")
-    if _HASHED.match(secret):
-        remedy = "write the password itself: what mosquitto_passwd writes is for the broker"
-        raise SettingsError(f"{place} holds the hash of a password", remedy=remedy)
+    for form, name_of_it, use in _NO_SECRETS:
+        if re.match(form, secret):
+            remedy = f"write the secret itself on the first line; this is what {use}"
+            raise SettingsError(f"{place} holds {name_of_it}", remedy=remedy)
     if not secret.isprintable():
         raise SettingsError(f"{place} holds an invisible character in its first line", remedy="write the secret again")
     return secret
