@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import load
+from vajra_edge.daemon import named_files
 from vajra_edge.daemon.file_watcher import digest, reload
 from vajra_edge.errors import SettingsError
 
@@ -55,3 +59,36 @@ def test_the_digest_follows_the_content(config, tmp_path):
     assert digest(config) != before
     with pytest.raises(SettingsError, match="the running settings stay"):
         digest(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('username = "me"\npassword_file = "{}/none"\n', r"none cannot be read: No such file"),
+        ('username = "me"\npassword_file = "{}/export"\n', r"export holds a variable"),
+        ('tls = true\nca_file = "{}/none"\n', r"needs .*none, which cannot be read: No such file"),
+        ('tls = true\nca_file = "{}/export"\n', r"holds no certificate authority"),
+        ('tls = true\nca_file = "{}/pipe"\n', r"is not a file but a pipe"),
+    ],
+)
+def test_a_running_daemon_does_not_leave_its_broker_for_a_file_that_cannot_be_used(config, tmp_path, fields, said):
+    (tmp_path / "export").write_text("MQTT_PASSWORD=hunter2\n")
+    os.mkfifo(tmp_path / "pipe")
+    running = load(config)
+    config.write_text(f"{START}[mqtt]\n{fields.format(tmp_path)}")
+    with pytest.raises(SettingsError, match=rf"\[mqtt\]: .*{said}") as caught:
+        reload(running, config)
+    assert "hunter2" not in str(caught.value)
+    started_so = load(config)
+    config.write_text(f"{START}[mqtt]\nport = 5\n{fields.format(tmp_path)}")
+    assert reload(started_so, config).changes.fields == ("mqtt.port",)
+
+
+def test_a_disk_that_hangs_says_nothing_against_the_settings(config, monkeypatch):
+    hangs = threading.Event()
+    monkeypatch.setattr(named_files, "LIMIT_S", 0.01)
+    monkeypatch.setattr(named_files, "_refusal", lambda _: hangs.wait(60.0))
+    running = load(config)
+    config.write_text(f'{START}[mqtt]\ntls = true\nca_file = "/mnt/ca.pem"\n')
+    assert reload(running, config).settings.mqtt.tls
+    hangs.set()

@@ -161,10 +161,14 @@ def test_an_access_list_that_forbids_detections_is_reported_and_states_go_on(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"ca_file": "absent.pem"}, "needs {}/absent.pem: No such file or directory"),
+        ({"ca_file": "absent.pem"}, "needs {}/absent.pem, which cannot be read: No such file or directory"),
+        ({"ca_file": "."}, "needs {}, which is a folder; name a file"),
         ({"ca_file": "names"}, "names holds no certificate authority"),
         ({"cert_file": "client.crt"}, "client.crt holds no key that fits its certificate; set [mqtt] key_file"),
-        ({"cert_file": "client.crt", "key_file": "absent"}, "needs {}/absent: No such file or directory"),
+        (
+            {"cert_file": "client.crt", "key_file": "absent"},
+            "needs {}/absent, which cannot be read: No such file or directory",
+        ),
         ({"cert_file": "client.crt", "key_file": "server.key"}, "server.key is not the key of "),
         ({"cert_file": "names", "key_file": "server.key"}, "names and "),
     ],

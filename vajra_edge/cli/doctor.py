@@ -25,7 +25,7 @@ from vajra_edge.config import text_file
 from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import CameraSettings, Settings, load
 from vajra_edge.errors import ControlError, VajraError
-from vajra_edge.mqtt import events
+from vajra_edge.mqtt import events, identity
 from vajra_edge.plans.spec import EngineSpec
 from vajra_edge.privileges import become_service_user
 from vajra_edge.version import VERSION
@@ -47,9 +47,6 @@ PACKAGES = (
     "systemd-python",
 )
 FITS = "can build and run this"
-MOST_PEM_BYTES = 16 * 1024 * 1024
-"""The certificates of all of the world's authorities are 250 kB."""
-
 LITTLE_SPACE_BYTES = 512 * 1024 * 1024
 """A plan of the largest network in FP32 is under 300 MB; two must fit beside each other."""
 
@@ -228,14 +225,18 @@ def _broker(settings: Settings) -> Iterator[Check]:
 
 def _files(settings: Settings) -> Iterator[Check]:
     """Certificates and secrets that settings name; what is in them is not told."""
-    mqtt = settings.mqtt
+    mqtt, readable = settings.mqtt, True
     for field in ("ca_file", "cert_file", "key_file"):
         path: Path | None = getattr(mqtt, field)
-        if path is not None and isinstance(content := text_file.read_bytes(path, MOST_PEM_BYTES), text_file.Unreadable):
+        content = text_file.read_bytes(path, identity.MOST_PEM_BYTES) if path is not None else b""
+        if isinstance(content, text_file.Unreadable):
+            readable = False
             yield Check(f"mqtt.{field}", "fail", f"{path} {content.what}", content.remedy)
         elif path is not None and not mqtt.tls:
             yield Check(f"mqtt.{field}", "note", "not used: tls is off, and nothing is encrypted", "set tls = true")
     yield from _unless(lambda: read_secret("mqtt-password", mqtt.password_file), "mqtt.password_file")
+    if mqtt.tls and readable:
+        yield from _unless(lambda: identity.tls_context(mqtt), "mqtt.tls")
     if mqtt.password_file is not None and mqtt.username is None:
         yield Check("mqtt.password_file", "note", "not used without a username", "set username")
     for camera in settings.cameras:

@@ -21,6 +21,7 @@ from vajra_edge.config import settings_file, text_file
 from vajra_edge.config.changes import ACTIONS, Action, Changes, action_of, changes
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.config.text_file import Unreadable
+from vajra_edge.daemon.named_files import require_usable
 from vajra_edge.errors import SettingsError, VajraError
 
 log = logging.getLogger(__name__)
@@ -187,12 +188,14 @@ def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | 
         overrides: as given at the start.
 
     Raises:
-        SettingsError: the file is invalid, or is being written; the daemon keeps what it runs with.
+        SettingsError: the file is invalid, or is being written, or a file that it names for the broker cannot be used;
+            the daemon keeps what it runs with.
     """
     before = text_file.read_bytes(path, settings_file.MOST_BYTES) if path is not None else b""
     new = load(path, overrides)
     if path is not None and text_file.read_bytes(path, settings_file.MOST_BYTES) != before:
         raise SettingsError(f"settings file {path} is being written", remedy="it is read again once it stays as it is")
+    require_usable(running.mqtt, new.mqtt)
     restart = tuple(field for field in changes(running, new).fields if action_of(field) is Action.RESTART)
     kept = _with_running(new, running)
     return Reloaded(kept, changes(running, kept), restart)

@@ -16,7 +16,6 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt import MQTTException
@@ -26,13 +25,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.errors import PublishError, SettingsError
-from vajra_edge.mqtt import events
+from vajra_edge.errors import PublishError
+from vajra_edge.mqtt import events, identity
 from vajra_edge.mqtt.connection import Doubt
 from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
-from vajra_edge.wording import Setting, say, several
+from vajra_edge.wording import Setting, say
 
 DIAL_TIMEOUT_S = 5.0
 """A broker in the same site answers in milliseconds; over a mobile network TCP may repeat its first packet twice."""
@@ -105,14 +103,12 @@ class Session:
         """
         host, port = events.address(self._mqtt)
         try:
+            own = identity.read(self._mqtt)
             if self._mqtt.username is not None:
-                password = read_secret("mqtt-password", self._mqtt.password_file)
-                self._client.username_pw_set(self._mqtt.username, password)
-            if self._mqtt.tls:
-                self._client.tls_set_context(_tls_context(self._mqtt))
+                self._client.username_pw_set(self._mqtt.username, own.password)
+            if own.tls is not None:
+                self._client.tls_set_context(own.tls)
             self._client.connect(host, port, self._mqtt.keepalive_s, properties=self._connect_properties())
-        except SettingsError as error:
-            raise PublishError(error.message, remedy=error.remedy) from error
         except (OSError, ValueError, PublishError) as error:
             self.close()
             raise events.unreachable(self._mqtt, error) from error
@@ -320,17 +316,6 @@ def _send_at_once(_client: Any, _user: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """paho loses the socket of a handshake that fails, open."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
 class _Monster(Exception):
     """The broker announced a packet that is too large; ``size_bytes`` is what its header said."""
 
@@ -360,50 +345,3 @@ class _Client(paho.Client):
         except ssl.SSLError as error:
             self.alert = error
             raise
-
-
-def _tls_context(mqtt: MqttSettings) -> ssl.SSLContext:
-    """Made of the files that the settings name.
-
-    Raises:
-        PublishError: one of them cannot be read, or is not what it should be.
-    """
-    for path in filter(None, (mqtt.ca_file, mqtt.cert_file, mqtt.key_file)):
-        with path.open("rb"):  # OpenSSL's error would not say which
-            pass
-    context = _trusting(mqtt.ca_file)
-    context.sslsocket_class = _TlsSocket
-    if mqtt.cert_file is not None:
-        _show(context, mqtt.cert_file, mqtt.key_file)
-    return context
-
-
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError as error:
-        raise PublishError(
-            f"{ca_file} holds no certificate authority: {error.reason or error}",
-            remedy=say("name a PEM file in ", Setting.MQTT_CA_FILE),
-        ) from error
-
-
-def _show(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
-    """Let the broker see our certificate."""
-    try:
-        # an empty password makes an encrypted key an error where OpenSSL would ask on a terminal
-        context.load_cert_chain(cert_file, key_file, password="")
-    except ssl.SSLError as error:
-        reason = error.reason or ""
-        if key_file is None:
-            what, remedy = f"{cert_file} holds no key that fits its certificate", say(Setting.MQTT_KEY_FILE.given())
-        elif reason == "KEY_VALUES_MISMATCH":
-            what = f"{key_file} is not the key of {cert_file}"
-            remedy = say("check ", several(Setting.MQTT_CERT_FILE, Setting.MQTT_KEY_FILE))
-        else:
-            what = f"{cert_file} and {key_file} cannot be used: {reason or error}"
-            remedy = say(
-                *("name PEM files in ", several(Setting.MQTT_CERT_FILE, Setting.MQTT_KEY_FILE)),
-                ", and let the key have no password",
-            )
-        raise PublishError(what, remedy=remedy) from error

@@ -7,9 +7,11 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TypeAlias
 
 from vajra_edge.config.settings import MqttSettings
+from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.connection import Doubt
 from vajra_edge.wording import Setting, Text, say, several
@@ -109,8 +111,6 @@ def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
         return error
     if isinstance(error, ssl.SSLError) or (mqtt.tls and _speaks_no_tls(error)):
         return _no_handshake(mqtt, error)
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return _error(mqtt, f"needs {error.filename}: {error.strerror}", say("check ", several(*_FILES)))
     if isinstance(error, socket.gaierror | UnicodeError):
         return _unresolved(mqtt, error)
     if isinstance(error, TimeoutError):
@@ -121,6 +121,11 @@ def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
         f"cannot be reached: {what}",
         say("check that it runs and that ", several(Setting.MQTT_HOST, Setting.MQTT_PORT), " name it"),
     )
+
+
+def needs(mqtt: MqttSettings, path: Path, content: Unreadable) -> PublishError:
+    """A file that the settings name cannot be read."""
+    return _error(mqtt, f"needs {path}, which {content.what}", say(content.remedy, "; see ", several(*_FILES)))
 
 
 def _no_handshake(mqtt: MqttSettings, error: Exception) -> PublishError:
