@@ -37,7 +37,8 @@ def test_the_text_chooses_the_source(make_clip: Callable[..., Path], tmp_path: P
     [
         ("missing.avi", "missing.avi does not exist; correct the camera's source"),
         ("missing.jpg", "missing.jpg does not exist"),
-        ("/dev/null", "/dev/null is not a file"),
+        ("/proc/self/root/dev/null", "null is not a file"),
+        ("/dev/null", "/dev/null is no camera's device"),
         ("ftp://cam/1", "scheme ftp is not supported"),
         ("/dev/video987", "/dev/video987 is not there; plug the camera in"),
         ("gst:videotestsrc", "is a pipeline without appsink; end it with ! appsink"),

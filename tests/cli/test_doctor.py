@@ -143,3 +143,12 @@ def test_a_camera_that_the_daemon_holds_is_no_fault(place, capsys, monkeypatch, 
     assert checks["camera yard"]["verdict"] == verdict
     assert code == (verdict == "fail")
     assert ("the daemon has it: 5.0 frames/s" in checks["camera yard"]["found"]) == (verdict == "note")
+
+
+def test_certificates_that_are_none_are_told_before_the_broker_is_lost_over_them(place, capsys):
+    (place.folder / "ca").write_text("hunter2")
+    text = place.config.read_text().replace("[mqtt]\n", f'[mqtt]\ntls = true\nca_file = "{place.folder / "ca"}"\n')
+    place.config.write_text(text)
+    _, checks = report(place, capsys)
+    assert checks["mqtt.tls"]["verdict"] == "fail"
+    assert "holds no certificate authority" in checks["mqtt.tls"]["found"]

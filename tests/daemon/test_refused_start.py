@@ -93,6 +93,7 @@ def test_what_can_be_read_of_a_damaged_file_is_read(tmp_path: Path) -> None:
     assert parts(path, GOOD.replace("port = 99", "port = 99\nqos = 9\nno = 1")) == whole
     assert parts(path, GOOD.replace('"/w"', "3")) == whole
     assert parts(path, GOOD, VAJRA_EDGE_MQTT__HOST="other") == ("d", "other", 99, "/s")
+    assert parts(path, GOOD, vajra_edge_mqtt__host="other") == ("d", "other", 99, "/s")
     assert parts(path, GOOD, VAJRA_EDGE_ENGINE__BATHC="other") == whole
     assert parts(path, GOOD.replace("99", "true")) is None
     assert parts(path, GOOD.replace('"d"', '"a b"')) is None
@@ -121,3 +122,18 @@ def test_the_brokers_place_is_kept_without_a_secret_and_written_once(tmp_path: P
 def test_of_what_was_kept_only_the_broker_and_the_devices_id_are_used(tmp_path: Path) -> None:
     (tmp_path / "broker.json").write_text('{"device_id": "d", "mqtt": {}, "_env_file": "/x", "weights": {}}')
     assert last_broker.recall(tmp_path) == {"device_id": "d", "mqtt": {}}
+
+
+@pytest.mark.parametrize(
+    "content", ['[weights]\npath = "/w"\n[[cameras]]\nid = "gate"\n', GOOD.replace("[mqtt]", "[MQTT]")]
+)
+def test_a_file_without_a_broker_may_have_lost_it_and_the_last_one_is_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(content)
+    known = readable(path, {"STATE_DIRECTORY": str(tmp_path)})
+    assert known is not None
+    assert known.mqtt == MqttSettings()
+    (tmp_path / "broker.json").write_text('{"device_id": "d", "mqtt": {"host": "kept"}}')
+    known = readable(path, {"STATE_DIRECTORY": str(tmp_path)})
+    assert known is not None
+    assert (known.device_id, known.mqtt.host) == ("d", "kept")

@@ -84,14 +84,13 @@ def readable(path: Path, environ: Mapping[str, str]) -> Settings | None:
     over = _from_environment(environ)
     tables = _from_file(path)
     named = {name: tables[name] for name in _NEEDED & tables.keys()}
-    known = _settings(merged(named, over)) if "mqtt" in tables or "weights" in tables else None
-    if known is not None:
+    known = _settings(merged(named, over))
+    if known is not None and "mqtt" in tables:
         return known
-    kept = _recalled(merged(named, over), environ)
-    if not kept and {"mqtt", "device_id"} & tables.keys():
-        return None
-    folders = {name: named[name] for name in {"service", "store"} & named.keys()}
-    return _settings(merged({**folders, **kept}, over))
+    if kept := _recalled(merged(named, over), environ):
+        folders = {name: named[name] for name in {"service", "store"} & named.keys()}
+        return _settings(merged({**folders, **kept}, over))
+    return None if "mqtt" in tables else known
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -106,9 +105,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Mapping[str, Any]:
-    names = tuple(environment.PREFIX + name for name in _OVER)
+    over = tuple(environment.PREFIX + name for name in _OVER)
+    needed = {name: text for name, text in environ.items() if name.upper().startswith(over)}
     try:
-        return environment.read({name: environ[name] for name in environ if name.startswith(names)}, Settings).values
+        return environment.read(needed, Settings).values
     except SettingsError:
         return {}
 

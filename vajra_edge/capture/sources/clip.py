@@ -170,8 +170,8 @@ def _file_name(camera: CameraSettings, path: Path) -> str:
 def _check_file(path: Path, name: str) -> None:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise SourceError(f"source {name} {what}", remedy="correct the camera's source")
+        raise SourceError(f"{name} {what}", remedy="correct the camera's source")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"source {name} may not be read", remedy="check its owner and mode")
+        raise SourceError(f"{name} may not be read", remedy="check its owner and mode")
     if path.stat().st_size == 0:
-        raise SourceError(f"source {name} is empty", remedy="copy it again")
+        raise SourceError(f"{name} is empty", remedy="copy it again")
