@@ -27,6 +27,9 @@ def test_a_named_broker_is_used_and_none_is_started():
     with ExitStack() as stack:
         assert broker_settings("broker.lan:1884", stack) == {"host": "broker.lan", "port": 1884}
         assert broker_settings("broker.lan", stack) == {"host": "broker.lan"}
+        assert broker_settings("[::1]:1884", stack) == {"host": "::1", "port": 1884}
+        for whole in ("::1", "mqtt://u:hunter2@broker.lan:1884", "broker.lan:mqtt"):
+            assert broker_settings(whole, stack) == {"host": whole}
 
 
 def test_the_clip_is_ten_seconds_of_people_that_opencv_can_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,15 +18,16 @@ def broker_settings(address: str | None, stack: ExitStack) -> dict[str, Any]:
     """``[mqtt]`` of a broker that is there, or of one that is started now and closed with ``stack``.
 
     Args:
-        address: ``host`` or ``host:port`` of a broker of the user's own.
+        address: ``host``, ``host:port`` or ``[IPv6]:port`` of a broker of the user's own.
         stack: closes what is started.
 
     Raises:
         PublishError: no broker is installed, or it does not start.
     """
     if address is not None:
-        host, _, port = address.partition(":")
-        return {"host": host, **({"port": int(port)} if port.isdigit() else {})}
+        # anything else goes to the settings as it is, which say what is wrong with it
+        parts = re.fullmatch(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[^:]+)):(?P<port>[0-9]{1,5})", address)
+        return {"host": parts["v6"] or parts["name"], "port": int(parts["port"])} if parts else {"host": address}
     from vajra_edge.demo.broker import Broker
 
     broker = Broker()
