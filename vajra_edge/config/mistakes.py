@@ -16,7 +16,7 @@ from vajra_edge.config.environment import Place, places
 
 _MOST_TOLD = 8
 _MOST_CHARS = 60
-_NEAR = 0.6
+_NEAR, _VERY_NEAR = 0.6, 0.75
 
 _HIDDEN = frozenset({"username", "password_file", "credentials_file"})
 """Fields into which a secret is typed by mistake; their values are not told."""
@@ -44,36 +44,26 @@ _PATTERNS: Mapping[str, str] = {
     "target": "must be auto, cpu, gpu:0, dla:0 or dla:1",
 }
 
-_ELSEWHERE: Mapping[str, str] = {
-    "password": "write it into a file, and name that in {secret}",
-    "pass": "write it into a file, and name that in {secret}",
-    "passwd": "write it into a file, and name that in {secret}",
-    "pw": "write it into a file, and name that in {secret}",
-    "token": "write it into a file, and name that in {secret}",
-    "secret": "write it into a file, and name that in {secret}",
-    "username": "write user:password into a file, and name that in {secret}",
-    "user": "did you mean {user}?",
-    "server": "did you mean host?",
-    "broker": "did you mean host?",
-    "address": "did you mean {place}?",
-    "url": "did you mean {place}?",
-    "path": "did you mean {place}?",
-    "rtsp": "did you mean source?",
-    "name": "did you mean id?",
-    "client_id": "did you mean device_id, at the top of the file?",
-    "topic": "did you mean root?",
-    "base_topic": "did you mean root?",
-    "topic_prefix": "did you mean root?",
-    "ssl": "did you mean tls?",
-    "cafile": "did you mean ca_file?",
-    "model": "did you mean path?",
-    "conf": "did you mean confidence?",
-    "imgsz": "did you mean img_size?",
-    "device": "did you mean target?",
-    "half": "did you mean precision?",
-    "int8": "did you mean precision?",
+_SECRET = ("password_file", "credentials_file")
+_MEANT: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("password", "pass", "passwd", "pw", "token", "secret"), _SECRET),
+    "user": ("username", "credentials_file"),
+    "username": ("credentials_file",),
+    **dict.fromkeys(("server", "broker"), ("host",)),
+    **dict.fromkeys(("address", "url", "path"), ("source", "host")),
+    "rtsp": ("source",),
+    "name": ("id",),
+    "client_id": ("device_id",),
+    **dict.fromkeys(("topic", "base_topic", "topic_prefix"), ("root",)),
+    "ssl": ("tls",),
+    "cafile": ("ca_file",),
+    "model": ("path",),
+    "conf": ("confidence",),
+    "imgsz": ("img_size",),
+    "device": ("target",),
+    **dict.fromkeys(("half", "int8"), ("precision",)),
 }
-"""What other programs call a setting, with what it is here; applied where the section has it."""
+"""What other programs call a setting, with what it is here: the first that the section has, or the top of the file."""
 
 
 def in_one_line(
@@ -176,32 +166,29 @@ def _what(error: Any, leaf: str) -> str:
 
 def _instead(place: tuple[Any, ...], model: type[BaseModel]) -> str:
     """What an unknown key was meant to be: in its own section first, then in others."""
-    section = str(place[0]) if len(place) > 1 else ""
     key = str(place[-1]).lower().replace("-", "_")
-    fields = [
-        known[-1] for known in places(model) if len(known) == len(place[:1]) + bool(section) and known[0] == section
-    ]
-    if not section:
-        fields = list(model.model_fields)
+    inner = [known for known in places(model) if len(known) > 1]
+    fields = [name for section, name in inner if section == place[0]] if len(place) > 1 else list(model.model_fields)
     if key in fields:
         return f"write {key}"
-    if words := _elsewhere(key, section, fields):
+    if words := _meant(key, fields, model):
         return words
     if near := difflib.get_close_matches(key, fields, n=1, cutoff=_NEAR):
         return f"did you mean {near[0]}?"
-    for known in places(model):
-        if len(known) > 1 and known[-1] == key:
-            return f"it belongs into [{known[0]}]"
-    names = [known[-1] for known in places(model)]
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+    for section, name in inner:
+        if name == key:
+            return f"it belongs into [{section}]"
+    near = difflib.get_close_matches(key, [name for _, name in inner], n=1, cutoff=_VERY_NEAR)
     return f"did you mean {near[0]}?" if near else "take it out"
 
 
-def _elsewhere(key: str, section: str, fields: Sequence[str]) -> str:
-    secret = "credentials_file" if section == "cameras" else "password_file"
-    user = "credentials_file" if section == "cameras" else "username"
-    place = "source" if section == "cameras" else "host"
-    words = _ELSEWHERE.get(key, "").format(secret=secret, user=user, place=place)
-    named = re.search(r"mean (\w+)\?|name that in (\w+)", words)
-    target = next((one for one in named.groups() if one), "") if named else ""
-    return words if target in fields or (words and not named) else ""
+def _meant(key: str, fields: Sequence[str], model: type[BaseModel]) -> str:
+    for field in _MEANT.get(key, ()):
+        if field in fields:
+            what = "it" if field == "password_file" else "user:password"
+            return (
+                f"write {what} into a file, and name that in {field}" if field in _SECRET else f"did you mean {field}?"
+            )
+        if field in model.model_fields:
+            return f"did you mean {field}, at the top of the file?"
+    return ""
