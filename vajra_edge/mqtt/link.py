@@ -204,8 +204,8 @@ class Link:
         self._dials[-1].start()
 
     def _dial(self, endpoint: Endpoint, protocol: str) -> None:
-        session = Session(endpoint, protocol, self._clock)
         try:
+            session = Session(endpoint, protocol, self._clock)
             session.dial()
         except PublishError as error:
             self._dialled.put((endpoint, error))
