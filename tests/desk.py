@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import tiny
 
-from vajra_edge.capture.sources.opencv import load_cv2
+from vajra_edge.media.opencv import load_cv2
 
 SIDE_PX = 256
 IMAGES = 12

@@ -29,7 +29,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 LOADED = """
 import time; began = time.perf_counter()
 import vajra_edge.capture.child, vajra_edge.capture.sources.registry
-from vajra_edge.capture.sources.opencv import load_cv2; load_cv2()
+from vajra_edge.media.opencv import load_cv2; load_cv2()
 try: import av
 except ImportError: pass
 print(time.process_time(), open("/proc/self/smaps").read())

@@ -17,7 +17,6 @@ from clips import h264_units, write_clip
 from pictures import number_of, picture
 
 from vajra_edge.capture.sources import base, clip, registry
-from vajra_edge.capture.sources.ffmpeg import turned
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 
@@ -263,11 +262,6 @@ def test_a_phones_clip_is_turned_upright(
     }
     assert max(quarters, key=lambda name: float(quarters[name].mean())) == bright
     assert image.flags["C_CONTIGUOUS"]
-
-
-def test_without_a_matrix_nothing_is_turned() -> None:
-    image = corner(0)
-    assert turned(image, (1, 0, 0, 1)) is image
 
 
 def test_a_change_of_resolution_gives_images_of_the_new_size(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 from hostile_images import jpeg_claiming, png_of
+from photos import encoded, texture
 from pictures import number_of, picture
 
 from vajra_edge.capture.sources import base, registry
 from vajra_edge.capture.sources.folder import read_image
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.image_file import UnusableImage
 
 
 @pytest.fixture
@@ -74,8 +76,61 @@ def test_what_cannot_be_decoded_is_counted_and_warned_of_once(photos: Path, capl
         assert [number_of(item.image) for item in read_all(folder)] == [0, 1, 2]
     assert folder.decode_errors == 3
     assert [record.message for record in caplog.records] == [
-        f"image {photos / '0a.jpg'} cannot be decoded; replace it; skipped, further ones are only counted"
+        f"{photos / '0a.jpg'}: an empty file; replace it; skipped, further ones of the kind are only counted"
     ]
+
+
+def test_pictures_whose_end_is_missing_are_counted_and_the_kind_is_named(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = encoded(texture())
+    for number, share in enumerate((0.3, 0.6, 0.9)):
+        (photos / f"0{number}.jpg").write_bytes(content[: int(len(content) * share)])
+    (photos / "0z.jpg").write_bytes(b"")
+    folder = opened(photos)
+    with caplog.at_level(logging.WARNING):
+        assert len(read_all(folder)) == 3
+    assert folder.decode_errors == 4
+    named = [record.message.split(";")[0].removeprefix(f"{photos}/") for record in caplog.records]
+    assert named == [
+        "00.jpg: the end of the file is missing, part of the picture is grey",
+        "0z.jpg: an empty file",
+    ]
+
+
+def test_what_desktops_put_beside_pictures_is_passed_over(photos: Path) -> None:
+    (photos / "._0.png").write_bytes(bytes(120))
+    (photos / "Thumbs.db").write_bytes(bytes(120))
+    (photos / ".DS_Store").write_bytes(bytes(120))
+    (photos / "desktop.ini").write_bytes(bytes(120))
+    folder = opened(photos)
+    assert len(read_all(folder)) == 3
+    assert folder.decode_errors == 0
+
+
+def test_a_folder_of_companions_alone_holds_no_image(tmp_path: Path) -> None:
+    (tmp_path / "._a.jpg").write_bytes(bytes(120))
+    with pytest.raises(SourceError, match="holds no image"):
+        opened(tmp_path)
+
+
+def test_a_picture_without_its_end_mark_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(texture())[:-2])
+    assert len(read_all(opened(tmp_path))) == 1
+
+
+def test_a_kind_whose_size_is_not_known_beforehand_is_not_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"P6 60000 60000 255\n" + bytes(500))
+    with pytest.raises(UnusableImage, match="not an image that is known: jpeg, png"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path: Path) -> None:
+    content = encoded(texture(), progressive=True)
+    at = content.rindex(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(content[:at] + content[at:-2] * 5000 + content[-2:])
+    with pytest.raises(UnusableImage, match="more than 64 scans"):
+        read_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -102,7 +157,7 @@ def test_an_image_that_claims_an_absurd_size_is_skipped_before_it_is_decoded(pho
         read_image(photos / "3.png")
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".jpeg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".bmp", ".jp2", ".jpeg", ".png", ".tif", ".webp"])
 def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
     cv2.imwrite(str(tmp_path / f"a{suffix}"), picture(4))
     assert [number_of(item.image) for item in read_all(opened(tmp_path))] == [4]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pytest
 from little_servers import answering, head_of, http, listening
 
-from vajra_edge.capture.sources.connection import Deadline
 from vajra_edge.capture.sources.http import Answer, Client
-from vajra_edge.capture.sources.refusals import Refusal, Refused
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import Refusal, Refused
 
 LIMIT_S = 20.0
 RIGHT = ("ad@min", "p/w: #1")

@@ -1,19 +1,12 @@
-"""OpenCV loaded quietly."""
+"""Captures of OpenCV."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from vajra_edge.capture.sources.opencv import Capture, load_cv2, timeouts
+from vajra_edge.capture.sources.opencv import Capture, timeouts
 from vajra_edge.errors import SourceError
-
-
-def test_loading_keeps_what_the_operator_set() -> None:
-    load_cv2()
-    assert "OPENCV_FFMPEG_LOGLEVEL" in os.environ
-    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
+from vajra_edge.media.opencv import load_cv2
 
 
 def test_timeouts_are_in_milliseconds_and_never_zero() -> None:

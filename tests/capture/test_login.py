@@ -9,7 +9,7 @@ import re
 import pytest
 
 from vajra_edge.capture.sources.login import Login, challenges_of
-from vajra_edge.capture.sources.refusals import Refused
+from vajra_edge.media.refusals import Refused
 
 
 def fields(header: str | None) -> dict[str, str]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pictures import picture
 
-from vajra_edge.capture.sources.multipart import MAX_PART_BYTES, DamagedPart, EndOfParts, Parts
+from vajra_edge.capture.sources.multipart import DamagedPart, EndOfParts, Parts
+from vajra_edge.media.limits import MAX_SENT_BYTES
 
 JPEG = bytes(cv2.imencode(".jpg", picture(3))[1].tobytes())
 SIZED = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
@@ -96,7 +97,7 @@ def test_a_part_without_an_end_takes_no_more_than_a_part_may() -> None:
 
     with pytest.raises(DamagedPart, match="without an end"):
         Parts(endless, "b").next()
-    assert held < MAX_PART_BYTES + 3 * len(chunk)
+    assert held < MAX_SENT_BYTES + 3 * len(chunk)
 
 
 def test_a_part_of_no_picture_ends_at_the_boundary() -> None:

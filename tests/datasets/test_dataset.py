@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from clips import write_clip
 from photos import encoded, texture
 
 from vajra_edge.datasets.account import Account, Counted
@@ -417,8 +419,45 @@ def test_a_sample_is_spread_evenly(clip):
 
 def test_a_damaged_video_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
-    with pytest.raises(DatasetError, match=r"a\.mp4: OpenCV cannot open this video"):
+    with pytest.raises(DatasetError, match=r"a\.mp4: is not a video that can be decoded; copy it again"):
         open_dataset(tmp_path / "a.mp4")
+
+
+@pytest.fixture
+def with_clips(pictures: Path) -> Path:
+    """Labelled photos, a good clip and one that is none, named by one data.yaml."""
+    write_clip(pictures / "good.mkv", 6, options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    (pictures / "bad.mp4").write_bytes(b"not a video")
+    write(pictures / "clips.yaml", "val: [images/val, good.mkv, bad.mp4]\nnames: [person, car]")
+    return pictures
+
+
+def test_a_clip_among_photos_that_cannot_be_read_is_left_out_and_counted(with_clips, caplog):
+    dataset, account = open_dataset(with_clips / "clips.yaml"), Account()
+    found = list(dataset.with_labels(account).pictures(account))
+    assert [picture.name.rsplit("#")[-1] for picture in found if "good.mkv#" in picture.name] == list("012345")
+    assert [(one.reason, one.count) for one in account.left_out()] == [("clip_unreadable", 1)]
+    assert str(with_clips / "bad.mp4") in account.left_out()[0].first
+    assert any("bad.mp4: is not a video that can be decoded" in record.message for record in caplog.records)
+
+
+def test_clips_in_a_list_are_one_picture_a_frame(with_clips):
+    assert len(open_dataset(write(with_clips / "list.txt", "good.mkv\nbad.mp4\n"))) == 6
+
+
+def test_frames_that_a_damaged_clip_lost_are_counted(tmp_path):
+    path = write_clip(tmp_path / "a.avi", 30, codec="mpeg4", options={"g": "1"})
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    raw = bytearray(path.read_bytes())
+    for at, size in places[10:13]:
+        raw[at : at + size] = bytes(size)
+    path.write_bytes(raw)
+    dataset, account = open_dataset(path), Account()
+    found = list(dataset.pictures(account))
+    lost = {one.reason: one.count for one in account.left_out()}
+    assert 20 < len(found) < len(dataset) == 30
+    assert lost == {"frame_unreadable": len(dataset) - len(found)}
 
 
 def test_coco128_is_read_whole(shared_data):

@@ -243,7 +243,7 @@ def test_predict_and_val_agree_on_pictures_that_no_camera_sends(folder):
 
 
 def test_a_picture_that_is_too_large_is_one_line_everywhere(folder, monkeypatch):
-    monkeypatch.setattr("vajra_edge.datasets.image_file.MAX_PX", 4000)
+    monkeypatch.setattr("vajra_edge.media.image_file.MAX_PICTURE_PX", 4000)
     data = labelled(folder, LINES[0])
     net = found(folder, ["a"], FIRST)
     for call in (

@@ -24,10 +24,11 @@ from typing import NoReturn
 
 from vajra_edge.capture import child, limits, protocol
 from vajra_edge.capture.protocol import Exited, Hello, Kill, Spawn
-from vajra_edge.capture.sources import opencv, registry
+from vajra_edge.capture.sources import registry
 from vajra_edge.capture.url import Kind, kind_of
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.opencv import load_cv2
 
 _WORDS_BYTES = 64 * 1024  # of what a process may write to stderr; the rest of it fails
 _LAST_WORDS_BYTES = 4096
@@ -170,7 +171,7 @@ def _last_words(stderr: int) -> str:
 
 def _load() -> None:
     """What sources load once they are chosen; what is absent here says so when it is."""
-    opencv.load_cv2()
+    load_cv2()
     with contextlib.suppress(ImportError):
         import av  # noqa: F401
     gc.collect()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.capture.protocol import BrokenProtocol, Picture, Slots
-from vajra_edge.capture.sources.base import MAX_IMAGE_PX
+from vajra_edge.media.limits import MAX_IMAGE_PX
 
 SLOTS = 6
 """One is written, one is on its way, one waits in the mailbox, one is letterboxed, two are in flight."""

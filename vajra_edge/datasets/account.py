@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vajra_edge.media.faults import Fault
 from vajra_edge.wording import shown
 
 NAMED = 3
@@ -18,6 +19,8 @@ class LeftOut(Enum):
     PICTURE_CUT_SHORT = "picture_cut_short"
     PICTURE_UNREADABLE = "picture_unreadable"
     PICTURE_TOO_LARGE = "picture_too_large"
+    CLIP_UNREADABLE = "clip_unreadable"
+    FRAME_UNREADABLE = "frame_unreadable"
     PICTURE_MISSING = "picture_missing"
     PICTURE_TWICE = "picture_twice"
     LABELS_WITHOUT_PICTURE = "labels_without_picture"
@@ -32,6 +35,11 @@ class LeftOut(Enum):
     def words(self) -> str:
         """For people; the count follows."""
         return _LEFT_OUT[self]
+
+    @classmethod
+    def of(cls, fault: Fault) -> LeftOut:
+        """For a file that cannot be used."""
+        return cls(fault.value)
 
 
 class ReadAs(Enum):
@@ -57,6 +65,8 @@ _LEFT_OUT = {
     LeftOut.PICTURE_CUT_SHORT: "pictures that are cut short",
     LeftOut.PICTURE_UNREADABLE: "pictures that cannot be decoded",
     LeftOut.PICTURE_TOO_LARGE: "pictures that are too large to decode",
+    LeftOut.CLIP_UNREADABLE: "clips that cannot be decoded",
+    LeftOut.FRAME_UNREADABLE: "frames that cannot be decoded, of clips",
     LeftOut.PICTURE_MISSING: "pictures that are listed and not there",
     LeftOut.PICTURE_TWICE: "pictures that are named twice",
     LeftOut.LABELS_WITHOUT_PICTURE: "label files without a picture",

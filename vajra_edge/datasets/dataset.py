@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.datasets import coco, data_yaml, image_file, image_header, labels, places, yolo
+from vajra_edge.datasets import coco, data_yaml, labels, places, yolo
 from vajra_edge.datasets.account import NAMED, Account, LeftOut, ReadAs
 from vajra_edge.datasets.coco import CocoFile
-from vajra_edge.datasets.image_file import UnusableImage
 from vajra_edge.datasets.labels import Drawn, Truth
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vajra_edge.errors import DatasetError
+from vajra_edge.media import clip, image_file
+from vajra_edge.media.faults import UnusableFile
+from vajra_edge.media.image_header import TURNED, orientation_of
 
 _LOGGER = logging.getLogger(__name__)
+Image: TypeAlias = "NDArray[np.uint8]"
+"""(height, width, 3), BGR."""
+LeaveOut: TypeAlias = "Callable[[LeftOut, Path, int], None]"
+"""Told why something of a file is left out, and how many pictures that costs as far as is known."""
 _LONGEST = 300
 """Letters of a path in a message; one that is too long for the system may have thousands."""
 
@@ -115,8 +121,8 @@ class Dataset:
         """
         counted = account or Account()
 
-        def leave_out(error: UnusableImage) -> None:
-            counted.add(error.reason, str(error.path))
+        def leave_out(fault: LeftOut, path: Path, count: int) -> None:
+            counted.add(fault, str(path), count)
 
         misfits: list[str] = []
         for entry, image in self.images(None if account is None else leave_out):
@@ -130,31 +136,27 @@ class Dataset:
             yield Picture(entry.name, image, None if drawn is None else drawn.truth(size))
         self._refuse(misfits, at_once=True)
 
-    def images(
-        self, leave_out: Callable[[UnusableImage], None] | None = None
-    ) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
+    def images(self, leave_out: LeaveOut | None = None) -> Iterator[tuple[Entry, Image]]:
         """Decode, without a look at labels.
 
         Args:
-            leave_out: told of each image that cannot be used; None: it is an error.
+            leave_out: told of each image or clip that cannot be used, and of how many frames of a damaged clip; None:
+                a file that cannot be used is an error.
 
         Raises:
             DatasetError: an image or video cannot be used; says which.
         """
         for path, group in groupby(self.entries, key=lambda entry: entry.path):
             wanted = list(group)
-            if wanted[0].frame is not None:
-                yield from _frames(path, wanted)
-                continue
             try:
-                with _reported(path):
-                    image = image_file.read(path).whole()
-            except UnusableImage as error:
+                if wanted[0].frame is not None:
+                    yield from _of_clip(path, wanted, leave_out)
+                else:
+                    yield from _of_image(path, wanted)
+            except UnusableFile as error:
                 if leave_out is None:
                     raise
-                leave_out(error)
-                continue
-            yield from ((entry, image) for entry in wanted)
+                leave_out(LeftOut.of(error.fault), path, 1)
 
     def with_labels(self, account: Account, classes: int | None = None) -> Dataset:
         """The same with the objects of every picture, as drawn.
@@ -256,10 +258,26 @@ class Dataset:
             )
 
 
+def _of_image(path: Path, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, Image]]:
+    with _reported(path):
+        image = image_file.read(path).whole()
+    yield from ((entry, image) for entry in wanted)
+
+
+def _of_clip(path: Path, wanted: Iterable[Entry], leave_out: LeaveOut | None) -> Iterator[tuple[Entry, Image]]:
+    """Frames in rising order, up to where the clip can be read."""
+    left = {entry.frame: entry for entry in wanted if entry.frame is not None}
+    frames = clip.Frames(path, sorted(left))
+    for number, image in frames:
+        yield left.pop(number), image
+    if left and frames.damaged and leave_out is not None:
+        leave_out(LeftOut.FRAME_UNREADABLE, path, len(left))
+
+
 def _upright(path: Path, drawn: Drawn, size: tuple[int, int], account: Account) -> Drawn | None:
     """The boxes on the upright picture, where EXIF alone is why their size is another; else None."""
-    turned_by = image_header.orientation(path.read_bytes())
-    if drawn.stated_wh != (size[1], size[0]) or turned_by not in labels.TURNED or not drawn.is_turnable:
+    turned_by = orientation_of(path.read_bytes())
+    if drawn.stated_wh != (size[1], size[0]) or turned_by not in TURNED or not drawn.is_turnable:
         return None
     if drawn.is_upright():
         account.add(ReadAs.UPRIGHT, str(path))
@@ -342,7 +360,9 @@ def _gathered(source: Path, named: data_yaml.DataYaml) -> Dataset:
             entries += found
             lost += ((LeftOut.PICTURE_MISSING, name) for name in absent)
         else:
-            entries += _of_place(source, place, named.root)
+            found, unreadable = _with_frames(_of_place(source, place, named.root), alone=len(named.places) == 1)
+            entries += found
+            lost += unreadable
     if not entries:
         raise DatasetError(f"{source}: no pictures in it", remedy=f"known are {' '.join(sorted(IMAGE_SUFFIXES))}")
     once = _once(source, entries)
@@ -396,15 +416,39 @@ def _of_place(source: Path, place: Path, root: Path) -> list[Entry]:
         raise DatasetError(f"{source}: {place} does not exist", remedy=remedy)
     if suffix == ".txt":
         return [Entry(path) for path in places.listed(place, root)]
-    if suffix in VIDEO_SUFFIXES:
-        return [Entry(place, frame) for frame in range(_frame_count(place))]
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return [Entry(place)]
     if suffix == ".xml":
         raise DatasetError(f"{source}: {place.name} looks like Pascal VOC or CVAT", remedy=coco.CONVERT)
     raise DatasetError(
         f"{place}: unknown kind {suffix!r}", remedy="give images, a video, a .txt list or a .json of COCO"
     )
+
+
+def _with_frames(found: Sequence[Entry], *, alone: bool) -> tuple[list[Entry], list[tuple[LeftOut, str]]]:
+    """One entry for each frame of the clips among the entries, and the clips that are left out.
+
+    Args:
+        found: of one place.
+        alone: the dataset has no other; a clip that is all there is must not be left out.
+
+    Raises:
+        UnusableClip: it is all there is.
+    """
+    entries: list[Entry] = []
+    lost: list[tuple[LeftOut, str]] = []
+    for entry in found:
+        if entry.path.suffix.lower() not in VIDEO_SUFFIXES:
+            entries.append(entry)
+            continue
+        try:
+            entries += (Entry(entry.path, frame) for frame in range(clip.count(entry.path)))
+        except UnusableFile as error:
+            if alone and len(found) == 1:
+                raise
+            _LOGGER.warning("%s; left out", error)
+            lost.append((LeftOut.of(error.fault), str(entry.path)))
+    return entries, lost
 
 
 def _of_coco(annotations: CocoFile, root: Path) -> tuple[list[Entry], list[str]]:
@@ -441,35 +485,3 @@ def _of_coco(annotations: CocoFile, root: Path) -> tuple[list[Entry], list[str]]
             f"{place}: its image {missing[0]!r} is not found", remedy=f"put the images into {root / 'images'}"
         )
     return list(entries.values()), missing
-
-
-def _frame_count(path: Path) -> int:
-    video = _open_video(path)
-    try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        video.release()
-
-
-def _open_video(path: Path) -> cv2.VideoCapture:
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise DatasetError(f"{path}: OpenCV cannot open this video", remedy="convert it to mp4 with h264")
-    return video
-
-
-def _frames(path: Path, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
-    """The wanted frames, in rising order. A container may promise more frames than it has: it ends there."""
-    video = _open_video(path)
-    try:
-        position = 0
-        for entry in wanted:
-            while position < (entry.frame or 0) and video.grab():
-                position += 1
-            read, image = video.read()
-            if not read:
-                return
-            position += 1
-            yield entry, np.asarray(image, np.uint8)
-    finally:
-        video.release()

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from vajra_edge.errors import DatasetError
 
-TURNED = range(5, 9)
-"""EXIF orientations that exchange width and height."""
-
 
 @dataclass(frozen=True)
 class Truth:

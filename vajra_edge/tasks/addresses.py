@@ -24,6 +24,8 @@ from vajra_edge.capture.url import shown
 from vajra_edge.config.address import conceal
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vajra_edge.errors import SourceError
+from vajra_edge.media.image_header import kind_of
+from vajra_edge.media.limits import MAX_SENT_BYTES
 from vajra_edge.version import VERSION
 
 
@@ -35,8 +37,8 @@ class Content(Enum):
     CAMERA = "a camera"
 
 
-MOST_BYTES = {Content.PICTURE: 64 << 20, Content.CLIP: 4 << 30}
-"""The largest picture that a camera makes is below 64 MiB; an hour of 4K video is about 4 GiB."""
+MOST_BYTES = {Content.PICTURE: MAX_SENT_BYTES, Content.CLIP: 4 << 30}
+"""An hour of 4K video is about 4 GiB."""
 _REDIRECTS = 5
 _SILENCE_S = 10.0
 _LONGEST_S = {Content.PICTURE: 60.0, Content.CLIP: 3600.0}
@@ -46,7 +48,6 @@ _STREAMS = (
     *("audio/mpegurl", "audio/x-mpegurl", "application/dash+xml", "application/sdp"),
 )
 _PAGES = ("text/html", "application/xhtml", "application/json")
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 _CLIPS = (b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"0&\xb2u")  # Matroska and WebM, MPEG program stream, WMV
 _FAILURES = (OSError, HTTPException, ValueError)
 """What urllib lets through: refused, cut off, or not HTTP; ``ValueError`` for addresses that it cannot write."""
@@ -139,7 +140,7 @@ def _content(url: str, headers: HTTPMessage, head: bytes) -> Content:
     kind = headers.get_content_type() if headers.get("Content-Type") else ""
     if kind.startswith(_STREAMS):
         return Content.CAMERA
-    if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or kind.startswith("image/"):
+    if kind_of(head) is not None or kind.startswith("image/"):
         return Content.PICTURE
     clip = head.startswith(_CLIPS) or head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
     if (clip or kind.startswith("video/")) and (headers.get("Content-Length") or named(url)):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.datasets import image_file
 from vajra_edge.errors import SourceError
+from vajra_edge.media import image_file
 
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w=.+-]+)*,", re.ASCII | re.IGNORECASE)
 _LONGEST_PATH = 4096

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.datasets import class_names, image_file
+from vajra_edge.datasets import class_names
 from vajra_edge.datasets.account import Account, LeftOut, ReadAs
 from vajra_edge.datasets.dataset import Dataset
 from vajra_edge.datasets.labels import Truth
 from vajra_edge.errors import DatasetError
+from vajra_edge.media import image_file
 from vajra_edge.wording import Argument, say
 
 NAMED = 12

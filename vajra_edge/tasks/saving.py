@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.sources.opencv import load_cv2
 from vajra_edge.errors import VajraError
+from vajra_edge.media.opencv import load_cv2
 from vajra_edge.tasks.results import Results
 from vajra_edge.tasks.sources import SourceImage
 

@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 from vajra_edge.capture.camera import CameraChanged, Grabber, Mailboxes
 from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase
-from vajra_edge.capture.sources import base as capture
 from vajra_edge.capture.sources import clip, registry
-from vajra_edge.capture.sources.opencv import load_cv2
 from vajra_edge.capture.url import is_live, kind_of, shown
 from vajra_edge.config.settings import CameraSettings
-from vajra_edge.datasets import dataset, image_file
-from vajra_edge.datasets.image_file import UnusableImage
+from vajra_edge.datasets import dataset
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
+from vajra_edge.media import image_file
+from vajra_edge.media.image_file import UnusableImage
+from vajra_edge.media.opencv import load_cv2
+from vajra_edge.media.pixels import check_pixels
 from vajra_edge.tasks import addresses, inline_image
 from vajra_edge.tasks.addresses import Content
 from vajra_edge.types import Frame
@@ -201,7 +202,7 @@ def _fetched(
 
 def _array(image: NDArray[np.uint8], number: int) -> Feed:
     name = f"image{number}"
-    checked = capture.check_pixels(image, name)
+    checked = check_pixels(image, name)
     if not checked.size:
         raise SourceError(f"{name} is empty: {checked.shape}", remedy="give an image with pixels")
     image_file.check_size(Path(name), checked.shape[1], checked.shape[0])

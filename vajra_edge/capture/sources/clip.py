@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.ffmpeg import Video
-from vajra_edge.capture.sources.refusals import Refusal, Refused
 from vajra_edge.capture.url import shown
 from vajra_edge.config.address import UNSHOWN
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media import clip
+from vajra_edge.media.ffmpeg import Video
+from vajra_edge.media.refusals import Refusal, Refused
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -24,7 +25,6 @@ _FALLBACK_FPS = 25.0  # for a clip whose header has no believable rate
 _MAX_FPS = 1000.0
 _LONGEST_GAP_S = 1.0  # a longer gap between two frames of a clip is a damaged time stamp, unless the clip is that slow
 _TRUNCATED = 0.9  # a clip that ends before this share of the frames its header promises is worth a warning
-_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not make this device open what it names
 
 
 class Clip:
@@ -55,7 +55,7 @@ class Clip:
         """
         _check_file(self._path, self._name)
         try:
-            self._video.open(str(self._path), _OPTIONS, live=False)
+            self._video.open(str(self._path), clip.OPTIONS, live=False)
         except Refused as refused:
             raise self._undecodable(refused) from None
         rate = self._video.stream.average_rate or self._video.stream.guessed_rate
@@ -124,17 +124,7 @@ class Clip:
         log.warning("%s ended after %d of %d frames; is it truncated?", self._name, self._frames, promised)
 
     def _undecodable(self, refused: Refused) -> SourceError:
-        what = {
-            Refusal.NO_VIDEO: "holds no video",
-            Refusal.CODEC: f"holds {refused.value}",
-        }.get(refused.why, "is not a video that can be decoded")
-        if refused.why is Refusal.UNREACHABLE:
-            what = f"cannot be read: {refused.value}"
-        return SourceError(
-            f"{self._path} {what}",
-            remedy="copy it again, or re-encode it, for example as H.264 in MP4",
-            path=self._path,
-        )
+        return SourceError(f"{self._path} {clip.what_is_wrong(refused)}", remedy=clip.REMEDY, path=self._path)
 
 
 def frames_of(path: Path) -> int | None:
@@ -143,12 +133,12 @@ def frames_of(path: Path) -> int | None:
     Raises:
         SourceError: it cannot be opened.
     """
-    clip = Clip(CameraSettings(id="clip", source=str(path)))
+    opened = Clip(CameraSettings(id="clip", source=str(path)))
     try:
-        clip.open()
-        return clip.promised_frames()
+        opened.open()
+        return opened.promised_frames()
     finally:
-        clip.close()
+        opened.close()
 
 
 def _promised_frames(video: Video, usual_s: float) -> int:

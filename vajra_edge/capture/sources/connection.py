@@ -11,33 +11,15 @@ import ipaddress
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno
 from vajra_edge.capture.url import Endpoint
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import Refusal, Refused, of_errno
 
 _AUTHORITIES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
-
-
-class Deadline:
-    """A point of time; as a number it is the seconds left.
-
-    PyAV makes numbers of its timeouts as each step begins, so this gives the second step what the first left.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._at_s = time.monotonic() + seconds
-
-    def __float__(self) -> float:
-        return max(0.0, self._at_s - time.monotonic())
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing is left."""
-        return float(self) <= 0.0
 
 
 class Line:

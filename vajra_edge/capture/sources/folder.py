@@ -9,18 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.sources.base import RawFrame, check_image, check_size
-from vajra_edge.capture.sources.opencv import load_cv2
+from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
+from vajra_edge.datasets.places import IMAGE_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
-from vajra_edge.image_header import header_of
+from vajra_edge.media import image_file
+from vajra_edge.media.faults import Fault
+from vajra_edge.media.image_file import UnusableImage
+from vajra_edge.media.image_header import ImageKind, header_of
+from vajra_edge.media.pixels import check_image, check_size
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 DEFAULT_FPS = 10.0
-MAX_FILE_BYTES = 512 * 1024 * 1024  # more than ``MAX_IMAGE_PX`` take without compression
+_UNKNOWN = f"not an image that is known: {', '.join(kind.value for kind in ImageKind)}"
 
 
 def images_at(source: str) -> tuple[Path, ...] | None:
@@ -31,16 +34,17 @@ def images_at(source: str) -> tuple[Path, ...] | None:
     """
     path = Path(source).expanduser()
     if not path.is_dir():
-        return (path,) if path.suffix.lower() in SUFFIXES and path.is_file() else None
+        return (path,) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() else None
     try:
-        images = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()))
+        known = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        images = tuple(sorted(file for file in known if not is_companion(file.relative_to(path)) and file.is_file()))
     except OSError as error:
         raise SourceError(
             f"folder {path} cannot be listed: {error.strerror}", remedy="check its owner and mode"
         ) from error
     if not images:
         raise SourceError(
-            f"folder {path} holds no image", remedy=f"put files there that end in {', '.join(sorted(SUFFIXES))}"
+            f"folder {path} holds no image", remedy=f"put files there that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return images
 
@@ -48,7 +52,8 @@ def images_at(source: str) -> tuple[Path, ...] | None:
 class ImageFolder:
     """Images at ``camera.fps`` frames a second, once or over and over.
 
-    One that cannot be decoded is counted and left out; the first is named in a warning.
+    One that cannot be decoded, or whose end is missing, is counted and left out; the first of each kind is named in a
+    warning. What desktops put beside pictures is passed over.
     """
 
     live = False
@@ -62,6 +67,7 @@ class ImageFolder:
         self._next = 0
         self._given = 0
         self._given_before_loop = 0
+        self._named: set[Fault | None] = set()
 
     def open(self) -> None:
         """Nothing is held open between two images."""
@@ -79,7 +85,7 @@ class ImageFolder:
             self._next += 1
             try:
                 image = read_image(path)
-            except SourceError as error:
+            except (SourceError, UnusableImage) as error:
                 self._skip(error)
                 continue
             self._given += 1
@@ -97,33 +103,28 @@ class ImageFolder:
             self._next, self._given_before_loop = 0, self._given
         return self._loop
 
-    def _skip(self, error: SourceError) -> None:
+    def _skip(self, error: SourceError | UnusableImage) -> None:
+        """Count it; the first of each kind is named."""
         self.decode_errors += 1
-        if self.decode_errors == 1:
-            log.warning("%s; skipped, further ones are only counted", error)
+        kind = error.fault if isinstance(error, UnusableImage) else None
+        if kind not in self._named:
+            self._named.add(kind)
+            log.warning("%s; skipped, further ones of the kind are only counted", error)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """One image, turned upright by its EXIF orientation.
+    """One image, whole, and turned upright by its EXIF orientation.
 
     Raises:
-        SourceError: it cannot be read or decoded, or its header claims more than ``MAX_IMAGE_PX`` pixels.
+        UnusableImage: it cannot be decoded, or its end is missing.
+        SourceError: it cannot be read, or its header claims more than ``MAX_IMAGE_PX`` pixels.
     """
-    cv2 = load_cv2()
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise SourceError(f"image {path} has more than {MAX_FILE_BYTES} bytes", remedy="replace it", path=path)
-        content = path.read_bytes()
+        content = image_file.content_of(path)
     except OSError as error:
         raise SourceError(f"image {path} cannot be read: {error.strerror}", remedy="replace it", path=path) from error
     header = header_of(content)
-    if header is None:
-        raise SourceError(f"image {path} cannot be decoded", remedy="replace it", path=path)
+    if header is None:  # of a kind whose size nobody knows before it is decoded
+        raise UnusableImage(path, Fault.PICTURE_UNREADABLE, "an empty file" if not content else _UNKNOWN, "replace it")
     check_size(header.width_px, header.height_px, f"image {path}")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise SourceError(f"image {path} cannot be decoded: {error.err}", remedy="replace it", path=path) from error
-    if image is None:
-        raise SourceError(f"image {path} cannot be decoded", remedy="replace it", path=path)
-    return check_image(image, str(path))
+    return check_image(image_file.decode(content, path).whole(), str(path))

@@ -6,10 +6,11 @@ import re
 from functools import cache
 
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.opencv import Capture, load_cv2, timeouts
+from vajra_edge.capture.sources.opencv import Capture, timeouts
 from vajra_edge.capture.url import kind_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.opencv import load_cv2
 
 _URL = re.compile(r"\b(?:rtsps?|https?)://[^\s\"']+")
 _TO_BGR = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"  # nvvidconv cannot pack BGR

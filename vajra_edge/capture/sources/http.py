@@ -10,11 +10,12 @@ from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 from urllib.parse import urljoin
 
-from vajra_edge.capture.sources.connection import Deadline, Line, connect
+from vajra_edge.capture.sources.connection import Line, connect
 from vajra_edge.capture.sources.login import Login
-from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno, of_status
 from vajra_edge.capture.url import Endpoint, endpoint_of
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.connection import Deadline
 from vajra_edge.capture.sources.http import Answer
 from vajra_edge.capture.sources.multipart import DamagedPart, EndOfParts, Part, Parts
 from vajra_edge.capture.sources.picture import DamagedPicture, Pictures
-from vajra_edge.capture.sources.refusals import Refusal, Refused
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import Refusal, Refused
 
 _OTHER_TRACKS = ("audio/", "application/")
 """Parts that some cameras send between the pictures: sound, and what they saw themselves."""

@@ -10,17 +10,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vajra_edge.image_header import jpeg_end
-
-MAX_PART_BYTES = 64 * 1024 * 1024
-"""Refused at the head of a part. A JPEG of ``MAX_IMAGE_PX`` pixels at the best quality has less."""
+from vajra_edge.media.jpeg_markers import START, end_of
+from vajra_edge.media.limits import MAX_SENT_BYTES
 
 _LONGEST_LINE_BYTES = 8192
 _LONGEST_BOUNDARY_BYTES = 200
 _HEADER = re.compile(rb"^([A-Za-z][\w-]{0,63})\s*:\s*(.*)$")
 _FIRST_HEADER = re.compile(rb"^content-(type|length)\s*:", re.IGNORECASE)
 _PRINTABLE = re.compile(rb"^[\x20-\x7e]+$")
-_JPEG = b"\xff\xd8"
 
 
 class DamagedPart(Exception):
@@ -101,8 +98,8 @@ class Parts:
         return True
 
     def _sized(self, size: int) -> bytes:
-        if size > MAX_PART_BYTES:
-            raise DamagedPart(f"a part claims {size} bytes, allowed are {MAX_PART_BYTES}")
+        if size > MAX_SENT_BYTES:
+            raise DamagedPart(f"a part claims {size} bytes, allowed are {MAX_SENT_BYTES}")
         while len(self._buffer) < size:
             self._fill()
         return self._cut(size)
@@ -110,11 +107,11 @@ class Parts:
     def _unsized(self) -> bytes:
         """Up to the end of the JPEG, which comes before the next boundary does; else up to that boundary."""
         scanned = 0
-        while len(self._buffer) <= MAX_PART_BYTES:
-            ends = (jpeg_end(self._buffer, scanned), self._boundary_at(scanned))
+        while len(self._buffer) <= MAX_SENT_BYTES:
+            ends = (end_of(self._buffer, scanned), self._boundary_at(scanned))
             if found := [end for end in ends if end is not None]:
                 return self._cut(min(found)).rstrip(b"\r\n-")
-            if not self._core and len(self._buffer) >= len(_JPEG) and not self._buffer.startswith(_JPEG):
+            if not self._core and len(self._buffer) >= len(START) and not self._buffer.startswith(START):
                 break
             scanned = max(0, len(self._buffer) - _LONGEST_BOUNDARY_BYTES)
             self._fill()

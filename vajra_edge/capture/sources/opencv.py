@@ -1,47 +1,18 @@
-"""OpenCV: devices and GStreamer's pipelines through its captures, each answer of a capture checked.
-
-It is loaded when chosen, and kept quiet.
-"""
+"""OpenCV: devices and GStreamer's pipelines through its captures, each answer of a capture checked."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vajra_edge.capture.sources.base import check_image, check_size
 from vajra_edge.errors import SourceError
+from vajra_edge.media.opencv import load_cv2
+from vajra_edge.media.pixels import check_image, check_size
 
 if TYPE_CHECKING:
     import cv2
     import numpy as np
     from numpy.typing import NDArray
-
-_loading = threading.Lock()
-
-
-def load_cv2() -> Any:
-    """OpenCV, with nothing on stderr; what the operator set in the environment stays.
-
-    Its own lines, and those of the FFmpeg in it, which data sets and saved videos still go through, would be on stderr
-    once for each damaged packet. The environment is written once, before the first capture reads it: C's ``setenv``
-    beside ``getenv`` in another thread can crash.
-    """
-    with _loading:
-        return _load_once()
-
-
-@cache
-def _load_once() -> Any:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    import cv2
-
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # before OpenCV 5, since 5
-        set_level(0)  # silent
-    return cv2
 
 
 class Capture:

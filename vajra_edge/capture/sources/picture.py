@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.sources.base import MAX_IMAGE_PX, check_size
-from vajra_edge.capture.sources.ffmpeg import ToBgr
 from vajra_edge.errors import SourceError
-from vajra_edge.image_header import ImageKind, header_of
+from vajra_edge.media.ffmpeg import ToBgr
+from vajra_edge.media.image_header import ImageKind, header_of
+from vajra_edge.media.jpeg_markers import segments
+from vajra_edge.media.limits import MAX_IMAGE_PX, MAX_SCANS
+from vajra_edge.media.pixels import check_size
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _CODECS: Mapping[ImageKind, str] = {ImageKind.JPEG: "mjpeg", ImageKind.PNG: "png", ImageKind.WEBP: "webp"}
-_MOST_SCANS = 64
-"""A progressive JPEG has about ten; thousands of them keep a decoder busy for minutes."""
 
 
 class DamagedPicture(Exception):
@@ -49,8 +49,8 @@ class Pictures:
         header = header_of(content)
         if header is None or header.kind not in _CODECS:
             raise DamagedPicture(f"{len(content)} bytes that are no JPEG, PNG or WebP picture")
-        if header.kind is ImageKind.JPEG and content.count(b"\xff\xda") > _MOST_SCANS:
-            raise DamagedPicture(f"a JPEG of more than {_MOST_SCANS} scans")
+        if header.kind is ImageKind.JPEG and sum(segment.is_scan for segment in segments(content)) > MAX_SCANS:
+            raise DamagedPicture(f"a JPEG of more than {MAX_SCANS} scans")
         self._to_bgr = self._to_bgr or ToBgr()
         try:
             check_size(header.width_px, header.height_px, self._name)

@@ -13,11 +13,12 @@ from http.client import HTTPException, HTTPMessage, parse_headers
 from io import BufferedReader
 from urllib.parse import urljoin
 
-from vajra_edge.capture.sources.connection import Deadline, Line, connect
+from vajra_edge.capture.sources.connection import Line, connect
 from vajra_edge.capture.sources.login import Login
-from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno, of_status
 from vajra_edge.capture.url import Endpoint, endpoint_of
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
 
 _MOST_REDIRECTS = 5
 _MOST_SDP_BYTES = 64 * 1024

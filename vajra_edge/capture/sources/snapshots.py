@@ -6,17 +6,17 @@ import time
 
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.connection import Deadline
 from vajra_edge.capture.sources.http import Answer, Client
 from vajra_edge.capture.sources.picture import DamagedPicture, Pictures
-from vajra_edge.capture.sources.refusals import Refusal, Refused
 from vajra_edge.config.settings import CameraSettings
-from vajra_edge.image_header import header_of, jpeg_end
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.image_header import header_of
+from vajra_edge.media.jpeg_markers import end_of
+from vajra_edge.media.limits import MAX_SENT_BYTES
+from vajra_edge.media.refusals import Refusal, Refused
 
 DEFAULT_FPS = 1.0
 """How often a picture is fetched where ``fps`` is not set."""
-
-MAX_PICTURE_BYTES = 64 * 1024 * 1024
 
 _RETRY_S = 1.0  # after a failure a slow camera is asked again sooner than its pictures are due
 
@@ -98,14 +98,14 @@ def _whole(answer: Answer, deadline: Deadline) -> bytes:
         DamagedPicture: it is too long or too short, or none.
         Refused: the connection failed, or it was not complete before the deadline.
     """
-    if answer.length is not None and answer.length > MAX_PICTURE_BYTES:
-        raise DamagedPicture(f"{answer.length} bytes are announced, allowed are {MAX_PICTURE_BYTES}")
+    if answer.length is not None and answer.length > MAX_SENT_BYTES:
+        raise DamagedPicture(f"{answer.length} bytes are announced, allowed are {MAX_SENT_BYTES}")
     announced, content, scanned = answer.length, bytearray(), 0
     while part := answer.more(deadline):
         content += part
-        if len(content) > MAX_PICTURE_BYTES:
-            raise DamagedPicture(f"more than {MAX_PICTURE_BYTES} bytes")
-        if announced is None and (end := jpeg_end(content, scanned)) is not None:
+        if len(content) > MAX_SENT_BYTES:
+            raise DamagedPicture(f"more than {MAX_SENT_BYTES} bytes")
+        if announced is None and (end := end_of(content, scanned)) is not None:
             return bytes(content[:end])
         scanned = len(content) - 1
     if announced is not None and len(content) < announced:

@@ -6,13 +6,14 @@ import time
 
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.connection import Deadline, authorities, look_up
-from vajra_edge.capture.sources.ffmpeg import Timeouts, Video
-from vajra_edge.capture.sources.refusals import Refusal, Refused
+from vajra_edge.capture.sources.connection import authorities, look_up
 from vajra_edge.capture.sources.rtsp import why_refused
 from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.ffmpeg import Timeouts, Video
+from vajra_edge.media.refusals import Refusal, Refused
 
 _QUESTIONS_S = 2.0  # for asking a camera by hand why it refused
 _SILENT = 0.9  # a read that failed after this share of the patience was ended by it

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.opencv import Capture, load_cv2
+from vajra_edge.capture.sources.opencv import Capture
 from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.opencv import load_cv2
 
 log = logging.getLogger(__name__)
 

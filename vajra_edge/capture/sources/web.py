@@ -9,16 +9,16 @@ from enum import Enum, auto
 from typing import Protocol
 
 from vajra_edge.capture.sources.base import RawFrame
-from vajra_edge.capture.sources.connection import Deadline
 from vajra_edge.capture.sources.http import Answer, Client
 from vajra_edge.capture.sources.jpeg_parts import JpegParts
-from vajra_edge.capture.sources.refusals import Refusal, Refused
 from vajra_edge.capture.sources.snapshots import Snapshots
 from vajra_edge.capture.sources.stream import NetworkStream
 from vajra_edge.capture.url import read_credentials, shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.image_header import header_of
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.image_header import header_of
+from vajra_edge.media.refusals import Refusal, Refused
 
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
 

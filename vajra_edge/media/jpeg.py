@@ -1,29 +1,23 @@
 """JPEG: whether all of a picture is in its file; libjpeg paints what is missing grey and tells nobody but stderr.
 
 The end marker alone is no sign. A thumbnail in the header has one of its own, cameras write more data after it, and a
-file may lack it although every pixel is there. So the markers are walked, and where the end is in doubt, the decoder
-is asked: what is appended to the coded data changes no pixel of a picture that is whole, and the next block of one
-that is not.
+file may lack it although every pixel is there. So the segments are looked at, and where the end is in doubt, the
+decoder is asked: what is appended to the coded data changes no pixel of a picture that is whole, and the next block of
+one that is not.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-START, END = b"\xff\xd8", b"\xff\xd9"
-_EOI, _SOS, _SOF_PROGRESSIVE = 0xD9, 0xDA, 0xC2
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Start of frame, of any coding."""
-_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
-"""Markers without a length."""
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-"""In coded data FF 00 is a byte and FF D0 to D7 are restarts; anything else ends the scan."""
+from vajra_edge.media.jpeg_markers import END, segments
+from vajra_edge.media.opencv import load_cv2
+
+_SOF_PROGRESSIVE = 0xC2
 _COEFFICIENTS = 64
 _BLANK = 16
 """So many zeros at the end are no coded data: what a disk gives back after a power cut."""
@@ -43,41 +37,27 @@ class Structure:
     Attributes:
         frame_at: offset of the start of frame (its marker); None: there is none.
         end: offset of the end marker after the last scan; None: there is none.
-        has_scan: coded data begins somewhere.
+        scans: how often coded data begins.
         complete: of a progressive picture, every bit of every coefficient has its scan; else that one scan began.
     """
 
     frame_at: int | None
     end: int | None
-    has_scan: bool
+    scans: int
     complete: bool
 
 
 def structure(content: bytes) -> Structure:
     """Walk the markers of a JPEG up to the end of its first picture."""
-    at, frame_at, scans = len(START), None, list[bytes]()
-    while (match := _MARKER.search(content, at)) is not None:
-        marker = match[1][0]
-        at = match.end()
-        if marker == _EOI:
-            return Structure(frame_at, match.end() - 2, bool(scans), _complete(content, frame_at, scans))
-        if marker in _BARE:
-            continue
-        length = int.from_bytes(content[at : at + 2], "big")
-        if marker in _FRAMES and frame_at is None:
-            frame_at = at - 2
-        if marker == _SOS:
-            scans.append(content[at + 2 : at + length])
-        at += max(length, 2)
-    return Structure(frame_at, None, bool(scans), _complete(content, frame_at, scans))
-
-
-def size(content: bytes, found: Structure) -> tuple[int, int] | None:
-    """Width and height in pixels as stored, before EXIF turns it; None without a start of frame."""
-    if found.frame_at is None or len(content) < found.frame_at + 9:
-        return None
-    height, width = (int.from_bytes(content[found.frame_at + k : found.frame_at + k + 2], "big") for k in (5, 7))
-    return width, height
+    frame_at, end, scans = None, None, list[bytes]()
+    for segment in segments(content):
+        if segment.is_end:
+            end = segment.at
+        elif segment.is_frame and frame_at is None:
+            frame_at = segment.at
+        elif segment.is_scan:
+            scans.append(content[segment.at + 4 : segment.next])
+    return Structure(frame_at, end, len(scans), _complete(content, frame_at, scans))
 
 
 def _complete(content: bytes, frame_at: int | None, scans: list[bytes]) -> bool:
@@ -107,7 +87,7 @@ def _is_complete(lowest: Mapping[int, int]) -> bool:
 
 def is_cut(content: bytes, found: Structure) -> bool:
     """Whether the end of the picture is missing, as far as that shows without decoding all of it."""
-    if not found.has_scan or not found.complete:
+    if not found.scans or not found.complete:
         return True
     return found.end is None and not _is_whole(mended(content))
 
@@ -124,7 +104,7 @@ def is_short(content: bytes, found: Structure, image: NDArray[np.uint8]) -> bool
 
 
 def mended(content: bytes) -> bytes:
-    """The file without zeros at its end and without an end marker; add ``END`` and every decoder reads it."""
+    """The file without zeros at its end and without an end marker; add the end marker and every decoder reads it."""
     kept = content.rstrip(b"\0")
     return kept if len(content) - len(kept) >= _BLANK else content
 
@@ -132,19 +112,21 @@ def mended(content: bytes) -> bytes:
 def _is_whole(content: bytes) -> bool:
     """Whether the coded data, without an end marker, fills the picture."""
     data = content.rstrip(b"\xff")  # half of a marker, which would swallow what is appended
-    as_is, filled = (decoded(data + more + END, cv2.IMREAD_IGNORE_ORIENTATION) for more in (b"", _FILLING))
+    as_is, filled = (decoded(data + more + END, turn=False) for more in (b"", _FILLING))
     return as_is is not None and filled is not None and np.array_equal(as_is, filled)
 
 
-def decoded(content: bytes, flags: int = 0) -> NDArray[np.uint8] | None:
+def decoded(content: bytes, *, turn: bool = True) -> NDArray[np.uint8] | None:
     """(height, width, 3) uint8, BGR, as OpenCV decodes any kind of picture; None where it cannot.
 
     Args:
         content: of the file.
-        flags: of ``cv2.imdecode``, besides colour.
+        turn: upright, by its EXIF orientation.
     """
+    cv2 = load_cv2()
+    flags = cv2.IMREAD_COLOR | (0 if turn else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | flags)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:  # an empty file, or more pixels than OpenCV allows
         return None
     return None if image is None else np.asarray(image, np.uint8)

@@ -19,9 +19,9 @@ from ports import free_port
 from waiting import LIMIT_S
 
 from vajra_edge.capture.sources import registry
-from vajra_edge.capture.sources.refusals import Refusal, of_errno, of_status
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.refusals import Refusal, of_errno, of_status
 
 SECRET = "hunter2"
 

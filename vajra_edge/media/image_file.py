@@ -11,34 +11,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.datasets import image_header, jpeg
-from vajra_edge.datasets.account import LeftOut
-from vajra_edge.datasets.labels import TURNED
-from vajra_edge.errors import DatasetError
+from vajra_edge.media import jpeg
+from vajra_edge.media.faults import Fault, UnusableFile
+from vajra_edge.media.image_header import TURNED, ImageKind, header_of, kind_of, orientation_of
+from vajra_edge.media.jpeg_markers import END
+from vajra_edge.media.limits import MAX_FILE_BYTES, MAX_PICTURE_PX, MAX_SCANS
 
-MAX_PX = 1 << 28
-"""268 million: the largest phone picture has 200. Decoded it takes 768 MiB, which a board of 4 GB can just give; the
-network sees it shrunk to its input in any case, and what is small on a larger one is lost."""
-MAX_BYTES = 1 << 30
-"""More than ``MAX_PX`` take uncompressed."""
 TILES = "cut it into tiles of a few thousand pixels, or shrink it"
 _BLANK_BYTES = 64
 _HEAD_BYTES = 1 << 16
 """Almost every header is shorter; of others the decoded image tells the size."""
 
 
-class UnusableImage(DatasetError):
-    """A picture that cannot be used.
-
-    Attributes:
-        path: of the file.
-        reason: under which it is counted.
-        what: is wrong with it.
-    """
-
-    def __init__(self, path: Path, reason: LeftOut, what: str, remedy: str) -> None:
-        super().__init__(f"{path}: {what}", remedy=remedy, path=path)
-        self.path, self.reason, self.what = path, reason, what
+class UnusableImage(UnusableFile):
+    """A picture that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,7 @@ class ImageFile:
 def cut_short(path: Path) -> UnusableImage:
     """What is said of a picture whose end is missing."""
     what = "the end of the file is missing, part of the picture is grey"
-    return UnusableImage(path, LeftOut.PICTURE_CUT_SHORT, what, "copy or download it again")
+    return UnusableImage(path, Fault.PICTURE_CUT_SHORT, what, "copy or download it again")
 
 
 def read(path: Path) -> ImageFile:
@@ -79,23 +65,33 @@ def read(path: Path) -> ImageFile:
         UnusableImage: it is no picture that OpenCV can decode, or too large.
         OSError: the system refuses the file.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise UnusableImage(path, LeftOut.PICTURE_TOO_LARGE, f"more than {MAX_BYTES} bytes", TILES)
-    return decode(path.read_bytes(), path)
+    return decode(content_of(path), path)
+
+
+def content_of(path: Path) -> bytes:
+    """A picture file, still encoded.
+
+    Raises:
+        UnusableImage: it is too large.
+        OSError: the system refuses the file.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise UnusableImage(path, Fault.PICTURE_TOO_LARGE, f"more than {MAX_FILE_BYTES} bytes", TILES)
+    return path.read_bytes()
 
 
 def decode(content: bytes, path: Path) -> ImageFile:
-    """``read`` for what is in memory; ``path`` is for messages."""
-    found = jpeg.structure(content) if content.startswith(jpeg.START) else None
-    stored_wh = image_header.size(content) if found is None else jpeg.size(content, found)
-    if stored_wh is not None:
-        check_size(path, *stored_wh)
-    is_cut = found is not None and found.has_scan and jpeg.is_cut(content, found)
+    """``read`` for what is in memory; ``path`` is for messages. Of a kind that is not known the decoder decides."""
+    if (header := header_of(content)) is not None:
+        check_size(path, header.width_px, header.height_px)
+    found = _structure(content)
+    if found is not None and found.scans > MAX_SCANS:
+        raise _undecodable(path, f"a JPEG of more than {MAX_SCANS} scans")
+    is_cut = found is not None and bool(found.scans) and jpeg.is_cut(content, found)
     # OpenCV 5 refuses a JPEG in memory that has no end marker, earlier ones read it.
-    image = jpeg.decoded(jpeg.mended(content) + jpeg.END if found is not None and found.end is None else content)
+    image = jpeg.decoded(jpeg.mended(content) + END if found is not None and found.end is None else content)
     if image is None:
-        what = "not an image that OpenCV can read" if content else "an empty file"
-        raise UnusableImage(path, LeftOut.PICTURE_UNREADABLE, what, "remove or replace it")
+        raise _undecodable(path, "not an image that OpenCV can read" if content else "an empty file")
     check_size(path, image.shape[1], image.shape[0])
     is_cut = is_cut or (found is not None and jpeg.is_short(content, found, image)) or _is_blank_webp(content)
     return ImageFile(path, image, is_cut)
@@ -104,13 +100,13 @@ def decode(content: bytes, path: Path) -> ImageFile:
 def is_cut(path: Path) -> bool:
     """Whether the end of a file is missing, as far as that shows without decoding it. False where it cannot be read."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+        content = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
     except OSError:
         return False
-    if not content.startswith(jpeg.START):
+    found = _structure(content)
+    if found is None:
         return _is_blank_webp(content)
-    found = jpeg.structure(content)
-    return found.has_scan and jpeg.is_cut(content, found)
+    return bool(found.scans) and jpeg.is_cut(content, found)
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
@@ -121,21 +117,31 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    found = jpeg.size(head, jpeg.structure(head)) if head.startswith(jpeg.START) else image_header.size(head)
-    if found is None or 0 in found:
+    header = header_of(head)
+    if header is None or 0 in {header.width_px, header.height_px}:
         return None
-    return (found[1], found[0]) if image_header.orientation(head) in TURNED else found
+    size = header.width_px, header.height_px
+    return size[::-1] if orientation_of(head) in TURNED else size
+
+
+def _structure(content: bytes) -> jpeg.Structure | None:
+    """Of a JPEG; None of any other kind."""
+    return jpeg.structure(content) if kind_of(content) is ImageKind.JPEG else None
+
+
+def _undecodable(path: Path, what: str) -> UnusableImage:
+    return UnusableImage(path, Fault.PICTURE_UNREADABLE, what, "remove or replace it")
 
 
 def check_size(path: Path, width_px: int, height_px: int) -> None:
     """Refuse what no memory should be asked for.
 
     Raises:
-        UnusableImage: more than ``MAX_PX`` pixels.
+        UnusableImage: more than ``MAX_PICTURE_PX`` pixels.
     """
-    if width_px * height_px > MAX_PX:
-        what = f"{width_px} x {height_px} pixels, the limit is {MAX_PX} (768 MiB decoded)"
-        raise UnusableImage(path, LeftOut.PICTURE_TOO_LARGE, what, TILES)
+    if width_px * height_px > MAX_PICTURE_PX:
+        what = f"{width_px} x {height_px} pixels, the limit is {MAX_PICTURE_PX} (768 MiB decoded)"
+        raise UnusableImage(path, Fault.PICTURE_TOO_LARGE, what, TILES)
 
 
 def _is_blank_webp(content: bytes) -> bool:

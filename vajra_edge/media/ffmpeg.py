@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.sources.base import MAX_IMAGE_PX, check_image, check_size
-from vajra_edge.capture.sources.connection import Deadline
-from vajra_edge.capture.sources.opencv import load_cv2
-from vajra_edge.capture.sources.refusals import Refusal, Refused, of_errno, of_status
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.limits import MAX_IMAGE_PX
+from vajra_edge.media.opencv import load_cv2
+from vajra_edge.media.pixels import check_image, check_size
+from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
 
 if TYPE_CHECKING:
     import av
@@ -36,6 +37,8 @@ _MOST_FAILURES = 200
 _ONE_THREAD_PX = 2048 * 1152  # above, one core does not always keep up with a camera
 _LARGE_THREADS = 3
 _FILE_THREADS = 4
+_VP8 = frozenset({"vp8", "libvpx"})
+_VP8_SHOWN = 0x10  # show_frame in the first byte of a frame (RFC 6386, section 9.1)
 _PEEK_S = 0.2  # for a packet that is there already
 
 
@@ -208,6 +211,16 @@ class Video:
                 raise Refused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
         return self._ready.popleft()
 
+    def count_packets(self) -> int:
+        """How many packets of the track are left that show something; none is decoded."""
+        found = 0
+        try:
+            while (packet := self._packet()) is not None:
+                found += packet.stream_index == self._stream.index and self._shows(packet)
+        except Refused:  # it cannot be read any further
+            pass
+        return found
+
     def bgr(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """A frame of it as an image."""
         return self._to_bgr.bgr(frame, self._name)
@@ -291,6 +304,12 @@ class Video:
     def _demuxed(self) -> Iterator[Packet[Any]]:
         """Packets of every track: while sound keeps coming, a picture that does not must still be missed."""
         return iter(self.container.demux())
+
+    def _shows(self, packet: Packet[Any]) -> bool:
+        """Whether a packet is more than the mark of an end, and not only for others to be built upon."""
+        if not packet.size or packet.is_discard:
+            return False
+        return self._stream.codec_context.name not in _VP8 or bool(bytes(packet)[0] & _VP8_SHOWN)
 
     def _decode(self, packet: Packet[Any]) -> None:
         import av

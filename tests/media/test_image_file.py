@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from photos import encoded, texture
 
-from vajra_edge.datasets import image_file, image_header
-from vajra_edge.datasets.account import LeftOut
-from vajra_edge.datasets.image_file import UnusableImage
+from vajra_edge.media import image_file
+from vajra_edge.media.faults import Fault
+from vajra_edge.media.image_file import UnusableImage
 
 KINDS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP"]
 
@@ -41,7 +41,7 @@ def test_other_kinds_whose_end_is_missing_cannot_be_read_at_all(kind, share):
     content = encoded(texture(), kind)
     with pytest.raises(UnusableImage, match=r"a\.png: (not an image|an empty file)") as raised:
         image_file.decode(content[: int(len(content) * share)], Path("a.png"))
-    assert raised.value.reason is LeftOut.PICTURE_UNREADABLE
+    assert raised.value.fault is Fault.PICTURE_UNREADABLE
 
 
 @pytest.mark.parametrize("options", [{}, {"lossless": True}])
@@ -73,35 +73,8 @@ def test_files_that_are_not_there_or_no_jpeg_are_not_cut(tmp_path):
 def test_what_is_too_large_is_refused_before_it_is_decoded(width, height):
     with pytest.raises(UnusableImage, match=f"{width} x {height} pixels, the limit is .*; cut it into tiles") as raised:
         image_file.decode(png_header(width, height), Path("scene.png"))
-    assert raised.value.reason is LeftOut.PICTURE_TOO_LARGE
+    assert raised.value.fault is Fault.PICTURE_TOO_LARGE
 
 
 def test_the_largest_phone_picture_is_not_too_large():
     image_file.check_size(Path("a.jpg"), 16320, 12240)
-
-
-@pytest.mark.parametrize("kind", KINDS[1:])
-def test_the_header_tells_the_size(kind):
-    assert image_header.size(encoded(texture(61, 43), kind)) == (61, 43)
-    assert image_header.size(encoded(texture(61, 43), kind)[:11]) is None
-
-
-def test_headers_of_lossless_webp_and_jpeg_2000_tell_the_size():
-    assert image_header.size(encoded(texture(61, 43), "WEBP", lossless=True)) == (61, 43)
-    assert image_header.size(encoded(texture(61, 43), "WEBP", orientation=1)) == (61, 43)
-    assert image_header.size(cv2.imencode(".jp2", texture(61, 43))[1].tobytes()) == (61, 43)
-    assert image_header.size(b"no picture") is None
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_orientation_is_found_in_every_kind_that_has_one(kind, orientation):
-    assert image_header.orientation(encoded(texture(61, 43), kind, orientation)) == orientation
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"II*\0", b"\xff\xd8Exif\0\0MM\0*\0\0", b"RIFF\0\0\0\0WEBPEXIF\xff\xff\xff\xff", b"x"]
-)
-def test_without_one_a_picture_is_upright(content):
-    assert image_header.orientation(content) == 1
-    assert image_header.orientation(encoded(texture(61, 43))) == 1

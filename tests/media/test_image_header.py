@@ -8,8 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from photos import encoded as photo
+from photos import texture
 
-from vajra_edge.image_header import ImageHeader, ImageKind, header_of, jpeg_end
+from vajra_edge.media.image_header import ImageHeader, ImageKind, header_of, orientation_of
+from vajra_edge.media.jpeg_markers import end_of
 
 IMAGE = np.random.default_rng(1).integers(0, 255, (30, 50, 3), np.uint8)
 
@@ -42,8 +45,8 @@ def test_a_thumbnail_is_not_taken_for_the_picture() -> None:
     segment = b"Exif\0\0" + thumbnail
     with_thumbnail = content[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + content[2:]
     assert header_of(with_thumbnail) == ImageHeader(ImageKind.JPEG, 50, 30)
-    assert jpeg_end(with_thumbnail + b"rest") == len(with_thumbnail)
-    assert jpeg_end(with_thumbnail[:-2]) is None
+    assert end_of(with_thumbnail + b"rest") == len(with_thumbnail)
+    assert end_of(with_thumbnail[:-2]) is None
 
 
 def test_an_extended_webp_tells_its_canvas() -> None:
@@ -88,3 +91,29 @@ def test_random_bytes_behind_every_magic_are_survived(tmp_path: Path) -> None:
         for size in (0, 1, 7, 30, 300):
             found = header_of(magic + noise.bytes(size))
             assert found is None or found.width_px >= 0
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    found = header_of(content)
+    return None if found is None else (found.width_px, found.height_px)
+
+
+def test_headers_of_lossless_webp_and_jpeg_2000_tell_the_size():
+    assert size_of(photo(texture(61, 43), "WEBP", lossless=True)) == (61, 43)
+    assert size_of(photo(texture(61, 43), "WEBP", orientation=1)) == (61, 43)
+    assert size_of(cv2.imencode(".jp2", texture(61, 43))[1].tobytes()) == (61, 43)
+    assert header_of(b"no picture") is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_orientation_is_found_in_every_kind_that_has_one(kind, orientation):
+    assert orientation_of(photo(texture(61, 43), kind, orientation)) == orientation
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"II*\0", b"\xff\xd8Exif\0\0MM\0*\0\0", b"RIFF\0\0\0\0WEBPEXIF\xff\xff\xff\xff", b"x"]
+)
+def test_without_one_a_picture_is_upright(content):
+    assert orientation_of(content) == 1
+    assert orientation_of(photo(texture(61, 43))) == 1

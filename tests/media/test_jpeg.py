@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from photos import encoded, texture
 
-from vajra_edge.datasets import image_file, jpeg
+from vajra_edge.media import image_file, jpeg
 
 WAYS = {
     "baseline": {},
