@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from vajra_edge import durable
 from vajra_edge.datasets import dataset
 from vajra_edge.datasets.dataset import Dataset
 from vajra_edge.errors import DatasetError, StoreError
+from vajra_edge.media.jpeg import decoded
 from vajra_edge.quantization import camera_samples
 
 FRAMES = 8
@@ -94,7 +94,7 @@ def _recent(folder: Path, *, cameras: bool) -> _Encoded:
         paths = []
     for path in paths:
         content = _content(path)
-        if _decode(content) is None:
+        if decoded(content) is None:
             _LOGGER.warning("%s is damaged and left out of the comparison; it may be deleted", path)
         else:
             kept.append(content)
@@ -116,14 +116,6 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _decode(content: bytes) -> NDArray[np.uint8] | None:
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # nothing in it, or a header that promises more pixels than OpenCV allows
-        return None
-    return None if image is None else np.asarray(image, np.uint8)
-
-
 @dataclass(frozen=True)
 class _Encoded:
     """Camera samples in memory, as JPEG: the daemon goes on replacing the files while a build runs."""
@@ -134,7 +126,7 @@ class _Encoded:
         return len(self.contents)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (image for content in self.contents if (image := _decode(content)) is not None)
+        return (image for content in self.contents if (image := decoded(content)) is not None)
 
 
 @dataclass(frozen=True)
