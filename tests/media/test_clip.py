@@ -144,6 +144,21 @@ def test_a_damaged_clip_is_read_to_where_it_can_be(tmp_path: Path, name: str, ca
     ]
 
 
+def test_a_clip_ends_where_its_frames_become_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.ts"
+    small = write_clip(tmp_path / "small.ts", 5, codec="mpeg2video").read_bytes()
+    large = write_clip(tmp_path / "large.ts", 5, codec="mpeg2video", paint=noisy).read_bytes()
+    path.write_bytes(small + large)
+    monkeypatch.setattr("vajra_edge.media.pixels.MAX_IMAGE_PX", 64 * 48)
+    frames = Frames(path, range(10))
+    found = [number for number, _ in frames]
+    assert found in ([0, 1, 2, 3], [0, 1, 2, 3, 4]), "where two streams meet, a frame may be lost"
+    assert frames.damaged
+    assert f"is damaged: {len(found)} frames" in caplog.text
+
+
 def test_a_clip_that_is_whole_ends_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frames = Frames(write_clip(tmp_path / "a.mp4", 5), range(9))
     assert len(list(frames)) == 5

@@ -76,8 +76,6 @@ class Frames:
         try:
             _open(video, self._path)
             yield from self._read(video)
-        except SourceError as error:
-            raise _too_large(self._path, error) from error
         finally:
             self.damaged = self.damaged or video.damaged > 0
             video.close()
@@ -89,7 +87,14 @@ class Frames:
                 number += 1
             if frame is None:
                 return
-            yield number, video.bgr(frame)
+            try:
+                image = video.bgr(frame)
+            except SourceError as error:  # larger than any before: of these it is the end
+                if number == 0:
+                    raise _too_large(self._path, error) from error
+                self._tell_damaged(number)
+                return
+            yield number, image
             number += 1
 
     def _next(self, video: Video, number: int) -> VideoFrame | None:
@@ -99,13 +104,17 @@ class Frames:
         except Refused as refused:
             if number == 0:
                 raise UnusableClip(self._path, what_is_wrong(refused)) from None
-            self.damaged = True
-            frame = None
+            self._tell_damaged(number)
+            return None
         if frame is None and number == 0:
             raise UnusableClip(self._path, what_is_wrong(Refused(Refusal.UNKNOWN)))
-        if frame is None and (self.damaged or video.damaged):
-            _LOGGER.warning("%s is damaged: %d frames of it can be read", self._path, number)
+        if frame is None and video.damaged:
+            self._tell_damaged(number)
         return frame
+
+    def _tell_damaged(self, number: int) -> None:
+        self.damaged = True
+        _LOGGER.warning("%s is damaged: %d frames of it can be read", self._path, number)
 
 
 def count(path: Path) -> int:
@@ -129,8 +138,6 @@ def _count(path: Path, seen: tuple[int, int, int]) -> int:  # noqa: ARG001  a ke
     try:
         _open(video, path)
         found = video.count_packets()
-    except SourceError as error:
-        raise _too_large(path, error) from error
     finally:
         video.close()
     if not found:
@@ -143,6 +150,8 @@ def _open(video: Video, path: Path) -> None:
         video.open(os.path.abspath(path), OPTIONS, live=False)  # noqa: PTH100  no text that could be a protocol
     except Refused as refused:
         raise UnusableClip(path, what_is_wrong(refused)) from None
+    except SourceError as error:
+        raise _too_large(path, error) from error
 
 
 def _too_large(path: Path, error: SourceError) -> UnusableClip:
