@@ -136,3 +136,15 @@ def test_a_send_to_somebody_who_does_not_listen_never_waits() -> None:
         while protocol.send(theirs, Alive(read=False, decode_errors=0, digest=None)):
             pass
         assert protocol.receive(ours)
+
+
+def test_last_words_are_heard_although_their_speaker_left_something_unheard() -> None:
+    ours, theirs = protocol.pair()
+    with ours:
+        assert protocol.send(ours, Back(1, 2, 3))
+        assert protocol.send(theirs, Exited(-11, "Segmentation fault"))
+        theirs.close()
+        came = protocol.receive(ours)
+        assert came is not None
+        assert protocol.from_child(came[0]) == Exited(-11, "Segmentation fault")
+        assert protocol.receive(ours) == (b"", None)
