@@ -76,7 +76,7 @@ def test_a_running_daemon_does_not_leave_its_broker_for_a_file_that_cannot_be_us
     os.mkfifo(tmp_path / "pipe")
     running = load(config)
     config.write_text(f"{START}[mqtt]\n{fields.format(tmp_path)}")
-    with pytest.raises(SettingsError, match=rf"\[mqtt\]: .*{said}") as caught:
+    with pytest.raises(SettingsError, match=rf"the new settings are not taken: .*{said}") as caught:
         reload(running, config)
     assert "hunter2" not in str(caught.value)
     started_so = load(config)

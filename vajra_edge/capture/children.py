@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import vajra_edge
 from vajra_edge.capture import limits, protocol
 from vajra_edge.capture.protocol import Back, Exited, FromChild, Hello, Kill, Picture, Slots, Spawn
 from vajra_edge.capture.ring import Segment
@@ -313,7 +312,7 @@ class Children:
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """What libraries need of ours, and the way to this package; BLAS gets no threads, which a fork would lose."""
-    package = str(Path(vajra_edge.__file__).parents[1])
+    package = str(Path(__file__).parents[2])
     kept = {name: value for name, value in own.items() if _PASSED_ON.fullmatch(name)}
     paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

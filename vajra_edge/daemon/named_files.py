@@ -32,7 +32,7 @@ def require_usable(running: MqttSettings, new: MqttSettings) -> None:
     except Empty:
         return
     if refusal is not None:
-        raise SettingsError(f"[mqtt]: {refusal.message}", remedy=refusal.remedy)
+        raise SettingsError(f"the new settings are not taken: {refusal.message}", remedy=refusal.remedy)
 
 
 def _refusal(mqtt: MqttSettings) -> PublishError | None:
