@@ -49,7 +49,7 @@ def test_the_disk_is_looked_at_now_and_then_and_soon_after_something_ended(
     request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ):
     looks: list[str] = []
-    monkeypatch.setattr(Background, "do", lambda self, name, task: looks.append(name))
+    monkeypatch.setattr(Background, "look", lambda self, name, task: looks.append(name))
     missed = MissedWatch(Background(lambda _: None))
     for now_s in (0.0, 1.0, LOOK_S - 1, LOOK_S):
         missed.tick(request_, PLAN, now_s)
