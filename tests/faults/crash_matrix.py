@@ -1,6 +1,6 @@
 """Who is charged, what serves afterwards and how long frames are missing: one scenario a way to die.
 
-``python tests/faults/crash_matrix.py [NAME ...]`` prints the table; without names, all of it (about twelve minutes).
+``python tests/faults/crash_matrix.py [NAME ...]`` prints the table; without names, all of it (a quarter of an hour).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
@@ -28,7 +29,7 @@ from waiting import wait_for
 from vajra_edge.demo.broker import Broker
 from vajra_edge.plans.history import History
 
-WATCHDOG_S = 6.0
+WATCHDOG_S, UNIT_WATCHDOG_S = 6.0, 30.0
 AFTER_S = 5.0
 """Of frames that the last plan has to serve before a scenario is over."""
 
@@ -55,10 +56,29 @@ class Row:
 
 
 class Scene:
-    """A daemon with an old plan that served well, and a fault that waits for its file."""
+    """A daemon with an old plan that served well, and a fault that waits for its file.
 
-    def __init__(self, folder: Path, port: int, fault: str, watchdog_s: float | None, state_dir: Path | None) -> None:
-        self.station = Station(folder, port)
+    Args:
+        folder: everything lies below it.
+        port: of the broker.
+        fault: of ``crashing.py``, without its file; empty: none.
+        watchdog_s: patience; None: no watchdog.
+        state_dir: None: below the folder.
+        beside: a second camera, whose missing frames count alone; empty: there is none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        fault: str,
+        watchdog_s: float | None = None,
+        state_dir: Path | None = None,
+        beside: str = "",
+    ) -> None:
+        self.station, self.beside = Station(folder, port), beside
+        if beside:
+            self.station.camera(beside)
         if state_dir is not None:
             self.station.state_dir = state_dir
             self.station.settings["store"]["state_dir"] = str(state_dir)
@@ -92,8 +112,25 @@ class Scene:
         status = self.supervised.until(_serves)
         serves = "old" if status["engine"]["serving"]["fingerprint"] == self.old else "new"
         deaths = tuple(one.code for one in self.supervised.ended)
-        missing_s = round(gap_s(self.ears, self.began_s), 1)
+        missing_s = round(gap_s(self.ears, self.began_s, self.beside), 1)
         return Row(name, deaths, ", ".join(charged) or "nobody", serves, missing_s, status["before"])
+
+    def until_lost(self, camera: str, times: int, why: str) -> None:
+        """Until a camera was lost so often, at last for this reason; the others never were."""
+
+        def lost(status: dict) -> bool:
+            self.ears._poll()
+            return any(one["losses"] >= times and why in one["reason"] for one in _cameras(status, camera))
+
+        status = self.supervised.until(lost)
+        assert [one["losses"] for one in _cameras(status, self.beside)] == [0]
+
+    def until_it_streams(self, camera: str) -> None:
+        def streams(status: dict) -> bool:
+            self.ears._poll()
+            return any(one["state"] == "streaming" for one in _cameras(status, camera))
+
+        self.supervised.until(streams)
 
     def watch(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
@@ -112,15 +149,17 @@ class Scene:
         self.supervised.stop()
 
 
+def _cameras(status: dict, name: str) -> list[dict]:
+    return [one for one in status["cameras"] if one["id"] == name]
+
+
 def _serves(status: dict) -> bool:
     return bool(status["engine"]["serving"])
 
 
 @contextlib.contextmanager
-def scene(
-    folder: Path, port: int, fault: str = "", watchdog_s: float | None = None, state_dir: Path | None = None
-) -> Iterator[Scene]:
-    made = Scene(folder, port, fault, watchdog_s, state_dir)
+def scene(folder: Path, port: int, fault: str = "", watchdog_s: float | None = None, **more: Any) -> Iterator[Scene]:
+    made = Scene(folder, port, fault, watchdog_s, **more)
     try:
         yield made
     finally:
@@ -158,6 +197,16 @@ def segv_in_inference(folder: Path, port: int) -> Row:
         return at.row("SIGSEGV in inference")
 
 
+def segv_of_the_librarys_own_thread(folder: Path, port: int) -> Row:
+    """The new plan crashes on its frames, in a thread that its library started."""
+    with scene(folder, port, "infer:native") as at:
+        new = at.exchange()
+        at.supervised.until(lambda status: status["engine"]["on_probation"])
+        at.strike(new)
+        at.deaths(3)
+        return at.row("SIGSEGV in inference, in the library's own thread")
+
+
 def segv_of_the_only_plan(folder: Path, port: int) -> Row:
     """The only plan crashes on its frames, four times."""
     with scene(folder, port, "infer:segv") as at:
@@ -168,12 +217,13 @@ def segv_of_the_only_plan(folder: Path, port: int) -> Row:
 
 
 def segv_in_a_camera(folder: Path, port: int) -> Row:
-    """A decoder crashes in the daemon, four times."""
-    with scene(folder, port, "camera:segv") as at:
-        at.strike()
-        at.deaths(4)
+    """The decoder of one camera crashes, four times; another camera is read beside it."""
+    with scene(folder, port, "camera:segv", beside="yard") as at:
+        at.strike("gate")
+        at.until_lost("gate", 4, "SIGSEGV")
         at.only.unlink()
-        return at.row("SIGSEGV in a camera's thread, 4 times")
+        at.until_it_streams("gate")
+        return at.row("SIGSEGV in a camera, 4 times")
 
 
 def segv_in_the_build_child(folder: Path, port: int) -> Row:
@@ -233,13 +283,34 @@ def plan_hangs(folder: Path, port: int) -> Row:
         return at.row("watchdog, the plan hangs")
 
 
+def only_plan_hangs_at_load(folder: Path, port: int) -> Row:
+    """The only plan hangs while it is loaded, and the watchdog ends the daemon."""
+    with scene(folder, port, "load:hang", WATCHDOG_S) as at:
+        return hung_at_load(at, "watchdog, the only plan hangs at load")
+
+
+def only_plan_holds_python(folder: Path, port: int) -> Row:
+    """The same, and the library keeps the interpreter from every other thread, so that nobody can tell who is late."""
+    with scene(folder, port, "load:hold", UNIT_WATCHDOG_S) as at:
+        return hung_at_load(at, "watchdog, the only plan's load holds the GIL")
+
+
+def hung_at_load(at: Scene, name: str) -> Row:
+    at.strike(at.old)
+    at.supervised.process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
+    at.deaths(2, limit_s=180.0)
+    at.only.unlink()
+    return at.row(name)
+
+
 def camera_hangs(folder: Path, port: int) -> Row:
-    """A camera's thread hangs in its library."""
-    with scene(folder, port, "camera:hang", WATCHDOG_S) as at:
-        at.strike()
-        at.watch(50.0)
+    """The decoder of one camera hangs, twice; another camera is read beside it."""
+    with scene(folder, port, "camera:hang", WATCHDOG_S, beside="yard") as at:
+        at.strike("gate")
+        at.until_lost("gate", 2, "")
         at.only.unlink()
-        return at.row("watchdog, a camera hangs")
+        at.until_it_streams("gate")
+        return at.row("a camera hangs, twice")
 
 
 def broker_hangs(folder: Path, port: int) -> Row:
@@ -284,6 +355,7 @@ SCENARIOS: dict[str, Callable[[Path, int], Row]] = {
         segv_at_load,
         broken_plan,
         segv_in_inference,
+        segv_of_the_librarys_own_thread,
         segv_of_the_only_plan,
         segv_in_a_camera,
         segv_in_the_build_child,
@@ -291,6 +363,8 @@ SCENARIOS: dict[str, Callable[[Path, int], Row]] = {
         board_stands_still,
         board_stands_still_shortly,
         plan_hangs,
+        only_plan_hangs_at_load,
+        only_plan_holds_python,
         camera_hangs,
         broker_hangs,
         disk_hangs,

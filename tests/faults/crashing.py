@@ -1,19 +1,23 @@
 """The daemon with a fault put into it: ``python crashing.py FAULT run --config FILE``.
 
-FAULT is ``PLACE:WHAT:FOR``. PLACE: where it strikes, see ``PLACES``; WHAT: segv, abort or hang; FOR: a file whose
-content is the beginning of the only fingerprint that is meant, looked at each time. An absent file means: not now.
+FAULT is ``PLACE:WHAT:FOR``. PLACE: where it strikes, see ``PLACES``; WHAT: see there; FOR: a file whose content is the
+beginning of the only fingerprint, or camera, that is meant, looked at each time. An absent file means: not now.
+
+Cameras are read in processes of their own, so that a fault of theirs is put into their fork server:
+``python crashing.py FAULT DESCRIPTOR``.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STANDS_S = 3600.0
+STANDS_S = 3600
 
 
 def segv(*_: Any) -> None:
@@ -28,7 +32,19 @@ def hang(*_: Any) -> None:
     time.sleep(STANDS_S)
 
 
-WHAT: dict[str, Callable[..., None]] = {"segv": segv, "abort": abort, "hang": hang}
+def hold(*_: Any) -> None:
+    """Hang, and keep the interpreter from every other thread."""
+    ctypes.PyDLL(None).sleep(STANDS_S)
+
+
+def native(*_: Any) -> None:
+    """SIGSEGV in a thread that is none of Python's, as libraries have them."""
+    nowhere, nothing = ctypes.c_void_p(None), ctypes.c_void_p(None)
+    ctypes.CDLL(None).pthread_create(ctypes.byref(ctypes.c_ulong()), nothing, nowhere, nothing)
+    hang()
+
+
+WHAT: dict[str, Callable[..., None]] = {"segv": segv, "abort": abort, "hang": hang, "hold": hold, "native": native}
 
 
 class Fault:
@@ -77,16 +93,34 @@ def infer(fault: Fault) -> None:
 
 
 def camera(fault: Fault) -> None:
-    """In the thread that reads a camera."""
-    from vajra_edge.capture.sources.folder import ImageFolder
+    """In the process that a camera is read in: its fork server is this file."""
+    from vajra_edge.capture.children import Children
+    from vajra_edge.daemon import cameras
 
-    reads = ImageFolder.read
+    command = (sys.executable, __file__, sys.argv[1])
+    cameras.Children = functools.partial(Children, command)  # type: ignore[misc, assignment]
 
-    def struck(self: Any) -> Any:
-        fault.strike("")
-        return reads(self)
 
-    ImageFolder.read = struck  # type: ignore[method-assign]
+def serve_forks(fault: Fault) -> None:
+    """Be the fork server of cameras that the fault strikes at a read."""
+    from vajra_edge.capture import fork_server
+    from vajra_edge.capture.sources import registry
+    from vajra_edge.capture.sources.base import RawFrame, Source
+    from vajra_edge.config.settings import CameraSettings
+
+    def make(settings: CameraSettings) -> Source:
+        source = registry.make(settings)
+        reads = source.read
+
+        def struck() -> RawFrame | None:
+            fault.strike(settings.id)
+            return reads()
+
+        source.read = struck  # type: ignore[method-assign]
+        return source
+
+    del sys.argv[1]
+    fork_server.main(make)
 
 
 def broker(fault: Fault) -> None:
@@ -112,10 +146,14 @@ PLACES: dict[str, Callable[[Fault], None]] = {
 
 def main() -> int:
     place, what, only = sys.argv[1].split(":", 2)
+    fault = Fault(what, only)
+    if sys.argv[2].isdecimal():
+        serve_forks(fault)
+        return 0
     from vajra_edge.daemon import aborts
 
     aborts.block()
-    PLACES[place](Fault(what, only))
+    PLACES[place](fault)
     from vajra_edge.__main__ import main as run
 
     return run(sys.argv[2:])

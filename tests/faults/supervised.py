@@ -120,8 +120,9 @@ class Supervised:
         return process.returncode
 
 
-def gap_s(ears: Ears, since_s: float) -> float:
-    """The longest time without a detection message since then, up to now."""
-    times = [at_s for path, _, at_s in ears.all() if path.endswith("/detections") and at_s >= since_s]
+def gap_s(ears: Ears, since_s: float, camera: str = "") -> float:
+    """The longest time without a detection message since then, up to now; of one camera, or of any."""
+    end = f"{camera}/detections"
+    times = [at_s for path, _, at_s in ears.all() if path.endswith(end) and at_s >= since_s]
     edges = [since_s, *times, time.monotonic()]
     return max(later - earlier for earlier, later in itertools.pairwise(edges))
