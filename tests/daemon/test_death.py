@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from vajra_edge.clock import Moment
-from vajra_edge.daemon import death
+from vajra_edge.daemon import death, watchdog
 from vajra_edge.daemon.crash_log import CrashLog, Left, Marker
 from vajra_edge.daemon.death import Death, End, judge
 from vajra_edge.plans.charges import ALONE_S, Charge, Charged, hold_of
@@ -27,10 +31,11 @@ import ctypes, os, signal, sys, threading, time
 from pathlib import Path
 from vajra_edge.daemon import aborts
 aborts.block()
-from vajra_edge.daemon import deployment
+from vajra_edge.daemon import crash_log, deployment
 from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.events import Job
 from vajra_edge.inference import detector, pipeline
+crash_log.HELD_S = 2.0
 log = CrashLog(Path(sys.argv[1]))
 log.open()
 aborts.start()
@@ -43,6 +48,8 @@ def crash(*_):
         ctypes.CDLL(None).abort()
     if how == "outside":
         os.kill(os.getpid(), signal.SIGABRT)
+    if how == "hold":
+        ctypes.PyDLL(None).sleep(60)
     time.sleep(60)
 def load(_=None):
     plans = deployment.Plans.__new__(deployment.Plans)
@@ -68,16 +75,18 @@ for target in beside:
     threading.Thread(target=target, daemon=True).start()
     time.sleep(0.3)
 threading.Thread(target=targets[where], daemon=True).start()
-time.sleep(60)
+while True:
+    log.moves()
+    time.sleep(0.05)
 """
 
 
-def died(path: Path, how: str, where: str) -> Death:
+def died(path: Path, how: str, where: str, watch: Callable[[subprocess.Popen[str]], None] = lambda _: None) -> Death:
     command = [sys.executable, "-c", CODE, str(path), how, where]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=90
-    )
-    assert ended.returncode < 0, ended.stderr
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        watch(process)
+        _, told = process.communicate(timeout=90)
+    assert process.returncode < 0, told
     log = CrashLog(path)
     left = log.open()
     log.close()
@@ -111,6 +120,27 @@ def test_a_crash_is_charged_to_the_plan_that_its_thread_worked_for(tmp_path: Pat
         assert fingerprint[:12] in found.line
 
 
+def test_a_load_that_keeps_python_from_all_threads_is_charged(tmp_path: Path):
+    def abort(process: subprocess.Popen[str]) -> None:
+        wait_for(lambda: (path := tmp_path / "running").exists() and path.read_bytes().count(b"Timeout (") >= 2)
+        process.send_signal(signal.SIGABRT)
+
+    found = died(tmp_path / "running", "hold", "load", abort)
+    assert (found.end, found.fingerprint, found.charged) == (End.STALL, B, Charged.LOAD)
+
+
+def test_a_load_is_not_charged_where_the_whole_process_stood_still(tmp_path: Path):
+    def stop(process: subprocess.Popen[str]) -> None:
+        wait_for(lambda: (path := tmp_path / "running").exists() and B.encode() in path.read_bytes())
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(7.0)  # more than three times as long as the load would have needed to be guilty
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)
+
+    found = died(tmp_path / "running", "sleep", "load", stop)
+    assert (found.end, found.fingerprint) == (End.STALL, None)
+
+
 def dump(*threads: str, what: str = "Segmentation fault") -> str:
     return "\n\n".join((f"Fatal Python error: {what}", *threads))
 
@@ -121,10 +151,18 @@ def thread(*frames: tuple[str, str], current: bool = False) -> str:
 
 
 RUNS, LOADS, TAKES = thread(death.RUNS), thread(death.LOADS), thread(death.TAKES_ABORTS, current=True)
+READS = thread(("vajra_edge/plans/store.py", "get"), death.LOADS)
 IDLE = thread(("threading.py", "wait"))
-CAMERA = thread(("vajra_edge/capture/sources/opencv.py", "read"))
+CAMERA = thread(("vajra_edge/capture/children.py", "receive"), ("vajra_edge/capture/camera.py", "_hear"))
+SCALES = thread(("vajra_edge/geometry/letterbox.py", "apply"), death.LOOPS)
 LETTERBOX = thread(("vajra_edge/geometry/letterbox.py", "apply"), death.LOOPS, current=True)
 PUBLISH = thread(("vajra_edge/mqtt/publisher.py", "detections"), death.LOOPS, current=True)
+
+
+def held(times: int, *threads: str) -> str:
+    """The fault handler's own thread went off so often before the watchdog ended the process."""
+    return "\n".join([f"Timeout (0:00:05)!\n{threads[0]}"] * times + [dump(TAKES, *threads, what="Aborted")])
+
 
 TABLE = {
     "it ended in order": (replace(SERVES, ended=True), "", HERE, 4, End.ORDERLY, None),
@@ -152,7 +190,8 @@ TABLE = {
     ),
     "a library's thread while the plan runs": (SERVES, dump(RUNS, IDLE), HERE, 4, End.CRASH, A),
     "a library's thread while a plan loads": (MARKER, dump(RUNS, LOADS), HERE, 4, End.CRASH, B),
-    "a library's thread, and a camera decodes": (SERVES, dump(RUNS, CAMERA), HERE, 4, End.CRASH, None),
+    "a library's thread, and a camera's waits": (SERVES, dump(RUNS, CAMERA), HERE, 4, End.CRASH, A),
+    "a library's thread, and a picture is scaled": (SERVES, dump(RUNS, SCALES), HERE, 4, End.CRASH, None),
     "a library's thread while nothing runs": (SERVES, dump(IDLE), HERE, 4, End.CRASH, None),
     "a picture that the letterbox dies of": (SERVES, dump(LETTERBOX), HERE, 4, End.CRASH, None),
     "a message that the publisher dies of": (SERVES, dump(PUBLISH), HERE, 4, End.CRASH, None),
@@ -185,6 +224,20 @@ LATE = {
     "the broker's thread": (("mqtt",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
     "the disk": (("background", "watch"), MARKER, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
     "a load": (("background",), MARKER, dump(TAKES, LOADS, what="Aborted"), End.WATCHDOG, B),
+    "a load, and the loop": (("background", "pipeline"), MARKER, dump(TAKES, LOADS, RUNS), End.WATCHDOG, None),
+    "the disk that a load reads from": (("background",), MARKER, dump(TAKES, READS), End.WATCHDOG, None),
+    "the desk, and the plan runs": (("background",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "the desk at another task": (("background",), MARKER, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "the pictures": (("pictures",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "the pictures and the loop": (("pictures", "pipeline"), SERVES, dump(TAKES, RUNS), End.WATCHDOG, None),
+    "a build": (("build",), SERVES, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
+    "frames, and the plan runs": (("frames",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),
+    "frames, and the plan does not": (("frames",), SERVES, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
+    "frames and the broker": (("frames", "mqtt"), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
+    "a library holds Python at a load": ((), MARKER, held(2, LOADS), End.STALL, B),
+    "it stood still at a load, and went on": ((), MARKER, held(1, LOADS), End.STALL, None),
+    "a library holds Python, and nothing loads": ((), MARKER, held(3, RUNS), End.STALL, None),
+    "a disk holds Python at a load": ((), MARKER, held(3, READS), End.STALL, None),
 }
 
 
@@ -197,6 +250,13 @@ def test_the_watchdogs_abort_is_charged_only_where_the_plans_loop_alone_was_late
         assert loop in found.line
 
 
+def test_the_loops_are_there_that_are_judged_by_name():
+    table = {loop for loop in vars(watchdog).values() if isinstance(loop, watchdog.Loop)}
+    starving = {loop.name for loop in table if loop.vital is not watchdog.Vital.NEVER}
+    assert {*death.PLANS_LOOPS, watchdog.DESK.name} <= starving
+    assert {name for names in LATE.values() for name in names[0]} >= {loop.name for loop in table} - {"control"}
+
+
 @pytest.mark.parametrize("where", [death.LOADS, death.WARMS_UP, death.RUNS, death.LOOPS, death.TAKES_ABORTS])
 def test_the_functions_are_there_that_a_traceback_is_read_by(where: tuple[str, str]):
     path, function = where
@@ -205,7 +265,7 @@ def test_the_functions_are_there_that_a_traceback_is_read_by(where: tuple[str, s
     assert f"def {function}(" in code
 
 
-@pytest.mark.parametrize("path", death.NOT_THE_PLANS)
+@pytest.mark.parametrize("path", [*death.NOT_THE_PLANS, *death.DRAWS, death.READS])
 def test_the_modules_are_there_that_a_traceback_is_read_by(path: str):
     assert (Path(death.__file__).parents[2] / path).exists()
 

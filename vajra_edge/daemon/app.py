@@ -200,10 +200,10 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     Raises:
         VajraError: a secret file cannot be read, or the like.
     """
-    inbox, beats = Inbox(), Beats(still_s=STILL_S)
-    background: Background[BackgroundEvent] = Background(inbox.put, beats)
     service, state_dir = settings.service, settings.store.state_dir.absolute()
     systemd, crash_log = daemon_systemd.connect(environ), CrashLog(state_dir / "running")
+    inbox, beats = Inbox(), Beats(still_s=STILL_S, moves=crash_log.moves)
+    background: Background[BackgroundEvent] = Background(inbox.put, beats)
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT))

@@ -4,6 +4,9 @@ One small file: a marker, and below it what Python's fault handler writes on SIG
 from the signal handler itself. The marker is written when a plan begins to load and when one begins to serve, and when
 a loop falls silent: a few hundred bytes into the page cache, which outlives the process. Nothing waits for the disk:
 after a power cut, whatever the file says is of another boot and charged to nobody.
+
+While a plan loads, a library of it can keep Python's lock for good: then nobody can note anything. So the fault handler
+has a thread of its own, which needs no lock, write a traceback every few seconds in which nothing of Python moved.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +34,12 @@ log = logging.getLogger(__name__)
 MARKER_BYTES = 2048
 """Room of the marker, so that it is replaced by one write; what the fault handler writes begins behind it."""
 
+HELD_S = 5.0
+"""Of no sign of life while a plan loads, until the fault handler's thread writes: two times before the watchdog ends
+the process, which is 15 s after the last sign of life at the earliest.
+"""
+
+_REARM_S = 1.0
 _READ_BYTES = 256 * 1024
 _NAMES_CHARS = 200
 
@@ -119,6 +129,8 @@ class CrashLog:
         self._dump: io.FileIO | None = None
         self._file: int | None = None
         self._marker: Marker | None = None
+        self._arming = threading.Lock()  # never held while the disk is waited for
+        self._armed_s: float | None = None  # None: no plan loads
 
     def open(self) -> Left | None:
         """Read what the last process left, then arm the fault handler; None where it left nothing."""
@@ -134,10 +146,16 @@ class CrashLog:
     def loading(self, fingerprint: str) -> None:
         """A plan begins to load."""
         self._change(loading=fingerprint)
+        with self._arming:
+            self._arm()
 
     def loaded(self) -> None:
         """It is loaded and warm, or is not to be had."""
+        self._disarm()
         self._change(loading=None)
+        with self._lock, contextlib.suppress(OSError):
+            if self._file is not None:
+                os.ftruncate(self._file, MARKER_BYTES)  # what the fault handler's thread may have written meanwhile
 
     def serving(self, fingerprint: str) -> None:
         """This plan is about to take the frames. Too early it has one charge too many; too late the old one has it."""
@@ -147,8 +165,19 @@ class CrashLog:
         """These loops are silent for too long, and no others."""
         self._change(late=names)
 
+    def moves(self) -> None:
+        """Some loop gives a sign of life, so that no library holds all of Python. Cheap, and never waits."""
+        if self._armed_s is None or time.monotonic() - self._armed_s < _REARM_S or not self._arming.acquire(False):
+            return
+        try:
+            if self._armed_s is not None:
+                self._arm()
+        finally:
+            self._arming.release()
+
     def close(self) -> None:
         """An end in order; a second call does nothing."""
+        self._disarm()
         with self._lock:
             file, dump, self._file, self._dump = self._file, self._dump, None, None
             if file is None or dump is None or self._marker is None:
@@ -179,6 +208,17 @@ class CrashLog:
         if marker is None:
             return None
         return Left(marker, content[MARKER_BYTES:].decode(errors="replace").strip(), self._marker.at, killed)
+
+    def _arm(self) -> None:
+        if (dump := self._dump) is not None:
+            self._armed_s = time.monotonic()
+            faulthandler.dump_traceback_later(HELD_S, repeat=True, file=dump)
+
+    def _disarm(self) -> None:
+        with self._arming:
+            if self._armed_s is not None:
+                self._armed_s = None
+                faulthandler.cancel_dump_traceback_later()
 
     def _change(self, **fields: Any) -> None:
         with self._lock:

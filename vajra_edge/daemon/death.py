@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vajra_edge.daemon.crash_log import Left, Marker
+from vajra_edge.daemon.watchdog import DESK, FRAMES, PIPELINE
 from vajra_edge.plans.charges import Charged
 
 
@@ -74,23 +75,35 @@ RUNS = ("vajra_edge/inference/detector.py", "_timed")
 LOOPS = ("vajra_edge/inference/pipeline.py", "_run")
 TAKES_ABORTS = ("vajra_edge/daemon/aborts.py", "_take_aborts")
 CAMERAS = ("vajra_edge/capture/", "vajra_edge/daemon/cameras.py")
+DRAWS = ("vajra_edge/geometry/letterbox.py", "vajra_edge/daemon/snapshots.py", "vajra_edge/daemon/sample_collector.py")
+"""What has threads of OpenCV at work."""
+
 NOT_THE_PLANS = ("vajra_edge/geometry/letterbox.py", "vajra_edge/mqtt/", "vajra_edge/daemon/snapshots.py", *CAMERAS)
 """What the frame loop does for pictures and for those who hear of them; the rest of it is for the plan."""
 
-LOOP, PLANS_LOOPS = "pipeline", ("pipeline", "frames")
-"""The loop that stands still when the plan does, and what falls silent with it."""
+READS = "vajra_edge/plans/"
+"""Where a load waits for the disk rather than for the plan's library."""
 
+PLANS_LOOPS = frozenset((PIPELINE.name, FRAMES.name))
+"""What falls silent when the plan stands still, and nothing else does."""
+
+HELD = 2
+"""Times that the fault handler's own thread went off: a process that stood still as a whole leaves one at most, when
+it goes on; more of them mean that all of Python stood still while the process did not.
+"""
+
+_ALARM = re.compile(r"^Timeout \(", re.MULTILINE)
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _THREAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line \d+ in (.+)$', re.MULTILINE)
-_ABORTED = "Aborted"
 
 
 def judge(left: Left) -> Death:
     """How the process ended that left this."""
     marker = left.marker
     if fatal := _FATAL.search(left.dump):
-        return _signalled(marker, fatal[1], tuple(threads_of(left.dump)))
+        held = len(_ALARM.findall(left.dump[: fatal.start()])) >= HELD
+        return _signalled(marker, fatal[1], tuple(threads_of(left.dump[fatal.start() :])), held=held)
     if marker.ended:
         return Death(End.ORDERLY)
     if marker.at.boot != left.now.boot or not marker.at.boot:
@@ -108,11 +121,11 @@ def threads_of(dump: str) -> Iterator[Thread]:
         yield Thread(head[1] == "Current thread", tuple((one[1], one[2]) for one in _FRAME.finditer(told)))
 
 
-def _signalled(marker: Marker, what: str, threads: tuple[Thread, ...]) -> Death:
+def _signalled(marker: Marker, what: str, threads: tuple[Thread, ...], *, held: bool) -> Death:
     crashed = next((one for one in threads if one.crashed), None)
     who = Who.NATIVE if crashed is None else who_is(crashed)
     if who is Who.OUTSIDE:
-        return _aborted(marker, threads)
+        return _aborted(marker, threads, held=held)
     if who is Who.NATIVE:
         who = _employer(threads)
     line = f"the daemon died in {who.value}: {what}"
@@ -139,28 +152,39 @@ def who_is(thread: Thread) -> Who:
 
 
 def _employer(threads: tuple[Thread, ...]) -> Who:
-    """Whom a thread worked for that is none of Python's; where two could be meant, nobody is."""
-    told = {who_is(one) for one in threads}
-    if Who.CAMERA in told:
+    """Whom a thread worked for that is none of Python's; where two could be meant, nobody is.
+
+    What cameras are decoded with is in none of these threads: it is in other processes.
+    """
+    if any(_is_in(one, part) for one in threads for part in DRAWS):
         return Who.NATIVE
+    told = {who_is(one) for one in threads}
     busy = [who for who in (Who.LOAD, Who.PLAN) if who in told]
     return busy[0] if busy else Who.NATIVE
 
 
-def _aborted(marker: Marker, threads: tuple[Thread, ...]) -> Death:
+def _aborted(marker: Marker, threads: tuple[Thread, ...], *, held: bool) -> Death:
     """By systemd's watchdog, or by whoever types the signal."""
+    loads = any(who_is(one) is Who.LOAD and not _is_in(one, READS) for one in threads)
     if not marker.late:
-        line = "the daemon was aborted from outside while none of its loops was late: it stood still as a whole, or "
-        return Death(End.STALL, f"{line}somebody did it; no plan is charged")
+        return _stood_still(marker, held=held and loads)
     line = f"the watchdog ended the daemon, for these were silent: {', '.join(marker.late)}"
-    loads = any(who_is(one) is Who.LOAD for one in threads)
-    if marker.loading is not None and loads and all(_desk(name) for name in marker.late):
+    if marker.loading is not None and loads and set(marker.late) == {DESK.name}:
         line = f"{line}, while plan {_short(marker.loading)} was loaded"
         return Death(End.WATCHDOG, line, marker.loading, Charged.LOAD)
     hangs = any(one.runs(*RUNS) for one in threads)
-    if marker.serving is not None and hangs and LOOP in marker.late and set(marker.late) <= set(PLANS_LOOPS):
+    if marker.serving is not None and hangs and PLANS_LOOPS.issuperset(marker.late):
         return Death(End.WATCHDOG, f"{line}, while plan {_short(marker.serving)} served", marker.serving)
     return Death(End.WATCHDOG, f"{line}; no plan is charged")
+
+
+def _stood_still(marker: Marker, *, held: bool) -> Death:
+    """While none of its loops was late by its own account; ``held``: by a library that a load is in."""
+    line = "the daemon was aborted from outside while none of its loops was late: "
+    if held and marker.loading is not None:
+        line = f"{line}a library kept every thread waiting, while plan {_short(marker.loading)} was loaded"
+        return Death(End.STALL, line, marker.loading, Charged.LOAD)
+    return Death(End.STALL, f"{line}it stood still as a whole, or somebody did it; no plan is charged")
 
 
 def _out_of_memory(marker: Marker) -> Death:
@@ -172,10 +196,6 @@ def _out_of_memory(marker: Marker) -> Death:
 
 def _is_in(thread: Thread, part: str) -> bool:
     return any(part in path for path, _ in thread.frames)
-
-
-def _desk(name: str) -> bool:
-    return name.startswith("background")
 
 
 def _short(fingerprint: str) -> str:

@@ -8,6 +8,7 @@ looks at everything when it is due, however much waits, and gives all who ask be
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -85,6 +86,7 @@ class Supervisor:
         self._exit_code: int | None = None
         self._shut = False
         self._late: tuple[str, ...] = ()
+        self._noting: threading.Thread | None = None
 
     def run(self) -> int:
         """Serve until a signal or the end of what was asked for; returns the exit code."""
@@ -211,11 +213,15 @@ class Supervisor:
         self._do_without_weights(any(one.name == WATCH.name for one in late))
 
     def _note_late(self, late: tuple[Late, ...], *, serving: bool) -> None:
-        """The next process wants to know who kept the watchdog from its food, should this be the end."""
+        """The next process wants to know who kept the watchdog from its food, should this be the end.
+
+        In a thread of its own, one at a time: the desk may be the one that is late, and the disk may be stuck.
+        """
         names = tuple(sorted(one.name for one in late if one.starves(serving=serving)))
-        if names != self._late:
-            self._late, crash_log = names, self._parts.crash_log
-            self._parts.background.do("note who is late", lambda: crash_log.late(names))
+        if names != self._late and (self._noting is None or not self._noting.is_alive()):
+            self._late, note = names, self._parts.crash_log.late
+            self._noting = threading.Thread(target=note, args=(names,), name="crash log", daemon=True)
+            self._noting.start()
         self._known = replace(self._known, late=tuple(str(one) for one in late))
 
     def _note_stalls(self) -> None:

@@ -111,10 +111,16 @@ class Beats:
     Args:
         clock: monotonic seconds.
         still_s: without any sign of life for longer than this everything stood still, and nobody is late for that.
+        moves: called at each sign of life, from any thread; must not wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, still_s: float = math.inf) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        still_s: float = math.inf,
+        moves: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock, self._moves = clock, moves
         self._stillness = Stillness(still_s)
         self._lock = threading.Lock()
         self._loops: dict[str, _Heard] = {}
@@ -141,6 +147,7 @@ class Beats:
 
     def beat(self, name: str, doing: str | None = None) -> None:
         """A sign of life; ``doing`` is what the loop is about from now on, None: what it was."""
+        self._moves()
         with self._lock:
             now_s = self._clock()
             self._excuse(now_s)
