@@ -17,6 +17,7 @@ from vajra_edge.backends.base import select
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.cli.run import run
 from vajra_edge.daemon import app, deployment, reconciler, state_machine
+from vajra_edge.daemon.crash_log import MARKER_BYTES, Marker
 from vajra_edge.daemon.events import Stop
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.systemd import Notify
@@ -754,3 +755,17 @@ def test_weights_on_a_disk_that_hangs_do_not_keep_the_last_good_plan_from_servin
     answers.set()
     rebooted.until(lambda status: not status["late"] and not status["reason"])
     assert rebooted.stop() == 0
+
+
+def test_who_is_late_is_noted_though_the_desk_hangs(rebooted: Station):
+    goes_on = threading.Event()
+
+    def hang() -> None:
+        goes_on.wait()
+
+    rebooted.start().serving()
+    rebooted.parts.background.do("hang", hang)
+    rebooted.parts.beats.expect("silent", 0.0, Vital.ALWAYS)
+    noted = rebooted.state_dir / "running"
+    wait_for(lambda: Marker.from_bytes(noted.read_bytes()[:MARKER_BYTES]).late == ("silent",))  # type: ignore[union-attr]
+    goes_on.set()
