@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from vajra_edge.admission import CALLERS_KEPT, Admission, Limits, Pace, Verdict
+from vajra_edge.admission import CALLERS_KEPT, Admission, AdmissionLimits, RequestPace, Verdict
 
-LIMITS = Limits(caller=Pace(2.0, 4.0), all_callers=Pace(5.0, 10.0), refusals=Pace(1.0, 3.0), open=6)
+LIMITS = AdmissionLimits(
+    caller=RequestPace(2.0, 4.0), all_callers=RequestPace(5.0, 10.0), refusals=RequestPace(1.0, 3.0), open=6
+)
 
 
 class Clock:

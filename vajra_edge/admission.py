@@ -26,7 +26,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Pace:
+class RequestPace:
     """So many a second for ever, and so many at once after a rest."""
 
     each_s: float
@@ -34,7 +34,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdmissionLimits:
     """What a way in lets through.
 
     Attributes:
@@ -44,9 +44,9 @@ class Limits:
         open: requests of one verb that wait for their answer.
     """
 
-    caller: Pace
-    all_callers: Pace
-    refusals: Pace
+    caller: RequestPace
+    all_callers: RequestPace
+    refusals: RequestPace
     open: int
 
 
@@ -58,7 +58,7 @@ class Bucket:
         now_s: monotonic.
     """
 
-    def __init__(self, pace: Pace, now_s: float) -> None:
+    def __init__(self, pace: RequestPace, now_s: float) -> None:
         self._pace = pace
         self._left, self._at_s = pace.at_once, now_s
 
@@ -80,7 +80,7 @@ class Admission:
         clock: monotonic seconds.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: AdmissionLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
         self._lock = threading.Lock()
         self._callers: OrderedDict[str, Bucket] = OrderedDict()

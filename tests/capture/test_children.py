@@ -19,7 +19,7 @@ from waiting import LIMIT_S, is_alive, wait_for
 
 from vajra_edge.capture import limits, protocol
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
-from vajra_edge.capture.protocol import Exited, FromChild, Hello, Opened
+from vajra_edge.capture.protocol import CameraOpened, Exited, FromChild, Hello
 from vajra_edge.capture.ring import SLOTS
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -92,7 +92,7 @@ def test_a_process_is_confined(children: Children, tmp_path: Path) -> None:
 def test_a_pipeline_of_the_jetson_may_map_what_it_does_not_use(children: Children, tmp_path: Path) -> None:
     settings = CameraSettings(id="gate", source="gst:nvarguscamerasrc ! appsink")
     child = children.start(settings)
-    heard(child, protocol.Failed)
+    heard(child, protocol.CameraFailed)
     script = acted.script(tmp_path / "a.json", [HOLD])
     confined = subprocess.run(
         [sys.executable, "-c", _CONFINED.format(kind="GSTREAMER")], capture_output=True, text=True, check=True
@@ -143,7 +143,7 @@ def test_a_process_holds_nothing_of_its_siblings_or_parents(children: Children, 
 
 def test_a_process_that_is_told_to_closes_its_source_and_ends_in_order(children: Children, tmp_path: Path) -> None:
     child, pid = started(children, camera(tmp_path, ["paint", 64, 48, None, 100.0]))
-    heard(child, Opened)
+    heard(child, CameraOpened)
     child.leave()
     assert child.wait(LIMIT_S)
     assert child.exited == Exited(0, "")
@@ -157,7 +157,7 @@ def test_the_fork_server_has_one_thread_and_holds_nothing_of_a_camera(tmp_path: 
     children = Children()
     (tmp_path / "empty").mkdir()
     child = children.start(CameraSettings(id="gate", source=str(tmp_path / "empty")))
-    heard(child, protocol.Failed)
+    heard(child, protocol.CameraFailed)
     assert child.wait(LIMIT_S)
     assert children._server is not None
     server = children._server[0].pid
@@ -280,7 +280,7 @@ def test_a_process_that_says_what_makes_no_sense_is_not_believed() -> None:
     ours, theirs = protocol.pair()
     child = Child(1, ours, lambda _: None)
     with theirs:
-        for datagram in (b"nonsense", protocol.encode(protocol.Picture(0, 0, 1, 9, 9, 0, 0, 0, 0, None))):
+        for datagram in (b"nonsense", protocol.encode(protocol.FilledSlot(0, 0, 1, 9, 9, 0, 0, 0, 0, None))):
             theirs.send(datagram)
             with pytest.raises(protocol.BrokenProtocol):
                 child.receive(LIMIT_S)

@@ -14,7 +14,7 @@ from little_servers import answering, head_of, http, listening
 
 from vajra_edge.capture.sources.http import Answer, Client
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 LIMIT_S = 20.0
 RIGHT = ("ad@min", "p/w: #1")
@@ -33,8 +33,8 @@ def body_of(answer: Answer) -> bytes:
     return body
 
 
-def refused(action: Callable[[], object]) -> Refusal:
-    with pytest.raises(Refused) as caught:
+def refused(action: Callable[[], object]) -> SourceRefusal:
+    with pytest.raises(SourceRefused) as caught:
         action()
     return caught.value.why
 
@@ -107,9 +107,9 @@ def test_the_next_request_brings_its_login_along() -> None:
 def test_a_wrong_password_is_tried_once(challenges: tuple[str, ...]) -> None:
     camera = Guarded(*challenges)
     with listening(camera.serve) as port:
-        assert refused(lambda: get(port, "/", ("admin", "hunter2"))) is Refusal.WRONG_PASSWORD
+        assert refused(lambda: get(port, "/", ("admin", "hunter2"))) is SourceRefusal.WRONG_PASSWORD
         assert len(camera.requests) == 2
-        assert refused(lambda: get(port)) is Refusal.NO_PASSWORD
+        assert refused(lambda: get(port)) is SourceRefusal.NO_PASSWORD
 
 
 def test_a_redirect_is_followed() -> None:
@@ -131,7 +131,7 @@ def test_redirects_in_a_circle_are_named_soon() -> None:
         connection.sendall(http(b"", "text/html", "302 Found", f"Location: {to}"))
 
     with listening(serve) as port:
-        assert refused(lambda: get(port, "/a")) is Refusal.REDIRECT_LOOP
+        assert refused(lambda: get(port, "/a")) is SourceRefusal.REDIRECT_LOOP
     assert len(requests) == 2
 
 
@@ -143,14 +143,14 @@ def test_redirects_without_end_are_named_soon() -> None:
         connection.sendall(http(b"", "text/html", "307 Again", f"Location: /{len(requests)}"))
 
     with listening(serve) as port:
-        assert refused(lambda: get(port)) is Refusal.REDIRECT_LOOP
+        assert refused(lambda: get(port)) is SourceRefusal.REDIRECT_LOOP
     assert len(requests) < 10
 
 
 @pytest.mark.parametrize("location", ["rtsp://cam/1", "file:///etc/passwd", "ftp://cam/", "http://[", "//:99999/"])
 def test_a_redirect_to_anything_else_is_not_followed(location: str) -> None:
     with listening(answering(http(b"", "text/html", "302 Found", f"Location: {location}"))) as port:
-        assert refused(lambda: get(port)) is Refusal.ELSEWHERE
+        assert refused(lambda: get(port)) is SourceRefusal.ELSEWHERE
 
 
 def test_a_password_does_not_follow_a_redirect_to_another_host() -> None:
@@ -158,7 +158,7 @@ def test_a_password_does_not_follow_a_redirect_to_another_host() -> None:
     with listening(thief.serve) as elsewhere:
         moved = http(b"", "text/html", "302 Found", f"Location: http://localhost:{elsewhere}/")
         with listening(answering(moved)) as port:
-            assert refused(lambda: get(port, "/", RIGHT)) is Refusal.NO_PASSWORD
+            assert refused(lambda: get(port, "/", RIGHT)) is SourceRefusal.NO_PASSWORD
     assert len(thief.requests) == 1
     assert "Authorization" not in thief.requests[0]
 
@@ -174,7 +174,7 @@ def test_a_head_that_trickles_ends_at_the_deadline(head: bytes) -> None:
     with listening(serve) as port:
         client = Client(f"http://127.0.0.1:{port}/", None, verify=True)
         began_s = time.monotonic()
-        assert refused(lambda: client.get(Deadline(0.5))) is Refusal.SILENT
+        assert refused(lambda: client.get(Deadline(0.5))) is SourceRefusal.SILENT
         assert time.monotonic() - began_s < LIMIT_S
 
 

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from vajra_edge.capture.sources.login import Login, challenges_of
-from vajra_edge.media.refusals import Refused
+from vajra_edge.media.refusals import SourceRefused
 
 
 def fields(header: str | None) -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_a_challenge_that_served_for_a_while_may_be_too_old() -> None:
 
 @pytest.mark.parametrize("lines", [["NTLM"], ['Bearer realm="a"'], []])
 def test_a_login_of_a_strange_kind_is_named(lines: list[str]) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SourceRefused) as caught:
         Login("u", "p").take(lines)
     assert "a login of a kind that is not known" in caught.value.reason
 

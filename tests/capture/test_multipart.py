@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pictures import picture
 
-from vajra_edge.capture.sources.multipart import DamagedPart, EndOfParts, Parts
+from vajra_edge.capture.sources.multipart import BodyParts, DamagedPart, EndOfParts
 from vajra_edge.media.limits import MAX_SENT_BYTES
 
 JPEG = bytes(cv2.imencode(".jpg", picture(3))[1].tobytes())
@@ -16,13 +16,13 @@ DAMAGED = b"damaged"
 UNSIZED = b"--b\r\nContent-Type: image/jpeg\r\n\r\n"
 
 
-def parts_of(stream: bytes, boundary: str = "b", step: int = 1000) -> Parts:
+def parts_of(stream: bytes, boundary: str = "b", step: int = 1000) -> BodyParts:
     """The stream arrives in pieces of ``step`` bytes."""
     pieces = iter([stream[at : at + step] for at in range(0, len(stream), step)])
-    return Parts(lambda: next(pieces, b""), boundary)
+    return BodyParts(lambda: next(pieces, b""), boundary)
 
 
-def next_of(parts: Parts) -> bytes | None:
+def next_of(parts: BodyParts) -> bytes | None:
     """A body, ``DAMAGED``, or None at the end."""
     try:
         return parts.next().body
@@ -32,7 +32,7 @@ def next_of(parts: Parts) -> bytes | None:
         return None
 
 
-def read(parts: Parts) -> tuple[list[bytes], int]:
+def read(parts: BodyParts) -> tuple[list[bytes], int]:
     """All bodies, and how many parts were damaged."""
     found = list(iter(lambda: next_of(parts), None))
     bodies = [body for body in found if body is not DAMAGED]
@@ -96,7 +96,7 @@ def test_a_part_without_an_end_takes_no_more_than_a_part_may() -> None:
         return UNSIZED + chunk if held == len(chunk) else chunk
 
     with pytest.raises(DamagedPart, match="without an end"):
-        Parts(endless, "b").next()
+        BodyParts(endless, "b").next()
     assert held < MAX_SENT_BYTES + 3 * len(chunk)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hostile_images import jpeg_claiming, png_of
 
-from vajra_edge.capture.sources.picture import DamagedPicture, Pictures
+from vajra_edge.capture.sources.picture import DamagedPicture, PictureDecoder
 
 NOISE = np.random.default_rng(3)
 SMOOTH = cv2.resize(NOISE.integers(0, 255, (9, 12, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
@@ -26,7 +26,7 @@ JPEG = encoded()
 
 
 def decoded(content: bytes) -> np.ndarray:
-    return Pictures("gate").decoded(content)
+    return PictureDecoder("gate").decoded(content)
 
 
 def difference(image: np.ndarray, expected: np.ndarray = SMOOTH) -> float:
@@ -95,7 +95,7 @@ def test_a_damaged_picture_is_no_picture(content: bytes) -> None:
 
 
 def test_after_a_damaged_picture_the_next_is_whole() -> None:
-    pictures = Pictures("gate")
+    pictures = PictureDecoder("gate")
     for _ in range(3):
         with pytest.raises(DamagedPicture):
             pictures.decoded(JPEG[:3000])
@@ -121,10 +121,10 @@ def test_a_refused_picture_takes_no_memory(tmp_path: Path) -> None:
     code = (
         "import re, sys; from pathlib import Path\n"
         "from vajra_edge.capture.sources.folder import read_image\n"
-        "from vajra_edge.capture.sources.picture import DamagedPicture, Pictures\n"
+        "from vajra_edge.capture.sources.picture import DamagedPicture, PictureDecoder\n"
         "from vajra_edge.errors import SourceError\n"
         "path, refused = Path(sys.argv[1]), 0\n"
-        "try: Pictures('gate').decoded(path.read_bytes())\n"
+        "try: PictureDecoder('gate').decoded(path.read_bytes())\n"
         "except DamagedPicture: refused += 1\n"
         "try: read_image(path)\n"
         "except SourceError: refused += 1\n"

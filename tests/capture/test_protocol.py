@@ -14,34 +14,34 @@ from vajra_edge.capture.protocol import (
     Alive,
     Back,
     BrokenProtocol,
-    Ended,
+    CameraEnded,
+    CameraFailed,
+    CameraOpened,
     Exited,
-    Failed,
+    FilledSlot,
     FromChild,
     Hello,
-    Kill,
+    KillChild,
     Note,
-    Opened,
-    Picture,
     Slots,
     Spawn,
 )
 
-PICTURE = Picture(1, 5, 2**40, 1920, 1080, 2**62, 2**61, 7, 3, 2**32 - 1)
+PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, 7, 3, 2**32 - 1)
 
 
 @pytest.mark.parametrize(
     "message",
     [
         Hello(7),
-        Opened(),
+        CameraOpened(),
         Slots(0, 4096),
         PICTURE,
-        Picture(0, 0, 1, 64, 48, 0, 0, 0, 0, None),
+        FilledSlot(0, 0, 1, 64, 48, 0, 0, 0, 0, None),
         Alive(read=True, decode_errors=2, digest=None),
         Note(30, "low light ü"),
-        Ended(0),
-        Failed("401", "set credentials_file", 1),
+        CameraEnded(0),
+        CameraFailed("401", "set credentials_file", 1),
         Exited(-11, "Fatal Python error"),
     ],
 )
@@ -51,7 +51,7 @@ def test_what_a_process_says_arrives(message: FromChild) -> None:
 
 def test_what_the_parent_says_arrives() -> None:
     assert protocol.to_child(protocol.encode(Back(1, 2, 3))) == Back(1, 2, 3)
-    for order in (Spawn(1, '{"id": "gate"}'), Kill(2)):
+    for order in (Spawn(1, '{"id": "gate"}'), KillChild(2)):
         assert protocol.to_server(protocol.encode(order)) == order
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pictures import number_of, picture
 
-from vajra_edge.capture.protocol import BrokenProtocol, Picture, Slots
+from vajra_edge.capture.protocol import BrokenProtocol, FilledSlot, Slots
 from vajra_edge.capture.ring import SLOTS, Segment, WritableRing
 
 Place = tuple[int, int, int]
@@ -34,9 +34,9 @@ class Pair:
         return self.segments[-1].lend(told)
 
 
-def as_told(place: Place, image: np.ndarray) -> Picture:
+def as_told(place: Place, image: np.ndarray) -> FilledSlot:
     height_px, width_px = image.shape[:2]
-    return Picture(*place, width_px, height_px, 0, 0, 0, 0, None)
+    return FilledSlot(*place, width_px, height_px, 0, 0, 0, 0, None)
 
 
 def memory(size_bytes: int, seals: int | None = None) -> int:

@@ -14,7 +14,7 @@ import time
 import pytest
 from waiting import LIMIT_S, wait_for
 
-from vajra_edge.admission import Bucket, Limits, Pace
+from vajra_edge.admission import AdmissionLimits, Bucket, RequestPace
 from vajra_edge.daemon.control import server as control_module
 from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES
 from vajra_edge.daemon.control.server import MAX_CLIENTS, MAX_CLIENTS_OF_A_PROCESS, Asked, Control, ask
@@ -222,14 +222,14 @@ def test_a_client_that_the_kernel_turns_away_tries_again(tmp_path):
 def test_a_flood_of_connections_is_taken_at_its_pace_and_uses_few_descriptors(served):
     control, _inbox, path = served
     clock = Clock()
-    control._clock, control._accepts = clock, Bucket(Pace(0.0, 5.0), 0.0)
+    control._clock, control._accepts = clock, Bucket(RequestPace(0.0, 5.0), 0.0)
     socks = [connect(path) for _ in range(40)]
     wait_for(lambda: not control._listening)
     assert control._numbers == 5
     clock.now_s += 1.0  # nothing has filled up since
     wait_for(lambda: control._listen_from_s > 1.0)
     assert control._numbers == 5
-    control._accepts = Bucket(Pace(0.0, 100.0), 1.0)
+    control._accepts = Bucket(RequestPace(0.0, 100.0), 1.0)
     clock.now_s += 1.0
     wait_for(lambda: control._numbers == 40)
     assert len(control._clients) <= MAX_CLIENTS
@@ -238,7 +238,7 @@ def test_a_flood_of_connections_is_taken_at_its_pace_and_uses_few_descriptors(se
 
 
 def test_requests_beyond_their_pace_hear_that_the_daemon_is_busy(tmp_path, monkeypatch):
-    limits = Limits(Pace(0.0, 3.0), Pace(0.0, 100.0), Pace(0.0, 100.0), open=100)
+    limits = AdmissionLimits(RequestPace(0.0, 3.0), RequestPace(0.0, 100.0), RequestPace(0.0, 100.0), open=100)
     monkeypatch.setattr(control_module, "LIMITS", limits)
     monkeypatch.setattr(control_module, "BUSY_AFTER_S", 0.01)
     inbox: queue.SimpleQueue[Asked] = queue.SimpleQueue()

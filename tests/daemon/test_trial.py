@@ -13,7 +13,7 @@ from waiting import LIMIT_S
 
 from vajra_edge.build.trial import TrialRequest
 from vajra_edge.daemon.events import Job
-from vajra_edge.daemon.trial import COMMAND, Outcome, Trials, Tried
+from vajra_edge.daemon.trial import COMMAND, Outcome, PlanTrials, Tried
 from vajra_edge.plans.store import EngineStore
 
 JOB = Job(3, "f" * 64)
@@ -21,7 +21,7 @@ JOB = Job(3, "f" * 64)
 
 def tried(request: TrialRequest, *command: str) -> Tried:
     inbox: queue.SimpleQueue[Tried] = queue.SimpleQueue()
-    trials = Trials(inbox.put, command or COMMAND)
+    trials = PlanTrials(inbox.put, command or COMMAND)
     trials.start(Job(3, request.fingerprint), request)
     try:
         return inbox.get(timeout=LIMIT_S)
@@ -96,7 +96,7 @@ print({done!r}, flush=True)
 
 def test_a_stop_ends_a_trial_and_nobody_hears_of_it(tmp_path: Path):
     inbox: queue.SimpleQueue[Tried] = queue.SimpleQueue()
-    trials = Trials(inbox.put, python("import time; time.sleep(600)"))
+    trials = PlanTrials(inbox.put, python("import time; time.sleep(600)"))
     trials.start(JOB, TrialRequest(tmp_path, JOB.fingerprint))
     time.sleep(0.2)
     assert trials.close(LIMIT_S)

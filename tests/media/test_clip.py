@@ -16,7 +16,7 @@ from pictures import number_of, picture
 from vajra_edge.capture.sources import registry
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.media import clip
-from vajra_edge.media.clip import Frames, UnusableClip
+from vajra_edge.media.clip import ClipFrames, UnusableClip
 
 
 class Pipe:
@@ -52,7 +52,7 @@ def noisy(number: int) -> np.ndarray:
 
 def numbers(path: Path) -> list[int]:
     """Of all frames, as they show them."""
-    return [number_of(image) for _, image in Frames(path, range(clip.count(path)))]
+    return [number_of(image) for _, image in ClipFrames(path, range(clip.count(path)))]
 
 
 FORMATS = [
@@ -77,7 +77,7 @@ def test_every_frame_is_counted_once_and_comes_in_order(tmp_path: Path, name: st
 @pytest.mark.parametrize(("name", "codec"), FORMATS[:3])
 def test_a_frame_by_its_number_is_the_one_that_comes_so_far(tmp_path: Path, name: str, codec: str) -> None:
     path = write_clip(tmp_path / name, 20, codec=codec)
-    assert [(number, number_of(image)) for number, image in Frames(path, (0, 3, 4, 19))] == [
+    assert [(number, number_of(image)) for number, image in ClipFrames(path, (0, 3, 4, 19))] == [
         (0, 0),
         (3, 3),
         (4, 4),
@@ -102,7 +102,7 @@ def test_pictures_that_are_never_shown_are_not_counted(tmp_path: Path) -> None:
         raw = raw[:at] + bytes([content[0] & ~0x10]) + raw[at + 1 :]  # others may be built upon it, as on an alt-ref
     path.write_bytes(raw)
     assert clip.count(path) == 17
-    assert len(list(Frames(path, range(20)))) == 17
+    assert len(list(ClipFrames(path, range(20)))) == 17
 
 
 def test_pixels_are_those_that_opencv_gives(shared_data: Path) -> None:
@@ -111,7 +111,7 @@ def test_pixels_are_those_that_opencv_gives(shared_data: Path) -> None:
     assert clip.count(path) == int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     expected = {number: capture.read()[1] for number in range(31)}
     capture.release()
-    for number, image in Frames(path, wanted):
+    for number, image in ClipFrames(path, wanted):
         np.testing.assert_array_equal(image, expected[number])
 
 
@@ -119,7 +119,7 @@ def test_a_camera_and_a_dataset_see_the_same(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", 12, paint=noisy, options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
     camera = registry.make(CameraSettings(id="gate", source=str(path)))
     camera.open()
-    for _, image in Frames(path, range(12)):
+    for _, image in ClipFrames(path, range(12)):
         frame = camera.read()
         assert frame is not None
         np.testing.assert_array_equal(image, frame.image)
@@ -133,7 +133,7 @@ def test_a_damaged_clip_is_read_to_where_it_can_be(tmp_path: Path, name: str, ca
     raw = path.read_bytes()
     middle = len(raw) // 2
     path.write_bytes(raw[:middle] + np.random.default_rng(1).bytes(2000) + raw[middle + 2000 :])
-    frames = Frames(path, range(81))
+    frames = ClipFrames(path, range(81))
     with caplog.at_level(logging.WARNING):
         found = list(frames)
     assert 30 < len(found) <= 80
@@ -152,7 +152,7 @@ def test_a_clip_ends_where_its_frames_become_too_large(
     large = write_clip(tmp_path / "large.ts", 5, codec="mpeg2video", paint=noisy).read_bytes()
     path.write_bytes(small + large)
     monkeypatch.setattr("vajra_edge.media.pixels.MAX_IMAGE_PX", 64 * 48)
-    frames = Frames(path, range(10))
+    frames = ClipFrames(path, range(10))
     found = [number for number, _ in frames]
     assert found in ([0, 1, 2, 3], [0, 1, 2, 3, 4]), "where two streams meet, a frame may be lost"
     assert frames.damaged
@@ -160,7 +160,7 @@ def test_a_clip_ends_where_its_frames_become_too_large(
 
 
 def test_a_clip_that_is_whole_ends_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    frames = Frames(write_clip(tmp_path / "a.mp4", 5), range(9))
+    frames = ClipFrames(write_clip(tmp_path / "a.mp4", 5), range(9))
     assert len(list(frames)) == 5
     assert not frames.damaged
     assert not caplog.records
@@ -177,7 +177,7 @@ def test_a_clip_is_counted_again_when_it_changed(tmp_path: Path) -> None:
 def test_what_is_no_video_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
-    for read in (clip.count, lambda path: list(Frames(path, (0,)))):
+    for read in (clip.count, lambda path: list(ClipFrames(path, (0,)))):
         with pytest.raises(UnusableClip, match=r"clip\.mp4: (is not a video that can be decoded|holds no video); copy"):
             read(path)
 

@@ -10,7 +10,7 @@ import pytest
 from photos import encoded, texture
 
 from vajra_edge.media import image_file
-from vajra_edge.media.faults import Fault
+from vajra_edge.media.faults import ImageFault
 from vajra_edge.media.image_file import UnusableImage
 
 KINDS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP"]
@@ -41,7 +41,7 @@ def test_other_kinds_whose_end_is_missing_cannot_be_read_at_all(kind, share):
     content = encoded(texture(), kind)
     with pytest.raises(UnusableImage, match=r"a\.png: (not an image|an empty file)") as raised:
         image_file.decode(content[: int(len(content) * share)], Path("a.png"))
-    assert raised.value.fault is Fault.PICTURE_UNREADABLE
+    assert raised.value.fault is ImageFault.PICTURE_UNREADABLE
 
 
 @pytest.mark.parametrize("options", [{}, {"lossless": True}])
@@ -73,7 +73,7 @@ def test_files_that_are_not_there_or_no_jpeg_are_not_cut(tmp_path):
 def test_what_is_too_large_is_refused_before_it_is_decoded(width, height):
     with pytest.raises(UnusableImage, match=f"{width} x {height} pixels, the limit is .*; cut it into tiles") as raised:
         image_file.decode(png_header(width, height), Path("scene.png"))
-    assert raised.value.fault is Fault.PICTURE_TOO_LARGE
+    assert raised.value.fault is ImageFault.PICTURE_TOO_LARGE
 
 
 def test_the_largest_phone_picture_is_not_too_large():

@@ -21,7 +21,7 @@ from waiting import LIMIT_S
 from vajra_edge.capture.sources import registry
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
-from vajra_edge.media.refusals import Refusal, of_errno, of_status
+from vajra_edge.media.refusals import SourceRefusal, of_errno, of_status
 
 SECRET = "hunter2"
 
@@ -212,20 +212,20 @@ def test_a_port_without_tls(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("number", "why"),
     [
-        (errno.EHOSTUNREACH, Refusal.UNREACHABLE),
-        (errno.ENETUNREACH, Refusal.UNREACHABLE),
-        (errno.ECONNRESET, Refusal.HANGS_UP),
-        (errno.ETIMEDOUT, Refusal.NO_ANSWER),
+        (errno.EHOSTUNREACH, SourceRefusal.UNREACHABLE),
+        (errno.ENETUNREACH, SourceRefusal.UNREACHABLE),
+        (errno.ECONNRESET, SourceRefusal.HANGS_UP),
+        (errno.ETIMEDOUT, SourceRefusal.NO_ANSWER),
     ],
 )
-def test_error_numbers_have_words(number: int, why: Refusal) -> None:
+def test_error_numbers_have_words(number: int, why: SourceRefusal) -> None:
     refused = of_errno(number)
     assert refused.why is why
     assert "{" not in refused.reason
 
 
 def test_every_refusal_is_one_line_with_a_remedy() -> None:
-    for why in Refusal:
+    for why in SourceRefusal:
         assert why.reason
         assert why.remedy
         assert why.reason.count("{}") <= 1

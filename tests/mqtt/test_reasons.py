@@ -75,17 +75,17 @@ def test_a_name_server_that_is_silent_is_told_from_a_name_that_nobody_knows() ->
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
-        (0x95, events.Cause.TOO_LARGE),
-        (0x8E, events.Cause.RIVAL),
-        (0x87, events.Cause.HUNG_UP),
-        (0x82, events.Cause.HUNG_UP),
-        (0x8B, events.Cause.OTHER),
-        (0x89, events.Cause.OTHER),
-        (0x8D, events.Cause.OTHER),
-        (0x97, events.Cause.OTHER),
+        (0x95, events.LossCause.TOO_LARGE),
+        (0x8E, events.LossCause.RIVAL),
+        (0x87, events.LossCause.HUNG_UP),
+        (0x82, events.LossCause.HUNG_UP),
+        (0x8B, events.LossCause.OTHER),
+        (0x89, events.LossCause.OTHER),
+        (0x8D, events.LossCause.OTHER),
+        (0x97, events.LossCause.OTHER),
     ],
 )
-def test_what_a_disconnect_says_about_messages(code: int, cause: events.Cause) -> None:
+def test_what_a_disconnect_says_about_messages(code: int, cause: events.LossCause) -> None:
     assert events.cause_of(code) is cause
 
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.mqtt.events import Cause
+from vajra_edge.mqtt.events import LossCause
 from vajra_edge.mqtt.messages import EngineTag, ServiceStatus, encode
 from vajra_edge.mqtt.suspects import JUST_S, LONELY_BREAKS, SIZE_HOLDS_S, TOPIC_HOLDS_S, Key, Sent, Suspects
 from vajra_edge.mqtt.topics import Topics
@@ -60,7 +60,7 @@ class Wire:
                 self.suspects.sent(one)
                 under_way.append(one)
             if under_way and self.hangs_up(under_way[0]):
-                guilty = self.suspects.broken(Cause.HUNG_UP, under_way)
+                guilty = self.suspects.broken(LossCause.HUNG_UP, under_way)
                 self.guilty += [guilty] if guilty else []
                 return [one for one in [*under_way, *todo] if one not in states and one != guilty]
             if under_way:
@@ -112,8 +112,8 @@ def test_a_state_that_is_sent_first_of_all_is_found_too() -> None:
     assert [one.key.number for one in wire.arrived if one.key.path == "detections"] == [*range(5)]
 
 
-@pytest.mark.parametrize("cause", [Cause.OTHER, Cause.RIVAL, Cause.MONSTER])
-def test_an_end_that_says_nothing_about_messages_makes_no_suspects(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", [LossCause.OTHER, LossCause.RIVAL, LossCause.MONSTER])
+def test_an_end_that_says_nothing_about_messages_makes_no_suspects(cause: LossCause) -> None:
     suspects = Suspects(Clock())
     for _ in range(20):
         suspects.sent(message(1))
@@ -126,7 +126,7 @@ def test_a_network_that_breaks_now_and_then_costs_nothing() -> None:
     suspects = Suspects(clock)
     for number in range(50):  # each message got through at its second try
         suspects.sent(message(number))
-        assert suspects.broken(Cause.HUNG_UP, [message(number)]) is None
+        assert suspects.broken(LossCause.HUNG_UP, [message(number)]) is None
         suspects.sent(message(number))
         suspects.acked(message(number))
         clock.now_s += 5.0
@@ -137,7 +137,7 @@ def test_the_brokers_word_that_one_is_too_large_is_enough() -> None:
     under_way = [message(number, 1000 + 100 * (number == 3)) for number in range(5)]
     for one in under_way:
         suspects.sent(one)
-    assert suspects.broken(Cause.TOO_LARGE, under_way) == under_way[3]
+    assert suspects.broken(LossCause.TOO_LARGE, under_way) == under_way[3]
     assert suspects.refused(message(9, 1100)) == "too_large"
     assert suspects.refused(message(9, 1099)) == ""
 
@@ -148,7 +148,7 @@ def test_what_needs_no_acknowledgement_is_suspect_while_it_is_fresh_and_is_clear
     picture = message(None, 90_000, "snapshot")
     for _ in range(2):
         suspects.sent(picture)
-        assert suspects.broken(Cause.HUNG_UP, []) is None
+        assert suspects.broken(LossCause.HUNG_UP, []) is None
     assert suspects.has(picture.key)
     suspects.sent(picture)
     suspects.written(picture)
@@ -159,7 +159,7 @@ def test_what_needs_no_acknowledgement_is_suspect_while_it_is_fresh_and_is_clear
     for _ in range(2):
         suspects.sent(picture)
         clock.now_s += JUST_S + 0.1
-        assert suspects.broken(Cause.HUNG_UP, []) is None
+        assert suspects.broken(LossCause.HUNG_UP, []) is None
     assert not suspects.has(picture.key)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.mqtt.events import Cause, Down, Subscribed, Up, kicked, lost
+from vajra_edge.mqtt.events import Down, LossCause, Subscribed, Up, kicked, lost
 from vajra_edge.mqtt.messages import EngineTag, ServiceStatus, encode
 from vajra_edge.mqtt.publisher import SURELY_RIVAL
 from vajra_edge.mqtt.topics import Topics
@@ -80,7 +80,7 @@ def test_two_devices_with_one_id_are_named_and_do_not_storm(mosquitto: Any, daem
 def test_a_broker_that_names_the_double_is_believed_at_once(daemon: Any) -> None:
     mqtt = at(1)
     device = daemon(mqtt)
-    device.publisher._take(Down(kicked(mqtt, 0x8E, "Session taken over"), cause=Cause.RIVAL))
+    device.publisher._take(Down(kicked(mqtt, 0x8E, "Session taken over"), cause=LossCause.RIVAL))
     assert "another client has the same id: give each device its own device_id" in device.counts.troubles[0]
 
 
@@ -96,7 +96,7 @@ def test_a_few_breaks_are_the_networks_and_many_are_not(daemon: Any) -> None:
     mqtt = at(1)
     device = daemon(mqtt)
     for times in range(1, 5):
-        device.publisher._take(Down(lost(mqtt, "connection broken"), cause=Cause.HUNG_UP))
+        device.publisher._take(Down(lost(mqtt, "connection broken"), cause=LossCause.HUNG_UP))
         assert bool(device.counts.troubles) is (times >= SURELY_RIVAL)
 
 
@@ -108,7 +108,7 @@ def test_a_broker_that_hangs_up_over_the_subscription_is_left_without_it_for_a_w
     def connects_and_is_hung_up_on() -> None:
         publisher._take(Up("3.1.1"))
         publisher._invite()
-        publisher._take(Down(lost(mqtt, "connection broken"), cause=Cause.HUNG_UP))
+        publisher._take(Down(lost(mqtt, "connection broken"), cause=LossCause.HUNG_UP))
 
     connects_and_is_hung_up_on()
     assert publisher._invitation.stands, "once is the network"

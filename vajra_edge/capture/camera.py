@@ -249,7 +249,7 @@ class Grabber:
         match message:
             case Arrived():
                 self._got(message)
-            case protocol.Opened():
+            case protocol.CameraOpened():
                 self._advance(reconnect.Opened(now_s))
             case protocol.Alive(read, decode_errors, digest):
                 self._decode_errors = decode_errors
@@ -259,10 +259,10 @@ class Grabber:
                 self._lines += 1
                 if self._lines <= _MOST_LINES:
                     log.log(min(level, logging.ERROR), "camera %s: %s", self._camera.id, address.shortened(text))
-            case protocol.Ended(decode_errors):
+            case protocol.CameraEnded(decode_errors):
                 self._decode_errors = decode_errors
                 self._advance(reconnect.Ended())
-            case protocol.Failed(text, remedy, decode_errors):
+            case protocol.CameraFailed(text, remedy, decode_errors):
                 self._decode_errors = decode_errors
                 raise SourceError(address.shortened(text), remedy=address.shortened(remedy))
             case _:  # it runs, or has made room for its pictures

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.capture import protocol
-from vajra_edge.capture.protocol import Alive, BrokenProtocol, Ended, Failed, Note, Opened, Picture
+from vajra_edge.capture.protocol import Alive, BrokenProtocol, CameraEnded, CameraFailed, CameraOpened, FilledSlot, Note
 from vajra_edge.capture.rate import Pace, RateCap
 from vajra_edge.capture.ring import WritableRing
 from vajra_edge.capture.sources.base import RawFrame, Source
@@ -69,11 +69,11 @@ class _Camera:
         try:
             source = self._source = self._make(self._camera)
             source.open()
-            self._say(Opened())
+            self._say(CameraOpened())
             while (picture := source.read()) is not None:
                 self._look()
                 self._got(picture)
-            self._say(Ended(source.decode_errors))
+            self._say(CameraEnded(source.decode_errors))
         except _Left:
             return
         except VajraError as error:
@@ -113,7 +113,7 @@ class _Camera:
             return
         height_px, width_px = picture.image.shape[:2]
         place, size = self._ring.write(picture.image), (width_px, height_px)
-        self._say(Picture(*place, *size, captured_ns, taken_ns, self._dropped, self._decode_errors, digest))
+        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, self._dropped, self._decode_errors, digest))
 
     def _wait(self, seconds: float, *, back: bool = False) -> None:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
@@ -156,7 +156,7 @@ class _Camera:
 
     def _fail(self, message: str, remedy: str) -> None:
         message, remedy = (address.shortened(text)[: protocol.LONGEST_TEXT] for text in (message, remedy))
-        self._say(Failed(message, remedy, self._decode_errors))
+        self._say(CameraFailed(message, remedy, self._decode_errors))
 
 
 def run(channel: socket.socket, camera: CameraSettings, make: Make) -> None:

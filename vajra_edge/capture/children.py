@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.capture import limits, protocol
-from vajra_edge.capture.protocol import Back, Exited, FromChild, Hello, Kill, Picture, Slots, Spawn
+from vajra_edge.capture.protocol import Back, Exited, FilledSlot, FromChild, Hello, KillChild, Slots, Spawn
 from vajra_edge.capture.ring import Segment
 from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
@@ -54,7 +54,7 @@ _PASSED_ON = re.compile(
 class Arrived:
     """A picture, and the image where it lies; see ``ring.Segment.lend``."""
 
-    picture: Picture
+    picture: FilledSlot
     image: NDArray[np.uint8]
 
 
@@ -152,7 +152,7 @@ class Child:
                 if descriptor is None:
                     raise protocol.BrokenProtocol("a segment without memory")
                 self._segment = Segment(message, descriptor, self._back)
-            case Picture():
+            case FilledSlot():
                 if self._told:
                     return None
                 if self._segment is None or self._segment.number != message.segment:
@@ -269,7 +269,7 @@ class Children:
     def _kill(self, number: int) -> None:
         with self._changing:
             if self._server is not None:
-                protocol.send(self._server[1], Kill(number))
+                protocol.send(self._server[1], KillChild(number))
 
     def _control(self) -> socket.socket:
         """The channel to a server that lives, started where there is none."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vajra_edge.capture import child, limits, protocol
-from vajra_edge.capture.protocol import Exited, Hello, Kill, Spawn
+from vajra_edge.capture.protocol import Exited, Hello, KillChild, Spawn
 from vajra_edge.capture.sources import registry
 from vajra_edge.capture.url import Kind, kind_of
 from vajra_edge.config.settings import CameraSettings
@@ -69,7 +69,7 @@ class _Server:
 
     def _do(self, datagram: bytes, descriptor: int | None) -> None:
         order = protocol.to_server(datagram)
-        if isinstance(order, Kill):
+        if isinstance(order, KillChild):
             for pid, forked in self._children.items():
                 if forked.number == order.number:
                     _kill(pid)

@@ -46,7 +46,7 @@ class Spawn:
 
 
 @dataclass(frozen=True)
-class Kill:
+class KillChild:
     """To the fork server: end this process at once, whatever it does."""
 
     number: int
@@ -60,7 +60,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Opened:
+class CameraOpened:
     """From a process: the source is open."""
 
 
@@ -78,7 +78,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Picture:
+class FilledSlot:
     """From a process: a slot holds a picture, and is not touched there until ``Back`` comes for it.
 
     Attributes:
@@ -133,14 +133,14 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CameraEnded:
     """From a process: the source had no more pictures; it ends."""
 
     decode_errors: int
 
 
 @dataclass(frozen=True)
-class Failed:
+class CameraFailed:
     """From a process: the source is lost, see ``SourceError``; it ends."""
 
     message: str
@@ -161,8 +161,8 @@ class Exited:
     words: str
 
 
-FromChild: TypeAlias = Hello | Opened | Slots | Picture | Alive | Note | Ended | Failed | Exited
-ToServer: TypeAlias = Spawn | Kill
+FromChild: TypeAlias = Hello | CameraOpened | Slots | FilledSlot | Alive | Note | CameraEnded | CameraFailed | Exited
+ToServer: TypeAlias = Spawn | KillChild
 Message: TypeAlias = FromChild | ToServer | Back
 
 
@@ -185,7 +185,7 @@ _SHAPES = {kind.__name__: (kind, _shape_of(kind)) for kind in (*_FROM_CHILD, *_T
 
 def encode(message: Message) -> bytes:
     """One datagram."""
-    if isinstance(message, Picture):
+    if isinstance(message, FilledSlot):
         *numbers, digest = vars(message).values()
         return _PICTURE.pack(_PICTURE_TAG, *numbers, digest is not None, digest or 0)
     if isinstance(message, Back):
@@ -201,7 +201,7 @@ def from_child(datagram: bytes) -> FromChild:
     """
     if len(datagram) == _PICTURE.size and datagram[:1] == _PICTURE_TAG:
         _, *numbers, has_digest, digest = _PICTURE.unpack(datagram)
-        return Picture(*(*numbers, digest if has_digest else None))
+        return FilledSlot(*(*numbers, digest if has_digest else None))
     message: FromChild = _decode(datagram, _FROM_CHILD)
     return message
 

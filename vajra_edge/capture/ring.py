@@ -1,10 +1,10 @@
 """Ring: the shared memory that a camera's pictures lie in, and whose each slot is.
 
 A segment is a sealed ``memfd`` that belongs to whoever has it open, so that none outlives the processes that share it
-and /dev/shm plays no part. A slot belongs to the camera's process until it sends ``Picture``, then to the parent until
-it sends ``Back``, which it does when the last array over it is gone. Nobody writes into what he does not own, so that
-no letterbox, snapshot or batch in flight ever sees a picture change. The parent's mapping is read-only, and the segment
-sealed against shrinking, which would kill whoever reads it.
+and /dev/shm plays no part. A slot belongs to the camera's process until it sends ``FilledSlot``, then to the parent
+until it sends ``Back``, which it does when the last array over it is gone. Nobody writes into what he does not own,
+so that no letterbox, snapshot or batch in flight ever sees a picture change. The parent's mapping is read-only, and
+the segment sealed against shrinking, which would kill whoever reads it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.capture.protocol import BrokenProtocol, Picture, Slots
+from vajra_edge.capture.protocol import BrokenProtocol, FilledSlot, Slots
 from vajra_edge.media.limits import MAX_IMAGE_PX
 
 SLOTS = 6
@@ -134,7 +134,7 @@ class Segment:
         self._generations = [0] * SLOTS
         self._lent: set[int] = set()
 
-    def lend(self, picture: Picture) -> NDArray[np.uint8]:
+    def lend(self, picture: FilledSlot) -> NDArray[np.uint8]:
         """The picture where it lies: read-only, and unchanged for as long as this array or a view of it exists.
 
         Raises:
@@ -168,7 +168,7 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_generation", "_segment", "_slot")
 
-    def __init__(self, segment: Segment, picture: Picture, address: int) -> None:
+    def __init__(self, segment: Segment, picture: FilledSlot, address: int) -> None:
         shape = picture.height_px, picture.width_px, COLOURS
         self.__array_interface__ = {"shape": shape, "typestr": "|u1", "data": (address, True), "version": 3}
         self._segment, self._slot, self._generation = segment, picture.slot, picture.generation

@@ -96,7 +96,7 @@ def opened(settings: Settings) -> Iterator[Run]:
         detector.close()
 
 
-class _Camera:
+class _BenchCamera:
     """A grabber with mailboxes of its own."""
 
     def __init__(self, camera: CameraSettings, post: Callable[[object], None], children: Children) -> None:
@@ -120,7 +120,7 @@ class Run:
         self._children = Children()
         camera = settings.cameras[0].model_copy(update={"loop": True})
         eager = camera.model_copy(update={"id": "eager", "realtime": False, "fps": None})
-        self._eager = _Camera(eager, self._inbox.put, self._children)
+        self._eager = _BenchCamera(eager, self._inbox.put, self._children)
         self._paced = camera.model_copy(update={"id": "paced", "realtime": True})
         self._batch = np.full((1, 3, *detector.signature.resolution_hw), 0.5, np.float32)
 
@@ -145,7 +145,7 @@ class Run:
                 )
             whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
             blocks.append(((before_ms + self.bare(BLOCK_S / 2)) / 2, whole_ms, counters))
-            paced = _Camera(self._paced, self._inbox.put, self._children)
+            paced = _BenchCamera(self._paced, self._inbox.put, self._children)
             ages_ms += [seen.age_ms for seen in self._pipelined(paced, BLOCK_S)[0]]
             paced.close()
         return _figures(blocks, ages_ms)
@@ -162,7 +162,7 @@ class Run:
             calls += 1
         return took_s / calls * 1e3
 
-    def _pipelined(self, camera: _Camera, seconds: float) -> tuple[list[_Seen], PipelineCounters]:
+    def _pipelined(self, camera: _BenchCamera, seconds: float) -> tuple[list[_Seen], PipelineCounters]:
         """Run the frame loop on one camera; when each message was handed to the publisher."""
         seen: list[_Seen] = []
 

@@ -33,7 +33,7 @@ from vajra_edge.daemon.events import (
 )
 from vajra_edge.daemon.probation import Tally, unfit
 from vajra_edge.daemon.reconciler import DesiredPlan
-from vajra_edge.daemon.trial import Outcome, Trials, Tried
+from vajra_edge.daemon.trial import Outcome, PlanTrials, Tried
 from vajra_edge.daemon.watchdog import PIPELINE, Beats
 from vajra_edge.errors import ForeignPlan, PlanError, VajraError
 from vajra_edge.inference.detector import Detector, Filter
@@ -100,7 +100,7 @@ class Plans:
         self._store, self._history, self._background, self._post = store, history, background, post
         self._threads, self._crash_log = threads, crash_log
         self._builder = build_process.Builder(post, grace_s=CHILD_GRACE_S, beats=beats)
-        self._trials = Trials(self._tried)
+        self._trials = PlanTrials(self._tried)
         self._steady: tuple[Job, float] | None = None
         self._building: Job | None = None
         self._ready: dict[int, Ready] = {}

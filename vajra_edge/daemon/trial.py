@@ -43,7 +43,7 @@ class Tried:
     reason: str = ""
 
 
-class Trials:
+class PlanTrials:
     """One after the other. Called by the supervisor alone.
 
     Args:

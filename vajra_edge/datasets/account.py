@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from vajra_edge.media.faults import Fault
+from vajra_edge.media.faults import ImageFault
 from vajra_edge.wording import shown
 
 NAMED = 3
@@ -37,7 +37,7 @@ class LeftOut(Enum):
         return _LEFT_OUT[self]
 
     @classmethod
-    def of(cls, fault: Fault) -> LeftOut:
+    def of(cls, fault: ImageFault) -> LeftOut:
         """For a file that cannot be used."""
         return cls(fault.value)
 

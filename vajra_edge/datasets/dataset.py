@@ -267,7 +267,7 @@ def _of_image(path: Path, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, Imag
 def _of_clip(path: Path, wanted: Iterable[Entry], leave_out: LeaveOut | None) -> Iterator[tuple[Entry, Image]]:
     """Frames in rising order, up to where the clip can be read."""
     left = {entry.frame: entry for entry in wanted if entry.frame is not None}
-    frames = clip.Frames(path, sorted(left))
+    frames = clip.ClipFrames(path, sorted(left))
     for number, image in frames:
         yield left.pop(number), image
     if left and frames.damaged and leave_out is not None:

@@ -47,7 +47,7 @@ NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)
-class Line:
+class LabelLine:
     """One line, in numbers.
 
     Attributes:
@@ -95,13 +95,13 @@ def read(paths: Iterable[Path | None], known: Known, account: Account) -> list[D
     return [Drawn.of(_rows(lines, layout, account), is_share=True) for lines in files]
 
 
-def _lines(path: Path, classes: int | None) -> Iterable[Line]:
+def _lines(path: Path, classes: int | None) -> Iterable[LabelLine]:
     for number, text in enumerate(read_text(path, MAX_LABEL_BYTES).splitlines(), 1):
         if text.strip():
             yield _line(f"{path}:{number}", text, classes)
 
 
-def _line(where: str, text: str, classes: int | None) -> Line:
+def _line(where: str, text: str, classes: int | None) -> LabelLine:
     words = text.split()
     try:
         label, *places = (float(word) for word in words)
@@ -112,17 +112,17 @@ def _line(where: str, text: str, classes: int | None) -> Line:
         raise DatasetError(f"{where}: class {words[0][:20]}, known are {known}", remedy="mend the label or the names")
     if label >= 1 << 31:
         raise DatasetError(f"{where}: class {words[0][:20]}", remedy="class ids count from 0")
-    return Line(where, int(label), tuple(places), words[-1])
+    return LabelLine(where, int(label), tuple(places), words[-1])
 
 
-def _layout(lines: Sequence[Line], known: Known) -> _Layout:
+def _layout(lines: Sequence[LabelLine], known: Known) -> _Layout:
     sevens = [line for line in lines if len(line.places) == _SMALLEST_OUTLINE]
     has_tracks = any(line.places[-1] > 1 + SLACK and line.places[-1].is_integer() for line in sevens)
     has_tracks = has_tracks or (bool(sevens) and all(line.last == "1" for line in sevens))
     return _Layout(_keypoints(lines) if known.keypoints is None else known.keypoints, has_tracks)
 
 
-def _keypoints(lines: Sequence[Line]) -> int | None:
+def _keypoints(lines: Sequence[LabelLine]) -> int | None:
     """Numbers after the box of each line, where all of them look like poses: every third is a visibility.
 
     Raises:
@@ -143,7 +143,7 @@ def _keypoints(lines: Sequence[Line]) -> int | None:
     return count
 
 
-def _rows(lines: Sequence[Line], layout: _Layout, account: Account) -> list[tuple[int, Sequence[float], bool]]:
+def _rows(lines: Sequence[LabelLine], layout: _Layout, account: Account) -> list[tuple[int, Sequence[float], bool]]:
     """Class id and box of each line; equal ones count once, as upstream has it."""
     found: dict[tuple[int, Sequence[float]], None] = {}
     for line in lines:
@@ -162,7 +162,7 @@ def _rows(lines: Sequence[Line], layout: _Layout, account: Account) -> list[tupl
     return [(label, xyxy, False) for label, xyxy in found]
 
 
-def _taken(line: Line, layout: _Layout) -> _Taken:
+def _taken(line: LabelLine, layout: _Layout) -> _Taken:
     """What a line holds.
 
     Raises:
@@ -181,7 +181,7 @@ def _taken(line: Line, layout: _Layout) -> _Taken:
     raise DatasetError(f"{line.where}: {told}", remedy=REMEDY)
 
 
-def _endings(line: Line) -> Iterable[tuple[ReadAs, ...]]:
+def _endings(line: LabelLine) -> Iterable[tuple[ReadAs, ...]]:
     """What may stand at the end of a saved prediction, the likeliest first."""
     yield ()
     if line.places and 0 <= line.places[-1] <= 1:
@@ -210,7 +210,7 @@ def _shape(held: Sequence[float], layout: _Layout, *, is_last: bool) -> tuple[Re
     return (ReadAs.POLYGON,)
 
 
-def _box(line: Line, held: Sequence[float], shape: tuple[ReadAs, ...]) -> tuple[float, float, float, float]:
+def _box(line: LabelLine, held: Sequence[float], shape: tuple[ReadAs, ...]) -> tuple[float, float, float, float]:
     if shape == (ReadAs.POLYGON,):
         _require_inside(line, held)
         return min(held[::2]), min(held[1::2]), max(held[::2]), max(held[1::2])
@@ -219,7 +219,7 @@ def _box(line: Line, held: Sequence[float], shape: tuple[ReadAs, ...]) -> tuple[
     return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
 
 
-def _require_inside(line: Line, places: Sequence[float]) -> None:
+def _require_inside(line: LabelLine, places: Sequence[float]) -> None:
     if not all(isfinite(place) and -SLACK <= place <= 1 + SLACK for place in places):
         numbers = " ".join(f"{place:g}" for place in (line.label, *line.places))
         pixels = max(places) > 2  # noqa: PLR2004  no share of anything

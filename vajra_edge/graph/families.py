@@ -38,7 +38,7 @@ class Unit(Enum):
     CELLS = "cells of the grid, and logarithms of sizes"
 
 
-class Kind(Enum):
+class FamilyKind(Enum):
     """What one row of an output is."""
 
     ANCHOR = "a candidate; NMS comes after"
@@ -64,7 +64,7 @@ class Reading:
 
     family: str
     output: str
-    kind: Kind
+    kind: FamilyKind
     rows_first: bool = True
     objectness: bool = False
     corners: bool = False
@@ -75,7 +75,7 @@ class Reading:
 
 def plain(reading: Reading) -> Reading:
     """The same output, read as ``Layout.RAW``: what differs from it has to be rewritten."""
-    return Reading(reading.family, reading.output, Kind.ANCHOR, rows_first=False, grid=reading.grid)
+    return Reading(reading.family, reading.output, FamilyKind.ANCHOR, rows_first=False, grid=reading.grid)
 
 
 def recognise(outputs: Mapping[str, Array], classes: int | None, size_hw: tuple[int, int]) -> Reading:
@@ -104,7 +104,7 @@ def _reading(name: str, value: Array, classes: int, size_hw: tuple[int, int]) ->
     rows, columns = value.shape[1:]
     grid = grid_of(rows, size_hw)
     if columns == DETECTION_COLUMNS and _is_detections(value[0], classes, grid):
-        return Reading("end to end: corners, score, class", name, Kind.DETECTION, unit=_unit(name, value[0]))
+        return Reading("end to end: corners, score, class", name, FamilyKind.DETECTION, unit=_unit(name, value[0]))
     if columns == BOX_ROWS + 1 + classes and grid is not None:
         return _with_objectness(name, value[0], grid, size_hw)
     if columns == BOX_ROWS + classes:
@@ -134,10 +134,10 @@ def _with_objectness(name: str, rows: Array, grid: Grid, size_hw: tuple[int, int
     if grid.per_cell > 1 or (rows[:, 4] > _ONE).all():
         family = "YOLOv5, v7: boxes, objectness, classes" if grid.per_cell > 1 else "YOLOv6: the same, objectness 1"
         unit = _placed(name, rows, grid, size_hw)
-        return Reading(family, name, Kind.ANCHOR, objectness=True, unit=unit, grid=grid)
+        return Reading(family, name, FamilyKind.ANCHOR, objectness=True, unit=unit, grid=grid)
     if _lies(rows, grid, size_hw) is False:
         family = "YOLOX: offsets in cells, objectness, classes"
-        return Reading(family, name, Kind.ANCHOR, objectness=True, unit=Unit.CELLS, grid=grid, bgr_bytes=True)
+        return Reading(family, name, FamilyKind.ANCHOR, objectness=True, unit=Unit.CELLS, grid=grid, bgr_bytes=True)
     raise GraphError(
         f"{name} {_shape(rows)} looks like YOLOX with its boxes decoded, or like another network with one objectness a "
         "cell, and the two want other colours",
@@ -158,7 +158,7 @@ def _rows_of_scores(name: str, rows: Array, grid: Grid | None, size_hw: tuple[in
         )
     corners = bool((rows[:, 2:4] >= rows[:, :2]).all()) and rows.any()
     family = "RT-DETR: boxes of 0..1, classes"
-    return Reading(family, name, Kind.QUERY, True, corners=bool(corners), unit=unit)
+    return Reading(family, name, FamilyKind.QUERY, True, corners=bool(corners), unit=unit)
 
 
 def _candidates(name: str, rows: Array, grid: Grid | None, size_hw: tuple[int, int], *, rows_first: bool) -> Reading:
@@ -167,7 +167,7 @@ def _candidates(name: str, rows: Array, grid: Grid | None, size_hw: tuple[int, i
     unit = _unit(name, rows) if grid is None else _placed(name, rows, grid, size_hw)
     family = "YOLOv8 and its like, transposed" if rows_first else "YOLOv8 and its like"
     corners = grid is not None and follows(rows[:, 2], grid.corners(size_hw)[:, 0] * grid.steps(size_hw)) is True
-    return Reading(family, name, Kind.ANCHOR, rows_first, corners=corners, unit=unit, grid=grid)
+    return Reading(family, name, FamilyKind.ANCHOR, rows_first, corners=corners, unit=unit, grid=grid)
 
 
 def _lies(rows: Array, grid: Grid, size_hw: tuple[int, int]) -> bool | None:

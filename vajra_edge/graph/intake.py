@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vajra_edge.errors import GraphError, WeightsError
 from vajra_edge.graph import families, form, metadata, probe, signature, topology
 from vajra_edge.graph.anchors import largest_stride
-from vajra_edge.graph.families import Kind, Reading
+from vajra_edge.graph.families import FamilyKind, Reading
 from vajra_edge.graph.passes import layouts
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ def _ours(
 ) -> bytes:
     """The network in our layout, with what was found out about it."""
     rows = shape[1] if reading.rows_first else shape[2]
-    as_it_is = reading.kind is Kind.ANCHOR and reading == families.plain(reading) and len(network.graph.output) == 1
+    as_it_is = (
+        reading.kind is FamilyKind.ANCHOR and reading == families.plain(reading) and len(network.graph.output) == 1
+    )
     if not as_it_is:
         network = layouts.rewrite(network, reading, rows, len(names), size_hw)
     strides = reading.grid.strides if reading.grid else USUAL_STRIDES

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.errors import SourceError
-from vajra_edge.media.faults import Fault, UnusableFile
-from vajra_edge.media.ffmpeg import Video
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.faults import ImageFault, UnusableFile
+from vajra_edge.media.ffmpeg import DecodedVideo
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -36,20 +36,20 @@ class UnusableClip(UnusableFile):
     """A clip of which not one frame can be decoded."""
 
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(path, Fault.CLIP_UNREADABLE, what, REMEDY)
+        super().__init__(path, ImageFault.CLIP_UNREADABLE, what, REMEDY)
 
 
-def what_is_wrong(refused: Refused) -> str:
+def what_is_wrong(refused: SourceRefused) -> str:
     """Why a file gives no video, behind its name."""
     known = {
-        Refusal.NO_VIDEO: "holds no video",
-        Refusal.CODEC: f"holds {refused.value}",
-        Refusal.UNREACHABLE: f"cannot be read: {refused.value}",
+        SourceRefusal.NO_VIDEO: "holds no video",
+        SourceRefusal.CODEC: f"holds {refused.value}",
+        SourceRefusal.UNREACHABLE: f"cannot be read: {refused.value}",
     }
     return known.get(refused.why, "is not a video that can be decoded")
 
 
-class Frames:
+class ClipFrames:
     """Some frames of a clip. Those between are decoded, which the next one needs, and not converted.
 
     Iterated: number and image, (height, width, 3) uint8 BGR, upright; fewer than wanted where the clip ends before.
@@ -72,7 +72,7 @@ class Frames:
         Raises:
             UnusableClip: not one frame can be decoded.
         """
-        video = Video(str(self._path))
+        video = DecodedVideo(str(self._path))
         try:
             _open(video, self._path)
             yield from self._read(video)
@@ -80,7 +80,7 @@ class Frames:
             self.damaged = self.damaged or video.damaged > 0
             video.close()
 
-    def _read(self, video: Video) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def _read(self, video: DecodedVideo) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         number = 0
         for wanted in self._wanted:
             while (frame := self._next(video, number)) is not None and number < wanted:
@@ -97,17 +97,17 @@ class Frames:
             yield number, image
             number += 1
 
-    def _next(self, video: Video, number: int) -> VideoFrame | None:
+    def _next(self, video: DecodedVideo, number: int) -> VideoFrame | None:
         """The frame of that number; None at the end, or where nothing more can be read."""
         try:
             frame = video.frame()
-        except Refused as refused:
+        except SourceRefused as refused:
             if number == 0:
                 raise UnusableClip(self._path, what_is_wrong(refused)) from None
             self._tell_damaged(number)
             return None
         if frame is None and number == 0:
-            raise UnusableClip(self._path, what_is_wrong(Refused(Refusal.UNKNOWN)))
+            raise UnusableClip(self._path, what_is_wrong(SourceRefused(SourceRefusal.UNKNOWN)))
         if frame is None and video.damaged:
             self._tell_damaged(number)
         return frame
@@ -134,21 +134,21 @@ def count(path: Path) -> int:
 
 @lru_cache(_COUNTS_KEPT)
 def _count(path: Path, seen: tuple[int, int, int]) -> int:  # noqa: ARG001  a key of the cache
-    video = Video(str(path))
+    video = DecodedVideo(str(path))
     try:
         _open(video, path)
         found = video.count_packets()
     finally:
         video.close()
     if not found:
-        raise UnusableClip(path, what_is_wrong(Refused(Refusal.NO_VIDEO)))
+        raise UnusableClip(path, what_is_wrong(SourceRefused(SourceRefusal.NO_VIDEO)))
     return found
 
 
-def _open(video: Video, path: Path) -> None:
+def _open(video: DecodedVideo, path: Path) -> None:
     try:
         video.open(os.path.abspath(path), OPTIONS, live=False)  # noqa: PTH100  no text that could be a protocol
-    except Refused as refused:
+    except SourceRefused as refused:
         raise UnusableClip(path, what_is_wrong(refused)) from None
     except SourceError as error:
         raise _too_large(path, error) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from vajra_edge.errors import DatasetError
 
 
-class Fault(Enum):
+class ImageFault(Enum):
     """What is wrong with a file; the value is its name in JSON."""
 
     PICTURE_CUT_SHORT = "picture_cut_short"
@@ -26,6 +26,6 @@ class UnusableFile(DatasetError):
         what: is wrong with it.
     """
 
-    def __init__(self, path: Path, fault: Fault, what: str, remedy: str) -> None:
+    def __init__(self, path: Path, fault: ImageFault, what: str, remedy: str) -> None:
         super().__init__(f"{path}: {what}", remedy=remedy, path=path)
         self.path, self.fault, self.what = path, fault, what

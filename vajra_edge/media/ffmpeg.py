@@ -22,7 +22,7 @@ from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.limits import MAX_IMAGE_PX
 from vajra_edge.media.opencv import load_cv2
 from vajra_edge.media.pixels import check_image, check_size
-from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno, of_status
 
 if TYPE_CHECKING:
     import av
@@ -119,7 +119,7 @@ def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return int(numbers[0]), int(numbers[1]), int(numbers[3]), int(numbers[4])
 
 
-class Video:
+class DecodedVideo:
     """The video track of a file or stream, open until ``close``. Used by one thread.
 
     Args:
@@ -155,7 +155,7 @@ class Video:
             transport: that RTSP was asked for.
 
         Raises:
-            Refused: it gives no video; says why as far as FFmpeg does.
+            SourceRefused: it gives no video; says why as far as FFmpeg does.
             SourceError: its images are larger than anything that a camera sends.
         """
         import av
@@ -197,7 +197,7 @@ class Video:
             deadline: until when a frame must be there.
 
         Raises:
-            Refused: the connection failed or fell silent, or nothing could be decoded before the deadline.
+            SourceRefused: the connection failed or fell silent, or nothing could be decoded before the deadline.
         """
         came, damaged, began_s = False, self.damaged, time.monotonic()
         while not self._ready:
@@ -208,7 +208,7 @@ class Video:
             self._decode(packet)
             if deadline is not None and deadline.passed and not self._ready:
                 waited = f"{time.monotonic() - began_s:.1f} s"
-                raise Refused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
+                raise SourceRefused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
         return self._ready.popleft()
 
     def count_packets(self) -> int:
@@ -217,7 +217,7 @@ class Video:
         try:
             while (packet := self._packet()) is not None:
                 found += packet.stream_index == self._stream.index and self._shows(packet)
-        except Refused:  # it cannot be read any further
+        except SourceRefused:  # it cannot be read any further
             pass
         return found
 
@@ -249,7 +249,7 @@ class Video:
         """The analysis of a stream just ends when its time is over, whether or not anything came.
 
         Raises:
-            Refused: nothing did.
+            SourceRefused: nothing did.
         """
         read_s, timeouts.read_s = timeouts.read_s, _PEEK_S
         try:
@@ -257,13 +257,15 @@ class Video:
         finally:
             timeouts.read_s = read_s
         if packet is None:
-            raise Refused(Refusal.SILENT)
+            raise SourceRefused(SourceRefusal.SILENT)
         self._packets = chain((packet,), self._demuxed())
 
-    def _why_nothing(self, *, came: bool, damaged: bool) -> Refusal:
+    def _why_nothing(self, *, came: bool, damaged: bool) -> SourceRefusal:
         if came and not self._started:
-            return Refusal.NO_KEY_FRAME
-        return Refusal.UNDECODABLE if damaged else Refusal.SILENT  # a lone packet is the rest of what came before
+            return SourceRefusal.NO_KEY_FRAME
+        return (
+            SourceRefusal.UNDECODABLE if damaged else SourceRefusal.SILENT
+        )  # a lone packet is the rest of what came before
 
     def _set_up(self, stream: VideoStream, *, live: bool) -> None:
         """How it is decoded. Each thread beyond the first holds a frame back.
@@ -281,9 +283,9 @@ class Video:
         best = container.streams.best("video")
         stream = best if best is not None else next(iter(container.streams.video), None)
         if stream is None:
-            raise Refused(Refusal.NO_VIDEO)
+            raise SourceRefused(SourceRefusal.NO_VIDEO)
         if stream.codec_context is None:
-            raise Refused(Refusal.CODEC, "video in an unknown codec")
+            raise SourceRefused(SourceRefusal.CODEC, "video in an unknown codec")
         return stream  # type: ignore[return-value]
 
     def _packet(self) -> Packet[Any] | None:
@@ -337,7 +339,7 @@ def check_known_size(width_px: int, height_px: int, name: str) -> None:
         check_size(width_px, height_px, name)
 
 
-def refusal_of(error: av.error.FFmpegError, transport: str = "") -> Refused:
+def refusal_of(error: av.error.FFmpegError, transport: str = "") -> SourceRefused:
     """What an error of FFmpeg means, as far as it tells."""
     import av
 
@@ -350,9 +352,9 @@ def refusal_of(error: av.error.FFmpegError, transport: str = "") -> Refused:
         if isinstance(error, kind):
             return of_status(status)
     if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
-        return Refused(Refusal.SILENT)
+        return SourceRefused(SourceRefusal.SILENT)
     if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
-        return Refused(Refusal.CODEC, "video in an unknown codec")
+        return SourceRefused(SourceRefusal.CODEC, "video in an unknown codec")
     if isinstance(error, OSError) and error.errno not in {None, 5}:  # EIO is FFmpeg's word for anything
         return of_errno(error.errno or 0, transport=transport)
-    return Refused(Refusal.UNKNOWN)
+    return SourceRefused(SourceRefusal.UNKNOWN)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.media import jpeg
-from vajra_edge.media.faults import Fault, UnusableFile
+from vajra_edge.media.faults import ImageFault, UnusableFile
 from vajra_edge.media.image_header import TURNED, ImageKind, header_of, kind_of, orientation_of
 from vajra_edge.media.jpeg_markers import END
 from vajra_edge.media.limits import MAX_FILE_BYTES, MAX_PICTURE_PX, MAX_SCANS
@@ -55,7 +55,7 @@ class ImageFile:
 def cut_short(path: Path) -> UnusableImage:
     """What is said of a picture whose end is missing."""
     what = "the end of the file is missing, part of the picture is grey"
-    return UnusableImage(path, Fault.PICTURE_CUT_SHORT, what, "copy or download it again")
+    return UnusableImage(path, ImageFault.PICTURE_CUT_SHORT, what, "copy or download it again")
 
 
 def read(path: Path) -> ImageFile:
@@ -76,7 +76,7 @@ def content_of(path: Path) -> bytes:
         OSError: the system refuses the file.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise UnusableImage(path, Fault.PICTURE_TOO_LARGE, f"more than {MAX_FILE_BYTES} bytes", TILES)
+        raise UnusableImage(path, ImageFault.PICTURE_TOO_LARGE, f"more than {MAX_FILE_BYTES} bytes", TILES)
     return path.read_bytes()
 
 
@@ -130,7 +130,7 @@ def _structure(content: bytes) -> jpeg.Structure | None:
 
 
 def _undecodable(path: Path, what: str) -> UnusableImage:
-    return UnusableImage(path, Fault.PICTURE_UNREADABLE, what, "remove or replace it")
+    return UnusableImage(path, ImageFault.PICTURE_UNREADABLE, what, "remove or replace it")
 
 
 def check_size(path: Path, width_px: int, height_px: int) -> None:
@@ -141,7 +141,7 @@ def check_size(path: Path, width_px: int, height_px: int) -> None:
     """
     if width_px * height_px > MAX_PICTURE_PX:
         what = f"{width_px} x {height_px} pixels, the limit is {MAX_PICTURE_PX} (768 MiB decoded)"
-        raise UnusableImage(path, Fault.PICTURE_TOO_LARGE, what, TILES)
+        raise UnusableImage(path, ImageFault.PICTURE_TOO_LARGE, what, TILES)
 
 
 def _is_blank_webp(content: bytes) -> bool:

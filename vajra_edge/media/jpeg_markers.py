@@ -19,7 +19,7 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 
 
 @dataclass(frozen=True)
-class Segment:
+class JpegSegment:
     """A marker and what belongs to it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Segment:
         return self.code == _EOI
 
 
-def segments(content: bytes | bytearray) -> Iterator[Segment]:
+def segments(content: bytes | bytearray) -> Iterator[JpegSegment]:
     """Those of the first picture, its end mark the last; thumbnails inside a segment are passed by.
 
     Args:
@@ -61,7 +61,7 @@ def segments(content: bytes | bytearray) -> Iterator[Segment]:
         at = behind
         if code not in _BARE and code != _EOI:
             at += max(int.from_bytes(content[behind : behind + 2], "big"), 2)
-        found = Segment(code, behind - 2, at)
+        found = JpegSegment(code, behind - 2, at)
         yield found
         if found.is_end:
             return

@@ -14,7 +14,7 @@ from enum import Enum
 from vajra_edge.errors import SourceError
 
 
-class Refusal(Enum):
+class SourceRefusal(Enum):
     """A way to get no video: what is wrong, and the remedy. ``{}`` stands for the one value that each may have."""
 
     WRONG_PASSWORD = "refuses user and password (401)", "check user and password in the camera's credentials_file"
@@ -65,10 +65,10 @@ class Refusal(Enum):
         return str(self.value[1])
 
 
-class Refused(Exception):
+class SourceRefused(Exception):
     """The camera gives no video; whoever knows its name makes a SourceError of it."""
 
-    def __init__(self, why: Refusal, value: object = "") -> None:
+    def __init__(self, why: SourceRefusal, value: object = "") -> None:
         super().__init__(why, value)
         self.why = why
         self.value = value
@@ -87,28 +87,28 @@ class Refused(Exception):
         return SourceError(f"{name} {self.reason}", remedy=self.why.remedy)
 
 
-_BY_STATUS: Mapping[int, Refusal] = {
-    401: Refusal.WRONG_PASSWORD,
-    403: Refusal.FORBIDDEN,
-    404: Refusal.NOT_FOUND,
-    453: Refusal.NO_BANDWIDTH,
-    454: Refusal.NO_SESSION,
-    461: Refusal.TRANSPORT,
-    503: Refusal.BUSY,
+_BY_STATUS: Mapping[int, SourceRefusal] = {
+    401: SourceRefusal.WRONG_PASSWORD,
+    403: SourceRefusal.FORBIDDEN,
+    404: SourceRefusal.NOT_FOUND,
+    453: SourceRefusal.NO_BANDWIDTH,
+    454: SourceRefusal.NO_SESSION,
+    461: SourceRefusal.TRANSPORT,
+    503: SourceRefusal.BUSY,
 }
 """RFC 9110, section 15, and RFC 2326, section 7.1.1."""
 
-_BY_ERRNO: Mapping[int, Refusal] = {
-    errno.ECONNREFUSED: Refusal.NOTHING_LISTENS,
-    errno.ECONNRESET: Refusal.HANGS_UP,
-    errno.ECONNABORTED: Refusal.HANGS_UP,
-    errno.EPIPE: Refusal.HANGS_UP,
-    errno.ETIMEDOUT: Refusal.NO_ANSWER,
-    errno.EPROTONOSUPPORT: Refusal.TRANSPORT,  # what FFmpeg makes of RTSP's 461
+_BY_ERRNO: Mapping[int, SourceRefusal] = {
+    errno.ECONNREFUSED: SourceRefusal.NOTHING_LISTENS,
+    errno.ECONNRESET: SourceRefusal.HANGS_UP,
+    errno.ECONNABORTED: SourceRefusal.HANGS_UP,
+    errno.EPIPE: SourceRefusal.HANGS_UP,
+    errno.ETIMEDOUT: SourceRefusal.NO_ANSWER,
+    errno.EPROTONOSUPPORT: SourceRefusal.TRANSPORT,  # what FFmpeg makes of RTSP's 461
 }
 
 
-def of_status(status: int, *, transport: str = "", with_password: bool = True) -> Refused:
+def of_status(status: int, *, transport: str = "", with_password: bool = True) -> SourceRefused:
     """What a status of RTSP or HTTP that is no success means.
 
     Args:
@@ -116,18 +116,18 @@ def of_status(status: int, *, transport: str = "", with_password: bool = True) -
         transport: that was asked for.
         with_password: whether one was sent.
     """
-    why = _BY_STATUS.get(status, Refusal.STATUS)
-    if why is Refusal.WRONG_PASSWORD and not with_password:
-        why = Refusal.NO_PASSWORD
-    value = transport.upper() if why is Refusal.TRANSPORT else _with_phrase(status)
-    return Refused(why, value)
+    why = _BY_STATUS.get(status, SourceRefusal.STATUS)
+    if why is SourceRefusal.WRONG_PASSWORD and not with_password:
+        why = SourceRefusal.NO_PASSWORD
+    value = transport.upper() if why is SourceRefusal.TRANSPORT else _with_phrase(status)
+    return SourceRefused(why, value)
 
 
-def of_errno(number: int, *, transport: str = "") -> Refused:
+def of_errno(number: int, *, transport: str = "") -> SourceRefused:
     """What an error number of a connection means."""
-    why = _BY_ERRNO.get(number, Refusal.UNREACHABLE)
-    value = transport.upper() if why is Refusal.TRANSPORT else _system_text(number)
-    return Refused(why, value)
+    why = _BY_ERRNO.get(number, SourceRefusal.UNREACHABLE)
+    value = transport.upper() if why is SourceRefusal.TRANSPORT else _system_text(number)
+    return SourceRefused(why, value)
 
 
 def _with_phrase(status: int) -> str:

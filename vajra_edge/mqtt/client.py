@@ -29,7 +29,7 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events, identity
 from vajra_edge.mqtt.connection import Doubt
-from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.wording import Setting, say
 
 DIAL_TIMEOUT_S = 5.0
@@ -60,7 +60,7 @@ _DO_NOT_SEND_RETAINED = 2
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class BrokerEndpoint:
     """Whom to connect to, and as whom.
 
     Attributes:
@@ -85,7 +85,7 @@ class Session:
         clock: monotonic seconds.
     """
 
-    def __init__(self, endpoint: Endpoint, protocol: str, clock: Callable[[], float]) -> None:
+    def __init__(self, endpoint: BrokerEndpoint, protocol: str, clock: Callable[[], float]) -> None:
         self._endpoint, self._mqtt = endpoint, endpoint.mqtt
         self._protocol, self._clock = protocol, clock
         self._happened: deque[Happening] = deque()
@@ -169,7 +169,7 @@ class Session:
         try:
             self._move_bytes(wake, timeout_s)
         except _Monster as error:
-            self._end(events.monster(error.size_bytes, self._endpoint.inbound_bytes or 0), cause=Cause.MONSTER)
+            self._end(events.monster(error.size_bytes, self._endpoint.inbound_bytes or 0), cause=LossCause.MONSTER)
         except _MALFORMED as error:
             self._end(events.silent(self._mqtt, f"sent what is not MQTT: {error}"), Doubt.SILENT)
         self._check_deadlines()
@@ -230,9 +230,11 @@ class Session:
         elif self._up and now_s - oldest_s > UNACKED_KEEPALIVES * self._mqtt.keepalive_s:
             self._end(events.lost(self._mqtt, f"no acknowledgement for {now_s - oldest_s:.0f} s"))
         elif self._client.socket() is None:
-            self._end(events.lost(self._mqtt, "connection closed"), cause=Cause.HUNG_UP if self._up else Cause.OTHER)
+            self._end(
+                events.lost(self._mqtt, "connection closed"), cause=LossCause.HUNG_UP if self._up else LossCause.OTHER
+            )
 
-    def _end(self, error: PublishError, doubt: Doubt = Doubt.NONE, cause: Cause = Cause.OTHER) -> None:
+    def _end(self, error: PublishError, doubt: Doubt = Doubt.NONE, cause: LossCause = LossCause.OTHER) -> None:
         """The first reason counts: paho reports some ends twice. The will stays in force."""
         if self._over:
             return
@@ -284,7 +286,7 @@ class Session:
         elif self._up:
             name = code.getName().lower()
             how = "connection broken" if code.value == events.FAILURE else name
-            self._end(events.lost(self._mqtt, how), cause=Cause.HUNG_UP)
+            self._end(events.lost(self._mqtt, how), cause=LossCause.HUNG_UP)
         elif alert is not None:
             self._end(events.alerted(self._mqtt, alert))
         else:

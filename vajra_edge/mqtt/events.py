@@ -34,7 +34,7 @@ ABOUT_MESSAGES = frozenset({0x80, 0x81, 0x82, 0x83, NOT_AUTHORIZED, 0x90, 0x94, 
 service not supported: some brokers end the connection over one message that they do not like."""
 
 
-class Cause(Enum):
+class LossCause(Enum):
     """What the end of a connection says about the messages that were under way, and about whoever else is there."""
 
     OTHER = "nothing"
@@ -96,13 +96,13 @@ def silent(mqtt: MqttSettings, how: str) -> PublishError:
     return _error(mqtt, how, say("check that ", _PLACE, " name an MQTT broker", *certificate))
 
 
-def cause_of(code: int) -> Cause:
+def cause_of(code: int) -> LossCause:
     """What the reason of a DISCONNECT says about messages."""
     if code == OVERSIZED:
-        return Cause.TOO_LARGE
+        return LossCause.TOO_LARGE
     if code == TAKEN_OVER:
-        return Cause.RIVAL
-    return Cause.HUNG_UP if code in ABOUT_MESSAGES else Cause.OTHER
+        return LossCause.RIVAL
+    return LossCause.HUNG_UP if code in ABOUT_MESSAGES else LossCause.OTHER
 
 
 def unreachable(mqtt: MqttSettings, error: Exception) -> PublishError:
@@ -271,7 +271,7 @@ class Down:
 
     error: PublishError
     doubt: Doubt = Doubt.NONE
-    cause: Cause = Cause.OTHER
+    cause: LossCause = LossCause.OTHER
 
 
 @dataclass(frozen=True)

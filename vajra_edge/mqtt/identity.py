@@ -21,7 +21,7 @@ MOST_PEM_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Identity:
+class TlsIdentity:
     """What the files hold.
 
     Attributes:
@@ -33,7 +33,7 @@ class Identity:
     tls: ssl.SSLContext | None
 
 
-def read(mqtt: MqttSettings) -> Identity:
+def read(mqtt: MqttSettings) -> TlsIdentity:
     """Read every file that is used.
 
     Raises:
@@ -43,7 +43,7 @@ def read(mqtt: MqttSettings) -> Identity:
         password = read_secret("mqtt-password", mqtt.password_file) if mqtt.username is not None else None
     except SettingsError as error:
         raise PublishError(error.message, remedy=error.remedy) from error
-    return Identity(password, tls_context(mqtt) if mqtt.tls else None)
+    return TlsIdentity(password, tls_context(mqtt) if mqtt.tls else None)
 
 
 def tls_context(mqtt: MqttSettings) -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from typing_extensions import assert_never
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
-from vajra_edge.mqtt.client import Endpoint, Session
+from vajra_edge.mqtt.client import BrokerEndpoint, Session
 from vajra_edge.mqtt.connection import (
     Accepted,
     Connection,
@@ -28,7 +28,7 @@ from vajra_edge.mqtt.connection import (
     Mended,
     advance,
 )
-from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 
 _LOG = logging.getLogger(__name__)
 _DICE = random.SystemRandom()
@@ -48,14 +48,14 @@ class Link:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: BrokerEndpoint,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = _DICE.random,
     ) -> None:
         self._endpoint, self._clock, self._dice = endpoint, clock, dice
         self._state = Connection.first(endpoint.mqtt.protocol)
         self._session: Session | None = None
-        self._dialled: SimpleQueue[tuple[Endpoint, Session | PublishError]] = SimpleQueue()
+        self._dialled: SimpleQueue[tuple[BrokerEndpoint, Session | PublishError]] = SimpleQueue()
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -134,7 +134,7 @@ class Link:
         if self._session is not None:
             self._session.unsubscribe(paths)
 
-    def redirect(self, endpoint: Endpoint) -> None:
+    def redirect(self, endpoint: BrokerEndpoint) -> None:
         """Leave politely and connect to another endpoint at once; an attempt that is under way is abandoned."""
         self._leave()
         self._endpoint = endpoint
@@ -179,7 +179,7 @@ class Link:
                 return True
             case Down(_, doubt, cause):
                 self._leave()
-                return not self._advance(Fault(self._clock(), self._dice(), doubt, rival=cause is Cause.RIVAL))
+                return not self._advance(Fault(self._clock(), self._dice(), doubt, rival=cause is LossCause.RIVAL))
             case Acked() | Subscribed() | Received():
                 return True
             case _:
@@ -203,7 +203,7 @@ class Link:
         self._dials.append(threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True))
         self._dials[-1].start()
 
-    def _dial(self, endpoint: Endpoint, protocol: str) -> None:
+    def _dial(self, endpoint: BrokerEndpoint, protocol: str) -> None:
         try:
             session = Session(endpoint, protocol, self._clock)
             session.dial()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
-from vajra_edge.mqtt.client import Endpoint
+from vajra_edge.mqtt.client import BrokerEndpoint
 from vajra_edge.mqtt.events import FAILURE, Acked, Down, Up
 from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import ServiceStatus, encode
@@ -40,7 +40,7 @@ def leave(
     """
     until_s = clock() + patience_s
     # another id than the daemon's: a second session of one id ends the first
-    link = Link(Endpoint(mqtt, f"vajra-edge-{topics.device}-notice"), clock)
+    link = Link(BrokerEndpoint(mqtt, f"vajra-edge-{topics.device}-notice"), clock)
     path, payload = topics.path(topics.status), encode(status)
     try:
         while (left_s := until_s - clock()) > 0.0:

@@ -17,13 +17,13 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import assert_never
 
-from vajra_edge.admission import Admission, Bucket, Limits, Pace, Verdict
+from vajra_edge.admission import Admission, AdmissionLimits, Bucket, RequestPace, Verdict
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
-from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, Endpoint
+from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
-from vajra_edge.mqtt.events import Acked, Cause, Down, Happening, Received, Subscribed, Up
+from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Number, Response, ServiceStatus, encode, encode_detections
@@ -37,10 +37,12 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
 _MAX_NOTED = 64
 
-LIMITS = Limits(caller=Pace(5.0, 10.0), all_callers=Pace(10.0, 20.0), refusals=Pace(2.0, 10.0), open=16)
+LIMITS = AdmissionLimits(
+    caller=RequestPace(5.0, 10.0), all_callers=RequestPace(10.0, 20.0), refusals=RequestPace(2.0, 10.0), open=16
+)
 """Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
 
-FLOOD = Pace(50.0, 500.0)
+FLOOD = RequestPace(50.0, 500.0)
 """Requests that are not even refused, up to which the broker is still asked for them: each has to be read, and holds up
 the acknowledgements behind it."""
 
@@ -195,10 +197,10 @@ class Publisher:
     def _now_s(self) -> float:
         return self._clock_ns() / 1e9
 
-    def _endpoint(self) -> Endpoint:
+    def _endpoint(self) -> BrokerEndpoint:
         will = encode(ServiceStatus(self._topics.device, "lost", "the device left without a word"))
         path = self._topics.path(self._topics.status)
-        return Endpoint(self._mqtt, f"vajra-edge-{self._topics.device}", (path, will), 2 * MAX_REQUEST_BYTES)
+        return BrokerEndpoint(self._mqtt, f"vajra-edge-{self._topics.device}", (path, will), 2 * MAX_REQUEST_BYTES)
 
     def _run(self) -> None:
         while not self._is_done():
@@ -329,19 +331,19 @@ class Publisher:
     def _request_paths(self) -> list[str]:
         return [self._topics.path(self._topics.request(verb)) for verb in VERBS]
 
-    def _lose(self, error: PublishError | None, cause: Cause = Cause.OTHER) -> None:
+    def _lose(self, error: PublishError | None, cause: LossCause = LossCause.OTHER) -> None:
         parcels = [*self._under_way.values(), *((self._held,) if self._held else ())]
         if guilty := self._suspects.broken(cause, [_sent(parcel) for parcel in self._under_way.values()]):
             error = self._convicted(guilty, cause)
             parcels = [parcel for parcel in parcels if _key(parcel) != guilty.key]
-        elif error is not None and cause is Cause.MONSTER:
+        elif error is not None and cause is LossCause.MONSTER:
             error = self._abused(error)
-        elif cause is Cause.HUNG_UP and self._invited and self._unheard > 1:
+        elif cause is LossCause.HUNG_UP and self._invited and self._unheard > 1:
             error = self._abused(events.not_heard())
             self._link.mended()
-        elif error is not None and cause in (Cause.RIVAL, Cause.HUNG_UP):
+        elif error is not None and cause in (LossCause.RIVAL, LossCause.HUNG_UP):
             # many brokers let the newer of two clients in without a word to the older one
-            self._troubles.happened(Trouble.RIVAL, str(error), least=1 if cause is Cause.RIVAL else SURELY_RIVAL)
+            self._troubles.happened(Trouble.RIVAL, str(error), least=1 if cause is LossCause.RIVAL else SURELY_RIVAL)
         self._backlog.disconnected(parcels)
         self._under_way.clear()
         self._unanswered.clear()
@@ -350,10 +352,10 @@ class Publisher:
             self._note(error)
         self._tell(BrokerChanged(connected=False, reason=str(error or "")))
 
-    def _convicted(self, guilty: Sent, cause: Cause) -> PublishError:
+    def _convicted(self, guilty: Sent, cause: LossCause) -> PublishError:
         """Drop the message that the connection breaks over, and come back soon: nothing else is wrong."""
         path, size_bytes = guilty.key.path, guilty.size_bytes
-        too_large = cause is Cause.TOO_LARGE or self._suspects.exceeds(size_bytes)
+        too_large = cause is LossCause.TOO_LARGE or self._suspects.exceeds(size_bytes)
         for parcel in self._under_way.values():
             if _key(parcel) == guilty.key:
                 self._backlog.drop(parcel, "too_large" if too_large else "refused")

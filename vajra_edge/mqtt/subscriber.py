@@ -9,7 +9,7 @@ from types import TracebackType
 from typing_extensions import Self, assert_never
 
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.mqtt.client import Endpoint
+from vajra_edge.mqtt.client import BrokerEndpoint
 from vajra_edge.mqtt.events import Acked, Down, Received, Subscribed, Up
 from vajra_edge.mqtt.link import Link
 
@@ -28,7 +28,7 @@ class Subscription:
 
     def __init__(self, mqtt: MqttSettings, paths: Sequence[str]) -> None:
         self._paths = list(paths)
-        self._link = Link(Endpoint(mqtt, f"vajra-watch-{secrets.token_hex(4)}"))
+        self._link = Link(BrokerEndpoint(mqtt, f"vajra-watch-{secrets.token_hex(4)}"))
         self.trouble = ""
         self.ready = False
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vajra_edge.mqtt.events import Cause
+from vajra_edge.mqtt.events import LossCause
 
 JUST_S = 2.0
 """A message that needs no acknowledgement may be to blame for so long: brokers read on before they hang up."""
@@ -110,7 +110,7 @@ class Suspects:
         self._written.pop(sent.key, None)
         self._clear(sent.key)
 
-    def broken(self, cause: Cause, under_way: Iterable[Sent]) -> Sent | None:
+    def broken(self, cause: LossCause, under_way: Iterable[Sent]) -> Sent | None:
         """The connection is over.
 
         Args:
@@ -124,9 +124,9 @@ class Suspects:
         just = {one.key: one for at_s, one in self._written.values() if at_s > now_s - JUST_S}
         candidates = {**just, **{one.key: one for one in under_way}}
         self._written, self._alone, self._worked = {}, None, False
-        if cause is Cause.TOO_LARGE and candidates:
+        if cause is LossCause.TOO_LARGE and candidates:
             return self._convict(max(candidates.values(), key=lambda one: one.size_bytes), now_s, sure=True)
-        if cause is not Cause.HUNG_UP:
+        if cause is not LossCause.HUNG_UP:
             return None
         if alone is not None:
             self._suspects[alone.key] += 1

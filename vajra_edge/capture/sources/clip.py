@@ -13,8 +13,8 @@ from vajra_edge.config.address import UNSHOWN
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media import clip
-from vajra_edge.media.ffmpeg import Video
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.ffmpeg import DecodedVideo
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -37,7 +37,7 @@ class Clip:
         self._path = Path(camera.source).expanduser().absolute()  # no text that FFmpeg could take for a protocol
         self._loop = camera.loop
         self._name = _file_name(camera, self._path)
-        self._video = Video(self._name)
+        self._video = DecodedVideo(self._name)
         self._usual_s = 1.0 / _FALLBACK_FPS
         self._position_s = 0.0
         self._stamp_s: float | None = None
@@ -56,7 +56,7 @@ class Clip:
         _check_file(self._path, self._name)
         try:
             self._video.open(str(self._path), clip.OPTIONS, live=False)
-        except Refused as refused:
+        except SourceRefused as refused:
             raise self._undecodable(refused) from None
         rate = self._video.stream.average_rate or self._video.stream.guessed_rate
         fps = float(rate) if rate else 0.0
@@ -75,7 +75,7 @@ class Clip:
         """
         try:
             frame = self._video.frame() or self._from_the_start()
-        except Refused as refused:
+        except SourceRefused as refused:
             raise self._undecodable(refused) from None
         finally:
             self.decode_errors = self._video.damaged + self._is_short
@@ -94,7 +94,7 @@ class Clip:
     def _from_the_start(self) -> VideoFrame | None:
         """The first frame again, or None where the clip does not loop."""
         if self._frames == 0:
-            raise self._undecodable(Refused(Refusal.NO_VIDEO))
+            raise self._undecodable(SourceRefused(SourceRefusal.NO_VIDEO))
         self._warn_if_short()
         if not self._loop:
             return None
@@ -123,7 +123,7 @@ class Clip:
         self._is_short = True
         log.warning("%s ended after %d of %d frames; is it truncated?", self._name, self._frames, promised)
 
-    def _undecodable(self, refused: Refused) -> SourceError:
+    def _undecodable(self, refused: SourceRefused) -> SourceError:
         return SourceError(f"{self._path} {clip.what_is_wrong(refused)}", remedy=clip.REMEDY, path=self._path)
 
 
@@ -141,7 +141,7 @@ def frames_of(path: Path) -> int | None:
         opened.close()
 
 
-def _promised_frames(video: Video, usual_s: float) -> int:
+def _promised_frames(video: DecodedVideo, usual_s: float) -> int:
     """By the header; by its length where it does not count them; 0 where it says neither."""
     stream = video.stream
     if stream.frames:

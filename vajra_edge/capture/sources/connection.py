@@ -17,7 +17,7 @@ from typing import Any
 
 from vajra_edge.capture.url import Endpoint
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.refusals import Refusal, Refused, of_errno
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno
 
 _AUTHORITIES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 
@@ -83,7 +83,7 @@ def connect(endpoint: Endpoint, deadline: Deadline, *, verify: bool) -> Line:
         verify: whether its certificate must be trusted.
 
     Raises:
-        Refused: it cannot be reached, or fails the handshake.
+        SourceRefused: it cannot be reached, or fails the handshake.
     """
     addresses = look_up(endpoint.host, endpoint.port, deadline)
     connected = _connected(addresses, deadline)
@@ -94,7 +94,7 @@ def look_up(host: str, port: int, deadline: Deadline) -> list[tuple[str, int]]:
     """The addresses of a host.
 
     Raises:
-        Refused: nobody knows it, or nobody answers before the deadline.
+        SourceRefused: nobody knows it, or nobody answers before the deadline.
     """
     with contextlib.suppress(ValueError):
         return [(str(ipaddress.ip_address(host)), port)]
@@ -113,7 +113,7 @@ def look_up(host: str, port: int, deadline: Deadline) -> list[tuple[str, int]]:
     if found:
         return list(dict.fromkeys(found))
     temporary = failed and isinstance(failed[0], socket.gaierror) and failed[0].errno == socket.EAI_AGAIN
-    raise Refused(Refusal.NAME_SERVER_SILENT if temporary or not failed else Refusal.UNKNOWN_NAME)
+    raise SourceRefused(SourceRefusal.NAME_SERVER_SILENT if temporary or not failed else SourceRefusal.UNKNOWN_NAME)
 
 
 def authorities() -> str | None:
@@ -127,7 +127,7 @@ def _connected(addresses: Sequence[tuple[str, int]], deadline: Deadline) -> sock
     try:
         return socket.create_connection(addresses[0], timeout=max(float(deadline), 1e-3))
     except TimeoutError:
-        refused = Refused(Refusal.NO_ANSWER)
+        refused = SourceRefused(SourceRefusal.NO_ANSWER)
     except OSError as error:
         refused = of_errno(error.errno or 0)
     if len(addresses) > 1 and not deadline.passed:
@@ -145,11 +145,11 @@ def _secured(connected: socket.socket, endpoint: Endpoint, deadline: Deadline, v
     try:
         return context.wrap_socket(connected, server_hostname=endpoint.host)
     except ssl.SSLCertVerificationError as error:
-        refused = Refused(Refusal.CERTIFICATE, error.verify_message)
+        refused = SourceRefused(SourceRefusal.CERTIFICATE, error.verify_message)
     except TimeoutError:
-        refused = Refused(Refusal.TLS, "no answer")
+        refused = SourceRefused(SourceRefusal.TLS, "no answer")
     except (OSError, ValueError) as error:
-        refused = Refused(Refusal.TLS, getattr(error, "reason", None) or "the connection ended")
+        refused = SourceRefused(SourceRefusal.TLS, getattr(error, "reason", None) or "the connection ended")
     with contextlib.suppress(OSError):
         connected.close()
     raise refused

@@ -15,7 +15,7 @@ from vajra_edge.config.settings import CameraSettings
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
 from vajra_edge.media import image_file
-from vajra_edge.media.faults import Fault
+from vajra_edge.media.faults import ImageFault
 from vajra_edge.media.image_file import UnusableImage
 from vajra_edge.media.image_header import ImageKind, header_of
 from vajra_edge.media.pixels import check_image, check_size
@@ -67,7 +67,7 @@ class ImageFolder:
         self._next = 0
         self._given = 0
         self._given_before_loop = 0
-        self._named: set[Fault | None] = set()
+        self._named: set[ImageFault | None] = set()
 
     def open(self) -> None:
         """Nothing is held open between two images."""
@@ -125,6 +125,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise SourceError(f"image {path} cannot be read: {error.strerror}", remedy="replace it", path=path) from error
     header = header_of(content)
     if header is None:  # of a kind whose size nobody knows before it is decoded
-        raise UnusableImage(path, Fault.PICTURE_UNREADABLE, "an empty file" if not content else _UNKNOWN, "replace it")
+        raise UnusableImage(
+            path, ImageFault.PICTURE_UNREADABLE, "an empty file" if not content else _UNKNOWN, "replace it"
+        )
     check_size(header.width_px, header.height_px, f"image {path}")
     return check_image(image_file.decode(content, path).whole(), str(path))

@@ -15,7 +15,7 @@ from vajra_edge.capture.sources.login import Login
 from vajra_edge.capture.url import Endpoint, endpoint_of
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno, of_status
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -48,7 +48,7 @@ class Answer:
         """The next bytes, as soon as there are some; empty at the end.
 
         Raises:
-            Refused: the connection failed, or nothing came before the deadline.
+            SourceRefused: the connection failed, or nothing came before the deadline.
         """
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
@@ -57,7 +57,7 @@ class Answer:
         try:
             return self._response.read1(_CHUNK_BYTES)
         except TimeoutError:
-            raise Refused(Refusal.SILENT) from None
+            raise SourceRefused(SourceRefusal.SILENT) from None
         except OSError as error:
             raise of_errno(error.errno or 0) from None
         except HTTPException:
@@ -93,7 +93,7 @@ class Client:
         """Fetch it, over redirects.
 
         Raises:
-            Refused: any answer but 200, or none.
+            SourceRefused: any answer but 200, or none.
         """
         endpoint, seen = self._first, set[str]()
         while endpoint.url not in seen and len(seen) <= _MOST_REDIRECTS:
@@ -102,7 +102,7 @@ class Client:
             if isinstance(answer, Answer):
                 return answer
             endpoint = _led_to(endpoint, answer)
-        raise Refused(Refusal.REDIRECT_LOOP)
+        raise SourceRefused(SourceRefusal.REDIRECT_LOOP)
 
     def _asked(self, endpoint: Endpoint, deadline: Deadline) -> Answer | str:
         """What one address answers, or where it sends us; with the login, where it asks for one."""
@@ -137,19 +137,19 @@ def _exchange(line: Line, endpoint: Endpoint, authorization: str | None) -> HTTP
         response = HTTPResponse(as_socket, method="GET")
         response.begin()
     except TimeoutError:
-        raise Refused(Refusal.SILENT) from None
+        raise SourceRefused(SourceRefusal.SILENT) from None
     except (ConnectionError, RemoteDisconnected):
-        raise Refused(Refusal.HANGS_UP) from None
+        raise SourceRefused(SourceRefusal.HANGS_UP) from None
     except OSError as error:
         raise of_errno(error.errno or 0) from None
     except (HTTPException, ValueError):
-        raise Refused(Refusal.OTHER_PROTOCOL, "HTTP") from None
+        raise SourceRefused(SourceRefusal.OTHER_PROTOCOL, "HTTP") from None
     return response
 
 
-def _refusal(response: HTTPResponse, *, with_password: bool) -> Refused:
+def _refusal(response: HTTPResponse, *, with_password: bool) -> SourceRefused:
     if response.status == _NO_CONTENT:
-        return Refused(Refusal.EMPTY)
+        return SourceRefused(SourceRefusal.EMPTY)
     return of_status(response.status, with_password=with_password)
 
 
@@ -157,7 +157,7 @@ def _led_to(endpoint: Endpoint, location: str) -> Endpoint:
     try:
         led_to = endpoint_of(urljoin(endpoint.url, location))
     except (SourceError, ValueError):
-        raise Refused(Refusal.ELSEWHERE) from None
+        raise SourceRefused(SourceRefusal.ELSEWHERE) from None
     if not led_to.scheme.startswith("http"):
-        raise Refused(Refusal.ELSEWHERE)
+        raise SourceRefused(SourceRefusal.ELSEWHERE)
     return led_to

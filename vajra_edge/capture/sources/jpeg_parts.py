@@ -5,12 +5,12 @@ from __future__ import annotations
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.http import Answer
-from vajra_edge.capture.sources.multipart import DamagedPart, EndOfParts, Part, Parts
-from vajra_edge.capture.sources.picture import DamagedPicture, Pictures
+from vajra_edge.capture.sources.multipart import BodyPart, BodyParts, DamagedPart, EndOfParts
+from vajra_edge.capture.sources.picture import DamagedPicture, PictureDecoder
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 _OTHER_TRACKS = ("audio/", "application/")
 """Parts that some cameras send between the pictures: sound, and what they saw themselves."""
@@ -31,8 +31,8 @@ class JpegParts:
         self._patience_s = patience_s(camera)
         self._answer = answer
         self._deadline = Deadline(self._patience_s)
-        self._parts = Parts(lambda: answer.more(self._deadline), answer.boundary)
-        self._pictures = Pictures(name)
+        self._parts = BodyParts(lambda: answer.more(self._deadline), answer.boundary)
+        self._pictures = PictureDecoder(name)
         self._damage = ""  # of the last part that could not be decoded
 
     def read(self) -> RawFrame:
@@ -40,7 +40,7 @@ class JpegParts:
 
         Raises:
             SourceError: the stream ended or fell silent.
-            Refused: for as long as a camera may be silent, nothing could be decoded.
+            SourceRefused: for as long as a camera may be silent, nothing could be decoded.
         """
         self._deadline = Deadline(self._patience_s)
         while not self._deadline.passed:
@@ -48,7 +48,7 @@ class JpegParts:
             if frame is not None:
                 return frame
         why = f" ({self._damage})" if self._damage else ""
-        raise Refused(Refusal.UNDECODABLE, f"{self._patience_s:.1f} s{why}")
+        raise SourceRefused(SourceRefusal.UNDECODABLE, f"{self._patience_s:.1f} s{why}")
 
     def close(self) -> None:
         """Hang up."""
@@ -64,14 +64,14 @@ class JpegParts:
             self._damage = str(damage)
             return None
 
-    def _next(self) -> Part | None:
+    def _next(self) -> BodyPart | None:
         """The next part; None where it holds no picture and is not meant to."""
         try:
             part = self._parts.next()
         except EndOfParts:
             raise SourceError(f"{self._name}: the stream ended") from None
-        except Refused as refused:
-            silent = refused.why is Refusal.SILENT
+        except SourceRefused as refused:
+            silent = refused.why is SourceRefusal.SILENT
             what = f"no new frame for {self._patience_s:.1f} s" if silent else "the stream ended"
             raise SourceError(f"{self._name}: {what}") from None
         return None if part.content_type.startswith(_OTHER_TRACKS) else part

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 _SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s+[\w-]+\s*=|\s*(?:,|$))")
 _PAIR = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
@@ -66,14 +66,16 @@ class Login:
         asks on locks the account of many cameras.
 
         Raises:
-            Refused: none of them is known.
+            SourceRefused: none of them is known.
         """
         offered = list(challenges_of(lines))
         digests = [one for one in offered if one.scheme == "digest" and one.algorithm in _HASHES]
         digests.sort(key=lambda one: list(_HASHES).index(one.algorithm))
         usable = digests + [one for one in offered if one.scheme == "basic"]
         if not usable:
-            raise Refused(Refusal.STRANGE_LOGIN, ", ".join(sorted({one.scheme for one in offered})) or "none is named")
+            raise SourceRefused(
+                SourceRefusal.STRANGE_LOGIN, ", ".join(sorted({one.scheme for one in offered})) or "none is named"
+            )
         was_fresh = self._challenge is not None and self._count == 1
         self._challenge, self._count = usable[0], 0
         return not was_fresh

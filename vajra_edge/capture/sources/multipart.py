@@ -29,7 +29,7 @@ class EndOfParts(Exception):
 
 
 @dataclass(frozen=True)
-class Part:
+class BodyPart:
     """One part.
 
     Attributes:
@@ -41,7 +41,7 @@ class Part:
     body: bytes
 
 
-class Parts:
+class BodyParts:
     """Reads parts.
 
     Args:
@@ -55,7 +55,7 @@ class Parts:
         self._core = boundary.encode("latin-1", "replace").strip(b"-")
         self._seen = False
 
-    def next(self) -> Part:
+    def next(self) -> BodyPart:
         """The next part.
 
         Raises:
@@ -68,7 +68,7 @@ class Parts:
         if not body:
             raise DamagedPart("an empty part")
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        return Part(content_type.decode("latin-1"), body)
+        return BodyPart(content_type.decode("latin-1"), body)
 
     def _headers(self) -> dict[bytes, bytes]:
         """The head of the next part, by names in lower case. What is between two parts is passed by."""

@@ -28,7 +28,7 @@ class DamagedPicture(Exception):
     """What came is no picture, damaged, or too large; the next may be good."""
 
 
-class Pictures:
+class PictureDecoder:
     """Decodes the pictures of one camera.
 
     Args:

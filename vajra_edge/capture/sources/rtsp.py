@@ -18,7 +18,7 @@ from vajra_edge.capture.sources.login import Login
 from vajra_edge.capture.url import Endpoint, endpoint_of
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.refusals import Refusal, Refused, of_errno, of_status
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno, of_status
 
 _MOST_REDIRECTS = 5
 _MOST_SDP_BYTES = 64 * 1024
@@ -74,10 +74,10 @@ class _Dialogue:
     def _answer(self) -> _Answer:
         first = self._reader.readline(_LONGEST_LINE_BYTES)
         if not first:
-            raise Refused(Refusal.HANGS_UP)
+            raise SourceRefused(SourceRefusal.HANGS_UP)
         known = re.match(rb"RTSP/1\.\d (\d{3})", first)
         if known is None:
-            raise Refused(Refusal.OTHER_PROTOCOL, "RTSP")
+            raise SourceRefused(SourceRefusal.OTHER_PROTOCOL, "RTSP")
         headers = parse_headers(self._reader)
         length = headers.get("Content-Length", "0").strip()
         size = min(int(length), _MOST_SDP_BYTES) if length.isdigit() else 0
@@ -86,7 +86,7 @@ class _Dialogue:
 
 def why_refused(
     url: str, credentials: tuple[str, str] | None, transport: str, deadline: Deadline, *, verify: bool
-) -> Refused:
+) -> SourceRefused:
     """Why a camera that FFmpeg could not open gives no video.
 
     Args:
@@ -98,38 +98,38 @@ def why_refused(
     """
     try:
         return _followed(url, credentials, transport, deadline, verify=verify)
-    except Refused as refused:
+    except SourceRefused as refused:
         return refused
     except TimeoutError:
-        return Refused(Refusal.SILENT)
+        return SourceRefused(SourceRefusal.SILENT)
     except OSError as error:
         return of_errno(error.errno or 0)
     except HTTPException:
-        return Refused(Refusal.OTHER_PROTOCOL, "RTSP")
+        return SourceRefused(SourceRefusal.OTHER_PROTOCOL, "RTSP")
     except (SourceError, ValueError):  # of what a Location holds
-        return Refused(Refusal.ELSEWHERE)
+        return SourceRefused(SourceRefusal.ELSEWHERE)
 
 
 def _followed(
     url: str, credentials: tuple[str, str] | None, transport: str, deadline: Deadline, *, verify: bool
-) -> Refused:
+) -> SourceRefused:
     """What the address says, or the last one that it leads to."""
     seen: set[str] = set()
     while len(seen) <= _MOST_REDIRECTS and url not in seen:
         seen.add(url)
         answer = _asked(endpoint_of(url), credentials, transport, deadline, verify=verify)
-        if isinstance(answer, Refused):
+        if isinstance(answer, SourceRefused):
             return answer
         url = urljoin(url, answer)
-    return Refused(Refusal.REDIRECT_LOOP)
+    return SourceRefused(SourceRefusal.REDIRECT_LOOP)
 
 
 def _asked(
     endpoint: Endpoint, credentials: tuple[str, str] | None, transport: str, deadline: Deadline, *, verify: bool
-) -> Refused | str:
+) -> SourceRefused | str:
     """What one address says: no, or where else to ask."""
     if endpoint.scheme not in {"rtsp", "rtsps"}:
-        return Refused(Refusal.ELSEWHERE)
+        return SourceRefused(SourceRefusal.ELSEWHERE)
     login = credentials or endpoint.credentials
     dialogue = _Dialogue(endpoint, Login(*login or ("", "")), deadline, verify=verify)
     try:
@@ -139,32 +139,32 @@ def _asked(
         if described.status != _OK:
             return of_status(described.status, transport=transport, with_password=login is not None)
         track = _track(described.body)
-        if isinstance(track, Refused):
+        if isinstance(track, SourceRefused):
             return track
         base = described.headers.get("Content-Base") or described.headers.get("Content-Location") or endpoint.url
         answer = dialogue.ask("SETUP", _joined(base.strip(), track), {"Transport": _TRANSPORTS[transport]})
         if answer.status != _OK:
             return of_status(answer.status, transport=transport, with_password=login is not None)
-        return Refused(Refusal.NO_PICTURE)
+        return SourceRefused(SourceRefusal.NO_PICTURE)
     finally:
         dialogue.close()
 
 
-def _track(sdp: bytes) -> Refused | str:
+def _track(sdp: bytes) -> SourceRefused | str:
     """Where the video of an SDP (RFC 4566) is controlled; or why there is none."""
     lines = [line.strip() for line in sdp.decode("utf-8", "replace").splitlines()]
     if not any(line.startswith("v=") for line in lines):
-        return Refused(Refusal.BAD_SDP) if sdp.strip() else Refused(Refusal.EMPTY)
+        return SourceRefused(SourceRefusal.BAD_SDP) if sdp.strip() else SourceRefused(SourceRefusal.EMPTY)
     if not any(line.startswith("m=") for line in lines):
-        return Refused(Refusal.BAD_SDP)
+        return SourceRefused(SourceRefusal.BAD_SDP)
     starts = [at for at, line in enumerate(lines) if line.startswith("m=video")]
     if not starts:
-        return Refused(Refusal.NO_VIDEO)
+        return SourceRefused(SourceRefusal.NO_VIDEO)
     rest = lines[starts[0] + 1 :]
     section = rest[: next((at for at, line in enumerate(rest) if line.startswith("m=")), len(rest))]
     names = [found[1] for line in section if (found := re.match(r"a=rtpmap:\d+ ([^/\s]+)", line))]
     if names and not _KNOWN.match(names[0]):
-        return Refused(Refusal.CODEC, f"video as {names[0][:_LONGEST_NAME]}")
+        return SourceRefused(SourceRefusal.CODEC, f"video as {names[0][:_LONGEST_NAME]}")
     return next((line[len(_CONTROL) :] for line in section if line.startswith(_CONTROL)), "")
 
 

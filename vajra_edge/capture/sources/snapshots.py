@@ -7,13 +7,13 @@ import time
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.http import Answer, Client
-from vajra_edge.capture.sources.picture import DamagedPicture, Pictures
+from vajra_edge.capture.sources.picture import DamagedPicture, PictureDecoder
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.image_header import header_of
 from vajra_edge.media.jpeg_markers import end_of
 from vajra_edge.media.limits import MAX_SENT_BYTES
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 DEFAULT_FPS = 1.0
 """How often a picture is fetched where ``fps`` is not set."""
@@ -21,7 +21,7 @@ DEFAULT_FPS = 1.0
 _RETRY_S = 1.0  # after a failure a slow camera is asked again sooner than its pictures are due
 
 
-class Snapshots:
+class SnapshotCamera:
     """The pictures of one address.
 
     A fetch that fails is tried again; the camera is lost once nothing came for as long as it may be silent.
@@ -41,13 +41,13 @@ class Snapshots:
         self._patience_s = patience_s(camera)
         self._interval_s = 1.0 / (camera.fps or DEFAULT_FPS)
         self._due_s = time.monotonic()
-        self._pictures = Pictures(name)
+        self._pictures = PictureDecoder(name)
 
     def read(self) -> RawFrame:
         """Wait until the next picture is due, and fetch it.
 
         Raises:
-            Refused: none came for as long as the camera may be silent; says why the last one did not.
+            SourceRefused: none came for as long as the camera may be silent; says why the last one did not.
         """
         began_s = time.monotonic()
         self._sleep_until(self._due_s)
@@ -58,8 +58,8 @@ class Snapshots:
                 image = self._pictures.decoded(content)
             except DamagedPicture as error:
                 self.decode_errors += 1
-                refused = Refused(Refusal.UNDECODABLE, f"{time.monotonic() - began_s:.1f} s ({error})")
-            except Refused as error:
+                refused = SourceRefused(SourceRefusal.UNDECODABLE, f"{time.monotonic() - began_s:.1f} s ({error})")
+            except SourceRefused as error:
                 refused = error
             else:
                 self._due_s = max(self._due_s + self._interval_s, asked_s)
@@ -96,7 +96,7 @@ def _whole(answer: Answer, deadline: Deadline) -> bytes:
 
     Raises:
         DamagedPicture: it is too long or too short, or none.
-        Refused: the connection failed, or it was not complete before the deadline.
+        SourceRefused: the connection failed, or it was not complete before the deadline.
     """
     if answer.length is not None and answer.length > MAX_SENT_BYTES:
         raise DamagedPicture(f"{answer.length} bytes are announced, allowed are {MAX_SENT_BYTES}")
@@ -111,5 +111,5 @@ def _whole(answer: Answer, deadline: Deadline) -> bytes:
     if announced is not None and len(content) < announced:
         raise DamagedPicture(f"{len(content)} of {announced} bytes")
     if content and header_of(bytes(content[:64])) is None and content.lstrip()[:1] == b"<":
-        raise Refused(Refusal.WEB_PAGE)
+        raise SourceRefused(SourceRefusal.WEB_PAGE)
     return bytes(content)

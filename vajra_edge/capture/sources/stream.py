@@ -12,8 +12,8 @@ from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_cr
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.ffmpeg import Timeouts, Video
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.ffmpeg import DecodedVideo, Timeouts
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 _QUESTIONS_S = 2.0  # for asking a camera by hand why it refused
 _SILENT = 0.9  # a read that failed after this share of the patience was ended by it
@@ -21,19 +21,25 @@ _ANALYSIS_US = 500_000  # FFmpeg's own 5 s opened a 10 fps camera in 2.9 s, this
 
 _CLEAR = frozenset(
     {
-        Refusal.WRONG_PASSWORD,
-        Refusal.FORBIDDEN,
-        Refusal.NOT_FOUND,
-        Refusal.TRANSPORT,
-        Refusal.NOTHING_LISTENS,
-        Refusal.UNREACHABLE,
-        Refusal.NO_ANSWER,
+        SourceRefusal.WRONG_PASSWORD,
+        SourceRefusal.FORBIDDEN,
+        SourceRefusal.NOT_FOUND,
+        SourceRefusal.TRANSPORT,
+        SourceRefusal.NOTHING_LISTENS,
+        SourceRefusal.UNREACHABLE,
+        SourceRefusal.NO_ANSWER,
     }
 )
 """What FFmpeg says and nothing else could mean."""
 
 _MAY_BE_THE_TRANSPORT = frozenset(
-    {Refusal.TRANSPORT, Refusal.STATUS, Refusal.HANGS_UP, Refusal.NO_PICTURE, Refusal.UNKNOWN}
+    {
+        SourceRefusal.TRANSPORT,
+        SourceRefusal.STATUS,
+        SourceRefusal.HANGS_UP,
+        SourceRefusal.NO_PICTURE,
+        SourceRefusal.UNKNOWN,
+    }
 )
 """After these another transport is tried: cameras that speak only one do not all say 461."""
 
@@ -49,7 +55,7 @@ class NetworkStream:
         self._name = shown(camera.source)
         self._endpoint = endpoint_of(camera.source)
         self._patience_s = patience_s(camera)
-        self._video = Video(self._name)
+        self._video = DecodedVideo(self._name)
 
     def open(self) -> None:
         """Connect, with the camera's credentials percent-encoded in the address that FFmpeg gets.
@@ -64,7 +70,7 @@ class NetworkStream:
         try:
             look_up(self._endpoint.host, self._endpoint.port, deadline)
             self._open(credentials, deadline)
-        except Refused as refused:
+        except SourceRefused as refused:
             raise refused.told_of(self._name) from None
 
     def read(self) -> RawFrame:
@@ -76,7 +82,7 @@ class NetworkStream:
         began_s = time.monotonic()
         try:
             frame = self._video.frame(Deadline(self._patience_s))
-        except Refused as refused:
+        except SourceRefused as refused:
             raise self._lost(refused, time.monotonic() - began_s) from None
         finally:
             self.decode_errors = self._video.damaged
@@ -93,14 +99,14 @@ class NetworkStream:
         first = "tcp" if asked == "auto" else asked
         try:
             self._open_over(first, credentials, deadline)
-        except Refused as refused:
+        except SourceRefused as refused:
             if asked != "auto" or refused.why not in _MAY_BE_THE_TRANSPORT or deadline.passed:
                 raise
             try:
                 self._open_over("udp", credentials, deadline)
-            except Refused as again:
-                if refused.why is again.why is Refusal.TRANSPORT:
-                    raise Refused(Refusal.NO_TRANSPORT) from None
+            except SourceRefused as again:
+                if refused.why is again.why is SourceRefusal.TRANSPORT:
+                    raise SourceRefused(SourceRefusal.NO_TRANSPORT) from None
                 raise refused from None  # what the first way says is nearer to what is wrong
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
@@ -109,20 +115,22 @@ class NetworkStream:
         try:
             timeouts = Timeouts(deadline, self._patience_s)
             self._video.open(url, self._options(transport), live=True, timeouts=timeouts, transport=transport)
-        except Refused as refused:
+        except SourceRefused as refused:
             raise self._asked_by_hand(refused, transport, credentials) from None
 
-    def _asked_by_hand(self, refused: Refused, transport: str, credentials: tuple[str, str] | None) -> Refused:
+    def _asked_by_hand(
+        self, refused: SourceRefused, transport: str, credentials: tuple[str, str] | None
+    ) -> SourceRefused:
         """What FFmpeg left open; it never tells whether a password was sent."""
         login = credentials or self._endpoint.credentials
-        if refused.why is Refusal.WRONG_PASSWORD and login is None:
-            return Refused(Refusal.NO_PASSWORD)
+        if refused.why is SourceRefusal.WRONG_PASSWORD and login is None:
+            return SourceRefused(SourceRefusal.NO_PASSWORD)
         if refused.why in _CLEAR or not self._endpoint.scheme.startswith("rtsp"):
             return refused
         camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
         found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
-        answers_all = found.why is Refusal.NO_PICTURE
-        return refused if answers_all and refused.why is not Refusal.SILENT else found
+        answers_all = found.why is SourceRefusal.NO_PICTURE
+        return refused if answers_all and refused.why is not SourceRefusal.SILENT else found
 
     def _options(self, transport: str) -> dict[str, str]:
         options = {"analyzeduration": str(_ANALYSIS_US), "fpsprobesize": "0"}  # nobody asks for the rate of a camera
@@ -134,8 +142,8 @@ class NetworkStream:
             options |= {"tls_verify": str(int(self._camera.tls_verify))} | ({"ca_file": trusted} if trusted else {})
         return options
 
-    def _lost(self, refused: Refused | None, waited_s: float) -> SourceError:
-        if refused is not None and refused.why in {Refusal.NO_KEY_FRAME, Refusal.UNDECODABLE}:
+    def _lost(self, refused: SourceRefused | None, waited_s: float) -> SourceError:
+        if refused is not None and refused.why in {SourceRefusal.NO_KEY_FRAME, SourceRefusal.UNDECODABLE}:
             return refused.told_of(self._name)
         silent = waited_s >= _SILENT * self._patience_s
         return SourceError(f"{self._name}: {f'no new frame for {waited_s:.1f} s' if silent else 'the stream ended'}")

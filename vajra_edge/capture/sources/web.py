@@ -11,14 +11,14 @@ from typing import Protocol
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.http import Answer, Client
 from vajra_edge.capture.sources.jpeg_parts import JpegParts
-from vajra_edge.capture.sources.snapshots import Snapshots
+from vajra_edge.capture.sources.snapshots import SnapshotCamera
 from vajra_edge.capture.sources.stream import NetworkStream
 from vajra_edge.capture.url import read_credentials, shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.image_header import header_of
-from vajra_edge.media.refusals import Refusal, Refused
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
 
@@ -33,15 +33,15 @@ def _form_of(answer: Answer, first: bytes) -> _Form:
     """What was answered.
 
     Raises:
-        Refused: nothing, or a page.
+        SourceRefused: nothing, or a page.
     """
     start = first.lstrip()
     if not first:
-        raise Refused(Refusal.EMPTY)
+        raise SourceRefused(SourceRefusal.EMPTY)
     if answer.content_type.startswith("multipart/") or (start.startswith(b"--") and b"\n" in start):
         return _Form.PARTS
     if start[:16].lower().startswith(_PAGES) or answer.content_type in {"text/html", "application/xhtml+xml"}:
-        raise Refused(Refusal.WEB_PAGE)
+        raise SourceRefused(SourceRefusal.WEB_PAGE)
     is_picture = header_of(start) is not None
     if answer.content_type.startswith("image/") or (is_picture and answer.length is not None):
         return _Form.PICTURE
@@ -81,7 +81,7 @@ class WebCamera:
         try:
             answer = client.get(deadline)
             self._feed = self._found(client, answer, deadline)
-        except Refused as refused:
+        except SourceRefused as refused:
             raise refused.told_of(self._name) from None
 
     def read(self) -> RawFrame:
@@ -94,7 +94,7 @@ class WebCamera:
             raise SourceError(f"{self._name} is not open")
         try:
             return self._feed.read()
-        except Refused as refused:
+        except SourceRefused as refused:
             raise refused.told_of(self._name) from None
         finally:
             self.decode_errors = self._feed.decode_errors
@@ -108,13 +108,13 @@ class WebCamera:
     def _found(self, client: Client, answer: Answer, deadline: Deadline) -> _Feed:
         try:
             form = _form_of(answer, answer.peek(deadline))
-        except Refused:
+        except SourceRefused:
             answer.close()
             raise
         if form is _Form.PARTS:
             return JpegParts(self._camera, self._name, answer)
         if form is _Form.PICTURE:
-            return Snapshots(self._camera, self._name, client, answer)
+            return SnapshotCamera(self._camera, self._name, client, answer)
         answer.close()  # FFmpeg asks again; some cameras bear one connection alone
         return _container(self._camera, answer.content_type)
 
@@ -127,6 +127,6 @@ def _container(camera: CameraSettings, content_type: str) -> NetworkStream:
     except SourceError:
         stream.close()
         if content_type.startswith(("text/", "application/json")):
-            raise Refused(Refusal.NOT_VIDEO, content_type) from None
+            raise SourceRefused(SourceRefusal.NOT_VIDEO, content_type) from None
         raise
     return stream

@@ -31,7 +31,7 @@ from typing import Any
 
 import orjson
 
-from vajra_edge.admission import Admission, Bucket, Limits, Pace, Verdict
+from vajra_edge.admission import Admission, AdmissionLimits, Bucket, RequestPace, Verdict
 from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES, ask
 from vajra_edge.errors import ControlError
 from vajra_edge.wording import Setting, say
@@ -162,10 +162,15 @@ MAX_UNSENT_BYTES = 1024 * 1024
 ASK_WITHIN_S = 5.0
 LEAVE_WITHIN_S = 5.0
 
-LIMITS = Limits(caller=Pace(50.0, 100.0), all_callers=Pace(100.0, 200.0), refusals=Pace(100.0, 200.0), open=MAX_CLIENTS)
+LIMITS = AdmissionLimits(
+    caller=RequestPace(50.0, 100.0),
+    all_callers=RequestPace(100.0, 200.0),
+    refusals=RequestPace(100.0, 200.0),
+    open=MAX_CLIENTS,
+)
 """Of requests; a caller is a process. A terminal that asks again and again asks twenty times a second."""
 
-ACCEPTS = Pace(1000.0, 200.0)
+ACCEPTS = RequestPace(1000.0, 200.0)
 """Connections taken, each for a tenth of a millisecond of the interpreter that the frames need too."""
 
 BUSY_AFTER_S = 0.5
@@ -192,7 +197,7 @@ class Asked:
     fields: Mapping[str, Any]
 
 
-class _Client:
+class _SocketClient:
     def __init__(self, sock: socket.socket, now_s: float) -> None:
         self.sock = sock
         self.process = str(_process_of(sock))
@@ -224,7 +229,7 @@ class Control:
         self._post, self._beat, self._clock = post, beat, clock
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()  # over the clients and their buffers, and over who waits for an answer
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, _SocketClient] = {}
         self._verbs: dict[int, str] = {}
         self._admission = Admission(LIMITS, clock)
         self._accepts = Bucket(ACCEPTS, clock())
@@ -355,14 +360,14 @@ class Control:
                 self._rest(_TURN_S)
             return
         sock.setblocking(False)
-        client = _Client(sock, self._clock())
+        client = _SocketClient(sock, self._clock())
         with self._lock:
             number, self._numbers = self._numbers, self._numbers + 1
             self._clients[number] = client
         self._selector.register(sock, selectors.EVENT_READ, number)
         self._make_room(number, client)
 
-    def _make_room(self, number: int, client: _Client) -> None:
+    def _make_room(self, number: int, client: _SocketClient) -> None:
         """A crowd is refused; whoever has said nothing yet goes first, so that it keeps nobody out who asks."""
         others = {one: other for one, other in self._clients.items() if one != number}
         same = {one: other for one, other in others.items() if other.process == client.process}
@@ -371,7 +376,7 @@ class Control:
         elif len(others) >= MAX_CLIENTS:
             self._put_out(others, number, f"{MAX_CLIENTS} clients are connected already; try again later")
 
-    def _put_out(self, crowd: Mapping[int, _Client], newest: int, why: str) -> None:
+    def _put_out(self, crowd: Mapping[int, _SocketClient], newest: int, why: str) -> None:
         silent = next((one for one, other in crowd.items() if not other.asked), None)
         if silent is None:
             self._refuse(newest, why)
@@ -392,7 +397,7 @@ class Control:
         except OSError:
             self._drop(number)
 
-    def _hear(self, number: int, client: _Client) -> None:
+    def _hear(self, number: int, client: _SocketClient) -> None:
         chunk = client.sock.recv(_CHUNK_BYTES)
         if not chunk:
             self._drop(number)
@@ -406,7 +411,7 @@ class Control:
         elif newline:
             self._take(number, client, line)
 
-    def _take(self, number: int, client: _Client, line: bytes) -> None:
+    def _take(self, number: int, client: _SocketClient, line: bytes) -> None:
         client.asked, client.until_s = True, float("inf")
         client.received.clear()
         try:
@@ -436,7 +441,7 @@ class Control:
         client.asked, client.unsent_from_s = True, self._clock() + after_s
         self.reply(number, {"kind": "error", "error": error})
 
-    def _send(self, client: _Client) -> None:
+    def _send(self, client: _SocketClient) -> None:
         with self._lock:
             sent = client.sock.send(client.unsent[:_CHUNK_BYTES]) if client.unsent else 0
             del client.unsent[:sent]

@@ -12,7 +12,7 @@ import numpy as np
 
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import form, metadata
-from vajra_edge.graph.families import Kind, Reading, Unit
+from vajra_edge.graph.families import FamilyKind, Reading, Unit
 from vajra_edge.graph.passes.nodes import Nodes
 from vajra_edge.graph.signature import BOX_ROWS, DETECTION_COLUMNS, END_TO_END, LAYOUT
 from vajra_edge.graph.topology import check, drop_unread, raise_opset
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "/layout/"
-OUTPUTS = {Kind.ANCHOR: "raw", Kind.QUERY: "objects", Kind.DETECTION: "objects"}
+OUTPUTS = {FamilyKind.ANCHOR: "raw", FamilyKind.QUERY: "objects", FamilyKind.DETECTION: "objects"}
 _OLDEST_OPSET = 13
 _BYTES = 255.0
 
@@ -55,13 +55,15 @@ def rewrite(
     if not reading.rows_first:
         every = nodes.node("Transpose", "rows_first", every, perm=[0, 2, 1])
     boxes = _boxes(nodes, nodes.part("boxes", every, 0, BOX_ROWS, 2), reading, image.name, sides, size_hw)
-    if reading.kind is Kind.ANCHOR:
+    if reading.kind is FamilyKind.ANCHOR:
         shape = (sides[0] or "batch", BOX_ROWS + classes, rows if all(sides[2:]) else "anchors")
         table = nodes.node("Concat", "table", boxes, _scores(nodes, every, reading, classes), axis=2)
         nodes.node("Transpose", name, table, perm=[0, 2, 1])
     else:
         shape = (sides[0] or "batch", rows, DETECTION_COLUMNS)
-        chosen = _chosen(nodes, every, classes) if reading.kind is Kind.QUERY else [nodes.part("rest", every, 4, 6, 2)]
+        chosen = (
+            _chosen(nodes, every, classes) if reading.kind is FamilyKind.QUERY else [nodes.part("rest", every, 4, 6, 2)]
+        )
         nodes.node("Concat", name, boxes, *chosen, axis=2)
         metadata.put(network, {LAYOUT: END_TO_END})
     _set_output(network, name, shape)
@@ -77,8 +79,8 @@ def _boxes(
         boxes = _decoded(nodes, boxes, reading, sides, size_hw)
     elif reading.unit is Unit.SHARES:
         boxes = nodes.node("Mul", "in_pixels", boxes, _pixels(nodes, image, sides))
-    wants_corners = reading.kind is not Kind.ANCHOR
-    if reading.kind is Kind.DETECTION or reading.corners is wants_corners:
+    wants_corners = reading.kind is not FamilyKind.ANCHOR
+    if reading.kind is FamilyKind.DETECTION or reading.corners is wants_corners:
         return boxes
     first, second = nodes.part("first", boxes, 0, 2, 2), nodes.part("second", boxes, 2, BOX_ROWS, 2)
     half = nodes.floats("half", 0.5)
