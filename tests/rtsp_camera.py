@@ -123,7 +123,7 @@ class RtspCamera:
             payloads = [payload for unit in self.frames[at % len(self.frames)] for payload in _payloads(unit)]
             for payload in payloads:
                 mark = 0x80 if payload is payloads[-1] else 0
-                yield struct.pack(">BBHII", 0x80, mark | 96, number & 0xFFFF, at * 3600, 0x1234) + payload
+                yield struct.pack(">BBHII", 0x80, mark | 96, number & 0xFFFF, at * 3600 & 0xFFFFFFFF, 0x1234) + payload
                 number += 1
             at += 1
             time.sleep(self.every_s)

@@ -140,7 +140,7 @@ def test_a_login_by_digest_opens_it_and_is_in_no_error(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_falls_silent_ends_the_read() -> None:
-    with RtspCamera(UNITS[:1] + [[]] * 100_000, every_s=0.0).running() as address:
+    with RtspCamera(UNITS[:1] + [[]] * 100_000, every_s=0.002).running() as address:
         source = make(address, stall_s=0.5, open_timeout_s=2.0)
         source.open()
         began_s = time.monotonic()
