@@ -17,10 +17,10 @@ from vajra_edge.graph.topology import Wiring, load
 from vajra_edge.plans import fingerprint
 from vajra_edge.plans.spec import NmsSpec
 
-PASSES = 4
+PASSES = 5
 DIGESTS = {
     "half": "78462f9f8c12da43",
-    "nms": "c6ea3947c92a7864",
+    "nms": "f996782c2b43d5cb",
     "qdq": "c66225756a279c79",
     "qlinear": "393787e02257d3fe",
     "dla_ranges": "4f8481260bed3bcc",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_ONNX_BYTES = 1 << 30
 """The largest VajraV1 in FP32 is below 300 MB; protobuf itself ends at 2 GiB."""
 MAX_SUBGRAPH_DEPTH = 8
+_USUAL_OPSET = 17  # what export writes unless told otherwise
 
 
 def parse(onnx_bytes: bytes, *, path: Path | None = None) -> onnx.ModelProto:
@@ -260,7 +261,7 @@ def raise_opset(model: Any, least: int) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GraphError(
             f"opset {opset_of(model)} cannot be raised to {least}: {reason}",
-            remedy="export with opset 17",
+            remedy=f"export with opset {max(least, _USUAL_OPSET)}",
             opset=opset_of(model),
         ) from error
     metadata.put(raised, metadata.fields_of(model))

@@ -15,7 +15,7 @@ from vajra_edge.plans.spec import EngineSpec, NmsSpec, Precision
 SCHEMA = 2
 """Raise it when parts are added, removed or mean something else: every stored plan is then built anew."""
 
-PASSES = 4
+PASSES = 5
 """Raise it when our exporter or a graph pass writes another graph for the same request."""
 
 GRAPH_LIBRARIES = ("onnx", "onnxslim")
