@@ -185,7 +185,7 @@ def _file_digest(path: Path) -> str:
 
 
 LEAST_BOXES = 20
-"""Fewer are no verdict but chance: one box more or less would be 5 % of recall (issue C)."""
+"""Fewer are no verdict but chance: one box more or less would be 5 % of recall."""
 
 ONE_IN = 8
 FEWEST = 4
