@@ -21,7 +21,7 @@ def texture(width: int = 400, height: int = 300, seed: int = 0) -> NDArray[np.ui
 
 def encoded(image: NDArray[np.uint8], kind: str = "JPEG", orientation: int | None = None, **options: object) -> bytes:
     """The file's content; ``orientation`` goes into its EXIF data."""
-    pillow = pytest.importorskip("PIL.Image")
+    pillow = pytest.importorskip("PIL.Image", reason="absent here: Pillow")
     if orientation is not None:
         exif = pillow.Exif()
         exif[ORIENTATION] = orientation

@@ -339,7 +339,13 @@ def test_who_lets_go_of_an_image_never_waits_for_a_lock(children: Children, tmp_
     ],
 )
 def test_an_end_in_the_users_words(exited: Exited, text: str) -> None:
-    assert how_it_ended(exited, "rtsp://a:hunter2@b/main") == text
+    assert how_it_ended(exited, "rtsp://a:hunter2@b/main", has_secret=False) == text
+
+
+def test_a_librarys_last_line_is_not_told_of_a_camera_whose_password_only_its_process_knew() -> None:
+    exited = Exited(-6, "login admin hunter2 failed\nFatal Python error: Aborted\n")
+    told = how_it_ended(exited, "rtsp://b/main", has_secret=True)
+    assert told == "the decoder crashed (SIGABRT): Fatal Python error: Aborted"
 
 
 def test_who_asks_for_stuck_processes_does_not_disturb_who_waits_for_one(children: Children, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vajra_edge.config.address import shown
-from vajra_edge.config.credentials import read_secret, redact
+from vajra_edge.config.address import conceal, shortened, shown
+from vajra_edge.config.credentials import read_secret
 from vajra_edge.errors import SettingsError
 
 
@@ -129,12 +129,11 @@ def test_a_credential_that_may_not_be_read_is_said_and_not_taken_for_none(
 )
 def test_nothing_is_let_through_of_addresses_that_patterns_did_not_know(source: str) -> None:
     assert "ter2" not in shown(source)
-    assert "ter2" not in redact(source)
-    assert "ter2" not in redact(f"cannot open {source}: connection refused")
+    assert "ter2" not in conceal(f"cannot open {source}: connection refused", source)
 
 
 def test_words_around_an_address_stay() -> None:
     said = "rtsp://cam/x: 404 Not Found; check http://u:hunter2@cam:80/x, then the path"
-    assert redact(said) == "rtsp://cam: 404 Not Found; check http://cam, then the path"
-    assert redact("rtsp://cam: the stream ended") == "rtsp://cam: the stream ended"
-    assert redact("/dev/video0 gave no frame") == "/dev/video0 gave no frame"
+    assert shortened(said) == "rtsp://cam: 404 Not Found; check http://cam, then the path"
+    assert shortened("rtsp://cam: the stream ended") == "rtsp://cam: the stream ended"
+    assert shortened("/dev/video0 gave no frame") == "/dev/video0 gave no frame"

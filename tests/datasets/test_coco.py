@@ -103,7 +103,7 @@ def test_a_crowd_is_one_however_it_is_written(tmp_path, crowd, is_crowd):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_box_around_a_mask_is_pycocotools(tmp_path, seed, packed):
-    mask = pytest.importorskip("pycocotools.mask")
+    mask = pytest.importorskip("pycocotools.mask", reason="absent here: pycocotools")
     rng = np.random.default_rng(seed)
     drawn = np.zeros((30, 40), np.uint8, order="F")
     top, left = rng.integers(0, 20, 2)

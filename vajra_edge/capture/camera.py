@@ -22,6 +22,7 @@ from vajra_edge.capture.rate import Rate, patience_s
 from vajra_edge.capture.reconnect import CameraPhase, Policy
 from vajra_edge.capture.url import is_live
 from vajra_edge.config import address
+from vajra_edge.config.credentials import credential
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError, VajraError
 from vajra_edge.inference.mailboxes import Mailboxes
@@ -235,7 +236,7 @@ class Grabber:
             self._silent_s = 0.0
             self._heed(message)
         elif child.exited is not None:
-            how = how_it_ended(child.exited, self._camera.source)
+            how = how_it_ended(child.exited, self._camera.source, has_secret=self._has_secret())
             self._advance(reconnect.ChildDied(time.monotonic(), self._dice(), how))
         else:  # of a turn that took longer, the rest was ours: this process stood still
             self._silent_s += min(time.monotonic() - began_s, 2.0 * _TURN_S)
@@ -267,6 +268,10 @@ class Grabber:
                 raise SourceError(address.shortened(text), remedy=address.shortened(remedy))
             case _:  # it runs, or has made room for its pictures
                 pass
+
+    def _has_secret(self) -> bool:
+        camera = self._camera
+        return camera.credentials_file is not None or credential(f"camera-{camera.id}") is not None
 
     def _judge(self, child: Child) -> None:
         """End a process of which nothing was heard for longer than its call into a library may take."""

@@ -321,9 +321,16 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 _NAMES = {number.value: number.name for number in signal.Signals}
 
 
-def how_it_ended(exited: Exited, source: str) -> str:
-    """In the user's words, without what a library quotes of the camera's ``source``."""
-    last = _last_line(exited.words, source)
+def how_it_ended(exited: Exited, source: str, *, has_secret: bool) -> str:
+    """In the user's words.
+
+    Args:
+        exited: what is known of the end.
+        source: of the camera; nothing that a library quotes of it is told.
+        has_secret: the camera has a password beside its source. The process alone knew it, so that a library's line,
+            which may quote it, is not told.
+    """
+    last = _last_line(exited.words, source, has_secret=has_secret)
     said = f": {last}" if last else ""
     if exited.code < 0:
         name = _NAMES.get(-exited.code, f"signal {-exited.code}")
@@ -332,10 +339,10 @@ def how_it_ended(exited: Exited, source: str) -> str:
     return f"the decoder ended with exit code {exited.code}{said}"
 
 
-def _last_line(words: str, source: str) -> str:
+def _last_line(words: str, source: str, *, has_secret: bool) -> str:
     """What a dying process said before its traceback: a library's last line, or else the fault handler's first."""
     before, fatal, after = words.partition("Fatal Python error: ")
     lines = [line.strip() for line in before.splitlines() if line.strip()]
-    if lines:
+    if lines and not has_secret:
         return address.conceal(lines[-1][: protocol.LONGEST_TEXT], source)
     return (fatal + after.partition("\n")[0]).strip()[: protocol.LONGEST_TEXT]

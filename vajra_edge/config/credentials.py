@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from vajra_edge.config import address, text_file
+from vajra_edge.config import text_file
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import SettingsError
 
@@ -28,18 +28,6 @@ _NO_SECRETS = (
 """Beginnings of what is put into such a file by mistake: its form, its name, and what it is for."""
 
 _MOST_BYTES = 64 * 1024
-
-
-def redact(text: str) -> str:
-    """A text of ours or of a library with every address in it cut to scheme and host, and properties beside one.
-
-    Whoever knows the camera that a library speaks of uses ``address.conceal``, which finds pieces of its address too.
-    """
-    short = address.shortened(text)
-    if "://" not in text and " ! " not in text:
-        return short
-    head, sign, _ = short.partition("=")  # a pipeline, or a query that was torn from its address
-    return f"{head}{sign}***" if sign else head
 
 
 def read_secret(name: str, file: Path | None) -> str | None:

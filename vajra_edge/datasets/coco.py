@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.datasets import class_names as names_of
-from vajra_edge.datasets.account import NAMED, Account, LeftOut, ReadAs
+from vajra_edge.datasets.account import Account, LeftOut, ReadAs
 from vajra_edge.datasets.labels import Drawn, read_text
 from vajra_edge.errors import DatasetError
 
@@ -393,12 +393,6 @@ def _number(value: Any) -> float:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def first_of(names: Sequence[str]) -> str:
-    """The first few names, and how many there are besides."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def found_files(images: Sequence[Listed], folders: Sequence[Path]) -> Iterator[Path | None]:
