@@ -224,7 +224,7 @@ def test_a_stall_is_told_and_its_process_replaced(bench: Bench) -> None:
     bench.play([0, HOLD], [2, ["until", str(bench.over)]], policy=policy)
     bench.wait_for(CameraPhase.STREAMING)
     stalled = bench.pid()
-    assert "no new frame for 0." in bench.wait_for(CameraPhase.BACKOFF).reason
+    assert "no new frame for " in bench.wait_for(CameraPhase.BACKOFF).reason
     bench.wait_for(CameraPhase.STREAMING)
     assert number_of(bench.take().image) == 2
     assert bench.pid() != stalled
