@@ -88,9 +88,9 @@ def test_a_port_is_a_whole_number_and_nothing_else(value: object) -> None:
         ("store", "state_dir", ["", 1, "~/state", "a\0b", "\x1b[2J", "http://x/y"]),
         ("weights", "path", ["", [], "https://x/net.onnx"]),
         ("weights", "sha256", ["abc", "sha256:" + "0" * 64]),
-        ("weights", "class_names", ["person", [1, 2], [""], ["\ud800"]]),
+        ("weights", "class_names", ["person", [1, 2], [""], ["\ud800"], []]),
         ("calibration", "data", ["rtsp://u:hunter2@cam/1", "rtsp:/u:hunter2@cam"]),
-        ("detect", "classes", ["person", {"person": True}]),
+        ("detect", "classes", ["person", {"person": True}, []]),
     ],
 )  # fmt: skip
 def test_values_of_another_type_or_out_of_bounds_are_named(section: str, field: str, values: list[object]) -> None:

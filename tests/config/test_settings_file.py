@@ -50,7 +50,7 @@ def test_what_editors_do_is_borne(tmp_path: Path, content: bytes) -> None:
         (b'[weights]\npath = "/w"\n[mq', "half-written"),
         (b"[mqtt]\ntls = tru", "half-written"),
         (b"[mqtt]\nhost = hunter2", "in line 2; texts stand in quotation marks"),
-        (b"[detect]\nconfidence = 0,4\nclasses = []\n", "in line 2; write a decimal point"),
+        (b"[detect]\nconfidence = 0,4\niou = 1\n", "in line 2; write a decimal point"),
         (b"[mqtt]\n<<<<<<< ours\nport = 1\n", "in line 2; take out what a merge has left"),
         (b'{"mqtt": {"host": "hunter2"}}', "in line 1"),
         (b"[mqtt]\nhost: hunter2\nport = 1\n", "in line 2; write key = value: a colon is YAML's"),

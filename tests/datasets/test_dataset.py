@@ -434,11 +434,20 @@ def with_clips(pictures: Path) -> Path:
 
 def test_a_clip_among_photos_that_cannot_be_read_is_left_out_and_counted(with_clips, caplog):
     dataset, account = open_dataset(with_clips / "clips.yaml"), Account()
-    found = list(dataset.with_labels(account).pictures(account))
+    found = list(dataset.pictures(account))
     assert [picture.name.rsplit("#")[-1] for picture in found if "good.mkv#" in picture.name] == list("012345")
-    assert [(one.reason, one.count) for one in account.left_out()] == [("clip_unreadable", 1)]
+    list(dataset.with_labels(account).pictures(account))
+    assert ("clip_unreadable", 1) in [(one.reason, one.count) for one in account.left_out()]
     assert str(with_clips / "bad.mp4") in account.left_out()[0].first
     assert any("bad.mp4: is not a video that can be decoded" in record.message for record in caplog.records)
+
+
+def test_the_frames_of_a_clip_among_labelled_photos_are_no_empty_scenes_and_counted(with_clips):
+    write_clip(with_clips / "images" / "val" / "beside.mp4", 3)
+    dataset, account = open_dataset(with_clips / "clips.yaml"), Account()
+    assert not [picture.name for picture in dataset.with_labels(account).pictures(account) if "#" in picture.name]
+    told = {one.reason: one.first for one in account.left_out()}
+    assert [Path(name).name for name in told["clip_without_labels"]] == ["good.mkv", "beside.mp4"]
 
 
 def test_clips_in_a_list_are_one_picture_a_frame(with_clips):

@@ -10,6 +10,7 @@ from near import assert_near
 
 from vajra_edge.backends import onnxruntime
 from vajra_edge.errors import GraphError
+from vajra_edge.graph import signature
 from vajra_edge.graph.assemble import assemble
 from vajra_edge.graph.passes import nms
 from vajra_edge.graph.signature import Layout
@@ -79,6 +80,20 @@ def test_nms_counts_areas_in_a_unit_for_the_largest_size_that_may_come():
 def test_a_file_with_fixed_shapes_is_refused_with_what_to_set(spec: EngineSpec, message: str):
     with pytest.raises(GraphError, match=message):
         assemble(tiny.network(), spec)
+
+
+@pytest.mark.parametrize(("of_the_file", "asked", "largest"), [(4, None, 4), (4, 4, 4), (None, None, 1), (None, 8, 8)])
+def test_a_batch_that_is_not_asked_for_is_that_of_the_file(of_the_file: int | None, asked: int | None, largest: int):
+    assert assemble(tiny.network(batch=of_the_file), EngineSpec(batch=asked))[1].batch == largest
+
+
+def test_a_size_that_is_asked_for_is_all_that_a_file_of_open_sizes_needs_without_metadata():
+    network = tiny.network(batch=None, open_size=True, metadata=False)
+    graph, made = assemble(
+        network, EngineSpec(nms=SMALL, resolution_hw=(128, 96)), class_names=("a", "b"), stride=tiny.STRIDE
+    )
+    assert made.resolution_hw == (128, 96)
+    assert signature.read(graph).resolution_hw == (128, 96)
 
 
 def test_a_file_that_holds_other_nms_is_refused():

@@ -215,3 +215,14 @@ def test_a_classification_network_is_refused_by_name():
 def test_a_task_that_the_file_names_is_believed(place, task):
     with pytest.raises(GraphError, match=f"task is '{task}'"):
         Vajra(written(place, wrapped(families.yolov8(), task=task))).predict(picture())
+
+
+@pytest.mark.parametrize("family", sorted(SELF_CHOSEN))
+def test_int8_of_a_network_that_chooses_itself_gives_way_by_name(place, family, caplog):
+    for number in range(2, 18):
+        cv2.imwrite(str(place / "images" / f"{number}.png"), picture())
+    network = Vajra(written(place, wrapped(FAMILIES[family]())))
+    made = Path(network.export(format="onnx", int8=True, data=place / "data.yaml"))
+    assert made.name == "net.fp32.onnx", "and no layer of this one gains from fp16"
+    require_boxes(Vajra(made).predict(picture())[0])
+    assert "the network is end to end" in caplog.text

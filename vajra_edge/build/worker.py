@@ -104,7 +104,7 @@ def _exported(request: BuildRequest) -> bytes:
         return export.from_checkpoint(
             request.weights_path,
             resolution_hw=spec.resolution_hw,
-            batch=spec.batch,
+            batch=spec.batch or 1,
             dynamic=spec.dynamic,
             opset=spec.opset,
             expected_sha256=request.weights_sha256,

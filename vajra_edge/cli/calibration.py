@@ -48,7 +48,7 @@ def calibration(config: Path, *, delete: bool, as_json: bool) -> int:
 
 
 def _seen(folder: Path, settings: Settings) -> dict[str, Any]:
-    kept = Collected.of(folder, settings.calibration, settings.engine.batch)
+    kept = Collected.of(folder, settings.calibration, settings.engine.batch or 1)
     idle = "they are frozen" if kept.frozen else _idle(settings)
     return {
         "folder": str(folder),
@@ -59,7 +59,7 @@ def _seen(folder: Path, settings: Settings) -> dict[str, Any]:
         "since": kept.since,
         "frozen": kept.frozen,
         "lacking": list(kept.lacking),
-        "trouble": _trouble(folder, settings.engine.batch),
+        "trouble": _trouble(folder, settings.engine.batch or 1),
         "collecting": not idle,
         "idle": idle,
     }

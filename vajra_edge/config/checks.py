@@ -86,6 +86,8 @@ def names(value: object) -> object:
         return value
     if not isinstance(value, list) or not all(isinstance(name, str) and name.isprintable() and name for name in value):
         raise ValueError('must be a list of names, like ["person", "car"]')
+    if not value:
+        raise ValueError("names nothing: leave it out for all that the network has")
     return tuple(value)
 
 

@@ -75,7 +75,9 @@ class EngineSettings(Section):
     img_size: Annotated[int | tuple[int, int], BeforeValidator(checks.sides)] | None = Field(
         None, description="input side, or [height, width], in pixels; unset: what the weights were made for"
     )
-    batch: Annotated[int, Field(ge=1, le=64)] = Field(1, description="largest number of frames inferred together")
+    batch: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="largest number of frames inferred together; unset: what an .onnx file is fixed to, else 1"
+    )
     dynamic: bool = Field(
         False,
         description="accept smaller sizes and batches without padding; img_size is the largest, for memory's sake",

@@ -58,7 +58,7 @@ class Collector:
         calibration = settings.calibration
         asked = settings.engine.precision == Precision.INT8.value and calibration.cameras and calibration.data is None
         images = Sampler(self._folder, most=calibration.max_images)
-        wanted = _Wanted(calibration, settings.engine.batch, images) if asked else None
+        wanted = _Wanted(calibration, settings.engine.batch or 1, images) if asked else None
         if wanted != self._wanted:
             self._due_s = {}
             self._flat, self._refused = (), None

@@ -21,6 +21,7 @@ class LeftOut(Enum):
     PICTURE_TOO_LARGE = "picture_too_large"
     CLIP_UNREADABLE = "clip_unreadable"
     FRAME_UNREADABLE = "frame_unreadable"
+    CLIP_WITHOUT_LABELS = "clip_without_labels"
     PICTURE_MISSING = "picture_missing"
     PICTURE_TWICE = "picture_twice"
     LABELS_WITHOUT_PICTURE = "labels_without_picture"
@@ -67,6 +68,7 @@ _LEFT_OUT = {
     LeftOut.PICTURE_TOO_LARGE: "pictures that are too large to decode",
     LeftOut.CLIP_UNREADABLE: "clips that cannot be decoded",
     LeftOut.FRAME_UNREADABLE: "frames that cannot be decoded, of clips",
+    LeftOut.CLIP_WITHOUT_LABELS: "clips, which have no labels",
     LeftOut.PICTURE_MISSING: "pictures that are listed and not there",
     LeftOut.PICTURE_TWICE: "pictures that are named twice",
     LeftOut.LABELS_WITHOUT_PICTURE: "label files without a picture",

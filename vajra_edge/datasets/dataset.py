@@ -172,22 +172,31 @@ class Dataset:
             return self
         for reason, name in self.lost:
             account.add(reason, name)
+        pictures = self._without_clips(account)
         with _reported(self.source):
             orphans = [path for folder in self.folders for path in places.labels_without_pictures(folder, self._images)]
-            paths = [self._label_file(entry) for entry in self.entries]
-        self._refuse_shared(paths)
+            paths = [self._label_file(entry) for entry in pictures]
+        self._refuse_shared(pictures, paths)
         for path in orphans:
             account.add(LeftOut.LABELS_WITHOUT_PICTURE, str(path))
         bounds = [len(self.class_names)] if self.class_names else [n for n in (self.known.classes, classes) if n]
         drawn = yolo.read(paths, replace(self.known, classes=min(bounds, default=None)), account)
-        files = {id(entry.annotations): entry.annotations for entry in self.entries if entry.annotations is not None}
+        files = {id(entry.annotations): entry.annotations for entry in pictures if entry.annotations is not None}
         objects = {key: file.objects(account) for key, file in files.items()}
         entries = tuple(
             replace(entry, drawn=text if entry.listed is None else objects[id(entry.annotations)][entry.listed])
-            for entry, text in zip(self.entries, drawn, strict=True)
+            for entry, text in zip(pictures, drawn, strict=True)
         )
         self._refuse(list(islice(_misfits(entries), NAMED)), at_once=True)
         return replace(self, entries=entries)
+
+    def _without_clips(self, account: Account) -> list[Entry]:
+        """Pictures alone: a frame of a clip has no labels, and is no empty scene for that."""
+        with _reported(self.source):
+            clips = {path for folder in self.folders for path in places.clips_below(folder)}
+        for path in sorted(clips.union(entry.path for entry in self.entries if entry.frame is not None)):
+            account.add(LeftOut.CLIP_WITHOUT_LABELS, str(path))
+        return [entry for entry in self.entries if entry.frame is None]
 
     def sample(self, fraction: float = 1.0, most: int | None = None) -> Dataset:
         """A share of the pictures, spread evenly over all; at least one.
@@ -240,10 +249,10 @@ class Dataset:
         path = labels.yolo_path(entry.path)
         return path if entry.frame is None and entry.listed is None and path.is_file() else None
 
-    def _refuse_shared(self, paths: list[Path | None]) -> None:
+    def _refuse_shared(self, pictures: Sequence[Entry], paths: Sequence[Path | None]) -> None:
         """Refuse labels of which there is no telling whose they are: ``a.jpg`` and ``a.png`` would share ``a.txt``."""
         owners: dict[Path, Path] = {}
-        for entry, path in zip(self.entries, paths, strict=True):
+        for entry, path in zip(pictures, paths, strict=True):
             if path is not None and owners.setdefault(path, entry.path) != entry.path:
                 raise DatasetError(
                     f"{self.source}: {owners[path].name} and {entry.path.name} share the labels {path}",

@@ -35,10 +35,23 @@ def images_below(folder: Path) -> list[Path]:
     Raises:
         OSError: a folder cannot be read, and it is neither the disk's own nor a private hidden one.
     """
+    return _files_below(folder, IMAGE_SUFFIXES)
+
+
+def clips_below(folder: Path) -> list[Path]:
+    """All videos of a folder and of those below, sorted.
+
+    Raises:
+        OSError: as ``images_below``.
+    """
+    return _files_below(folder, VIDEO_SUFFIXES)
+
+
+def _files_below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     return [
         path
         for path in _below(folder)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not is_companion(path.relative_to(folder)) and path.is_file()
+        if path.suffix.lower() in suffixes and not is_companion(path.relative_to(folder)) and path.is_file()
     ]
 
 

@@ -97,14 +97,16 @@ def assemble(
         graph = simplify(graph)
     made = signature.read(graph, resolution_hw=found.resolution_hw)
     _require_nms(made, spec)
-    return graph, replace(made, batch=spec.batch, largest_hw=spec.largest_hw if made.dynamic_size else None)
+    return graph, replace(made, batch=_batch(found, spec), largest_hw=spec.largest_hw if made.dynamic_size else None)
 
 
 def _annotated(onnx_bytes: bytes, found: Signature) -> bytes:
-    """The network with the names and the stride that were settled on, so that every later reader finds the same."""
+    """The network with what was settled on beside its shapes, so that every later reader finds the same."""
     network = parse(onnx_bytes)
-    names = dict(enumerate(found.class_names))
-    metadata.put(network, {"names": str(names), "stride": found.stride})
+    settled: dict[str, object] = {"names": str(dict(enumerate(found.class_names))), "stride": found.stride}
+    if found.dynamic_size:
+        settled[metadata.SIZES[0]] = list(found.resolution_hw)
+    metadata.put(network, settled)
     return serialize(network)
 
 
@@ -117,11 +119,18 @@ def _require_size(found: Signature, spec: EngineSpec) -> None:
             f"the ONNX file is fixed to {fixed} (height x width), {height}x{width} is asked for",
             remedy=say(Setting.IMG_SIZE.left_out(), ", export it with dynamic sizes, or give the .pt file"),
         )
-    if not found.dynamic_batch and found.batch != spec.batch:
+    if not found.dynamic_batch and spec.batch not in (None, found.batch):
         raise GraphError(
             f"the ONNX file is fixed to batch {found.batch}, {spec.batch} is asked for",
             remedy=say(Setting.BATCH.to(found.batch), ", export it with a dynamic batch, or give the .pt file"),
         )
+
+
+def _batch(found: Signature, spec: EngineSpec) -> int:
+    """Most images of one call: as asked for, else as the file is fixed."""
+    if spec.batch is not None:
+        return spec.batch
+    return 1 if found.dynamic_batch else found.batch
 
 
 def _require_nms(made: Signature, spec: EngineSpec) -> None:

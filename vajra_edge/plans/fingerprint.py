@@ -244,7 +244,7 @@ def _wanted(spec: EngineSpec) -> tuple[Part, ...]:
         Part.of("precision", spec.precision.value),
         Part.of("target", str(spec.target)),
         Part.of("input_size", _size(spec.resolution_hw) if spec.resolution_hw else "of the weights"),
-        Part.of("batch", str(spec.batch)),
+        Part.of("batch", str(spec.batch or "of the weights")),
         Part.of("dynamic_sizes", f"up to {_size(spec.largest_hw)}" if spec.largest_hw else _yes(spec.dynamic)),
         Part.of("nms", _nms(spec.nms)),
         Part.of("simplify", _yes(spec.simplify)),

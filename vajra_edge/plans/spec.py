@@ -75,7 +75,7 @@ class EngineSpec:
         target: where the plan runs.
         precision: what is asked for; the manifest says what was achieved.
         resolution_hw: input height and width in pixels, multiples of the stride; None: what the weights were made for.
-        batch: the largest number of images in one call.
+        batch: the largest number of images in one call; None: what the weights are fixed to, else 1.
         dynamic: batch and size may be others at run time.
         nms: in-graph NMS, or None for the upstream ``output0`` layout.
         simplify: run onnxslim.
@@ -91,7 +91,7 @@ class EngineSpec:
     target: Target = Target("cpu")
     precision: Precision = Precision.FP32
     resolution_hw: tuple[int, int] | None = None
-    batch: int = 1
+    batch: int | None = None
     dynamic: bool = False
     nms: NmsSpec | None = NmsSpec()
     simplify: bool = True
