@@ -1,62 +1,233 @@
-"""GStreamer pipelines, where the installed OpenCV has them; a clear reason where not."""
+"""GStreamer: pipelines of the settings, and a Jetson's own, run by real GStreamer with stand-ins for its elements."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
+from system import rtsp_server
 
-from vajra_edge.capture.sources import registry
-from vajra_edge.capture.sources.gstreamer import csi_pipeline, rtsp_pipeline, why_absent
+from vajra_edge.capture.sources import gstreamer, jetson, registry
+from vajra_edge.capture.sources.appsink import why_no_gobject
+from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
+from vajra_edge.demo.settings import CLIP
 from vajra_edge.errors import SourceError
 
+HERE = Path(__file__).parent
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+GI = Path("/usr/lib/python3/dist-packages/gi")
+USER, PASSWORD = "us er", 'p"w@d/1'
+
+READ = """
+import json, sys
+from vajra_edge.capture.sources import registry
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.errors import VajraError
+told, source = {"pictures": []}, None
+try:
+    source = registry.make(CameraSettings(**json.loads(sys.argv[1])))
+    told["by"] = type(source).__name__
+    source.open()
+    for _ in range(int(sys.argv[2])):
+        image = source.read().image
+        told["pictures"].append([*image.shape, *image.reshape(-1, 3).mean(0)])
+except VajraError as error:
+    told["error"] = str(error)
+finally:
+    if source is not None:
+        source.close()
+print(json.dumps(told))
+"""
+
+
+def absent() -> str:
+    """What keeps GStreamer from being driven by the interpreter of the tests."""
+    if not GI.is_dir() or not any(GI.glob(f"_gi.cpython-{sys.version_info.major}{sys.version_info.minor}-*.so")):
+        return f"python3-gi of the system for Python {sys.version_info.major}.{sys.version_info.minor}"
+    needed = ("gcc", "pkg-config")
+    missing = [name for name in needed if shutil.which(name) is None]
+    packages = ["gstreamer-1.0", "gstreamer-base-1.0"]
+    if not missing and subprocess.run(["pkg-config", "--exists", *packages], check=False).returncode:
+        missing = ["libgstreamer1.0-dev"]
+    return ", ".join(missing)
+
+
+needs_gstreamer = pytest.mark.skipif(bool(absent()), reason=f"absent here: {absent()}")
+
+
+@pytest.fixture(scope="module")
+def elements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stand-ins as a plugin, and PyGObject alone of the system's packages."""
+    folder = tmp_path_factory.mktemp("gstreamer")
+    (folder / "gi").symlink_to(GI)
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "gstreamer-1.0", "gstreamer-base-1.0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    made = folder / "libgstnvvideo4linux2.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", made, HERE / "jetson_elements.c", *flags], check=True)
+    return folder
+
+
+def read(elements: Path, count: int, *, jetson_there: bool = True, **camera: object) -> dict[str, object]:
+    """What a process of its own reads of a camera."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(elements)]),
+        "GST_PLUGIN_PATH": str(elements) if jetson_there else "",
+        "GST_REGISTRY": str(elements / f"registry-{jetson_there}"),
+        "ORC_CODE": "backup",
+    }
+    settings = json.dumps({"id": "gate", "open_timeout_s": 20.0, **camera})
+    done = subprocess.run(
+        [sys.executable, "-c", READ, settings, str(count)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
 
 @pytest.fixture
-def with_gstreamer() -> None:
-    absent = why_absent()
-    if absent:
-        pytest.skip(f"absent here: {absent}")
+def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An RTSP camera with a login of awkward characters, and the file that holds it."""
+    server = [sys.executable, str(HERE.parent / "system" / "rtsp_server.py")]
+    if not rtsp_server.is_installed():
+        pytest.skip("absent here: Debian's packages for an RTSP server")
+    login = tmp_path / "login"
+    login.write_text(f"{USER}:{PASSWORD}", encoding="utf-8")
+    login.chmod(0o600)
+    port = free_port()
+    arguments = ["--port", str(port), "--clip", str(CLIP), "--path", "/gate", "--credentials", f"{USER}:{PASSWORD}"]
+    with subprocess.Popen([*server, *arguments], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert "ready" in running.stdout.readline()
+        yield f"rtsp://127.0.0.1:{port}/gate", login
+        running.terminate()
 
 
-@pytest.fixture
-def without_gstreamer() -> None:
-    if why_absent() is None:
-        pytest.skip("absent here: an OpenCV without GStreamer")
+@needs_gstreamer
+def test_a_csi_camera_is_read_at_the_size_and_rate_of_its_settings(elements: Path) -> None:
+    told = read(elements, 2, source="csi:0", width_px=642, height_px=362, fps=12.5)
+    assert (told["by"], told.get("error")) == ("CsiCamera", None)
+    for height, width, _, blue, green, red in told["pictures"]:
+        assert (height, width) == (362, 642)
+        assert max(blue, green) < 10
+        assert red > 240, "the stand-in's picture is red"
 
 
-@pytest.mark.usefixtures("without_gstreamer")
-def test_without_gstreamer_the_reason_and_the_remedy_are_said() -> None:
-    pipeline = registry.make(CameraSettings(id="gate", source=csi_pipeline()))
-    with pytest.raises(SourceError, match="was built without GStreamer; install JetPack's python3-opencv with apt"):
-        pipeline.open()
-    pipeline.close()
+@needs_gstreamer
+def test_a_csi_camera_that_is_not_there_is_told_with_what_to_look_at(elements: Path) -> None:
+    told = read(elements, 1, source="csi:7")
+    assert "csi:7 gives no pictures: No cameras available; check its ribbon cable" in str(told["error"])
 
 
-@pytest.mark.usefixtures("with_gstreamer")
-def test_a_pipeline_streams_and_its_end_is_a_loss() -> None:
-    size, colours = "video/x-raw,width=64,height=48", "video/x-raw,format=BGR"
-    text = f"gst:videotestsrc num-buffers=5 ! {size} ! videoconvert ! {colours} ! appsink"
-    pipeline = registry.make(CameraSettings(id="gate", source=text, stall_s=2.0))
-    pipeline.open()
-    first = pipeline.read()
-    assert first is not None
-    assert first.image.shape == (48, 64, 3)
-    with pytest.raises(SourceError, match="camera gate gave no frame"):  # noqa: PT012
-        for _ in range(10):
-            pipeline.read()
-    pipeline.close()
+@needs_gstreamer
+def test_a_machine_without_a_jetsons_elements_says_what_it_lacks(elements: Path) -> None:
+    told = read(elements, 1, jetson_there=False, source="csi:0")
+    assert "cannot be read here: GStreamer has no nvarguscamerasrc, nvvidconv" in str(told["error"])
 
 
-@pytest.mark.usefixtures("with_gstreamer")
-def test_a_pipeline_with_an_unknown_element_does_not_start(tmp_path: Path) -> None:
+@needs_gstreamer
+def test_an_rtsp_camera_is_decoded_by_the_hardware_where_there_is_one(elements: Path, camera: tuple[str, Path]) -> None:
+    url, login = camera
+    hardware = read(elements, 2, source=url, credentials_file=str(login))
+    assert (hardware["by"], hardware.get("error")) == ("DecodedInHardware", None)
+    cpu = read(elements, 1, source=url, credentials_file=str(login), decode="cpu")
+    assert cpu["by"] == "NetworkStream"
+    assert hardware["pictures"][0][:3] == cpu["pictures"][0][:3]
+    assert read(elements, 1, jetson_there=False, source=url, credentials_file=str(login))["by"] == "NetworkStream"
+
+
+@needs_gstreamer
+def test_what_a_camera_refuses_is_told_alike_of_both_decoders(elements: Path, camera: tuple[str, Path]) -> None:
+    url, login = camera
+    wrong = {"source": url}, {"source": url.replace("gate", "no"), "credentials_file": str(login)}
+    for settings in wrong:
+        hardware, cpu = read(elements, 1, **settings), read(elements, 1, decode="cpu", **settings)
+        assert hardware["by"] == "DecodedInHardware"
+        assert hardware["error"] == cpu["error"]
+
+
+@needs_gstreamer
+def test_a_decoder_that_is_asked_for_and_not_there_is_an_error_and_no_slow_camera(elements: Path) -> None:
+    told = read(elements, 1, jetson_there=False, source="rtsp://127.0.0.1:9/x", decode="nvdec")
+    assert "cannot be decoded in hardware: GStreamer has no nvv4l2decoder, nvvidconv" in str(told["error"])
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("form", ["BGR", "BGRx", "BGRA", "RGB", "RGBA", "NV12"])
+@pytest.mark.parametrize("size", [(321, 243), (640, 480)])
+def test_pictures_of_each_format_and_size_are_bgr(elements: Path, form: str, size: tuple[int, int]) -> None:
+    caps = f"video/x-raw,format={form},width={size[0]},height={size[1]}"
+    told = read(elements, 1, source=f"gst:videotestsrc pattern=blue ! {caps} ! appsink")
+    assert told.get("error") is None
+    [(height, width, _, blue, green, red)] = told["pictures"]
+    assert (width, height) == size
+    assert max(green, red) < 10
+    assert blue > 240
+
+
+@needs_gstreamer
+def test_a_format_that_is_not_known_and_the_end_of_a_pipeline_are_told(elements: Path) -> None:
+    told = read(elements, 1, source="gst:videotestsrc ! video/x-raw,format=I420 ! appsink")
+    assert "gives pictures as I420; end it with video/x-raw,format=BGRx" in str(told["error"])
+    told = read(elements, 9, source="gst:videotestsrc num-buffers=1 ! video/x-raw,format=BGRx ! appsink")
+    assert str(told["error"]).endswith("the stream ended")
+    assert len(told["pictures"]) == 1
+
+
+@needs_gstreamer
+def test_a_pipeline_that_is_wrong_names_the_element_and_never_a_propertys_value(elements: Path, tmp_path: Path) -> None:
     (tmp_path / "own").write_text("admin:hunter2", encoding="utf-8")
     text = "gst:nosuchelement location=rtsp://cam/1 user-pw=swordfish ! appsink"
-    pipeline = registry.make(CameraSettings(id="gate", source=text, credentials_file=tmp_path / "own"))
-    with pytest.raises(SourceError, match="does not start") as caught:
+    told = str(read(elements, 1, source=text, credentials_file=str(tmp_path / "own"))["error"])
+    assert 'does not start: no element "nosuchelement"' in told
+    text = "gst:rtspsrc location=rtsp://cam/1 latency=swordfish ! appsink"
+    told += str(read(elements, 1, source=text, credentials_file=str(tmp_path / "own"))["error"])
+    assert "hunter2" not in told
+    assert "swordfish" not in told
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGR ! appsink",
+        "nvarguscamerasrc ! video/x-raw,format=NV12 ! appsink",
+    ],
+)
+def test_the_stand_ins_refuse_what_a_jetson_refuses(elements: Path, wrong: str) -> None:
+    assert "does not start" in str(read(elements, 1, source=f"gst:{wrong}")["error"])
+
+
+@needs_gstreamer
+def test_pictures_that_stay_in_the_jetsons_memory_are_not_read_as_if_they_were_plain(elements: Path) -> None:
+    told = str(read(elements, 1, source="gst:nvarguscamerasrc ! appsink")["error"])
+    assert "that the CPU cannot read (memory:NVMM); end it with nvvidconv" in told
+
+
+def test_without_gstreamer_the_reason_and_the_remedy_are_said() -> None:
+    if not why_no_gobject() or gstreamer.why_absent() is None:
+        pytest.skip("absent here: an environment without GStreamer")
+    pipeline = registry.make(CameraSettings(id="gate", source="gst:videotestsrc ! appsink"))
+    with pytest.raises(SourceError, match=r"was built without GStreamer; install python3-gi and gir1\.2"):
         pipeline.open()
-    assert "hunter2" not in str(caught.value)
-    assert "swordfish" not in str(caught.value)
+    pipeline.close()
 
 
 def test_a_pipeline_without_an_appsink_is_refused_without_its_password() -> None:
@@ -65,23 +236,21 @@ def test_a_pipeline_without_an_appsink_is_refused_without_its_password() -> None
     assert "swordfish" not in str(caught.value)
 
 
-def test_jetsons_pipelines_decode_in_hardware_and_keep_the_newest() -> None:
-    text = rtsp_pipeline("rtsp://cam:554/1", codec="h265", latency_ms=100)
-    assert text.startswith(
-        'gst:rtspsrc location="rtsp://cam:554/1" protocols=tcp latency=100 ! rtph265depay ! h265parse'
-    )
-    for pipeline in (text, csi_pipeline(1, 1280, 720, 60)):
-        registry.make(CameraSettings(id="gate", source=pipeline))
-        assert pipeline.endswith("format=BGR ! appsink drop=true max-buffers=1 sync=false")
-    assert " ! nvv4l2decoder " in text
-    assert "sensor-id=1 ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=60/1 !" in csi_pipeline(
-        1, 1280, 720, 60
-    )
+def test_the_texts_name_nothing_that_a_supported_jetson_lacks_or_that_is_slow() -> None:
+    texts = [
+        jetson.csi_pipeline(CameraSettings(id="gate", source="csi:1", width_px=1280, height_px=720, fps=60.0)),
+        jetson.rtsp_pipeline(CameraSettings(id="gate", source="rtsp://cam/1"), "rtsp://cam/1", "tcp"),
+    ]
+    assert "sensor-id=1 ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=60000/1000 !" in texts[0]
+    for text in texts:
+        assert "videoconvert" not in text
+        assert "enable-max-performance" not in text
+        assert text.endswith("appsink name=pictures drop=true max-buffers=1 sync=false")
 
 
-@pytest.mark.parametrize(
-    ("url", "codec"), [('rtsp://cam/" ! filesink location="/etc/x', "h264"), ("rtsp://cam/1", "mjpeg")]
-)
-def test_a_url_that_would_break_out_of_the_pipeline_is_refused(url: str, codec: str) -> None:
-    with pytest.raises(SourceError):
-        rtsp_pipeline(url, codec)
+def test_a_csi_source_is_shown_whole_and_counts_from_nought() -> None:
+    assert address.kind_of("csi:3") is address.Kind.CSI
+    assert address.shown("csi:3") == "csi:3"
+    assert address.csi_sensor("csi:3") == 3
+    for other in ("csi:", "csi:x", "csi://0", "csi:123"):
+        assert address.kind_of(other) is not address.Kind.CSI

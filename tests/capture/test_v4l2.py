@@ -30,22 +30,21 @@ class Driver(Capture):
         return self.given_wh
 
 
-def test_the_format_comes_first_and_the_queue_is_short() -> None:
+def test_the_format_comes_first_and_the_drivers_queue_stays() -> None:
     driver = Driver(1280, 720)
-    ask_format(driver, CameraSettings(id="gate", source="/dev/video0", width_px=1280, height_px=720, fps=30.0))
+    ask_format(driver, CameraSettings(id="gate", source="/dev/video0", width_px=1280, height_px=720, fps=30.0), "MJPG")
     assert driver.asked == [
         (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
         (cv2.CAP_PROP_FRAME_WIDTH, 1280),
         (cv2.CAP_PROP_FRAME_HEIGHT, 720),
         (cv2.CAP_PROP_FPS, 30.0),
-        (cv2.CAP_PROP_BUFFERSIZE, 1),
     ]
 
 
 def test_what_is_not_set_is_not_asked() -> None:
     driver = Driver(640, 480)
-    ask_format(driver, CameraSettings(id="gate", source="/dev/video0"))
-    assert [number for number, _ in driver.asked] == [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_BUFFERSIZE]
+    ask_format(driver, CameraSettings(id="gate", source="/dev/video0"), None)
+    assert driver.asked == []
 
 
 @pytest.mark.parametrize(("width", "height", "warns"), [(1280, 720, False), (640, 480, True)])
@@ -54,7 +53,7 @@ def test_another_size_than_asked_for_is_said(
 ) -> None:
     camera = CameraSettings(id="gate", source="/dev/video0", width_px=1280, height_px=720)
     with caplog.at_level(logging.WARNING):
-        ask_format(Driver(width, height), camera)
+        ask_format(Driver(width, height), camera, "YUYV")
     assert ("camera gate gives 640 x 480 pixels" in caplog.text) is warns
 
 

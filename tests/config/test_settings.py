@@ -32,7 +32,7 @@ def different(field, value):
         "cameras.confidence": 0.5, "cameras.classes": ("cat",), "cameras.snapshot_every_s": 9.0, "service.threads": 1,
         "detect.classes": ("cat",), "cameras.width_px": 640, "cameras.height_px": 480, "mqtt.port": 1884,
         "mqtt.username": "me", "cameras.source": "/dev/video1", "engine.quantization": "qdq",
-        "cameras.rtsp_transport": "udp", "engine.batch": 4,
+        "cameras.rtsp_transport": "udp", "engine.batch": 4, "cameras.decode": "cpu",
     }  # fmt: skip
     if field in special:
         return special[field]

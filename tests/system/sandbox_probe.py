@@ -156,6 +156,7 @@ def attempts() -> dict[str, Callable[[], object]]:
         "datagrams": receive_datagrams,
         "dial": dial_like_paho,
         "connect /run/dbus/system_bus_socket": lambda: connect("/run/dbus/system_bus_socket"),
+        "argus": lambda: connect("/tmp/argus_socket"),
         "connect /run/systemd/private": lambda: connect("/run/systemd/private"),
         "ptrace": trace_child,
         "camera child": start_child_like_a_camera,

@@ -127,6 +127,27 @@ def test_the_sandbox_allows_what_the_daemon_needs_and_nothing_else(installed):
     assert allowed - BOUND == NEEDED | OPEN
 
 
+ARGUS = """[Unit]
+Description=stands for the daemon of a Jetson's CSI cameras
+[Service]
+ExecStart=/usr/bin/python3 -c "import socket, time; time.sleep(1); s = socket.socket(socket.AF_UNIX); \\
+s.bind('/tmp/argus_socket'); s.listen(); __import__('os').chmod('/tmp/argus_socket', 0o666); time.sleep(1000)"
+ExecStopPost=/bin/rm -f /tmp/argus_socket
+"""
+
+
+def test_the_drop_in_for_csi_reaches_argus_and_follows_its_daemon(installed):
+    root = installed.root
+    (root / "etc/systemd/system/nvargus-daemon.service").write_text(ARGUS)
+    assert probed(installed, "systemctl start nvargus-daemon")["argus"] != "allowed"
+    shutil.copy(ROOT / "systemd/vajra-edge-csi.conf", root / f"{booted.UNIT[1:]}.d/csi.conf")
+    said = installed.boot(
+        f"{PREPARE}systemctl start nvargus-daemon vajra-edge; systemctl show -p ConsistsOf nvargus-daemon"
+    )
+    assert "ConsistsOf=vajra-edge.service" in said
+    assert json.loads((root / "probe.json").read_text())["argus"] == "allowed"
+
+
 def test_the_daemon_serves_a_camera_in_it_and_doctor_looks_from_there(installed):
     said = installed.boot(
         f"{PREPARE}{WAIT_FOR_FRAMES}"

@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import boards
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "systemd"
@@ -130,3 +132,36 @@ def test_systemd_makes_the_user_from_the_file(tmp_path):
     groups = (tmp_path / "etc/group").read_text()
     assert re.search(r"^video:.*vajra-edge", groups, re.MULTILINE)
     assert re.search(r"^render:.*vajra-edge", groups, re.MULTILINE)
+
+
+def allowed() -> list[str]:
+    return [line.split()[0] for line in settings()["DeviceAllow"]]
+
+
+@pytest.mark.parametrize(("board", "regions"), boards.REGIONS.items())
+def test_what_the_drivers_of_a_board_register_is_let_in(board, regions):
+    """systemd compares what follows char- with the names of /proc/devices by fnmatch."""
+    globs = [name.removeprefix("char-") for name in allowed() if name.startswith("char-")]
+    for region in regions:
+        assert any(fnmatchcase(region, glob) for glob in globs), f"{region} of {board}"
+
+
+def test_what_a_board_has_besides_stays_out():
+    globs = [name.removeprefix("char-") for name in allowed() if name.startswith("char-")]
+    for region in boards.CLOSED:
+        assert not any(fnmatchcase(region, glob) for glob in globs), region
+    for node in boards.NODES:
+        assert node in allowed()
+
+
+def test_orc_writes_no_machine_code():
+    assert "ORC_CODE=backup" in settings()["Environment"]
+
+
+def test_the_drop_in_for_csi_is_a_part_of_the_unit_that_systemd_accepts(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/vajra-edge/bin/vajra-edge", str(Path(sys.executable).resolve())))
+    (tmp_path / f"{UNIT.name}.d").mkdir()
+    shutil.copy(FOLDER / "vajra-edge-csi.conf", tmp_path / f"{UNIT.name}.d/csi.conf")
+    ended = analyze("verify", "--man=no", str(unit))
+    assert (ended.returncode, ended.stderr.strip()) == (0, "")

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from vajra_edge.capture import child, limits, protocol
 from vajra_edge.capture.protocol import Exited, Hello, KillChild, Spawn
-from vajra_edge.capture.sources import registry
+from vajra_edge.capture.sources import jetson, registry
 from vajra_edge.capture.url import Kind, kind_of
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -100,7 +100,7 @@ class _Server:
             own = _settle(channel, stderr)
             protocol.send(own, Hello(os.getpid()))
             camera = settings_of(order)
-            limits.confine(_kind(camera))
+            limits.confine(_kind(camera), hardware=camera.decode != "cpu" and jetson.has_decoder())
             child.run(own, camera, self._make)
             code = 0
         except BaseException as error:  # noqa: BLE001  the top of a process; stderr becomes the reason

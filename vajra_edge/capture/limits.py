@@ -43,11 +43,12 @@ def die_with(parent: int) -> None:
         raise SystemExit("the parent ended before this process began")
 
 
-def confine(kind: Kind | None) -> None:
+def confine(kind: Kind | None, *, hardware: bool = False) -> None:
     """Lower what this process may do and take, for good.
 
     Args:
         kind: of its camera; None: of no known kind.
+        hardware: it may be decoded by a Jetson's hardware.
 
     Raises:
         OSError: the kernel refuses.
@@ -55,7 +56,7 @@ def confine(kind: Kind | None) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
-    if kind is not Kind.GSTREAMER:  # its elements may be the Jetson's, which map what they do not use
+    if kind not in {Kind.GSTREAMER, Kind.CSI} and not hardware:  # a Jetson's elements map what they do not use
         _limit(resource.RLIMIT_DATA, DATA_BYTES)
     with contextlib.suppress(OSError):  # a system call filter may forbid it
         os.nice(NICENESS)

@@ -18,7 +18,7 @@ from rich.table import Table
 from vajra_edge import device
 from vajra_edge.backends.base import Backend
 from vajra_edge.capture.url import read_credentials
-from vajra_edge.cli import sandbox
+from vajra_edge.cli import board, sandbox
 from vajra_edge.cli.status import document_of
 from vajra_edge.cli.terminal import inert
 from vajra_edge.config import text_file
@@ -80,7 +80,7 @@ def doctor(config: Path, *, as_json: bool, quiet: bool, inside: bool = False) ->
     Returns:
         0, or 1 if any check failed.
     """
-    checks = list(_checks(config) if inside else _viewed(config))
+    checks = list(_checks(config, inside=True) if inside else _viewed(config))
     if as_json:
         print(orjson.dumps([asdict(check) for check in checks]).decode())  # noqa: T201
     elif not quiet:
@@ -95,13 +95,13 @@ def _viewed(config: Path) -> Iterator[Check]:
         seen = [Check(**check) for check in orjson.loads(sandbox.run(arguments))]
     except (sandbox.Outside, orjson.JSONDecodeError, TypeError) as error:
         yield Check("view", "note", f"from outside the service's sandbox: {error}", "the daemon may see less than this")
-        yield from _checks(config)
+        yield from _checks(config, inside=False)
         return
     yield Check("view", "ok", f"from inside the sandbox of {sandbox.UNIT}, as its user")
     yield from seen
 
 
-def _checks(config: Path) -> Iterator[Check]:
+def _checks(config: Path, *, inside: bool) -> Iterator[Check]:
     yield from _machine()
     yield from _versions()
     try:
@@ -111,6 +111,8 @@ def _checks(config: Path) -> Iterator[Check]:
         return
     yield Check("settings", "ok", str(config))
     become_service_user(settings.store.state_dir)  # from here on it is the cameras' and the daemon's word that is read
+    for finding in board.gpu_devices():
+        yield _of_board(finding, finding.name)
     yield from _weights(settings)
     yield from _backends(settings)
     yield from _store(settings)
@@ -118,6 +120,8 @@ def _checks(config: Path) -> Iterator[Check]:
     yield from _files(settings)
     streamed = _streamed(settings)
     for camera in settings.cameras:
+        if camera.enabled and (closed := board.camera(camera, inside=inside)) is not None:
+            yield _of_board(closed, f"camera {camera.id}: {closed.name}")
         check = _camera(camera)
         if check.verdict == "fail" and camera.id in streamed:
             found = f"the daemon has it: {streamed[camera.id]}. A second reader is told: {check.found}"
@@ -278,6 +282,10 @@ def _camera(camera: CameraSettings) -> Check:
         return Check(name, "fail", "opened, but holds no image", "check [[cameras]] source")
     width, height = frame.resolution_wh
     return Check(name, "ok", f"delivers {width} x {height}")
+
+
+def _of_board(finding: board.Finding, name: str) -> Check:
+    return Check(name, "fail" if finding.remedy else "ok", finding.found, finding.remedy)
 
 
 def _table(checks: list[Check]) -> Table:

@@ -37,6 +37,7 @@ _PLAIN_PATH = re.compile(
 """A full path, or the name of a picture or clip."""
 
 _PLAIN_DEVICE = re.compile(r"^/dev/[\w./:+,-]*$")
+_CSI = re.compile(r"csi:(\d{1,2})")
 _NAME = re.compile(r"^[\w-]{1,63}(?:\.[\w-]{1,63})*\.?$")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _END = re.compile(r"[\s\"'<>)]")
@@ -65,15 +66,29 @@ class Kind(Enum):
     STREAM = "rtsp or http"
     V4L2 = "video device"
     GSTREAMER = "GStreamer pipeline"
+    CSI = "camera connector"
 
 
 def kind_of(source: str) -> Kind:
     """The kind of a source text, whether or not anything is wrong with it."""
     if source.startswith("gst:"):
         return Kind.GSTREAMER
+    if _CSI.fullmatch(source):
+        return Kind.CSI
     if source.startswith(("/dev/video", "/dev/v4l/")):
         return Kind.V4L2
     return Kind.STREAM if "://" in source and not source.startswith(("/", ".", "~")) else Kind.PATH
+
+
+def csi_sensor(source: str) -> int:
+    """The number of the sensor in a source like ``csi:0``.
+
+    Raises:
+        ValueError: the source is of another kind.
+    """
+    if (found := _CSI.fullmatch(source)) is None:
+        raise ValueError(f"{shown(source)} is not csi: and a number")
+    return int(found[1])
 
 
 def shown(source: str) -> str:
@@ -86,6 +101,8 @@ def shown(source: str) -> str:
     match kind_of(source):
         case Kind.GSTREAMER:
             return "GStreamer pipeline"
+        case Kind.CSI:
+            return source
         case Kind.STREAM:
             return _shown_url(source)
         case Kind.V4L2:

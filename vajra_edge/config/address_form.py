@@ -22,7 +22,7 @@ from vajra_edge.config.address import (
     near_scheme,
 )
 
-ALLOWED = "use a file, a folder of images, rtsp(s)://, http(s)://, /dev/videoN, or gst: and a pipeline"
+ALLOWED = "use a file, a folder of images, rtsp(s)://, http(s)://, /dev/videoN, csi:0, or gst: and a pipeline"
 """What a source may be, for remedies."""
 
 FOREIGN_REMEDY = "write the value itself, as Linux has it"
@@ -61,6 +61,8 @@ def problem_of(source: str) -> Problem | None:
             found = _pipeline_problems(source.removeprefix("gst:"))
         case Kind.STREAM:
             found = _url_problems(source)
+        case Kind.CSI:
+            return None
         case Kind.PATH | Kind.V4L2:
             found = _path_problems(source)
     return next(found, None)

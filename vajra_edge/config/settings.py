@@ -134,12 +134,15 @@ class CameraSettings(Section):
 
     id: Identifier = Field(description="names the camera in topics")
     source: Annotated[str, StringConstraints(min_length=1)] = Field(
-        description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, or gst: followed by a pipeline"
+        description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, csi:N of a Jetson, or gst: and a pipeline"
     )
     enabled: bool = Field(True, description="false: known but not opened")
     credentials_file: SecretFile | None = Field(None, description="holds user:password for an rtsp or http source")
     rtsp_transport: Literal["auto", "tcp", "udp"] = Field(
         "auto", description="how an rtsp camera sends; auto: tcp, and udp where that is refused"
+    )
+    decode: Literal["auto", "nvdec", "cpu"] = Field(
+        "auto", description="rtsp: nvdec is a Jetson's decoder, through GStreamer; auto: that where it is there"
     )
     tls_verify: bool = Field(True, description="rtsps and https: false accepts any certificate, and old ciphers")
     realtime: bool = Field(True, description="files: keep the clip's own pace; false: as fast as inference goes")
@@ -147,10 +150,10 @@ class CameraSettings(Section):
     fps: Annotated[float, Field(gt=0.0, le=1000.0)] | None = Field(
         None,
         description="pace of a folder (unset: 10) and of pictures fetched one by one over http (unset: 1); asked of a "
-        "V4L2 device; caps any other source",
+        "V4L2 or CSI camera; caps any other source",
     )
-    width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")
-    height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 device")
+    width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 or CSI camera")
+    height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 or CSI camera")
     open_timeout_s: Seconds = Field(10.0, description="longest wait for a connection")
     stall_s: Seconds = Field(10.0, description="no new frame for this long: the camera is lost")
     freeze_s: Seconds | None = Field(None, description="the same picture for this long: the camera is lost; unset: off")

@@ -1,46 +1,39 @@
-"""GStreamer: a pipeline as a source, where the installed OpenCV has GStreamer; and Jetson's own pipelines."""
+"""GStreamer: pipelines as sources: one that the settings hold, a Jetson's CSI camera, and RTSP on its decoder.
+
+PyGObject runs them where the system has it, else an OpenCV that was built for it runs those of the settings.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from functools import cache
 
+from vajra_edge.capture.rate import patience_s
+from vajra_edge.capture.sources import jetson
+from vajra_edge.capture.sources.appsink import Appsink, Failing, PipelineFailed, missing, why_no_gobject
 from vajra_edge.capture.sources.base import RawFrame
+from vajra_edge.capture.sources.connection import look_up
 from vajra_edge.capture.sources.opencv import Capture, timeouts
-from vajra_edge.capture.url import kind_of, read_credentials, shown, with_credentials
+from vajra_edge.capture.sources.rtsp import why_refused
+from vajra_edge.capture.url import conceal, endpoint_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.opencv import load_cv2
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
+
+log = logging.getLogger(__name__)
 
 _URL = re.compile(r"\b(?:rtsps?|https?)://[^\s\"']+")
-_TO_BGR = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"  # nvvidconv cannot pack BGR
-_NEWEST = "appsink drop=true max-buffers=1 sync=false"
+_NAMES_ALONE = re.compile(r'no (?:element|property) "[\w-]+"(?: in element "[\w-]+")?')
+"""What GStreamer says of a pipeline's text that quotes no property's value, in which a password may stand."""
 
-
-def rtsp_pipeline(url: str, codec: str = "h264", latency_ms: int = 200) -> str:
-    """A ``source`` text that decodes an RTSP camera on a Jetson's NVDEC instead of its CPU.
-
-    Args:
-        url: the camera, without credentials: those belong into ``credentials_file``.
-        codec: ``h264`` or ``h265``.
-        latency_ms: the jitter buffer of ``rtspsrc``.
-
-    Raises:
-        SourceError: the URL would break out of its place in the pipeline, or the codec is another.
-    """
-    kind_of(url)
-    if codec not in {"h264", "h265"} or re.search(r"[\"'\\\s]", url):
-        raise SourceError(
-            f"no pipeline for {shown(url)} with codec {codec}", remedy="use h264 or h265 and a URL without quotes"
-        )
-    receive = f'rtspsrc location="{url}" protocols=tcp latency={latency_ms} ! rtp{codec}depay ! {codec}parse'
-    return f"gst:{receive} ! nvv4l2decoder enable-max-performance=1 ! {_TO_BGR} ! {_NEWEST}"
-
-
-def csi_pipeline(sensor_id: int = 0, width_px: int = 1920, height_px: int = 1080, fps: int = 30) -> str:
-    """A ``source`` text for a camera on a Jetson's CSI connector, through its image signal processor."""
-    caps = f"video/x-raw(memory:NVMM),width={width_px},height={height_px},framerate={fps}/1"
-    return f"gst:nvarguscamerasrc sensor-id={sensor_id} ! {caps} ! {_TO_BGR} ! {_NEWEST}"
+_QUESTIONS_S = 2.0  # for asking a camera by hand why it refused
+_NO_GSTREAMER = (
+    "install python3-gi and gir1.2-gst-plugins-base-1.0 with apt, and make the environment with --system-site-packages"
+)
 
 
 def why_absent() -> str | None:
@@ -64,54 +57,176 @@ def takes_timeouts() -> bool:
     return takes
 
 
-class GStreamerSource:
-    """A pipeline whose ``appsink`` hands out BGR; it is always taken for live, so its end is a loss."""
+def needs(hardware: jetson.Hardware) -> str:
+    """What this machine lacks of a hardware; empty where it has all."""
+    if absent := why_no_gobject():
+        return f"{absent}; {_NO_GSTREAMER}"
+    lacking = missing(hardware.elements)
+    return f"GStreamer has no {', '.join(lacking)}; {hardware.remedy}" if lacking else ""
+
+
+class _Pipeline:
+    """What all pipelines share: PyGObject's appsink, and the words for its end."""
 
     live = True
 
-    def __init__(self, camera: CameraSettings) -> None:
+    def __init__(self, camera: CameraSettings, name: str) -> None:
         self.decode_errors = 0
-        self._camera = camera
-        self._text = camera.source.removeprefix("gst:").strip()
-        self._name = f"GStreamer pipeline of camera {camera.id}"
-        self._capture = Capture(self._name)
-        if "appsink" not in self._text:
-            raise SourceError(f"{self._name} has no appsink", remedy=f"end it with ! {_NEWEST}")
-
-    def open(self) -> None:
-        """Start the pipeline, with the camera's credentials in its first URL.
-
-        Raises:
-            SourceError: this OpenCV has no GStreamer, or the pipeline does not start.
-            SettingsError: the credentials file cannot be read.
-        """
-        absent = why_absent()
-        if absent is not None:
-            raise SourceError(
-                f"{self._name} cannot run: {absent}",
-                remedy="install JetPack's python3-opencv with apt, make the venv with --system-site-packages, "
-                "and remove PyPI's opencv-python from it",
-            )
-        credentials = read_credentials(self._camera.id, self._camera.credentials_file)
-        text = _URL.sub(lambda url: with_credentials(url[0], credentials), self._text, count=1)
-        parameters = timeouts(self._camera.open_timeout_s, self._camera.stall_s) if takes_timeouts() else {}
-        if not self._capture.open(text, load_cv2().CAP_GSTREAMER, parameters):
-            raise SourceError(
-                f"{self._name} does not start",
-                remedy="try it with gst-launch-1.0 and fakesink in place of appsink",
-            )
+        self._camera, self._name = camera, name
+        self._patience_s = patience_s(camera)
+        self._appsink: Appsink | None = None
 
     def read(self) -> RawFrame:
         """The next image.
 
         Raises:
-            SourceError: the pipeline ended, fell silent, or hands out another format than BGR.
+            SourceError: the pipeline ended, fell silent, or hands out pictures of no known format.
         """
+        if self._appsink is None:
+            raise SourceError(f"{self._name} is not open")
+        began_s = time.monotonic()
+        try:
+            return RawFrame(self._appsink.read(Deadline(self._patience_s)))
+        except PipelineFailed as failed:
+            if failed.what is Failing.SILENCE:
+                told = f"no new frame for {time.monotonic() - began_s:.1f} s"
+            else:
+                told = "the stream ended" if failed.what is Failing.END else self._words(failed)
+            raise SourceError(f"{self._name}: {told}") from None
+
+    def close(self) -> None:
+        """Stop the pipeline; idempotent."""
+        if self._appsink is not None:
+            self._appsink.close()
+            self._appsink = None
+
+    def _start(self, text: str, deadline: Deadline) -> None:
+        self.close()
+        self._appsink = Appsink(self._name)
+        self._appsink.open(text, deadline)
+
+    def _words(self, failed: PipelineFailed) -> str:
+        told = failed.told
+        return told if _NAMES_ALONE.fullmatch(told) else conceal(self._camera, told)
+
+
+class GStreamerSource(_Pipeline):
+    """A pipeline of the settings whose ``appsink`` hands out pictures; always live, so its end is a loss."""
+
+    def __init__(self, camera: CameraSettings) -> None:
+        super().__init__(camera, f"GStreamer pipeline of camera {camera.id}")
+        self._text = camera.source.removeprefix("gst:").strip()
+        if "appsink" not in self._text:
+            raise SourceError(f"{self._name} has no appsink", remedy=f"end it with ! {jetson.SINK}")
+        self._capture = Capture(self._name)
+
+    def open(self) -> None:
+        """Start the pipeline, with the camera's credentials in its first URL.
+
+        Raises:
+            SourceError: nothing here runs pipelines, or this one does not start.
+            SettingsError: the credentials file cannot be read.
+        """
+        credentials = read_credentials(self._camera.id, self._camera.credentials_file)
+        text = _URL.sub(lambda url: with_credentials(url[0], credentials), self._text, count=1)
+        if absent := why_no_gobject():
+            self._open_with_opencv(text, absent)
+            return
+        try:
+            self._start(text, Deadline(self._camera.open_timeout_s))
+        except PipelineFailed as failed:
+            raise SourceError(
+                f"{self._name} does not start: {self._words(failed)}",
+                remedy="try it with gst-launch-1.0 and fakesink in place of appsink",
+            ) from None
+
+    def read(self) -> RawFrame:
+        """The next image.
+
+        Raises:
+            SourceError: the pipeline ended, fell silent, or hands out pictures of no known format.
+        """
+        if self._appsink is not None:
+            return super().read()
         image = self._capture.read()
         if image is None:
             raise SourceError(f"{self._name} gave no frame: it ended or was silent for {self._camera.stall_s} s")
         return RawFrame(image)
 
     def close(self) -> None:
-        """Stop the pipeline."""
+        """Stop the pipeline; idempotent."""
+        super().close()
         self._capture.close()
+
+    def _open_with_opencv(self, text: str, absent: str) -> None:
+        if (without := why_absent()) is not None:
+            raise SourceError(f"{self._name} cannot run: {absent}, and {without}", remedy=_NO_GSTREAMER)
+        parameters = timeouts(self._camera.open_timeout_s, self._camera.stall_s) if takes_timeouts() else {}
+        if not self._capture.open(text, load_cv2().CAP_GSTREAMER, parameters):
+            raise SourceError(
+                f"{self._name} does not start", remedy="try it with gst-launch-1.0 and fakesink in place of appsink"
+            )
+
+
+class CsiCamera(_Pipeline):
+    """A camera on a Jetson's CSI connector."""
+
+    def __init__(self, camera: CameraSettings) -> None:
+        super().__init__(camera, shown(camera.source))
+
+    def open(self) -> None:
+        """Start it.
+
+        Raises:
+            SourceError: this machine has no such camera, or what reads it is not there.
+        """
+        if lacking := needs(jetson.CSI):
+            raise SourceError(f"{self._name} cannot be read here: {lacking}")
+        try:
+            self._start(jetson.csi_pipeline(self._camera), Deadline(self._camera.open_timeout_s))
+        except PipelineFailed as failed:
+            raise SourceError(
+                f"{self._name} gives no pictures: {self._words(failed)}",
+                remedy="check its ribbon cable, that jetson-io has configured its sensor, that nvargus-daemon runs, "
+                "and that the unit has its drop-in for CSI",
+            ) from None
+
+
+class DecodedInHardware(_Pipeline):
+    """An RTSP camera on a Jetson's decoder; what it refuses is told like FFmpeg's refusals."""
+
+    def __init__(self, camera: CameraSettings) -> None:
+        super().__init__(camera, shown(camera.source))
+        self._endpoint = endpoint_of(camera.source)
+
+    def open(self) -> None:
+        """Connect, with the camera's credentials percent-encoded in the address that GStreamer gets.
+
+        Raises:
+            SourceError: the camera cannot be reached, or gives no video that the decoder takes; says which.
+            SettingsError: the credentials file cannot be read.
+        """
+        camera = self._camera
+        credentials = read_credentials(camera.id, camera.credentials_file)
+        deadline = Deadline(camera.open_timeout_s)
+        transport = "udp" if camera.rtsp_transport == "udp" else "tcp"
+        url = with_credentials(camera.source, credentials).replace('"', "%22")
+        try:
+            look_up(self._endpoint.host, self._endpoint.port, deadline)
+            self._start(jetson.rtsp_pipeline(camera, url, transport), deadline)
+        except SourceRefused as refused:
+            raise refused.told_of(self._name) from None
+        except PipelineFailed as failed:
+            raise self._told(failed, transport, credentials) from None
+
+    def _told(self, failed: PipelineFailed, transport: str, credentials: tuple[str, str] | None) -> SourceError:
+        if failed.what is Failing.STREAM:
+            return SourceError(
+                f"{self._name} is not decoded by the hardware: {self._words(failed)}",
+                remedy='choose decode = "cpu", or H.264 or H.265 with 4:2:0 at the camera',
+            )
+        camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
+        found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
+        if found.why is SourceRefusal.NO_PICTURE:  # it answers every question
+            return SourceError(f"{self._name} sent no picture: {self._words(failed)}", remedy='try decode = "cpu"')
+        return found.told_of(self._name)

@@ -1,0 +1,69 @@
+"""V4L2 formats: what a device of this machine gives, asked of its driver as ``v4l2-ctl --list-formats`` does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Callable
+
+from vajra_edge.errors import SourceError
+
+# linux/videodev2.h: struct v4l2_fmtdesc is index, type, flags, description[32], pixelformat, mbus_code, reserved[3].
+_FMTDESC = struct.Struct("=III32sI16x")
+_VIDIOC_ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc)
+_VIDEO_CAPTURE = 1
+_MOST = 64
+
+PREFERRED = ("MJPG", "YUYV", "UYVY", "NV12", "YU12")
+"""Of those that OpenCV turns into BGR: MJPEG first, since USB cameras reach their sizes and rates by it alone."""
+
+_BAYER = frozenset(
+    {"BA81", "GBRG", "GRBG", "RGGB", "BYR2"}
+    | {f"{order}{bits}" for order in ("RG", "BA", "GB", "BG", "GR") for bits in (10, 12, 14, 16)}
+    | {f"p{order}{bits}" for order in ("RA", "gA", "GA", "BA", "bA") for bits in "ACE"}
+)
+"""Raw sensors, as a CSI camera's node gives them without its image signal processor."""
+
+Ioctl = Callable[[int, int, bytes], bytes]
+
+
+def listed(path: str, ioctl: Ioctl = fcntl.ioctl) -> tuple[str, ...]:
+    """The four-letter codes that a device captures in, as its driver orders them; empty where it lists none.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be opened: {error.strerror}", remedy="end what else uses it") from error
+    try:
+        found = []
+        for index in range(_MOST):
+            try:
+                answer = ioctl(descriptor, _VIDIOC_ENUM_FMT, _FMTDESC.pack(index, _VIDEO_CAPTURE, 0, b"", 0))
+            except OSError:  # the end of the list (EINVAL), or no capture device at all
+                break
+            found.append(_FMTDESC.unpack(answer)[4].to_bytes(4, "little").decode("latin-1"))
+        return tuple(found)
+    finally:
+        os.close(descriptor)
+
+
+def chosen(formats: tuple[str, ...], name: str) -> str | None:
+    """What to ask for; None: nothing, the driver's own choice is as good.
+
+    Args:
+        formats: as the driver lists them.
+        name: of the device, for errors.
+
+    Raises:
+        SourceError: it gives raw pictures of a sensor alone.
+    """
+    if formats and _BAYER.issuperset(formats):
+        raise SourceError(
+            f"{name} gives raw Bayer pictures of a sensor ({', '.join(formats[:3])})",
+            remedy='read a CSI camera of a Jetson with source = "csi:0"',
+        )
+    return next((wanted for wanted in PREFERRED if wanted in formats), None)
