@@ -31,7 +31,7 @@ def boxes(station: Station) -> set[int]:
 
 
 def test_a_camera_of_which_nothing_is_published_completes_its_set_all_the_same(collecting: Station):
-    collecting.settings["detect"] = {"classes": [], "confidence": 0.9}
+    collecting.settings["detect"] = {"classes": ["nobody"], "confidence": 0.9}
     ears = collecting.listen("camera/gate/detections")
     station = collecting.start()
     assert ears.detections()["detections"] == []

@@ -243,7 +243,7 @@ ON_DLA = replace(
         (
             ON_CPU,
             {"library": "onnxruntime 1.20.1", "device": "x86_64 Xeon"},
-            "c44c5bd9a6a7269c727d8ff549dbbfe1c6f359d96841109a8b80901eb1fb5e9f",
+            "a4ad75bc8d8a368951ec25d61eb283c4c3b3c84435053ca7a0e1f79dbae780f0",
         ),
         (
             ON_GPU,
@@ -253,7 +253,7 @@ ON_DLA = replace(
         (
             ON_DLA,
             {**ORIN, "target": "dla:1", "driver": ""},
-            "1ef7089ab30e97652d09adfcd2a0e6c9b9f3bfa7f7438b863fe02b328ed3d826",
+            "271adefa85b2ce0a2ae69808e8ffccc59bc114583b44f19adc6e06994e20ca4a",
         ),
     ],
     ids=["cpu", "gpu", "dla"],

@@ -210,7 +210,7 @@ def images_of(request: BuildRequest) -> CalibrationSet:
     Raises:
         CalibrationError: there are none, too few, or others than when the request was made.
     """
-    images = camera_samples.wanted_set(request.calibration, request.state_dir, request.spec.batch or 1)
+    images = camera_samples.wanted_set(request.calibration, request.state_dir, request.spec.batch)
     if images is None:
         raise CalibrationError(
             "int8 is asked for and there are no calibration images",

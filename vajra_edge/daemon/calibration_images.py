@@ -83,7 +83,7 @@ class CalibrationImages:
 
     def _calibrated(self, request: BuildRequest, backend: Backend, *, trusting: bool, doubt: str) -> BuildRequest:
         """The request with its images, or for the next precision while the cameras still collect them."""
-        images = camera_samples.wanted_set(request.calibration, request.state_dir, request.spec.batch or 1)
+        images = camera_samples.wanted_set(request.calibration, request.state_dir, request.spec.batch)
         if images is None:
             earlier = self._earlier(request, backend)
             if earlier is None and request.calibration.data is None and not request.calibration.cameras:

@@ -444,7 +444,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int) -> CalibrationSet | None:
+def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int | None) -> CalibrationSet | None:
     """The images that the settings name, or those of the cameras once they are frozen; None where there are neither.
 
     ``[calibration] cameras`` says whether any are collected; what is frozen stays of use until it is deleted.
@@ -452,6 +452,7 @@ def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int) -> Ca
     Raises:
         CalibrationError: the source cannot be used, or is too small.
     """
+    least = batch or 1
     if settings.data is not None:
-        return CalibrationSet.collect(settings.data, fraction=settings.fraction, most=settings.max_images, batch=batch)
-    return frozen(state_dir / FOLDER, batch)
+        return CalibrationSet.collect(settings.data, fraction=settings.fraction, most=settings.max_images, batch=least)
+    return frozen(state_dir / FOLDER, least)
