@@ -331,10 +331,12 @@ install_files() {
 
 # A restart ends once the daemon hears; that it serves, it says itself.
 await_serving() {
-  local answer="" until=$((SECONDS + serves_s))
-  while [ $SECONDS -lt $until ]; do
+  local answer="" blocked=0 until=$((SECONDS + serves_s))
+  while [ $SECONDS -lt $until ] && [ $blocked -lt 10 ]; do
     if answer=$("$prefix/bin/vajra-edge" status --config "$etc/config.toml" 2>&1); then return; fi
     [ "$(systemctl is-active vajra-edge.service)" != failed ] || break
+    # Blocked is what waits for somebody: nothing comes of waiting for it.
+    if [[ $answer == *blocked* ]]; then blocked=$((blocked + 1)); fi
     sleep 1
   done
   echo "$answer" | head -n 3 >&2
