@@ -59,7 +59,7 @@ JETPACK_6 = System(
     "3.10",
     "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025",
     "4.8.0.76",
-    "1.21.5",
+    "1.22.4",
     "10.3.0.30-1+cuda12.5",
 )
 JETPACK_7 = System(

@@ -48,7 +48,7 @@ export PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels PYTHON={python}
 set_up() {{ bash /srv/checkout/deploy/install.sh 2>&1; echo "rc $?"; }}
 packages=/opt/vajra-edge/lib/python{release}/site-packages
 message() {{
-  timeout 60 mosquitto_sub -p 18830 -t '#' -F 'message of %t' 2>/dev/null | grep -m 1 camera/gate/detections
+  timeout 60 mosquitto_sub -h 127.0.0.1 -p 18830 -t '#' -F 'message of %t' | grep -m 1 camera/gate/detections
 }}
 opencv() {{ /opt/vajra-edge/bin/python -I -c '
 import cv2, numpy
