@@ -53,7 +53,7 @@ uninstall() {
   if live && systemctl cat vajra-edge.service >/dev/null 2>&1; then
     systemctl disable --quiet --now vajra-edge.service || die "it does not stop; see: systemctl status vajra-edge"
   fi
-  rm -rf "$unit" "$unit.new" "$sysusers" "$program" "$made" "$root/usr/local/bin/vajra-edge" "$cache"
+  rm -rf "$unit" "$unit.new" "$unit.d/csi.conf" "$sysusers" "$program" "$made" "$root/usr/local/bin/vajra-edge" "$cache"
   [ ! -L "$root$prefix" ] || rm -f "$root$prefix"
   if [ "${1:-}" = --purge ]; then
     # rm follows no link, neither one in the place of a folder nor one inside it.
@@ -63,6 +63,7 @@ uninstall() {
   else
     say "removed; settings in $etc and plans in $state stay (--purge takes them)"
   fi
+  rmdir "$unit.d" 2>/dev/null || true
   if live; then systemctl daemon-reload; fi
 }
 
@@ -254,6 +255,9 @@ sys.exit(not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))' ||
     say "this OpenCV has no GStreamer: cameras are decoded by the CPU until apt-get install libopencv-python"
 }
 
+# The daemon that has a Jetson's CSI cameras.
+has_argus() { compgen -G "$root/*/systemd/system/nvargus-daemon.service" || compgen -G "$root/*/*/systemd/system/nvargus-daemon.service"; } >/dev/null
+
 # An upgrade that the settings do not load in would end the service: it is found out before anything is replaced.
 check_settings() {
   local environment; environment=$(systemctl show --property=Environment --value vajra-edge.service)
@@ -326,6 +330,7 @@ install_files() {
   sed "s#/opt/vajra-edge#$prefix#g" systemd/vajra-edge.service >"$here"
   place "$here" "$unit" 0644
   rm -f "$here"
+  if has_argus; then place systemd/vajra-edge-csi.conf "$unit.d/csi.conf" 0644; else rm -f "$unit.d/csi.conf"; fi
   sync -f "$etc"
 }
 

@@ -182,3 +182,12 @@ def test_root_changes_nothing_below_the_folder_of_the_service():
     touching = re.compile(r"\b(chown|chmod|install|mkdir|cp|mv|ln|touch|rm)\b.*\$state/")
     lines = [line.strip() for line in SCRIPT.splitlines() if touching.search(line)]
     assert lines == ['mkdir -p "$state/weights"']  # below DESTDIR, where no service runs
+
+
+@pytest.mark.parametrize("place", ["etc/systemd/system", "lib/systemd/system", "usr/lib/systemd/system"])
+def test_the_daemon_of_csi_cameras_is_found_wherever_its_unit_lies(place, tmp_path):
+    assert call("has_argus", DESTDIR=tmp_path).returncode == 1
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "nvargus-daemon.service").touch()
+    ended = call("has_argus", DESTDIR=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, "")
