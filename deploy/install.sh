@@ -3,40 +3,138 @@
 #   sudo bash deploy/install.sh                 install or upgrade, enable; starts once weights are in place
 #   sudo bash deploy/install.sh --uninstall     remove service and program; settings and plans stay
 #   sudo bash deploy/install.sh --uninstall --purge   remove those and the user too
-# PREFIX moves the program (/opt/vajra-edge), PYTHON names the interpreter, EXTRAS adds pip extras ("torch,cuda12").
+# PREFIX moves the program (/opt/vajra-edge), PYTHON names the interpreter, EXTRAS adds pip extras ("torch,systemd").
 # DESTDIR installs below another root (images, tests): nothing is then started, no user is made.
-# An upgrade is made beside what is there, synced, and put in its place in one step; a service that runs is restarted.
-# Exit code 0: it is installed, on the disk, and what ran before runs the new version. Otherwise one line says why.
+# An upgrade is made beside what is there, tried, synced, and put in its place in one step; a service that runs is
+# restarted. Whatever state the program is in, running this again mends it.
+# Exit code 0: it is installed, on the disk, and what ran before is seen serving with the new version. 3: installed, but
+# the service that ran does not serve. Otherwise nothing was replaced, unless the line that says why says so.
 set -euo pipefail
+umask 022        # what a stricter one makes, the service's user could not read
+unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT PIP_REQUIRE_VIRTUALENV
+export PYTHONNOUSERSITE=1 PATH=$PATH:/usr/sbin:/sbin   # su leaves out where useradd and runuser are
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${PREFIX:-/opt/vajra-edge}
 python=${PYTHON:-python3}
+extras=${EXTRAS:-}
 root=${DESTDIR:-}
 program=$root$prefix
+# Who moved the program to another disk has left a link to it.
+if [ -L "$program" ] && [ -d "$program" ]; then program=$(readlink -f "$program"); fi
 made=$program.new
 etc=$root/etc/vajra-edge
 state=$root/var/lib/vajra-edge
+cache=$root/var/cache/vajra-edge
 unit=$root/etc/systemd/system/vajra-edge.service
 sysusers=$root/usr/lib/sysusers.d/vajra-edge.conf
+release_file=/etc/nv_tegra_release
+serves_s=180     # a plan of 100 MB is loaded in a tenth of that on the slowest board that was tried
 
 die() { echo "install.sh: $*" >&2; exit 1; }
 say() { echo "install.sh: $*"; }
 live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
+# A folder that holds anything but a Python environment is not ours to replace or remove: PREFIX may be mistyped.
+check_prefix() {
+  [[ $prefix =~ ^(/[A-Za-z0-9._-]+)+$ ]] || die "PREFIX=$prefix must be an absolute path of letters, digits, . _ and -"
+  [ -d "$program" ] || return 0
+  local entry
+  while read -r entry; do
+    case $entry in
+      "" | bin | include | lib | lib64 | share | pyvenv.cfg) ;;
+      *) die "$program holds $entry, which is no part of the program; move it, or set PREFIX" ;;
+    esac
+  done <<<"$(ls -A "$program")"
+  [ -e "$program/pyvenv.cfg" ] || [ ! -e "$program/lib" ] || compgen -G "$program/lib/python3*" >/dev/null ||
+    die "$program is no Python environment; set PREFIX to a folder of its own"
+}
+
 uninstall() {
   if live && systemctl cat vajra-edge.service >/dev/null 2>&1; then
     systemctl disable --quiet --now vajra-edge.service || die "it does not stop; see: systemctl status vajra-edge"
   fi
-  rm -rf "$unit" "$sysusers" "$program" "$made" "$root/usr/local/bin/vajra-edge"
-  if live; then systemctl daemon-reload; fi
+  rm -rf "$unit" "$unit.new" "$unit.d/csi.conf" "$sysusers" "$program" "$made" "$root/usr/local/bin/vajra-edge" "$cache"
+  [ ! -L "$root$prefix" ] || rm -f "$root$prefix"
   if [ "${1:-}" = --purge ]; then
     # rm follows no link, neither one in the place of a folder nor one inside it.
-    rm -rf "$etc" "$state" "$root/var/cache/vajra-edge"
+    rm -rf "$etc" "$state" "$unit.d"
     if [ -z "$root" ] && id vajra-edge >/dev/null 2>&1; then userdel vajra-edge; fi
     say "removed, with settings, plans and user"
   else
     say "removed; settings in $etc and plans in $state stay (--purge takes them)"
   fi
+  rmdir "$unit.d" 2>/dev/null || true
+  if live; then systemctl daemon-reload; fi
+}
+
+# Jetson Linux, like 36.4.3: from the file that NVIDIA's image has, or where that is lost from the package it belongs to.
+l4t() {
+  local text
+  text=$(head -c 4096 "$release_file" 2>/dev/null | tr -d '\0') || true
+  if [[ $text =~ R([0-9]+)\ \(release\),\ REVISION:\ ([0-9]+(\.[0-9]+)*) ]]; then
+    echo "${BASH_REMATCH[1]}.${BASH_REMATCH[2]}"
+  else
+    dpkg-query -W -f '${Version}' nvidia-l4t-core 2>/dev/null | sed 's/-.*//' || true
+  fi
+}
+
+on_board() { [ -e "$release_file" ] || [ -n "$(l4t)" ]; }
+
+# What is too old is refused in so many words, before the interpreter's age is found wanting.
+check_board() {
+  on_board || return 0
+  local release major minor jetpack
+  release=$(l4t)
+  [[ $release =~ ^[0-9]+\.[0-9] ]] ||
+    die "this is a Jetson, but $release_file does not tell its release; apt-get install --reinstall nvidia-l4t-core"
+  IFS=. read -r major minor _ <<<"$release"
+  case $major in
+    36) jetpack="JetPack 6.0 (L4T $release, TensorRT 8.6)"; [ "$minor" -lt 4 ] || jetpack="" ;;
+    35) jetpack="JetPack 5 (L4T $release, TensorRT 8.5)" ;;
+    *) jetpack="JetPack of L4T $release"; [ "$major" -lt 36 ] || jetpack="" ;;
+  esac
+  [ -z "$jetpack" ] || die "$jetpack is not supported; it takes JetPack 6.1 (L4T 36.4, TensorRT 10.3) or newer, best 7.2"
+  case $major.$minor in
+    36.[45] | 39.*) ;;
+    *) say "L4T $release is none of those that this version was made for (36.4, 36.5 and 39.2)" ;;
+  esac
+}
+
+# Prints the interpreter's release, like 3.10.
+check_python() {
+  local found
+  found=$("$python" -I -c 'import os, sys; print("%d.%d" % sys.version_info[:2], os.path.realpath(sys.executable))' 2>&1) ||
+    die "$python cannot be run (${found##*$'\n'}); apt-get install python3 python3-venv, or set PYTHON"
+  [[ $found =~ ^3\.[1-9][0-9]+\  ]] || die "Python ${found%% *} is too old; set PYTHON to Python 3.10 or newer"
+  case ${found#* } in
+    /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+      [ -n "$root" ] || die "the service cannot see ${found#* }, for its sandbox hides that folder; set PYTHON=/usr/bin/python3" ;;
+  esac
+  echo "${found%% *}"
+}
+
+check_extras() {
+  local extra known
+  known=$(sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/s/^\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
+  for extra in ${extras//,/ }; do
+    grep -qx -- "$extra" <<<"$known" || die "EXTRAS=$extras: there is no extra $extra; known are:" $known
+  done
+}
+
+# The folders in which the system's interpreter finds packages. Debian's come first: JetPack's TensorRT and OpenCV, which
+# alone has GStreamer, are Debian's, and what pip put beside them (/usr/local) must not hide them. Nobody's home is among
+# them.
+system_packages() {
+  "$python" -I -c 'import sys
+found = [path for path in sys.path if path.endswith(("dist-packages", "site-packages"))]
+print(*sorted(found, key=lambda path: "/local/" in path), sep="\n")'
+}
+
+system_opencv() { # of the folders that are read from standard input
+  "$python" -I -c 'import sys
+from importlib.machinery import PathFinder
+found = PathFinder.find_spec("cv2", sys.stdin.read().split())
+print(found.origin if found and found.origin else "")'
 }
 
 # Whether the service is there for somebody: running, starting, or waiting for its next try.
@@ -45,67 +143,120 @@ runs() { live && [[ $(systemctl is-active vajra-edge.service 2>/dev/null) =~ ^(a
 # A file in its place in one step: a power cut leaves the old one or the new one, and never an empty one.
 place() { # SOURCE TARGET MODE
   mkdir -p "$(dirname "$2")"
+  rm -rf "$2.new"
   install -m "$3" "$1" "$2.new"
   put "$2.new" "$2"
 }
 
 put() { # SOURCE TARGET, both in one folder
   [ -L "$1" ] || sync "$1"
+  if [ -d "$2" ] && [ ! -L "$2" ]; then rmdir "$2" || die "$2 is a folder; move it"; fi
   mv -fT "$1" "$2"
   sync "$(dirname "$2")"
 }
 
-# An environment counts as there when each file of its packages has the length that pip noted: one whose making was
-# interrupted has no pip, and one that met a power cut has modules of no length.
-whole() { # ENVIRONMENT
-  [ -x "$1/bin/python" ] && "$1/bin/python" -I - "$1" 2>/dev/null <<'PY'
-import sys
-from importlib.metadata import distributions
-from pathlib import Path
-import pip
-root = Path(sys.argv[1]).resolve()
-for found in distributions(path=[path for path in sys.path if root in Path(path).resolve().parents]):
-    for file in found.files or ():
-        path = Path(file.locate())
-        if ".." in file.parts or file.size is None:
-            continue
-        if not path.is_file() or path.stat().st_size != file.size:
-            sys.exit(1)
-PY
+# An environment counts as there when each file of its packages is what pip noted: one whose making was interrupted has
+# no pip, one that met a power cut has modules of no length or full of zeros, and one whose interpreter is gone, or is of
+# another release by now, does not answer.
+whole() { # ENVIRONMENT RELEASE
+  [ -x "$1/bin/python" ] && timeout 300 "$1/bin/python" -I deploy/environment.py whole "$1" "$2" 2>/dev/null
 }
 
 # In the folder beside: a copy of the environment that is there, by hard links, for pip replaces files and writes into none.
-make_environment() {
-  local options=()
-  # A Jetson's TensorRT and its OpenCV (with GStreamer) are Debian packages: the environment must see them.
-  if [ -e /etc/nv_tegra_release ]; then options+=(--system-site-packages); fi
+make_environment() { # RELEASE
   rm -rf "$made"
-  if whole "$program"; then
+  if whole "$program" "$1"; then
     cp -al "$program" "$made" 2>/dev/null || { rm -rf "$made"; cp -a "$program" "$made"; }
+    rm -f "$made/pyvenv.cfg" && sed 's/^\(include-system-site-packages = \).*/\1false/' "$program/pyvenv.cfg" >"$made/pyvenv.cfg"
+    rm -f "$made"/lib/python3*/site-packages/jetpack.pth
   else
-    "$python" -m venv "${options[@]}" "$made" || die "no environment can be made; install python3-venv, or set PYTHON"
+    "$python" -m venv "$made" || die "no environment can be made; apt-get install python$1-venv, or set PYTHON"
+    "$made/bin/python" -I -m pip --version >/dev/null || die "the environment has no pip; apt-get install python$1-venv"
   fi
 }
 
-install_packages() {
-  local pip=("$made/bin/python" -m pip install --quiet --disable-pip-version-check --prefer-binary)
-  if [ -e /etc/nv_tegra_release ] && "$made/bin/python" -c 'import cv2' 2>/dev/null; then
-    # PyPI's OpenCV would hide JetPack's, which alone decodes in hardware; so take every requirement but that one.
-    "${pip[@]}" --no-deps --upgrade .
-    "$made/bin/python" - <<'PY' | xargs -d '\n' "${pip[@]}"
-from importlib.metadata import requires
-for line in requires("vajra-edge") or ():
-    if "extra ==" not in line and not line.startswith("opencv"):
-        print(line)
-PY
-    [ -z "${EXTRAS:-}" ] || "${pip[@]}" --no-deps ".[$EXTRAS]"
-  else
-    "${pip[@]}" --upgrade ".${EXTRAS:+[$EXTRAS]}"
+# What was downloaded stays until it is installed: a line that breaks off every ten minutes gets there too.
+pip() { "$made/bin/python" -I -m pip --disable-pip-version-check --quiet --cache-dir "$cache/pip" "$@"; }
+
+download() { # LOCK; the rest are pip's arguments
+  local lock=$1 first
+  shift
+  read -r first <"$lock"
+  if ! pip install --no-user --require-hashes --requirement "$lock" "$@"; then
+    if [[ $first =~ resolved\ ([0-9-]+) ]] && [[ $(date -u +%F) < ${BASH_REMATCH[1]} ]]; then
+      die "the clock says $(date -u +%F), which is before this version was made, so that certificates count as not yet" \
+        "valid; set it (timedatectl set-time, or wait for NTP), then run this again; nothing was replaced"
+    fi
+    die "the packages of $lock cannot be installed, see above; nothing was replaced. Behind a proxy:" \
+      "sudo https_proxy=http://HOST:PORT bash deploy/install.sh; without a network: see deploy/docs/operations.md"
   fi
+}
+
+say_size() { # LOCK
+  local first
+  read -r first <"$1"
+  if [[ $first =~ ([0-9]+)\ wheels,\ ([0-9]+)\ MB ]]; then
+    say "$(basename "$1" .lock): ${BASH_REMATCH[1]} packages, at most ${BASH_REMATCH[2]} MB to download"
+  fi
+}
+
+# The lock first, then our wheel alone: pip takes no folder where hashes are required.
+install_packages() { # RELEASE
+  local lock torch system="" opencv=""
+  lock=deploy/locks/$(uname -m)-cp${1/./}
+  torch=$lock-torch.lock
+  if on_board; then
+    system=$(system_packages)
+    opencv=$(system_opencv <<<"$system")
+  fi
+  lock=$lock${opencv:+-system-opencv}.lock
+  [ -e "$lock" ] || die "there is no $lock; set PYTHON to an interpreter for which there is one"
+  say_size "$lock"
+  if [[ ,$extras, == *,torch,* || ,$extras, == *,export,* ]]; then say_size "$torch"; fi
+  download "$lock"
+  install_product
+  if [ -n "$extras" ]; then install_extras "$lock" "$torch"; fi
+  if [ -n "$opencv" ]; then
+    # PyPI's, which an extra or an older release of this script brought, would hide the system's.
+    pip uninstall --yes opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless 2>/dev/null
+  fi
+  if [ -n "$system" ]; then echo "$system" >"$(echo "$made"/lib/python3*/site-packages)/jetpack.pth"; fi
+  check_environment "$system"
+}
+
+# From a copy: building writes beside what it reads, and what an older version left there would get into the wheel.
+install_product() {
+  mkdir "$work/source"
+  cp -rL pyproject.toml README.md LICENSE vajra_edge "$work/source"
+  find "$work/source" -name __pycache__ -prune -exec rm -rf {} +
+  pip wheel --no-deps --no-build-isolation --wheel-dir "$work" "$work/source" || die "our own wheel cannot be built, see above"
+  pip install --no-user --no-deps --no-index --force-reinstall "$work"/vajra_edge-*.whl
+}
+
+install_extras() { # LOCK TORCH
+  local pins=$work/pins.txt wanted=$work/wanted.txt
+  sed -n 's/^\([^#]*==[^ ]*\) .*/\1/p' "$1" "$2" >"$pins"
+  "$made/bin/python" -I deploy/environment.py requires ${extras//,/ } >"$wanted"
+  if grep -q '^torch' "$wanted"; then download "$2"; fi
+  pip install --no-user --prefer-binary --constraint "$pins" --requirement "$wanted" ||
+    die "EXTRAS=$extras cannot be installed, see above; nothing was replaced"
+}
+
+# Tried before it replaces anything, as the service will find it.
+check_environment() { # SYSTEM'S FOLDERS
   # Scripts name their interpreter by its path, which is another one once this folder has its name.
   { grep -rlIZ -- "$made" "$made/bin" "$made/pyvenv.cfg" || true; } | xargs -0 -r sed -i "s#$made\b#$prefix#g"
-  "$made/bin/python" -I -m vajra_edge --version >/dev/null || die "the new version does not start; nothing was changed"
+  "$made/bin/python" -I deploy/environment.py imports $1 || die "nothing was replaced"
+  on_board || return 0
+  "$made/bin/python" -I -c 'import tensorrt' 2>/dev/null ||
+    say "TensorRT's Python package cannot be imported: engines run on the CPU until apt-get install python3-libnvinfer"
+  "$made/bin/python" -I -c 'import cv2, re, sys
+sys.exit(not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))' ||
+    say "this OpenCV has no GStreamer: cameras are decoded by the CPU until apt-get install libopencv-python"
 }
+
+# The daemon that has a Jetson's CSI cameras.
+has_argus() { compgen -G "$root/*/systemd/system/nvargus-daemon.service" || compgen -G "$root/*/*/systemd/system/nvargus-daemon.service"; } >/dev/null
 
 # An upgrade that the settings do not load in would end the service: it is found out before anything is replaced.
 check_settings() {
@@ -127,6 +278,8 @@ PY
 # Both names change in one step (renameat2), so that there is a program at every moment.
 put_program() {
   sync -f "$made"
+  # A file, or a link to nowhere, has this name.
+  if [ ! -d "$program" ]; then rm -f "$program"; fi
   "$made/bin/python" -I - "$made" "$program" <<'PY'
 import sys
 from pathlib import Path
@@ -177,7 +330,23 @@ install_files() {
   sed "s#/opt/vajra-edge#$prefix#g" systemd/vajra-edge.service >"$here"
   place "$here" "$unit" 0644
   rm -f "$here"
+  if has_argus; then place systemd/vajra-edge-csi.conf "$unit.d/csi.conf" 0644; else rm -f "$unit.d/csi.conf"; fi
   sync -f "$etc"
+}
+
+# A restart ends once the daemon hears; that it serves, it says itself.
+await_serving() {
+  local answer="" blocked=0 until=$((SECONDS + serves_s))
+  while [ $SECONDS -lt $until ] && [ $blocked -lt 10 ]; do
+    if answer=$("$prefix/bin/vajra-edge" status --config "$etc/config.toml" 2>&1); then return; fi
+    [ "$(systemctl is-active vajra-edge.service)" != failed ] || break
+    # Blocked is what waits for somebody: nothing comes of waiting for it.
+    if [[ $answer == *blocked* ]]; then blocked=$((blocked + 1)); fi
+    sleep 1
+  done
+  echo "$answer" | head -n 3 >&2
+  echo "install.sh: upgraded and restarted, but it does not serve; see: vajra-edge status, journalctl -u vajra-edge" >&2
+  exit 3
 }
 
 start() { # whether it ran before
@@ -187,7 +356,8 @@ start() { # whether it ran before
   sync -f "$unit"
   if [ "$1" = yes ]; then
     systemctl restart vajra-edge.service || die "installed, but it does not start; see: journalctl -u vajra-edge"
-    say "upgraded and restarted: $("$prefix/bin/vajra-edge" --version); follow it with: journalctl -fu vajra-edge"
+    await_serving
+    say "upgraded, restarted and serving: $("$prefix/bin/vajra-edge" --version); follow it with: journalctl -fu vajra-edge"
   elif "$prefix/bin/vajra-edge" doctor --config "$etc/config.toml" --quiet; then
     systemctl restart vajra-edge.service || die "installed, but it does not start; see: journalctl -u vajra-edge"
     say "running; follow it with: journalctl -fu vajra-edge"
@@ -196,24 +366,32 @@ start() { # whether it ran before
   fi
 }
 
+main() {
+  local release running=no
+  [ -e pyproject.toml ] || die "run it from a checkout: there is no $PWD/pyproject.toml"
+  check_board
+  release=$(check_python)
+  check_extras
+  mkdir -p "$(dirname "$program")" || die "PREFIX=$prefix cannot be made"
+  exec 9<"$(dirname "$program")"
+  flock --nonblock 9 || die "another one installs below $(dirname "$program")"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work" "$made"' EXIT
+  if runs; then running=yes; fi
+  make_environment "$release"
+  install_packages "$release"
+  if [ "$running" = yes ]; then check_settings; fi
+  install_user
+  install_files
+  put_program
+  rm -rf "$cache"
+  start "$running"
+}
+
 case "${1:-}" in
-  --uninstall) shift; [ "$(id -u)" = 0 ] || die "must be root"; uninstall "${1:-}" ;;
-  "")
-    [ "$(id -u)" = 0 ] || die "must be root"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-      || die "$("$python" --version 2>&1) is too old; set PYTHON"
-    mkdir -p "$(dirname "$program")"
-    exec 9<"$(dirname "$program")"
-    flock --nonblock 9 || die "another one installs below $(dirname "$program")"
-    running=no
-    if runs; then running=yes; fi
-    make_environment
-    install_packages
-    if [ "$running" = yes ]; then check_settings; fi
-    install_user
-    install_files
-    put_program
-    start "$running"
-    ;;
+  --uninstall | "") ;;
   *) die "unknown argument $1; see the head of this file" ;;
 esac
+[ "$(id -u)" = 0 ] || die "must be root"
+check_prefix
+if [ "${1:-}" = --uninstall ]; then uninstall "${2:-}"; else main; fi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import onnx
@@ -15,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vajra_edge.backends.base import Built
 from vajra_edge.backends.tensorrt import library, limits
-from vajra_edge.backends.tensorrt import progress as tensorrt_progress
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.backends.tensorrt.limits import Memory
 from vajra_edge.errors import BackendUnavailable, BuildCancelled, BuildError, GraphError, OutOfMemory, UnsupportedSpec
@@ -28,7 +26,7 @@ from vajra_edge.plans.spec import EngineSpec, NmsSpec, Precision, Target
 from vajra_edge.progress import Progress
 
 GPU = Target("gpu")
-WEAK = ("8.6.1", "10.3.0")
+WEAK = ("10.3.0",)
 SIGNATURE = Signature("images", "output0", Layout.RAW, 4, (64, 64), True, False, 32, tiny.NAMES)
 MIB = 1 << 20
 
@@ -73,7 +71,7 @@ def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch:
 
 @pytest.mark.parametrize(
     ("version", "flags"),
-    [("8.6.1", ["EXPLICIT_BATCH"]), ("10.3.0", []), ("10.13.3", ["STRONGLY_TYPED"]), ("11.4.0", ["STRONGLY_TYPED"])],
+    [("10.3.0", []), ("10.13.3", ["STRONGLY_TYPED"]), ("11.4.0", ["STRONGLY_TYPED"])],
 )
 def test_a_network_is_created_with_the_flag_of_its_typing(
     monkeypatch: pytest.MonkeyPatch, version: str, flags: list[str]
@@ -114,7 +112,7 @@ def test_weak_typing_constrains_no_layer_that_network_validation_refuses(
         ("10.3.0", "strong", "strong"),
         ("10.13.3", "weak", "weak"),
         ("10.16.1", "auto", "strong"),
-        ("8.6.1", "auto", "weak"),
+        ("10.3.0", "auto", "weak"),
     ],
 )
 def test_the_typing_can_be_set_where_the_library_has_both(
@@ -126,7 +124,7 @@ def test_the_typing_can_be_set_where_the_library_has_both(
     assert made.report.tensorrt.typing_reason
 
 
-@pytest.mark.parametrize(("version", "typing"), [("8.6.1", "strong"), ("11.4.0", "weak"), ("rtx-1.7.1", "weak")])
+@pytest.mark.parametrize(("version", "typing"), [("11.4.0", "weak"), ("rtx-1.7.1", "weak")])
 def test_a_typing_the_library_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, version: str, typing: str) -> None:
     install(monkeypatch, Simulation(version))
     spec = EngineSpec(target=GPU, typing=typing)
@@ -192,7 +190,7 @@ def test_a_build_that_never_fits_ends_with_the_layer_and_the_remedy(monkeypatch:
     assert raised.value.values["layer"] == "/conv"
 
 
-@pytest.mark.parametrize("version", [version for version in LISTINGS if version != "8.6.1"])
+@pytest.mark.parametrize("version", LISTINGS)
 def test_progress_rises_to_the_end_and_names_the_phase(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     install(monkeypatch, Simulation(version))
     seen: list[Progress] = []
@@ -214,37 +212,15 @@ def test_a_cancelled_report_stops_the_builder_and_comes_out(monkeypatch: pytest.
         TensorRT().build(network(), SIGNATURE, EngineSpec(target=GPU), stop)
 
 
-def test_8_6_has_no_monitor_and_is_reported_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    simulation = Simulation("8.6.1")
-    install(monkeypatch, simulation)
-    monkeypatch.setattr(tensorrt_progress, "HEARTBEAT_S", 0.01)
-    beaten = threading.Event()
-    seen: list[Progress] = []
-
-    def report(progress: Progress) -> None:
-        seen.append(progress)
-        if "building for" in progress.message:
-            beaten.set()
-
-    def build(*_: object) -> None:
-        assert beaten.wait(5)
-
-    monkeypatch.setattr(simulation.module.Builder, "build_serialized_network", build)
-    with pytest.raises(BuildError, match="the library gave no reason"):
-        TensorRT().build(network(), SIGNATURE, EngineSpec(target=GPU), report)
-    assert beaten.is_set()
-
-
-@pytest.mark.parametrize(("version", "node"), [("8.6.1", "number 1"), ("10.3.0", r"frobnicate \(Frob\)")])
-def test_a_refused_graph_names_its_node(monkeypatch: pytest.MonkeyPatch, version: str, node: str) -> None:
-    install(monkeypatch, Simulation(version))
+def test_a_refused_graph_names_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Simulation("10.3.0"))
     nodes = [
         helper.make_node("Relu", ["images"], ["middle"], name="fine"),
         helper.make_node("Frob", ["middle"], ["output0"], name="frobnicate"),
     ]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 64, 64]) for name in ("images", "output0")]
     graph = helper.make_model(helper.make_graph(nodes, "broken", ends[:1], ends[1:]))
-    with pytest.raises(GraphError, match=rf"at node {node}: No importer"):
+    with pytest.raises(GraphError, match=r"at node frobnicate \(Frob\): No importer"):
         built(graph.SerializeToString(), EngineSpec(target=GPU))
 
 

@@ -261,7 +261,7 @@ def test_int8_for_a_gpu_is_calibrated_quantized_judged_and_stored(
     assert (gpu.held, gpu.streams) == ({}, set())
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.13.3", "10.16.1"])
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.3", "10.16.1"])
 def test_int8_for_a_dla_before_11_gets_ranges_in_the_place_of_q_dq(
     monkeypatch: pytest.MonkeyPatch, version: str, wanted: BuildRequest
 ) -> None:

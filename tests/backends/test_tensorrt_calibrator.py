@@ -28,7 +28,7 @@ from vajra_edge.progress import Progress
 
 GPU = Target("gpu")
 SPEC = EngineSpec(target=GPU, precision=Precision.INT8, quantization="calibrator")
-CALIBRATES = ("8.6.1", "10.3.0", "10.13.3", "10.16.1")
+CALIBRATES = ("10.3.0", "10.13.3", "10.16.1")
 
 
 @dataclass

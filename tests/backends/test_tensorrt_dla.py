@@ -53,7 +53,7 @@ def built(simulation: Simulation, precision: Precision, graph: bytes | None = No
     return TensorRT().build(network() if graph is None else graph, SIGNATURE, spec, lambda _: None)
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.16.1", "11.4.0"])
+@pytest.mark.parametrize("version", ["10.3.0", "10.16.1", "11.4.0"])
 def test_the_best_region_goes_to_the_core_and_the_rest_to_the_gpu(
     monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from backends.trt_listing import LISTINGS, signature, standin
+
+from vajra_edge.backends.tensorrt import library
+from vajra_edge.errors import BackendUnavailable
 
 
 @pytest.mark.parametrize("version", LISTINGS)
@@ -24,7 +30,6 @@ def test_a_name_outside_the_listing_raises(version: str) -> None:
 def test_each_release_has_its_own_names() -> None:
     assert hasattr(standin("10.3.0").BuilderFlag, "INT8")
     assert not hasattr(standin("11.4.0").BuilderFlag, "INT8")
-    assert not hasattr(standin("8.6.1"), "IProgressMonitor")
     assert hasattr(standin("rtx-1.7.1"), "ComputeCapability")
 
 
@@ -58,3 +63,12 @@ def test_a_signature_is_read_with_its_defaults() -> None:
         ("path", "str", False),
     ]
     assert found.returns == "bool"
+
+
+@pytest.mark.parametrize("version", ["7.2.1", "8.5.2", "8.6.2"])
+def test_a_release_before_10_is_refused_in_so_many_words(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+    library.load.cache_clear()
+    with pytest.raises(BackendUnavailable, match=rf"TensorRT {version} is not supported.*JetPack 6\.1"):
+        library.load()
+    library.load.cache_clear()

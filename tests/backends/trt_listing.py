@@ -1,7 +1,7 @@
 """Stand-ins for TensorRT, made from listings of its real Python surface.
 
 ``trt_listings.json`` holds, for each release, the classes that this package uses: enum members, attributes and
-signatures as the real bindings' docstrings give them (8.6.1, 10.3.0, 10.13.3, 10.16.1, 11.4.0, TensorRT-RTX 1.7.1). A
+signatures as the real bindings' docstrings give them (10.3.0, 10.13.3, 10.16.1, 11.4.0, TensorRT-RTX 1.7.1). A
 stand-in knows these names and no others, takes calls that fit a signature and no others, and answers with what the
 signature says.
 ``trt_simulation`` puts behaviour behind a few of its methods.

@@ -32,7 +32,6 @@ NO_TACTIC_ERROR = (
 LAYERS = {"Conv": "CONVOLUTION", "Sigmoid": "ACTIVATION", "Constant": "CONSTANT", "Cast": "CAST"}
 """Layer type by operator; all others are ELEMENTWISE."""
 VERSION_BYTES = {
-    "8.6.1": (8, 6, 1, 6),
     "10.3.0": (10, 3, 0, 26),
     "11.4.0": (11, 4, 0, 106),
     "rtx-1.7.1": (1, 7, 1, 116),
@@ -200,11 +199,11 @@ class Simulation:
         return True
 
     def _kinds(self, model: onnx.ModelProto) -> dict[str, str]:
-        """Tensor types by name, as this release calls them; 8.6 has no INT64."""
+        """Tensor types by name, as this release calls them."""
         values = onnx.shape_inference.infer_shapes(model).graph.value_info
         names = {value.name: TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in values}
         known = {kind.name for kind in self.module.DataType}
-        words = {"FLOAT16": "HALF", "INT64": "INT64" if "INT64" in known else "INT32"}
+        words = {"FLOAT16": "HALF"}
         return {name: words.get(kind, kind) for name, kind in names.items() if words.get(kind, kind) in known}
 
     def _invalid(self, layer: Any) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,45 +17,135 @@ FUNCTIONS = re.sub(r"^cd .*$", "", SCRIPT.split("\ncase ")[0], count=1, flags=re
 def call(words: str, **environment: object) -> subprocess.CompletedProcess[str]:
     """One line of shell with the functions of install.sh at hand."""
     told = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+    script = f"{FUNCTIONS}\n{words}"
     return subprocess.run(
-        ["bash", "-c", f"{FUNCTIONS}\n{words}"], env=told, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", script], cwd=ROOT, env=told, capture_output=True, text=True, check=False, timeout=60
     )
 
 
-@pytest.fixture
-def environment(tmp_path):
-    """One with a stand-in of pip and a package of two files, as pip notes it."""
-    made = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
-    packages = next(made.glob("lib/python3*/site-packages"))
-    (packages / "pip").mkdir()
-    (packages / "pip/__init__.py").touch()
-    (packages / "thing.py").write_text("x = 1\n")
-    (packages / "thing-1.dist-info").mkdir()
-    (packages / "thing-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
-    record = "thing.py,,6\n../../../bin/thing,,9\nthing-1.dist-info/METADATA,,\nthing-1.dist-info/RECORD,,\n"
-    (packages / "thing-1.dist-info/RECORD").write_text(record)
-    return made, packages
+NO_PACKAGE = "dpkg-query() { return 1; }"
+
+OLD = "is not supported; it takes JetPack 6.1 (L4T 36.4, TensorRT 10.3) or newer, best 7.2"
+UNKNOWN = "is none of those that this version was made for"
+BOARDS = [
+    ("R32", "6.1", "27863751", "t186ref", "Mon Jul 26 19:36:31 UTC 2021", f"JetPack of L4T 32.6.1 {OLD}"),
+    (
+        "R35",
+        "4.1",
+        "33958178",
+        "t186ref",
+        "Tue Aug  1 19:57:35 UTC 2023",
+        f"JetPack 5 (L4T 35.4.1, TensorRT 8.5) {OLD}",
+    ),
+    (
+        "R36",
+        "3.0",
+        "36923193",
+        "generic",
+        "Fri Jul 19 23:24:25 UTC 2024",
+        f"JetPack 6.0 (L4T 36.3.0, TensorRT 8.6) {OLD}",
+    ),
+    ("R36", "4.3", "38968081", "generic", "Wed Jan  8 01:49:37 UTC 2025", ""),
+    ("R36", "4.7", "42132812", "generic", "Thu Sep 18 22:54:44 UTC 2025", ""),
+    ("R36", "5.0", "43688277", "generic", "Fri Jan 16 03:50:45 UTC 2026", ""),
+    ("R38", "2.0", "41844464", "generic", "Fri Aug 22 00:55:42 UTC 2025", f"L4T 38.2.0 {UNKNOWN}"),
+    ("R39", "2.0", "45755727", "generic", "Mon Jun  1 09:28:48 PM UTC 2026", ""),
+    ("R39", "2.1", "46758480", "generic", "Fri Aug 7 05:54:22 AM UTC 2026", ""),
+]
+"""What /etc/nv_tegra_release says on real boards, as their owners published it, and what is said of each."""
+
+LINES = """# {} (release), REVISION: {}, GCID: {}, BOARD: {}, EABI: aarch64, DATE: {}
+# KERNEL_VARIANT: oot
+TARGET_USERSPACE_LIB_DIR=nvidia
+TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia
+"""
 
 
-def test_an_environment_with_all_its_files_is_kept(environment):
-    made, _ = environment
-    assert call('whole "$made_here"', made_here=made).returncode == 0
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: ".".join(board[:2]))
+def test_a_board_is_taken_or_refused_by_its_release(board, tmp_path):
+    (tmp_path / "release").write_text(LINES.format(*board[:-1]))
+    ended = call(f"{NO_PACKAGE}; release_file=$file; check_board", file=tmp_path / "release")
+    said = board[-1]
+    assert ended.returncode == int(OLD in said)
+    assert said in ended.stderr + ended.stdout
+    assert bool(said) == bool(ended.stderr + ended.stdout)
 
 
-def test_an_environment_whose_making_was_interrupted_counts_as_none(environment, tmp_path):
-    made, packages = environment
-    (packages / "pip/__init__.py").unlink()
-    (packages / "pip").rmdir()
-    assert call('whole "$made_here"', made_here=made).returncode != 0
-    assert call('whole "$made_here"', made_here=tmp_path / "absent").returncode != 0
+@pytest.mark.parametrize("left", ["", "\0" * 300, None], ids=["empty", "zeros", "gone"])
+@pytest.mark.parametrize(
+    ("package", "code"), [("36.4.4-20250616085344", 0), ("36.5.0-20260115194252", 0), ("35.4.1-20230801124926", 1)]
+)
+def test_a_board_whose_release_file_was_lost_is_known_by_its_package(package, code, left, tmp_path):
+    file = tmp_path / "release"
+    if left is not None:
+        file.write_text(left)
+    ended = call("dpkg-query() { echo $package; }; release_file=$file; check_board", package=package, file=file)
+    assert ended.returncode == code, ended.stderr
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "of no length"])
-def test_an_environment_that_met_a_power_cut_counts_as_none(environment, harm):
-    made, packages = environment
-    harm(packages / "thing.py")
-    assert call('whole "$made_here"', made_here=made).returncode != 0
+@pytest.mark.parametrize("left", ["", "hello\n", "# R (release), REVISION: , GCID"])
+def test_a_board_that_does_not_tell_its_release_is_refused_with_the_remedy(left, tmp_path):
+    (tmp_path / "release").write_text(left)
+    ended = call(f"{NO_PACKAGE}; release_file=$file; check_board", file=tmp_path / "release")
+    assert ended.returncode == 1
+    assert "apt-get install --reinstall nvidia-l4t-core" in ended.stderr
+
+
+def test_what_is_no_board_is_not_asked_for_its_release(tmp_path):
+    ended = call(f"{NO_PACKAGE}; release_file=$file; check_board", file=tmp_path / "absent")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("extras", ["", "torch", "torch,systemd", "systemd torch"])
+def test_extras_that_there_are_are_taken(extras):
+    assert call("check_extras", EXTRAS=extras).returncode == 0
+
+
+@pytest.mark.parametrize("extras", ["nonsense", "torch,nonsense", "torc", "--help", ".*"])
+def test_an_extra_that_there_is_not_is_refused_with_those_that_there_are(extras):
+    ended = call("check_extras", EXTRAS=extras)
+    assert ended.returncode == 1
+    assert f"EXTRAS={extras}: there is no extra " in ended.stderr
+    assert " torch " in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("/nonexistent/python", "cannot be run"),
+        ("/bin/false", "cannot be run"),
+        ("echo", "too old"),
+        (str(Path.home() / "stand-in"), "its sandbox hides that folder"),
+    ],
+)
+def test_an_interpreter_that_will_not_do_is_refused_before_anything_is_made(python, said, tmp_path):
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho 3.12 {python}\n")
+    stand_in.chmod(0o755)
+    ended = call("check_python", PYTHON=stand_in if python.endswith("stand-in") else python)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize("content", [[], ["bin", "lib/python3.10", "pyvenv.cfg"], ["bin"], ["lib/python3.10"]])
+def test_a_prefix_with_an_environment_or_parts_of_one_is_taken(content, tmp_path):
+    for name in content:
+        (tmp_path / "opt/here" / name).mkdir(parents=True)
+    assert call("check_prefix", DESTDIR=tmp_path, PREFIX="/opt/here").returncode == 0
+
+
+@pytest.mark.parametrize("content", [["sbin", "bin", "lib"], ["weights.onnx"], ["bin", "lib/libthing"], [".git"]])
+def test_a_folder_of_somebody_else_is_neither_replaced_nor_removed(content, tmp_path):
+    for name in content:
+        (tmp_path / "opt/here" / name).mkdir(parents=True)
+    ended = call("check_prefix", DESTDIR=tmp_path, PREFIX="/opt/here")
+    assert ended.returncode == 1
+    assert "set PREFIX" in ended.stderr
+
+
+@pytest.mark.parametrize("prefix", ["/", "relative", "/opt/a b", "/opt/a#b", "/opt/"])
+def test_a_prefix_that_no_script_can_name_is_refused(prefix):
+    assert call("check_prefix", PREFIX=prefix).returncode == 1
 
 
 def test_a_file_takes_the_place_of_a_link_and_does_not_go_through_it(tmp_path):
@@ -84,7 +173,7 @@ def test_a_folder_is_not_given_away_through_a_link_of_somebody_else(tmp_path):
 
 
 def test_what_is_installed_is_on_the_disk_before_it_has_its_name():
-    order = ['sync -f "$made"', "rename_over(", 'put "$root/usr/local/bin/.vajra-edge.new"']
+    order = ["check_environment()", 'sync -f "$made"', "rename_over(", 'put "$root/usr/local/bin/.vajra-edge.new"']
     assert sorted(order, key=SCRIPT.index) == order
 
 
@@ -93,3 +182,12 @@ def test_root_changes_nothing_below_the_folder_of_the_service():
     touching = re.compile(r"\b(chown|chmod|install|mkdir|cp|mv|ln|touch|rm)\b.*\$state/")
     lines = [line.strip() for line in SCRIPT.splitlines() if touching.search(line)]
     assert lines == ['mkdir -p "$state/weights"']  # below DESTDIR, where no service runs
+
+
+@pytest.mark.parametrize("place", ["etc/systemd/system", "lib/systemd/system", "usr/lib/systemd/system"])
+def test_the_daemon_of_csi_cameras_is_found_wherever_its_unit_lies(place, tmp_path):
+    assert call("has_argus", DESTDIR=tmp_path).returncode == 1
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "nvargus-daemon.service").touch()
+    ended = call("has_argus", DESTDIR=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -17,8 +17,8 @@ opsets below 18             yes                    ONNX Runtime refuses
 needs besides torch         onnx                   onnx, onnxscript
 ==========================  =====================  ======================
 
-After onnxslim the static graphs have the same 411 nodes, so the older exporter is kept: it writes the opsets that
-TensorRT 8.6 reads (dynamo writes 18 and converts down, and its ``Split`` then keeps an attribute that 17 lacks), it is
+After onnxslim the static graphs have the same 411 nodes, so the older exporter is kept: it writes opsets
+below 18 itself (dynamo writes 18 and converts down, and its ``Split`` then keeps an attribute that 17 lacks), it is
 quicker, and it runs in a Python that has little else than torch.
 """
 
@@ -43,7 +43,7 @@ INPUT_NAME, OUTPUT_NAME = "images", "output0"
 STRIDES_PX = (8, 16, 32)
 STRIDE_PX = STRIDES_PX[-1]
 DEFAULT_HW = (640, 640)
-DEFAULT_OPSET = 17  # the newest that TensorRT 8.6 reads whole; 10.x and ONNX Runtime read all that we write
+DEFAULT_OPSET = 17  # read whole by TensorRT 10.x and ONNX Runtime
 OPSETS = range(13, 21)  # 13: per-channel Q/DQ; 20: the last that torch's TorchScript exporter knows
 _DYNAMIC_TRACE_HW = (96, 160)  # small, so that tracing is quick; no side of any map is one pixel or equal to another
 _DYNAMIC_AXES = {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, OUTPUT_NAME: {0: "batch", 2: "anchors"}}

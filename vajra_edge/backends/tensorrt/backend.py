@@ -1,6 +1,6 @@
 """TensorRT: builds plans with NVIDIA's own parser and builder, and loads them.
 
-One code path for 8.6 to 11.x and TensorRT-RTX (see ``library``). Building runs in the build child, loading in the
+One code path for 10.3 to 11.x and TensorRT-RTX (see ``library``). Building runs in the build child, loading in the
 daemon.
 """
 

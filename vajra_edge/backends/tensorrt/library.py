@@ -90,8 +90,17 @@ def load() -> Library:
                 remedy=say("reinstall it for this JetPack or driver; '", Command.DOCTOR, "' lists the versions"),
                 module=name,
             ) from error
-        return of(module)
+        return _recent(of(module))
     raise BackendAbsent("TensorRT is not installed", remedy=INSTALL)
+
+
+def _recent(library: Library) -> Library:
+    """JetPack 6.0 and older bring 8.6 and older, which lack what no release since 10.0 lacks."""
+    if not library.ahead_of_time and library.version.startswith(("7.", "8.", "9.")):
+        raise BackendUnavailable(
+            f"{library} is not supported", remedy="upgrade to JetPack 6.1 or newer, or TensorRT 10.3"
+        )
+    return library
 
 
 def of(module: Any) -> Library:
@@ -113,9 +122,6 @@ def typing_of(library: Library, wanted: str, *, on_dla: bool, calibrates: bool =
         UnsupportedSpec: this library has no such typing.
     """
     weak = library.has("BuilderFlag.FP16")
-    strong = library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
-    if wanted == "strong" and not strong:
-        raise UnsupportedSpec(f"{library} has no strong typing", remedy=say(AUTO), typing=wanted)
     if wanted == "weak" and not weak:
         raise UnsupportedSpec(f"{library} has no weak typing: 11.0 removed its flags", remedy=say(AUTO), typing=wanted)
     if calibrates and (not weak or wanted == "strong"):
@@ -128,7 +134,6 @@ def typing_of(library: Library, wanted: str, *, on_dla: bool, calibrates: bool =
     if not weak:
         return Typing(strong=True, reason="the library has no precision flags")
     reasons = (
-        (not strong, "the library has precision flags only"),
         (calibrates, "the library's calibrator works on weakly typed networks"),
         (on_dla, "this library's DLA compiler takes precision flags and ranges, not Q/DQ"),
     )

@@ -199,11 +199,10 @@ def build_failure(
     return BuildError(f"TensorRT cannot {doing}{where}: {reason}", **named)
 
 
-def parse_failure(library: Library, errors: Sequence[Any], lines: LibraryLog) -> GraphError:
+def parse_failure(errors: Sequence[Any], lines: LibraryLog) -> GraphError:
     """The exception for a graph that the ONNX parser refused; it names the node.
 
     Args:
-        library: whose errors these are.
         errors: ``ParserError`` objects.
         lines: what was logged, used when the parser recorded no error.
     """
@@ -211,8 +210,7 @@ def parse_failure(library: Library, errors: Sequence[Any], lines: LibraryLog) ->
         return GraphError(f"TensorRT cannot read this graph: {lines.reason()}", remedy="export it again")
     error = errors[0]
     node = f"number {error.node()}" if error.node() >= 0 else ""  # an error without a node says -1
-    if library.has("ParserError.node_name"):
-        node = f"{error.node_name()} ({error.node_operator()})" if error.node_name() else node
+    node = f"{error.node_name()} ({error.node_operator()})" if error.node_name() else node
     where = f" at node {node}" if node else ""
     return GraphError(
         f"TensorRT cannot read this graph{where}: {error.desc()}",

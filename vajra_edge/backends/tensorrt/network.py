@@ -229,7 +229,7 @@ def parse(library: Library, lines: LibraryLog, prepared: Prepared, typing: Typin
     network = made.create_network(creation_flags(library, typing))
     parser = trt.OnnxParser(network, logger(library))
     if not parser.parse(prepared.onnx_bytes):
-        raise parse_failure(library, [parser.get_error(index) for index in range(parser.num_errors)], lines)
+        raise parse_failure([parser.get_error(index) for index in range(parser.num_errors)], lines)
     return Network(library, lines, made, network, parser)
 
 
@@ -318,11 +318,7 @@ def add_calibration_profile(net: Network, config: Any, signature: Signature) -> 
 
 def creation_flags(library: Library, typing: Typing) -> int:
     """What ``create_network`` is told about the typing."""
-    trt = library.trt
-    if library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED"):
-        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typing.strong else 0
-    # 8.6, for which there is no listing to check against: the parser needs the flag that later releases imply.
-    return 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    return 1 << int(library.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typing.strong else 0
 
 
 def _allow(net: Network, config: Any, prepared: Prepared, precision: Precision) -> None:

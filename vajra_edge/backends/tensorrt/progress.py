@@ -1,8 +1,7 @@
 """Build progress: TensorRT's nested phases become percent and remaining time, and a way to stop.
 
-From 10.0 the builder calls an IProgressMonitor, from several threads; an exception must not leave it, so that a
-cancelled or failing report is kept, the builder is told to stop, and the exception is raised once it has. 8.6 has no
-monitor: a thread reports the time that has passed, and the build can only be ended with its process.
+The builder calls an IProgressMonitor, from several threads; an exception must not leave it, so that a cancelled or
+failing report is kept, the builder is told to stop, and the exception is raised once it has.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ Clock = Callable[[], float]
 EVERY_S = 1.0
 """Least time between two reports of the same whole percent."""
 
-HEARTBEAT_S = 5.0
 WINDOW_S = 30.0
 """The builder's phases are of very unequal length, so that only the recent pace says how long the rest may take."""
 
@@ -112,14 +110,6 @@ class BuildWatch:
             self.phases.finish(name)
             self._tell(name)
 
-    def beat(self) -> None:
-        """Report the time that has passed, where the library tells nothing."""
-        with self._lock:
-            passed_s = self._clock() - self._began_s
-            self._send(
-                Progress("build", None, f"building for {passed_s:.0f} s; this release does not say how far it is")
-            )
-
     def settle(self) -> None:
         """Raise what the report raised, once the builder has stopped."""
         if self.raised is not None:
@@ -156,24 +146,9 @@ class BuildWatch:
 @contextmanager
 def watched(library: Library, config: Any, watch: BuildWatch) -> Iterator[None]:
     """Let ``watch`` see a build for the length of a block."""
-    if library.has("IBuilderConfig.progress_monitor"):
-        monitor = _monitor(library, watch)  # kept alive here: the builder holds no Python reference of its own
-        config.progress_monitor = monitor
-        yield
-        return
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(HEARTBEAT_S):
-            watch.beat()
-
-    thread = threading.Thread(target=beat, name="trt-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    monitor = _monitor(library, watch)  # kept alive here: the builder holds no Python reference of its own
+    config.progress_monitor = monitor
+    yield
 
 
 def _monitor(library: Library, watch: BuildWatch) -> Any:
