@@ -20,7 +20,6 @@ from vajra_edge.backends.tensorrt import limits as tensorrt_limits
 from vajra_edge.backends.tensorrt.builder import BuildJob, build
 from vajra_edge.backends.tensorrt.calibrator import CalibrationFeed
 from vajra_edge.backends.tensorrt.library import Library, Typing
-from vajra_edge.backends.tensorrt.limits import BuildLimits
 from vajra_edge.backends.tensorrt.log import LibraryLog, listening
 from vajra_edge.backends.tensorrt.network import parse, prepare
 from vajra_edge.backends.tensorrt.runner import TrtRunner
@@ -145,7 +144,7 @@ class TensorRT:
         """
         library = tensorrt_library.load()
         with _on(spec):
-            typing, limits = _require(library, spec)
+            typing = _require(library, spec)
             if spec.target.kind == "dla":
                 dla.probe(library, spec.target.index, typing)
             report(Progress("build", 0.0, f"reading the graph with {library}, {typing} typing: {typing.reason}"))
@@ -156,7 +155,7 @@ class TensorRT:
                 net = parse(library, lines, prepared, typing)
                 feed = self._feed(library, onnx_bytes, signature, spec, report, images, fresh=fresh)
                 job = BuildJob(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
-                return build(job, limits)
+                return build(job)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a plan able to run.
@@ -199,7 +198,7 @@ class TensorRT:
         )
 
 
-def _require(library: Library, spec: EngineSpec) -> tuple[Typing, BuildLimits]:
+def _require(library: Library, spec: EngineSpec) -> Typing:
     """Everything that can be refused before any work.
 
     Raises:
@@ -235,7 +234,8 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, BuildLimits]:
     typing = tensorrt_library.typing_of(library, spec.typing, on_dla=on_dla, calibrates=calibrates)
     if on_dla:
         dla.require_core(library, spec.target.index)
-    return typing, tensorrt_limits.limits(tensorrt_limits.look(gpu), spec.workspace_gib, spec.optimization_level)
+    tensorrt_limits.require_workspace(tensorrt_limits.look(gpu), spec.workspace_gib)
+    return typing
 
 
 def _gpu_index(spec: EngineSpec) -> int:
