@@ -43,7 +43,10 @@ def test_a_gpu_with_tensorrt_takes_it(libraries: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(base.start, "refusal", lambda _: None)
     choice = base.select("auto", gpus=lambda: GPU, state_dir=libraries)
     assert (choice.backend.name, choice.backend.state_dir) == ("tensorrt", libraries)
-    assert choice.reason == "Orin (Ampere iGPU) is seen and TensorRT 10.3.0 loads"
+    assert (
+        choice.reason
+        == "Orin (Ampere iGPU) is seen and TensorRT 10.3.0 loads; CUDA is called through a stand-in (CUDA 12.6)"
+    )
     assert not choice.instead
 
 

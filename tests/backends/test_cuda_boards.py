@@ -136,7 +136,9 @@ def automatic(machine: Machine) -> tuple[str, str, bool]:
 
 def test_a_board_in_order_takes_tensorrt(machine: Machine) -> None:
     found = automatic(machine.driver().runtime().tensorrt())
-    assert found == ("tensorrt", "Orin is seen and TensorRT 10.6.0 loads", False)
+    said, _, way = found[1].partition("; CUDA is called through ")
+    assert (found[0], said, found[2]) == ("tensorrt", "Orin is seen and TensorRT 10.6.0 loads", False)
+    assert way.startswith("libcudart.so.12 (CUDA 12.6)")
 
 
 @pytest.mark.parametrize(

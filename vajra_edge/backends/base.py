@@ -207,6 +207,8 @@ def select(
     reason, instead = str(say("as set in ", Setting.BACKEND)), False
     if name == "auto":
         name, reason, instead = _automatic(gpus())
+    if name == "tensorrt":
+        reason += _through()
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name!r}", remedy=f"use auto, {' or '.join(BACKENDS)}", backend=name)
     _require(name)
@@ -229,6 +231,14 @@ def _automatic(gpus: Sequence[device.Gpu]) -> tuple[str, str, bool]:
     if (missing := cuda.absence(0) or start.refusal(found)) is not None:
         return "onnxruntime", f"{seen} and {found} is installed, but {missing}", True
     return "tensorrt", f"{seen} and {found} loads", False
+
+
+def _through() -> str:
+    """How CUDA is reached; nothing where it is not, which whoever needs it is told then."""
+    try:
+        return f"; CUDA is called through {cuda.reason()}"
+    except cuda.CudaUnavailable:
+        return ""
 
 
 def _require(name: str) -> None:
