@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,9 @@ class Machine:
     cuda_python: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        (self.folder / "libcuda.so.1").touch()  # hides the one of the machine that runs the test, and does not load
+
     def driver(self, takes: int = 12060) -> Machine:
         compiled(self.folder, "libcuda.so.1", "-DDRIVER")
         self.environment["FAKE_CUDA_DRIVER"] = str(takes)
@@ -92,10 +97,9 @@ class Machine:
         return self.process(f"{PROLOGUE}{hidden}{code}\nprint(json.dumps(answer))")
 
     def process(self, code: str) -> Any:
-        paths = {"PYTHONPATH": f"{self.folder}:{PACKAGE}", "LD_LIBRARY_PATH": str(self.folder)}
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
-            env={**os.environ, **paths, **self.environment},
+            env=self._variables(),
             capture_output=True,
             text=True,
             check=False,
@@ -103,3 +107,23 @@ class Machine:
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
+
+    @contextmanager
+    def program(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """The product itself on this machine; killed at the end, should it still run."""
+        command = [sys.executable, "-m", "vajra_edge", *arguments]
+        log = (self.folder / "log").open("a")
+        with (
+            log,
+            subprocess.Popen(
+                command, env=self._variables(), cwd=self.folder, stdout=subprocess.PIPE, stderr=log, text=True
+            ) as running,
+        ):
+            try:
+                yield running
+            finally:
+                running.kill()
+
+    def _variables(self) -> dict[str, str]:
+        paths = {"PYTHONPATH": f"{self.folder}:{PACKAGE}", "LD_LIBRARY_PATH": str(self.folder)}
+        return {**os.environ, **paths, **self.environment}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
+import tiny
 from backends.cuda_machine import Machine, compiled
+from waiting import wait_for
 
 from vajra_edge.backends.cuda import check
 
@@ -31,7 +36,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_without_a_driver_it_is_the_driver_that_is_asked_for(machine: Machine) -> None:
     found = machine.runtime().run(ABSENCE)
     assert found["kind"] == "CudaUnavailable"
-    assert found["message"].startswith("CUDA has no driver here: libcuda.so.1")
+    assert found["message"].startswith("CUDA has no driver here: ")
     assert found["remedy"] == check.NO_DRIVER
 
 
@@ -209,3 +214,60 @@ def test_a_set_tensorrt_is_refused_before_it_can_end_the_daemon(
     found: dict[str, Any] = machine.tensorrt().run(SET)
     assert said in found["message"]
     assert found["remedy"]
+
+
+SETTINGS = """
+device_id = "board"
+weights.path = "{folder}/net.onnx"
+store.state_dir = "{folder}/state"
+service.control_socket = "{folder}/control.sock"
+mqtt.host = "127.0.0.1"
+mqtt.port = {port}
+[[cameras]]
+id = "gate"
+source = "{folder}/absent.mp4"
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "needs", "said"),
+    [
+        ((), 12060, "CUDA has no driver here"),
+        (("driver",), 12060, "no CUDA runtime works with this driver"),
+        (("driver", "runtime"), 13000, "ends its process when it starts (SIGABRT)"),
+    ],
+)
+def test_the_first_boot_of_such_a_board_serves_on_the_cpu_and_says_why(
+    machine: Machine, parts: tuple[str, ...], needs: int, said: str
+) -> None:
+    for part in parts:
+        getattr(machine, part)()
+    folder = machine.tensorrt().folder
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho '0, Orin (nvgpu), N/A, N/A'\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    (folder / "net.onnx").write_bytes(tiny.network())
+    (folder / "settings.toml").write_text(SETTINGS.format(folder=folder, port=ports.free_port()))
+    (folder / "cuda").mkdir()
+    (folder / "cuda" / "__init__.py").write_text("raise ImportError('no cuda-python on this board')")
+    machine.environment |= {"FAKE_TENSORRT_NEEDS": str(needs), "PATH": f"{folder}:{os.environ['PATH']}"}
+    arguments = ("--config", str(folder / "settings.toml"))
+    with machine.program("run", *arguments) as daemon:
+
+        def status() -> Any:
+            with machine.program("status", "--json", *arguments) as asked:
+                answer, _ = asked.communicate(timeout=60)
+            return json.loads(answer) if asked.returncode == 0 else None
+
+        def serving() -> bool:
+            assert daemon.poll() is None, "it died of asking"
+            told = status()
+            return bool(told) and told["phase"] == "serving"
+
+        wait_for(serving)
+        told = status()
+        daemon.terminate()
+        daemon.communicate(timeout=60)
+    assert daemon.returncode == 0
+    assert said in told["reason"]
+    assert (told["engine"]["serving"]["backend"], told["engine"]["instead"]) == ("onnxruntime", True)
+    assert told["engine"]["retry_in_s"] is not None, "a driver may be up later"
