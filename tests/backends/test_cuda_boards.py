@@ -40,7 +40,7 @@ def test_without_a_driver_it_is_the_driver_that_is_asked_for(machine: Machine) -
     assert found["remedy"] == check.NO_DRIVER
 
 
-@pytest.mark.parametrize("code", [34, 46, 100, 802, 803, 804, 999])
+@pytest.mark.parametrize("code", [-1, 34, 46, 100, 802, 803, 804, 999])
 def test_a_driver_that_does_not_start_is_told_by_its_code(machine: Machine, code: int) -> None:
     machine.environment["FAKE_CUDA_FAIL"] = f"cuInit:{code}"
     found = machine.driver().runtime().run(ABSENCE)
@@ -49,10 +49,19 @@ def test_a_driver_that_does_not_start_is_told_by_its_code(machine: Machine, code
     assert found["remedy"] == str(check.ABSENT[code])
 
 
+def test_a_driver_that_does_not_start_for_an_unknown_reason_is_no_driver(machine: Machine) -> None:
+    machine.environment["FAKE_CUDA_FAIL"] = "cuInit:4242"
+    found = machine.driver().runtime().run(ABSENCE)
+    assert (found["kind"], found["code"], found["remedy"]) == ("CudaUnavailable", 4242, check.OPEN_DEVICES)
+
+
 def test_devices_that_somebody_hid_are_told_as_that(machine: Machine) -> None:
     machine.environment |= {"FAKE_CUDA_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}
     found = machine.driver().runtime().run(ABSENCE)
     assert found["message"].endswith("error 100); CUDA_VISIBLE_DEVICES is ''")
+    assert found["remedy"] == "unset CUDA_VISIBLE_DEVICES"
+    chosen = automatic(machine.tensorrt())
+    assert chosen == ("onnxruntime", "CUDA_VISIBLE_DEVICES hides every GPU", False), "as asked for, and no trouble"
 
 
 def test_a_gpu_that_is_not_there_is_told_with_how_many_are(machine: Machine) -> None:
@@ -228,12 +237,14 @@ id = "gate"
 source = "{folder}/absent.mp4"
 """
 
+ELSEWHERE = pytest.mark.long("starts a daemon; what it chooses there is tried by itself above")
+
 
 @pytest.mark.parametrize(
     ("parts", "needs", "said"),
     [
-        ((), 12060, "CUDA has no driver here"),
-        (("driver",), 12060, "no CUDA runtime works with this driver"),
+        pytest.param((), 12060, "CUDA has no driver here", marks=ELSEWHERE),
+        pytest.param(("driver",), 12060, "no CUDA runtime works with this driver", marks=ELSEWHERE),
         (("driver", "runtime"), 13000, "ends its process when it starts (SIGABRT)"),
     ],
 )

@@ -222,6 +222,8 @@ def _automatic(gpus: Sequence[device.Gpu]) -> tuple[str, str, bool]:
     """Name, reason, and whether it is second best."""
     if not gpus:
         return "onnxruntime", "no NVIDIA GPU is seen", False
+    if cuda.hidden():
+        return "onnxruntime", "CUDA_VISIBLE_DEVICES hides every GPU", False
     seen = f"{gpus[0].name} is seen"
     try:
         found = library.load()

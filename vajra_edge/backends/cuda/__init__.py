@@ -1,6 +1,6 @@
 """CUDA: the driver, the runtime in one of two ways, and what it lends. One status check, in ``check``."""
 
-from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
+from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable, hidden
 from vajra_edge.backends.cuda.devices import absence, count, describe, device
 from vajra_edge.backends.cuda.driver import CudaGpu
 from vajra_edge.backends.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
@@ -21,5 +21,6 @@ __all__ = [
     "count",
     "describe",
     "device",
+    "hidden",
     "reason",
 ]

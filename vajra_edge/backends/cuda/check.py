@@ -19,12 +19,18 @@ NEWER_DRIVER = (
 RESTART = "restart the process: with this error CUDA ends all of its work"
 FREE = say("free memory of the GPU, or lower ", several(Setting.BATCH, Setting.IMG_SIZE, last="or"))
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Variable that names the devices a process may see; the commonest reason for seeing none."""
+
 INSUFFICIENT_DRIVER = 35
 NO_DEVICE = 100
 
+NO_STUBS = "take CUDA's folder of stubs off LD_LIBRARY_PATH: its libcuda.so.1 is for linking only"
+
 ABSENT: dict[int, Text] = {
+    -1: NO_STUBS,  # what stubs before CUDA 11 say (CUDAnative.jl#72)
     3: NO_DRIVER,
-    34: "take CUDA's folder of stubs off LD_LIBRARY_PATH: its libcuda.so.1 is for linking only",
+    34: NO_STUBS,
     INSUFFICIENT_DRIVER: NEWER_DRIVER,
     36: NEWER_DRIVER,
     46: "end the program that has this GPU for itself alone (nvidia-smi: compute mode)",
@@ -82,13 +88,17 @@ def check(call: str, code: int, name: str, meaning: str) -> None:
     if code == 0:
         return
     told = f"{meaning} ({name}, error {code})"
+    visible = os.environ.get(VISIBLE)
+    if code == NO_DEVICE and visible is not None:
+        raise CudaUnavailable(
+            f"{call}: {told}; {VISIBLE} is {visible!r}", remedy=f"unset {VISIBLE}", call=call, code=code, name=name
+        )
     if code in ABSENT:
-        raise CudaUnavailable(f"{call}: {told}{_hidden(code)}", remedy=ABSENT[code], call=call, code=code, name=name)
+        raise CudaUnavailable(f"{call}: {told}", remedy=ABSENT[code], call=call, code=code, name=name)
     remedy: Text = FREE if code == OUT_OF_MEMORY else RESTART if code in LOST else ""
     raise CudaRefused(f"CUDA refused {call}: {told}", remedy=remedy, call=call, code=code, name=name)
 
 
-def _hidden(code: int) -> str:
-    """The commonest reason why no device is seen is that somebody asked for that."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return f"; CUDA_VISIBLE_DEVICES is {visible!r}" if code == NO_DEVICE and visible is not None else ""
+def hidden() -> bool:
+    """Whether somebody asked for this process to see no device at all."""
+    return os.environ.get(VISIBLE, "0").strip() in {"", "-1", "NoDevFiles"}

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from vajra_edge.backends.cuda.check import NO_DRIVER, CudaUnavailable, check
+from vajra_edge.backends.cuda.check import NO_DRIVER, OPEN_DEVICES, CudaRefused, CudaUnavailable, check
 from vajra_edge.backends.cuda.declared import (
     ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
     ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
@@ -60,7 +60,12 @@ class Driver:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._linked = Linked(library, DRIVER)
         self._library = library
-        self.call("cuInit", 0)
+        try:
+            self.call("cuInit", 0)
+        except CudaRefused as error:  # whatever it says, nothing of CUDA is here
+            raise CudaUnavailable(
+                str(error.message), remedy=OPEN_DEVICES, call=error.call, code=error.code, name=error.name
+            ) from error
         self.version = int(self.call("cuDriverGetVersion"))
 
     def call(self, name: str, *arguments: Any) -> Any:
