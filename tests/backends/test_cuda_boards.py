@@ -274,7 +274,7 @@ def test_the_first_boot_of_such_a_board_serves_on_the_cpu_and_says_why(
             told = status()
             return bool(told) and told["phase"] == "serving"
 
-        wait_for(serving)
+        wait_for(serving, 200.0)
         told = status()
         daemon.terminate()
         daemon.communicate(timeout=60)

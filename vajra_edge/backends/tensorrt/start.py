@@ -43,16 +43,21 @@ def refusal(library: Library) -> BackendUnavailable | None:
     with _LOCK:
         if str(library) in _STARTED:
             return None
-        error = _tried(library)
-        if error is None:
+        error, killed = _tried(library)
+        if error is None and not killed:
             _STARTED.add(str(library))
         return error
 
 
-def _tried(library: Library) -> BackendUnavailable | None:
+def _tried(library: Library) -> tuple[BackendUnavailable | None, bool]:
+    """Why it does not start; and whether somebody killed the child, which says nothing of the library.
+
+    Want of memory is what the kernel kills for: a plan that serves well must not give way to the CPU's for that.
+    """
     try:
         child = subprocess.run(
             (sys.executable, "-c", SCRIPT, vars(library.trt)["__name__"]),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
@@ -61,14 +66,14 @@ def _tried(library: Library) -> BackendUnavailable | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return BackendUnavailable(f"whether {library} starts cannot be told: {error}", remedy=_remedy(""))
-    if child.returncode == 0:
-        return None
+        return BackendUnavailable(f"whether {library} starts cannot be told: {error}", remedy=_remedy("")), False
+    if child.returncode in {0, -signal.SIGKILL}:
+        return None, child.returncode != 0
     output = f"{child.stderr}\n{child.stdout}"
     ended = "does not start"
     if child.returncode < 0:
         ended = f"ends its process when it starts ({signal.Signals(-child.returncode).name})"
-    return BackendUnavailable(f"{library} {ended}: {_told(output)}", remedy=_remedy(output))
+    return BackendUnavailable(f"{library} {ended}: {_told(output)}", remedy=_remedy(output)), False
 
 
 def _told(output: str) -> str:
