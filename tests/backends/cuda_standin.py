@@ -1,12 +1,20 @@
 # ruff: noqa: N801, N802, N815  (CUDA's own names)
-"""A CUDA runtime in host memory: the functions that ``backends.cuda`` calls, with a ledger of what is still held."""
+"""A CUDA driver and runtime in host memory, instead of those of ``backends.cuda``, with a ledger of what is held."""
 
 from __future__ import annotations
 
 import ctypes
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
+
+from vajra_edge.backends.cuda import CudaGpu
+from vajra_edge.backends.cuda import driver as cuda_driver
+from vajra_edge.backends.cuda import runtime as cuda_runtime
+from vajra_edge.backends.cuda.check import check
 
 
 class cudaError_t(enum.IntEnum):
@@ -16,22 +24,12 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInvalidDevice = 101
 
 
-class cudaMemcpyKind(enum.IntEnum):
-    cudaMemcpyDefault = 4
-
-
-@dataclass
-class Properties:
-    name: bytes = b"Orin\0\0"
-    major: int = 8
-    minor: int = 7
-    totalGlobalMem: int = 8 << 30
-    integrated: int = 1
+MEMCPY_DEFAULT, HOST_ALLOC_DEFAULT, EVENT_OF_WAITER = 4, 0, 3
 
 
 @dataclass
 class CudaStandIn:
-    """Stands in for ``cuda.bindings.runtime``.
+    """Stands in for ``driver.Driver`` and ``runtime.Runtime`` at once.
 
     Attributes:
         devices: how many GPUs there are.
@@ -42,25 +40,30 @@ class CudaStandIn:
     memory_bytes: int = 8 << 30
     held: dict[int, Any] = field(default_factory=dict)
     streams: set[int] = field(default_factory=set)
+    events: set[int] = field(default_factory=set)
     current: int = 0
+    version: int = 12060
+    told: str = "a stand-in (CUDA 12.6)"
 
-    cudaError_t = cudaError_t
-    cudaMemcpyKind = cudaMemcpyKind
-    cudaStreamNonBlocking = 1
-    cudaHostAllocDefault = 0
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Be the CUDA of this process."""
+        monkeypatch.setattr(cuda_driver, "_STARTED", [self])
+        monkeypatch.setattr(cuda_runtime, "_CHOSEN", [(self, self.told)])
 
-    def cudaGetErrorString(self, error: cudaError_t) -> tuple[cudaError_t, bytes]:
-        return cudaError_t.cudaSuccess, error.name.encode()
+    def call(self, name: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        status, *values = getattr(self, name)(*arguments)
+        return (int(status), *values)
 
-    def cudaGetDeviceCount(self) -> tuple[cudaError_t, int]:
-        return cudaError_t.cudaSuccess, self.devices
+    def named(self, code: int) -> tuple[str, str]:
+        return cudaError_t(code).name, f"meaning of {code}"
 
-    def cudaGetDeviceProperties(self, index: int) -> tuple[cudaError_t, Properties]:
-        status = cudaError_t.cudaSuccess if index < self.devices else cudaError_t.cudaErrorInvalidDevice
-        return status, Properties(totalGlobalMem=self.memory_bytes)
+    def count(self) -> int:
+        return self.devices
 
-    def cudaDriverGetVersion(self) -> tuple[cudaError_t, int]:
-        return cudaError_t.cudaSuccess, 12060
+    def describe(self, index: int) -> CudaGpu:
+        code = 0 if index < self.devices else cudaError_t.cudaErrorInvalidDevice
+        check("cuDeviceGet", int(code), "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal")
+        return CudaGpu("Orin", "8.7", self.memory_bytes, integrated=True, driver="12.6")
 
     def cudaMemGetInfo(self) -> tuple[cudaError_t, int, int]:
         return cudaError_t.cudaSuccess, self.memory_bytes // 2, self.memory_bytes
@@ -86,6 +89,23 @@ class CudaStandIn:
         self.streams.remove(stream)
         return (cudaError_t.cudaSuccess,)
 
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[cudaError_t, int]:
+        assert flags == EVENT_OF_WAITER
+        event = 2000 + len(self.events)
+        self.events.add(event)
+        return cudaError_t.cudaSuccess, event
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[cudaError_t]:
+        known = event in self.events and stream in self.streams
+        return (cudaError_t.cudaSuccess if known else cudaError_t.cudaErrorInvalidValue,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[cudaError_t]:
+        return (cudaError_t.cudaSuccess if event in self.events else cudaError_t.cudaErrorInvalidValue,)
+
+    def cudaEventDestroy(self, event: int) -> tuple[cudaError_t]:
+        self.events.remove(event)
+        return (cudaError_t.cudaSuccess,)
+
     def cudaMalloc(self, nbytes: int) -> tuple[cudaError_t, int]:
         taken = sum(len(buffer) for buffer in self.held.values())
         if taken + nbytes > self.memory_bytes:
@@ -95,7 +115,7 @@ class CudaStandIn:
         return cudaError_t.cudaSuccess, ctypes.addressof(buffer)
 
     def cudaHostAlloc(self, nbytes: int, flags: int) -> tuple[cudaError_t, int]:
-        assert flags == self.cudaHostAllocDefault
+        assert flags == HOST_ALLOC_DEFAULT
         return self.cudaMalloc(nbytes)
 
     def cudaFree(self, address: int) -> tuple[cudaError_t]:
@@ -106,12 +126,19 @@ class CudaStandIn:
         return self.cudaFree(address)
 
     def cudaMemcpy(self, to: int, source: int, nbytes: int, kind: int) -> tuple[cudaError_t]:
-        assert kind == cudaMemcpyKind.cudaMemcpyDefault
+        assert kind == MEMCPY_DEFAULT
         ctypes.memmove(to, source, nbytes)
         return (cudaError_t.cudaSuccess,)
 
     def cudaMemcpyAsync(self, to: int, source: int, nbytes: int, kind: int, stream: int) -> tuple[cudaError_t]:
-        assert kind == cudaMemcpyKind.cudaMemcpyDefault
+        assert kind == MEMCPY_DEFAULT
         assert stream in self.streams
         ctypes.memmove(to, source, nbytes)
         return (cudaError_t.cudaSuccess,)
+
+
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without NVIDIA's driver, whatever this one has."""
+    monkeypatch.setattr(cuda_driver, "_STARTED", [])
+    monkeypatch.setattr(cuda_runtime, "_CHOSEN", [])
+    monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda_of_no_machine.so.1")

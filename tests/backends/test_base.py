@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from backends.cuda_standin import CudaStandIn
 
 from vajra_edge.backends import base
 from vajra_edge.backends.tensorrt import library
@@ -36,21 +37,30 @@ def test_a_gpu_without_tensorrt_takes_onnx_runtime_and_says_so(libraries: Path):
     assert "TensorRT is not installed" in choice.reason
 
 
-def test_a_gpu_with_tensorrt_takes_it(libraries: Path):
+def test_a_gpu_with_tensorrt_takes_it(libraries: Path, monkeypatch: pytest.MonkeyPatch):
     (libraries / "tensorrt_of_this_test.py").write_text("__version__ = '10.3.0'")
+    CudaStandIn().install(monkeypatch)
+    monkeypatch.setattr(base.start, "refusal", lambda _: None)
     choice = base.select("auto", gpus=lambda: GPU, state_dir=libraries)
     assert (choice.backend.name, choice.backend.state_dir) == ("tensorrt", libraries)
-    assert choice.reason == "Orin (Ampere iGPU) is seen and TensorRT 10.3.0 loads"
+    assert (
+        choice.reason
+        == "Orin (Ampere iGPU) is seen and TensorRT 10.3.0 loads; CUDA is called through a stand-in (CUDA 12.6)"
+    )
+    assert not choice.instead
 
 
 @pytest.mark.parametrize(
     "breakage", ["raise ImportError('libnvinfer.so.10: no such file')", "import no_such_dependency"]
 )
-def test_a_tensorrt_that_does_not_load_beside_a_gpu_is_an_error_and_no_silent_cpu(libraries: Path, breakage: str):
+def test_a_tensorrt_that_does_not_load_beside_a_gpu_gives_way_to_the_cpu_which_is_said(libraries: Path, breakage: str):
     (libraries / "tensorrt_of_this_test.py").write_text(breakage)
+    choice = base.select("auto", gpus=lambda: GPU)
+    assert (choice.backend.name, choice.instead) == ("onnxruntime", True)
+    assert "does not load" in choice.reason
     with pytest.raises(BackendUnavailable, match="does not load") as raised:
-        base.select("auto", gpus=lambda: GPU)
-    assert raised.value.remedy
+        base.select("tensorrt", gpus=lambda: GPU)
+    assert str(raised.value.remedy) in choice.reason
 
 
 def test_a_backend_that_is_set_is_taken_whatever_is_seen(libraries: Path):

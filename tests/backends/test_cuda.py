@@ -1,34 +1,46 @@
-"""CUDA calls are checked in one place; what is taken is given back exactly once."""
+"""CUDA calls are checked in one place; what is taken is given back exactly once, whatever fails."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from backends.cuda_standin import CudaStandIn
+from backends.cuda_machine import Machine
+from backends.cuda_standin import CudaStandIn, no_driver
 
 from vajra_edge.backends import cuda
+from vajra_edge.backends.cuda import declared
+from vajra_edge.backends.cuda.check import ABSENT, LOST, check
+from vajra_edge.backends.cuda.waiting import WaitCost
 from vajra_edge.errors import BackendUnavailable, InferenceError
-
-REAL = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> CudaStandIn:
     standin = CudaStandIn(devices=2)
-    monkeypatch.setattr(cuda, "runtime", lambda: standin)
+    standin.install(monkeypatch)
     return standin
 
 
-def test_a_refused_call_raises_with_name_reason_and_code(gpu: CudaStandIn) -> None:
-    with pytest.raises(
-        InferenceError, match=r"CUDA refused cudaSetDevice: cudaErrorInvalidDevice \(error 101\)"
-    ) as raised:
+def test_a_refused_call_raises_with_name_meaning_and_code(gpu: CudaStandIn) -> None:
+    said = r"CUDA refused cudaSetDevice: meaning of 101 \(cudaErrorInvalidDevice, error 101\)"
+    with pytest.raises(cuda.CudaRefused, match=said) as raised:
         cuda.call("cudaSetDevice", 7)
-    assert raised.value.values == {"call": "cudaSetDevice", "code": 101}
+    assert isinstance(raised.value, InferenceError)
+    assert (raised.value.call, raised.value.code, raised.value.name) == ("cudaSetDevice", 101, "cudaErrorInvalidDevice")
+
+
+@pytest.mark.parametrize("code", [*ABSENT, *LOST, 1, 2, 4242])
+def test_every_status_but_success_is_an_error_of_its_kind(code: int) -> None:
+    check("cudaMalloc", 0, "cudaSuccess", "no error")
+    kind = cuda.CudaUnavailable if code in ABSENT else cuda.CudaRefused
+    with pytest.raises(kind, match=rf"cudaMalloc: said \(cudaErrorX, error {code}\)") as raised:
+        check("cudaMalloc", code, "cudaErrorX", "said")
+    assert bool(raised.value.remedy) == (code not in {1, 4242})
+    assert isinstance(raised.value, BackendUnavailable) == (code in ABSENT)
 
 
 def test_a_call_gives_its_values_without_the_status(gpu: CudaStandIn) -> None:
@@ -38,6 +50,7 @@ def test_a_call_gives_its_values_without_the_status(gpu: CudaStandIn) -> None:
 
 
 def test_a_gpu_is_described(gpu: CudaStandIn) -> None:
+    assert cuda.reason() == "a stand-in (CUDA 12.6)"
     assert cuda.describe(0) == cuda.CudaGpu("Orin", "8.7", 8 << 30, integrated=True, driver="12.6")
     assert cuda.count() == 2
 
@@ -71,32 +84,122 @@ def test_closing_twice_gives_back_once(gpu: CudaStandIn) -> None:
     assert (gpu.held, gpu.streams) == ({}, set())
 
 
-def test_without_bindings_there_are_no_gpus_and_the_reason_says_what_to_install(
+def test_without_a_driver_there_are_no_gpus_and_the_reason_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cuda.runtime.cache_clear()
-    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendUnavailable, match=r"install vajra-edge\[cuda12\] on JetPack 6"):
-        cuda.runtime()
+    no_driver(monkeypatch)
     assert cuda.count() == 0
-    cuda.runtime.cache_clear()
+    with pytest.raises(BackendUnavailable, match=r"CUDA has no driver here: .*install NVIDIA's driver"):
+        cuda.call("cudaGetDevice")
+    absent = cuda.absence(0)
+    assert isinstance(absent, cuda.CudaUnavailable)
+    assert absent.code is None
 
 
-def test_bindings_that_find_no_driver_are_no_crash(gpu: CudaStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As cuda-python 12.8 says it, at the first call."""
-
-    def first_call() -> None:
-        raise RuntimeError("Failed to dlopen libcuda.so.1")
-
-    monkeypatch.setattr(gpu, "cudaGetDeviceCount", first_call, raising=False)
-    assert cuda.count() == 0
-    assert cuda.absence(0) == "CUDA's driver does not load: Failed to dlopen libcuda.so.1"
+def test_a_driver_that_is_up_later_is_found_by_the_same_process(
+    gpu: CudaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as early:
+        no_driver(early)
+        assert cuda.absence(0) is not None
+    assert cuda.absence(0) is None
 
 
-@pytest.mark.skipif(not REAL, reason="absent here: cuda-python")
-def test_the_real_bindings_have_every_name_and_answer_without_a_gpu() -> None:
-    module = cuda.runtime()
-    names = [name for name in vars(CudaStandIn) if name.startswith("cuda")]
-    assert [name for name in names if not hasattr(module, name)] == []
-    assert cuda.count() >= 0
+def clock_of(polling_s: float, sleeping_s: float) -> itertools.accumulate[float]:
+    """Two readings a piece of work, polling and sleeping in turn."""
+    return itertools.accumulate(itertools.cycle([0.0, polling_s, 0.0, sleeping_s]))
+
+
+@pytest.mark.parametrize(("sleeping_s", "sleeps"), [(0.00403, True), (0.0039, True), (0.00406, False), (0.009, False)])
+def test_a_wait_sleeps_where_that_costs_under_50_us(gpu: CudaStandIn, sleeping_s: float, sleeps: bool) -> None:
+    ticks = clock_of(0.004, sleeping_s)
+    said: list[str] = []
+    with cuda.Stream() as stream, cuda.Waiter(stream) as waiter:
+        cost = waiter.measure(waiter.wait, lambda: next(ticks))
+        gpu.cudaStreamSynchronize = lambda stream: said.append("polls") or (0,)  # type: ignore[method-assign]
+        gpu.cudaEventSynchronize = lambda event: said.append("sleeps") or (0,)  # type: ignore[method-assign]
+        waiter.wait()
+    assert cost.sleeps == sleeps
+    assert said == ["sleeps" if sleeps else "polls"]
+    assert (gpu.streams, gpu.events) == (set(), set())
+
+
+def test_the_choice_is_said_with_its_figures() -> None:
+    assert str(WaitCost(0.004, 0.004021)).endswith(
+        "leaves its core to others: sleeping costs +21 us a frame of 4.00 ms"
+    )
+    assert "polling: sleeping costs +200 us" in str(WaitCost(0.004, 0.0042))
+
+
+CYCLES = """
+import ctypes
+from contextlib import ExitStack
+from vajra_edge.backends import cuda
+from vajra_edge.backends.cuda import runtime
+held = ctypes.CDLL("libcudart.so.12").fake_held
+
+def opened():
+    with ExitStack() as stack:
+        stream = stack.enter_context(cuda.Stream())
+        waiter = stack.enter_context(cuda.Waiter(stream))
+        device = stack.enter_context(cuda.DeviceBuffer(64))
+        host = stack.enter_context(cuda.PinnedBuffer((2, 8), "float32"))
+        host.array[...] = 3
+        device.fill(host.array)
+        stream.copy(host.address, device.address, 64)
+        waiter.measure(waiter.wait)
+        cuda.Waiter(stream).close()
+        assert host.array.sum() == 48
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path).driver().runtime()
+
+
+def test_a_thousand_cycles_of_opening_and_closing_leave_nothing(machine: Machine) -> None:
+    code = f"{CYCLES}\nfor _ in range(1000):\n    opened()\nanswer = held()"
+    assert machine.run(code) == 0
+
+
+def test_whichever_call_fails_everything_that_was_taken_is_given_back(machine: Machine) -> None:
+    """Calls that give back are left out: what they refuse stays taken."""
+    code = f"""{CYCLES}
+import os
+answer = {{}}
+fail = ctypes.CDLL(None).setenv
+for name in runtime.RUNTIME:
+    if name.endswith(("Free", "FreeHost", "Destroy")):
+        continue
+    fail(b"FAKE_CUDA_FAIL", f"{{name}}:700".encode(), 1)
+    try:
+        opened()
+        answer[name] = [held(), None]
+    except cuda.CudaRefused as error:
+        answer[name] = [held(), error.call]
+    fail(b"FAKE_CUDA_FAIL", b"", 1)
+    opened()
+"""
+    found = machine.run(f"{CYCLES}\nopened()\n{code}")
+    assert {held for held, _ in found.values()} == {0}
+    asked = {name for name, (_, refused) in found.items() if refused == name}
+    assert asked == set(declared.RUNTIME) - {
+        *("cudaRuntimeGetVersion", "cudaGetDeviceCount", "cudaGetDevice", "cudaSetDevice", "cudaMemGetInfo"),
+        *(name for name in declared.RUNTIME if name.endswith(("Free", "FreeHost", "Destroy"))),
+    }
+
+
+def test_what_cannot_be_given_back_is_not_given_back_twice(machine: Machine) -> None:
+    code = f"""{CYCLES}
+stream = cuda.Stream()
+setenv = ctypes.CDLL(None).setenv
+setenv(b"FAKE_CUDA_FAIL", b"cudaStreamDestroy:700", 1)
+try:
+    stream.close()
+except cuda.CudaRefused as error:
+    answer = [error.code, error.remedy]
+setenv(b"FAKE_CUDA_FAIL", b"", 1)
+stream.close()
+"""
+    assert machine.run(code) == [700, "restart the process: with this error CUDA ends all of its work"]

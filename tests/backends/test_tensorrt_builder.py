@@ -155,15 +155,29 @@ def test_a_workspace_larger_than_the_device_never_reaches_the_library(monkeypatc
 def test_a_workspace_that_is_not_free_is_lowered_reported_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("10.3.0", memory_failures=1)
     install(monkeypatch, simulation)
-    monkeypatch.setattr(limits, "look", lambda gpu: Memory(8 << 30, 3 << 30))
+    monkeypatch.setattr(limits, "look", lambda gpu: Memory(8 << 30, 4 << 30))
     seen: list[Progress] = []
     made = built(network(), EngineSpec(target=GPU, workspace_gib=6.0), seen)
-    said = "workspace 6.0 GiB lowered to 3.0 GiB, which is free"
+    said = "workspace 6.0 GiB lowered to 3.0 GiB: of this device's 8.0 GiB 4.0 are free beside the builder"
     assert simulation.set_to("WORKSPACE") == [3072 * MIB, 1536 * MIB]
     assert said in [step.message for step in seen]
     first, *rungs = made.report.tensorrt.attempts
     assert first == said
     assert [rung.split(",")[0] for rung in rungs] == ["workspace 3072 MiB", "workspace 1536 MiB"]
+
+
+def test_what_is_free_is_asked_once_the_builder_took_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.7 GB of a board, 4.7 GB of host memory beside an H100."""
+    simulation = Simulation("10.3.0")
+    install(monkeypatch, simulation)
+    taken_bytes = 1740 * MIB
+    monkeypatch.setattr(
+        limits, "look", lambda gpu: Memory(8 << 30, (6 << 30) - taken_bytes * len(simulation.set_to("Builder")))
+    )
+    built(network(), EngineSpec(target=GPU, workspace_gib=4.0))
+    free_bytes = (6 << 30) - taken_bytes
+    assert simulation.set_to("WORKSPACE") == [int(free_bytes * limits.WORKSPACE_SHARE)]
+    assert simulation.set_to("TACTIC_DRAM") == [free_bytes // 2]
 
 
 @pytest.mark.parametrize(("version", "tactics"), [("10.3.0", []), ("10.13.3", [None, None, None, 8])])
@@ -279,7 +293,7 @@ def test_rtx_without_a_gpu_builds_ahead_and_says_for_what(monkeypatch: pytest.Mo
     simulation = Simulation("rtx-1.7.1")
     install(monkeypatch, simulation, CudaStandIn(devices=0))
     assert TensorRT().check(EngineSpec(target=GPU)) is None
-    assert TensorRT().cannot_run(EngineSpec(target=GPU)) == "CUDA sees 0 GPUs here, none with number 0"
+    assert str(TensorRT().cannot_run(EngineSpec(target=GPU))).startswith("CUDA sees 0 GPUs here, none with number 0;")
     made = built(network(), EngineSpec(target=GPU), folder=tmp_path)
     assert made.report.tensorrt.compute_capability == "8.6"
     assert simulation.set_to("compute_capability") == [("SM86", 0)]
@@ -300,7 +314,6 @@ def test_a_gpu_that_is_here_is_what_is_built_for(monkeypatch: pytest.MonkeyPatch
     ("spec", "reason"),
     [
         (EngineSpec(), r"does not run on a CPU; set \[engine\] backend = onnxruntime"),
-        (EngineSpec(target=Target("gpu", 3)), "CUDA sees 1 GPUs here, none with number 3"),
         (
             EngineSpec(target=Target("dla"), precision=Precision.FP16),
             "sees no DLA core here .*; set .* target = gpu:0",
@@ -318,6 +331,14 @@ def test_what_this_machine_cannot_do_is_said_before_any_work(
 ) -> None:
     install(monkeypatch, Simulation("10.3.0"))
     with pytest.raises(UnsupportedSpec, match=reason):
+        built(network(), spec)
+    assert TensorRT().check(spec)
+
+
+def test_a_gpu_that_is_not_there_is_said_before_any_work_and_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Simulation("10.3.0"))
+    spec = EngineSpec(target=Target("gpu", 3))
+    with pytest.raises(BackendUnavailable, match=r"CUDA sees 1 GPUs here, none with number 3; look at CUDA_VISIBLE"):
         built(network(), spec)
     assert TensorRT().check(spec)
 

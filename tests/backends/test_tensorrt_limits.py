@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from backends.cuda_standin import CudaStandIn
+from backends.cuda_standin import CudaStandIn, no_driver
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vajra_edge.backends import cuda
 from vajra_edge.backends.tensorrt import limits
 from vajra_edge.backends.tensorrt.limits import GIB, MIB, BuildLimits, Memory
-from vajra_edge.errors import BackendUnavailable, UnsupportedSpec
+from vajra_edge.errors import UnsupportedSpec
 
 
 @pytest.mark.parametrize(
@@ -27,18 +26,36 @@ def test_without_a_setting_memory_is_taken_from_what_is_free(
 
 def test_a_workspace_is_compared_with_the_device() -> None:
     memory = Memory(8 * GIB, 8 * GIB)
-    assert limits.limits(memory, 8.0, 3) == BuildLimits(8 * GIB, 3 * GIB, 3)
+    limits.require_workspace(memory, 8.0)
+    limits.require_workspace(memory, None)
     said = r"8\.01 GiB is more than this device's 8\.00 GiB \(TensorRT's UNSUPPORTED_STATE\); lower .engine"
     with pytest.raises(UnsupportedSpec, match=said):
-        limits.limits(memory, 8.01, 3)
+        limits.require_workspace(memory, 8.01)
 
 
-def test_a_workspace_that_is_not_free_is_lowered_to_what_is_and_said() -> None:
-    found = limits.limits(Memory(8 * GIB, int(3.125 * GIB)), 6.0, 3)
-    assert found.workspace_bytes == int(3.125 * GIB)
-    assert found.lowered == "workspace 6.0 GiB lowered to 3.1 GiB, which is free"
+def test_a_workspace_of_which_too_little_is_free_is_lowered_and_said() -> None:
+    found = limits.limits(Memory(8 * GIB, 4 * GIB), 6.0, 3)
+    assert found.workspace_bytes == 3 * GIB
+    assert found.lowered == (
+        "workspace 6.0 GiB lowered to 3.0 GiB: of this device's 8.0 GiB 4.0 are free beside the builder"
+    )
     rungs = list(limits.ladder(found))
     assert max(rung.workspace_bytes for rung in rungs) == found.workspace_bytes
+
+
+@pytest.mark.parametrize(
+    ("available_gib", "workspace_gib"), [(6.9, 4.0), (5.2, 3.9), (3.5, 2.625), (1.5, 1.125), (0.2, 0.25)]
+)
+def test_the_seed_s_workspace_of_4_on_a_board_of_8_gb_leaves_a_quarter_of_what_is_free(
+    available_gib: float, workspace_gib: float
+) -> None:
+    """An Orin Nano has 7.4 GiB for Linux; the desktop takes 1.5, the builder 1.7, a plan that serves 0.5."""
+    memory = Memory(int(7.4 * GIB), int(available_gib * GIB))
+    limits.require_workspace(memory, 4.0)
+    found = limits.limits(memory, 4.0, 3)
+    assert found.workspace_bytes == pytest.approx(workspace_gib * GIB, abs=4)
+    assert bool(found.lowered) == (workspace_gib < 4.0)
+    assert found.tactic_bytes <= max(memory.free_bytes // 2, limits.TACTIC_LEAST)
 
 
 @given(st.integers(1, 64 * GIB), st.integers(0, 5))
@@ -52,16 +69,13 @@ def test_no_rung_of_the_ladder_asks_for_more_than_the_one_above(workspace_bytes:
 
 
 def test_an_integrated_gpu_has_what_the_kernel_can_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "runtime", lambda: CudaStandIn(memory_bytes=8 * GIB))
+    CudaStandIn(memory_bytes=8 * GIB).install(monkeypatch)
     monkeypatch.setattr(limits.device, "memory_available_bytes", lambda: 6 * GIB)
     assert limits.look(0) == Memory(8 * GIB, 6 * GIB)
 
 
 def test_without_cuda_the_machine_s_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
-        raise BackendUnavailable("no CUDA")
-
-    monkeypatch.setattr(cuda, "runtime", absent)
+    no_driver(monkeypatch)
     monkeypatch.setattr(limits.device, "memory_available_bytes", lambda: 6 * GIB)
     assert limits.look(0).free_bytes == 6 * GIB
     assert limits.look(0).total_bytes > 0

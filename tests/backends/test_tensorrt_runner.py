@@ -202,7 +202,10 @@ def test_a_plan_of_another_network_is_refused_and_leaves_nothing(
 def test_too_little_memory_on_loading_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation("10.3.0")
     gpu = install(monkeypatch, simulation, CudaStandIn(memory_bytes=50_000))
-    with pytest.raises(InferenceError, match="CUDA refused cudaHostAlloc: cudaErrorMemoryAllocation"):
+    with pytest.raises(
+        InferenceError,
+        match=r"CUDA refused cudaHostAlloc: .*cudaErrorMemoryAllocation, error 2.*free memory of the GPU",
+    ):
         opened(simulation, STATIC)
     assert (gpu.held, gpu.streams) == ({}, set())
 

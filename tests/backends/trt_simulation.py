@@ -18,8 +18,8 @@ from backends.cuda_standin import CudaStandIn
 from backends.trt_listing import standin
 from onnx import TensorProto, helper, numpy_helper
 
-from vajra_edge.backends import cuda
 from vajra_edge.backends.tensorrt import library as tensorrt_library
+from vajra_edge.backends.tensorrt import start as tensorrt_start
 
 MEMORY_ERROR = (
     "[optimizer.cpp] Error Code 10: Could not find any implementation for node {ForeignNode[/conv]} "
@@ -82,7 +82,7 @@ class Simulation:
 
     def _behaviour(self) -> dict[str, Callable[..., Any]]:
         return {
-            "Builder.__init__": lambda builder, logger: setattr(builder, "_sim_logger", logger),
+            "Builder.__init__": self._open_builder,
             "Runtime.num_DLA_cores": lambda _: self.dla_cores,
             "Builder.create_network": self._create_network,
             "Builder.create_builder_config": self._create_config,
@@ -141,6 +141,10 @@ class Simulation:
             "IExecutionContext.set_tensor_address": self._set_address,
             "IExecutionContext.execute_async_v3": self._execute,
         }
+
+    def _open_builder(self, builder: Any, logger: Any) -> None:
+        builder._sim_logger = logger
+        self.calls.append(("Builder", None))
 
     def _create_network(self, builder: Any, flags: int = 0) -> Any:
         self.calls.append(("network_flags", flags))
@@ -411,7 +415,8 @@ def install(monkeypatch: pytest.MonkeyPatch, simulation: Simulation, gpu: CudaSt
     gpu = CudaStandIn() if gpu is None else gpu
     library = tensorrt_library.of(simulation.module)
     monkeypatch.setattr(tensorrt_library, "load", lambda: library)
-    monkeypatch.setattr(cuda, "runtime", lambda: gpu)
+    monkeypatch.setattr(tensorrt_start, "refusal", lambda _: None)  # a child has no simulation
+    gpu.install(monkeypatch)
     return gpu
 
 

@@ -241,6 +241,18 @@ def accelerated(monkeypatch):
     monkeypatch.setattr(reconciler, "select", select)
 
 
+@pytest.mark.parametrize("engine", [{}, {"precision": "fp16"}, {"target": "gpu:0", "precision": "int8"}])
+def test_a_gpu_that_something_keeps_from_working_is_served_for_by_the_cpu_and_looked_at_again(
+    desired_plans, settings, monkeypatch, engine
+):
+    reason = "Orin is seen and TensorRT 10.3.0 is installed, but CUDA has no driver here"
+    monkeypatch.setattr(reconciler, "select", lambda name, **_: BackendChoice(OnnxRuntime(), reason, instead=True))
+    desired = desired_plans.work_out(settings(engine=engine))
+    assert (desired.request.backend, desired.request.spec.target) == ("onnxruntime", Target("cpu"))
+    assert desired.request.spec.precision is Precision.FP32
+    assert (desired.backend_reason, desired.event.instead) == (reason, True)
+
+
 def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, desired_plans, settings, store):
     desired = desired_plans.work_out(settings())
     assert desired.fallback

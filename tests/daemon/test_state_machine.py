@@ -138,7 +138,10 @@ class World:
         if fallback is None and self.rng.random() < 0.5:
             fallback = Fallback(quick, quick in self.store)
         again_in_s = 5.0 if fallback is None and self.rng.random() < 0.2 else None
-        return Wanted(fingerprint, have, fallback, hold_s=60.0, again_in_s=again_in_s, now_s=self.now_s)
+        instead = self.rng.random() < 0.2
+        return Wanted(
+            fingerprint, have, fallback, hold_s=60.0, again_in_s=again_in_s, instead=instead, now_s=self.now_s
+        )
 
     def wish_again(self) -> Wanted | Unknown:
         """The same desired plan, if it is known, and something that did not fail yet."""
@@ -517,6 +520,21 @@ def test_a_fallback_that_is_held_is_asked_for_again_once_its_pause_is_over():
     assert advance(s, Wanted("B", Have.MISSING, Fallback("A"), again=True))[1] == (Load(Job(1, "A")),)
     s, _ = after(Unknown("no weights", watched=True, again_in_s=30.0, now_s=100.0))
     assert advance(s, Tick(130.0))[1] == (Reconsider(()),), "even where a watched file stands in the way"
+
+
+def test_what_is_second_best_is_asked_for_again_while_it_serves_and_ever_less_often():
+    s, _ = after(Wanted("B", Have.READY, instead=True), Loaded(Job(0, "B"), 1.0))
+    now_s = 0.0
+    for wait_s in (RETRY_S[0], *RETRY_S[1:], RETRY_S[-1]):
+        assert advance(s, Tick(now_s + wait_s - 1.0))[1] == ()
+        now_s += wait_s
+        s, actions = advance(s, Tick(now_s))
+        assert Reconsider(()) in actions
+        s, actions = advance(s, Wanted("B", Have.READY, instead=True, again=True, now_s=now_s))
+        assert actions == ()
+    s, actions = advance(s, Wanted("A", Have.READY, again=True, now_s=now_s))
+    assert actions == (Load(Job(1, "A")),), "what kept the better one from it is mended"
+    assert s.ask_at_s is None
 
 
 def test_a_plan_that_is_broken_again_after_it_was_built_anew_waits():

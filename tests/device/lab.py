@@ -22,6 +22,7 @@ from cells import TIMINGS
 from vajra_edge import device
 from vajra_edge.backends import cuda, onnxruntime
 from vajra_edge.backends.base import Built, Runner
+from vajra_edge.backends.cuda.check import check
 from vajra_edge.backends.tensorrt import library as tensorrt_library
 from vajra_edge.backends.tensorrt import limits
 from vajra_edge.backends.tensorrt.backend import TensorRT
@@ -111,7 +112,7 @@ def absence() -> str | None:
     if library.ahead_of_time:
         return f"only {library} is here, which cannot answer for TensorRT: nothing was run"
     reason = cuda.absence(0)
-    return None if reason is None else f"no GPU here ({reason}): nothing was run"
+    return None if reason is None else f"no GPU here ({reason.message}): nothing was run"
 
 
 def machine() -> dict[str, Any]:
@@ -268,8 +269,7 @@ def bare(plan: bytes, seconds: float = 3.0) -> Bare:
     library = tensorrt_library.load()
     runtime, engine, context = deserialise(library, LibraryLog(), plan)
     with ExitStack() as held:
-        stream = cuda.call("cudaStreamCreateWithFlags", cuda.runtime().cudaStreamNonBlocking)
-        held.callback(cuda.call, "cudaStreamDestroy", stream)
+        stream = held.enter_context(cuda.Stream())
         for index in range(engine.num_io_tensors):
             _feed(library, engine, context, engine.get_tensor_name(index), held)
         found = _both_ways(context, stream, seconds)
@@ -277,14 +277,29 @@ def bare(plan: bytes, seconds: float = 3.0) -> Bare:
     return found
 
 
-def _both_ways(context: Any, stream: Any, seconds: float) -> Bare:
-    plain_ms = _times_ms(lambda: context.execute_async_v3(int(stream)), stream, seconds)
-    cuda.call("cudaStreamBeginCapture", stream, cuda.runtime().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
-    context.execute_async_v3(int(stream))
-    graph = cuda.call("cudaGraphInstantiate", cuda.call("cudaStreamEndCapture", stream), 0)
-    graph_ms = _times_ms(lambda: cuda.call("cudaGraphLaunch", graph, stream), stream, seconds)
-    cuda.call("cudaGraphExecDestroy", graph)
+def _both_ways(context: Any, stream: cuda.Stream, seconds: float) -> Bare:
+    plain_ms = _times_ms(lambda: context.execute_async_v3(stream.handle), stream, seconds)
+    mode = graph_calls().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    graph_call("cudaStreamBeginCapture", stream.handle, mode)
+    context.execute_async_v3(stream.handle)
+    graph = graph_call("cudaGraphInstantiate", graph_call("cudaStreamEndCapture", stream.handle), 0)
+    graph_ms = _times_ms(lambda: graph_call("cudaGraphLaunch", graph, stream.handle), stream, seconds)
+    graph_call("cudaGraphExecDestroy", graph)
     return Bare(*plain_ms, *graph_ms)
+
+
+def graph_calls() -> Any:
+    """cuda-python itself, for the calls that the product does not make."""
+    from cuda.bindings import runtime
+
+    return runtime
+
+
+def graph_call(name: str, *arguments: Any) -> Any:
+    """One of them, checked."""
+    status, *values = getattr(graph_calls(), name)(*arguments)
+    check(name, int(status), str(status), "see cuda-python")
+    return values[0] if values else None
 
 
 def _feed(library: Any, engine: Any, context: Any, name: str, held: ExitStack) -> None:
@@ -300,15 +315,15 @@ def _feed(library: Any, engine: Any, context: Any, name: str, held: ExitStack) -
         buffer.fill(noise)
 
 
-def _times_ms(launch: Callable[[], object], stream: Any, seconds: float) -> tuple[float, float]:
+def _times_ms(launch: Callable[[], object], stream: cuda.Stream, seconds: float) -> tuple[float, float]:
     for _ in range(30):
         launch()
-    cuda.call("cudaStreamSynchronize", stream)
+    stream.synchronize()
     taken_ms, end_s = [], time.monotonic() + seconds
     while time.monotonic() < end_s or len(taken_ms) < 20:
         began_s = time.perf_counter()
         launch()
-        cuda.call("cudaStreamSynchronize", stream)
+        stream.synchronize()
         taken_ms.append((time.perf_counter() - began_s) * 1e3)
     return round(float(np.median(taken_ms)), 4), round(float(np.percentile(taken_ms, 95)), 4)
 

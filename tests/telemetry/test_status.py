@@ -46,6 +46,13 @@ def test_what_int8_waits_for_is_said_once_in_the_line():
     assert waiting.line().count(reason) == 1
 
 
+def test_a_second_best_library_is_why_the_engine_is_not_what_the_settings_ask_for():
+    reason = "Orin is seen, but CUDA has no driver here"
+    view = EngineView(backend_reason=reason, instead=True)
+    assert replace(STATUS, engine=view).engine_message().why == reason
+    assert replace(STATUS, engine=replace(view, instead=False)).engine_message().why == ""
+
+
 def test_it_is_plain_json():
     content = json.loads(orjson.dumps(STATUS.to_json()))
     assert content["engine"]["serving"]["verify"]["recall"] == 0.99

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import device
-from vajra_edge.backends.tensorrt import library
-from vajra_edge.errors import BackendUnavailable, EngineError
+from vajra_edge.backends import cuda
+from vajra_edge.backends.tensorrt import library, start
+from vajra_edge.errors import BackendAbsent, BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.plans.report import PlanReport
 from vajra_edge.plans.spec import EngineSpec, Precision, Target
@@ -171,10 +172,17 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """Which backend is taken, and why, for the log and the status."""
+    """Which backend is taken.
+
+    Attributes:
+        backend: it.
+        reason: why, for the log and the status.
+        instead: it is second best: there is a GPU, and something that can be mended keeps TensorRT from it.
+    """
 
     backend: Backend
     reason: str
+    instead: bool = False
 
 
 def select(
@@ -187,9 +195,8 @@ def select(
     """Take a backend.
 
     Args:
-        name: ``tensorrt``, ``onnxruntime`` or ``auto``: TensorRT where a GPU is seen and TensorRT is installed,
-            otherwise ONNX Runtime. A TensorRT that is installed beside a GPU and does not load is an error, for ONNX
-            Runtime in its place would be slow in silence.
+        name: ``tensorrt``, ``onnxruntime`` or ``auto``: TensorRT where a GPU works and TensorRT starts on it, otherwise
+            ONNX Runtime, which is slower and serves; the reason says what is missing and what to do about it.
         threads: of ONNX Runtime on a CPU; None: all that this process may use.
         state_dir: TensorRT keeps its timings and calibrations below it; None: nowhere.
         gpus: looks for GPUs.
@@ -197,21 +204,43 @@ def select(
     Raises:
         BackendUnavailable: the name is unknown, or the library is absent or does not load.
     """
-    name, reason = _automatic(gpus()) if name == "auto" else (name, str(say("as set in ", Setting.BACKEND)))
+    reason, instead = str(say("as set in ", Setting.BACKEND)), False
+    if name == "auto":
+        name, reason, instead = _automatic(gpus())
+    if name == "tensorrt":
+        reason += _through()
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name!r}", remedy=f"use auto, {' or '.join(BACKENDS)}", backend=name)
     _require(name)
     module, kind = BACKENDS[name]
     options = {"threads": threads} if name == "onnxruntime" else {"state_dir": state_dir}
-    return BackendChoice(cast("Backend", getattr(importlib.import_module(module), kind)(**options)), reason)
+    backend = cast("Backend", getattr(importlib.import_module(module), kind)(**options))
+    return BackendChoice(backend, reason, instead)
 
 
-def _automatic(gpus: Sequence[device.Gpu]) -> tuple[str, str]:
+def _automatic(gpus: Sequence[device.Gpu]) -> tuple[str, str, bool]:
+    """Name, reason, and whether it is second best."""
     if not gpus:
-        return "onnxruntime", "no NVIDIA GPU is seen"
-    if not any(importlib.util.find_spec(name) for name in library.MODULES):
-        return "onnxruntime", f"{gpus[0].name} is seen, but TensorRT is not installed"
-    return "tensorrt", f"{gpus[0].name} is seen and {library.load()} loads"
+        return "onnxruntime", "no NVIDIA GPU is seen", False
+    if cuda.hidden():
+        return "onnxruntime", "CUDA_VISIBLE_DEVICES hides every GPU", False
+    seen = f"{gpus[0].name} is seen"
+    try:
+        found = library.load()
+    except BackendUnavailable as error:
+        broken = library.native() is not None or not isinstance(error, BackendAbsent)
+        return "onnxruntime", f"{seen}, but {error}", broken
+    if (missing := cuda.absence(0) or start.refusal(found)) is not None:
+        return "onnxruntime", f"{seen} and {found} is installed, but {missing}", True
+    return "tensorrt", f"{seen} and {found} loads", False
+
+
+def _through() -> str:
+    """How CUDA is reached; nothing where it is not, which whoever needs it is told then."""
+    try:
+        return f"; CUDA is called through {cuda.reason()}"
+    except cuda.CudaUnavailable:
+        return ""
 
 
 def _require(name: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge import device
+from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Built, Int8Graph
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
@@ -53,9 +54,9 @@ class OnnxRuntime:
         self.threads = threads
 
     def auto_target(self) -> Target:
-        """The first GPU where ONNX Runtime's CUDA build is installed and a GPU is seen, else the CPU."""
-        cuda = device.package_version("onnxruntime-gpu") is not None and bool(device.gpus())
-        return Target("gpu", 0) if cuda else Target("cpu")
+        """The first GPU where ONNX Runtime's CUDA build is installed and the driver has a GPU for it, else the CPU."""
+        built = device.package_version("onnxruntime-gpu") is not None
+        return Target("gpu", 0) if built and bool(device.gpus()) and cuda.count() > 0 else Target("cpu")
 
     def auto_precision(self, target: Target) -> Precision:
         """FP32, in which its CPU kernels are fastest."""
@@ -327,8 +328,8 @@ def _open(onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target
     import onnxruntime
 
     # TF32 would round FP32 plans to 10 bits of mantissa without a word.
-    cuda = (_CUDA, {"device_id": str(target.index), "use_tf32": "0"})
-    providers = [cuda, "CPUExecutionProvider"] if target.kind == "gpu" else ["CPUExecutionProvider"]
+    on_gpu = (_CUDA, {"device_id": str(target.index), "use_tf32": "0"})
+    providers = [on_gpu, "CPUExecutionProvider"] if target.kind == "gpu" else ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(onnx_bytes, options, providers=providers)
     if target.kind == "gpu" and _CUDA not in session.get_providers():
         raise BackendUnavailable(

@@ -192,7 +192,7 @@ def _backends(settings: Settings) -> Iterator[Check]:
     except VajraError as error:
         yield Check("backend", "fail", str(error.message), str(error.remedy))
         return
-    yield Check("backend", "ok", f"{choice.backend.name}: {choice.reason}")
+    yield Check("backend", "note" if choice.instead else "ok", f"{choice.backend.name}: {choice.reason}")
 
 
 def _only_builds(backend: Backend, spec: EngineSpec) -> str | None:

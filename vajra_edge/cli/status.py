@@ -145,6 +145,8 @@ def _engine_rows(engine: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _figure_rows(serving)
         for refused in serving["rejected"]:
             yield "refused", f"[yellow]{escape(refused)}[/]"
+    if engine["backend_reason"]:
+        yield "backend", escape(engine["backend_reason"])
     if engine["calibration"]:
         yield "calibration", escape(engine["calibration"])
     building = engine["building"]

@@ -46,6 +46,7 @@ class Wanted:
         again: nobody asked anew: what failed for good is not tried once more.
         hold_s: until a plan that is held is tried.
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
+        instead: it is second best, for something on this machine that may be mended: that is looked at again.
         now_s: monotonic.
     """
 
@@ -56,6 +57,7 @@ class Wanted:
     again: bool = False
     hold_s: float = 0.0
     again_in_s: float | None = None
+    instead: bool = False
     now_s: float = 0.0
 
 

@@ -74,6 +74,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
     """
     warning = parts.serving.unknown_classes()
     calibration = known.desired.calibration if known.desired else ""
+    instead = known.desired.backend_reason if known.desired and known.desired.instead else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
     published, counts = parts.serving.published(), parts.publisher.counters()
     return Status(
@@ -81,7 +82,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         phase=s.phase.value,
         reason=_joined(
             (
-                *(_damage(s, known), s.why, calibration, known.missed, known.view.error, warning),
+                *(_damage(s, known), s.why, instead, calibration, known.missed, known.view.error, warning),
                 *(*troubles, *known.late, *_stalled(known, now_s)),
             )
         ),
@@ -122,6 +123,8 @@ def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView
         wanted=s.wanted,
         serving=serving,
         calibration=calibration,
+        backend_reason=known.desired.backend_reason if known.desired else "",
+        instead=known.desired is not None and known.desired.instead,
         on_probation=s.probation_until_s is not None and parts.serving.awaited is None,
         building=known.building,
         loading=loading,

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from vajra_edge.backends.base import select
+from vajra_edge.backends.base import Backend, select
 from vajra_edge.build.request import BuildRequest, weights_digest
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import events
@@ -41,6 +41,7 @@ class DesiredPlan:
         quick: how to build the fallback, where it is a quick plan.
         since: fingerprint of the plan that served last and well; None: there is none, or it is damaged.
         backend_reason: why this backend was taken.
+        instead: it is second best, see ``BackendChoice``.
         calibration: why INT8's images are not used, and what is wanted instead; empty where nothing is wrong with them.
         damage: what befell the stored plan that this one follows; empty where nothing did.
         hold_s: until it is tried, where it is held.
@@ -59,6 +60,7 @@ class DesiredPlan:
     damage: str = ""
     hold_s: float = 0.0
     again_in_s: float | None = None
+    instead: bool = False
 
     @property
     def event(self) -> Wanted:
@@ -70,6 +72,7 @@ class DesiredPlan:
             self.rejected,
             hold_s=self.hold_s,
             again_in_s=self.again_in_s,
+            instead=self.instead,
         )
 
     def why(self, served: Fingerprint | None = None) -> tuple[str, ...]:
@@ -158,6 +161,8 @@ class DesiredPlans:
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
         asked = BuildRequest.of(settings, digest, choice.backend)
+        if choice.instead and choice.backend.check(asked.spec) is not None:
+            asked = _on_cpu(asked, choice.backend)  # what was asked of the GPU; the device serves all the same
         calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
         request = calibrated.request
         fingerprint = fingerprint_of(request, choice.backend)
@@ -180,6 +185,7 @@ class DesiredPlans:
             self._store.damage(fingerprint.digest),
             hold_s,
             again_in_s if fallback is None else None,
+            choice.instead,
         )
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
@@ -230,8 +236,7 @@ class DesiredPlans:
             return None
         try:
             backend = select("onnxruntime", threads=settings.service.threads).backend
-            spec = replace(wanted.spec, target=Target("cpu"), precision=Precision.FP32, workspace_gib=None)
-            request = replace(wanted, backend=backend.name, spec=spec, calibration_digest=None)
+            request = _on_cpu(wanted, backend)
             quick = fingerprint_of(request, backend)
         except VajraError as error:
             log.info("no quick plan meanwhile: %s", error)
@@ -243,6 +248,12 @@ class DesiredPlans:
             return None
         have, _, _ = self._have(quick[1].digest, alone=True)
         return None if have is Have.HELD else Fallback(quick[1].digest, ready=have is Have.READY)
+
+
+def _on_cpu(request: BuildRequest, backend: Backend) -> BuildRequest:
+    """The same network in the form that every machine runs."""
+    spec = replace(request.spec, target=Target("cpu"), precision=Precision.FP32, workspace_gib=None)
+    return replace(request, backend=backend.name, spec=spec, calibration_digest=None)
 
 
 def _require_pinned(settings: Settings, digest: str) -> None:

@@ -237,7 +237,7 @@ def _cancel(s: State) -> tuple[Action, ...]:
 def _want(s: State, e: Wanted) -> Advanced:
     """A new desired plan ends what only the old one needed; the same one again changes nothing that is under way."""
     same, was_known = e.fingerprint == s.wanted, not s.unknown
-    s = replace(s, unknown="", asks=0, ask_at_s=_look_at_s(s, e))
+    s = replace(_looking(s, e), unknown="")
     # Nobody asked anew: only a plan that came to be there is new, and one that is held gets its time.
     given_up = e.again and (was_known or e.have is Have.MISSING) and e.have is not Have.HELD
     if same and (given_up or s.step is not Step.IDLE):
@@ -257,6 +257,15 @@ def _want(s: State, e: Wanted) -> Advanced:
     if step is Step.WAIT:
         s = replace(s, retry_at_s=e.now_s + e.hold_s, retry_step=Step.LOAD)
     return _pursue(s, *cancel)
+
+
+def _looking(s: State, e: Wanted) -> State:
+    """When to work out anew what is wanted, where that may change by itself; less often the longer it does not."""
+    if not e.instead:
+        return replace(s, asks=0, ask_at_s=_look_at_s(s, e))
+    if e.again and s.ask_at_s is not None:
+        return s
+    return replace(s, asks=0, ask_at_s=e.now_s + RETRY_S[0])
 
 
 def _look_at_s(s: State, e: Wanted | Unknown) -> float | None:

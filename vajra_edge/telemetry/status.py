@@ -106,6 +106,8 @@ class EngineView:
         damage: what befell the stored plan that the wanted one follows; empty once that serves.
         calibration: what INT8 waits for: how many images the cameras gave, or why its images cannot be used; empty
             while it waits for nothing.
+        backend_reason: why its library was taken, and how that reaches CUDA; empty while that is not known.
+        instead: that library is second best: something on this machine keeps a faster one from it, see the reason.
         why: what befell the stored plan, and what differs between the wanted plan and the one that served when it was
             wanted, or had served last, one phrase a part; or which precision was missed and is tried again.
         last_error: why the newest build or load failed; empty once the wanted plan serves.
@@ -120,6 +122,8 @@ class EngineView:
     loading: str | None = None
     damage: str = ""
     calibration: str = ""
+    backend_reason: str = ""
+    instead: bool = False
     why: tuple[str, ...] = ()
     last_error: str = ""
     retry_in_s: float | None = None
@@ -326,6 +330,8 @@ class Status:
             yield self.engine.last_error
         elif self.engine.building or self.engine.loading:
             yield from self.engine.why
+        if self.engine.instead:
+            yield self.engine.backend_reason
         if self.engine.calibration:
             yield self.engine.calibration
         if self.engine.serving:

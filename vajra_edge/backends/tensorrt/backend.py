@@ -14,13 +14,12 @@ from pathlib import Path
 from vajra_edge import device
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Built, Int8Graph, Runner
-from vajra_edge.backends.tensorrt import calibration_engine, calibrator, dla, timing_cache
+from vajra_edge.backends.tensorrt import calibration_engine, calibrator, dla, start, timing_cache
 from vajra_edge.backends.tensorrt import library as tensorrt_library
 from vajra_edge.backends.tensorrt import limits as tensorrt_limits
 from vajra_edge.backends.tensorrt.builder import BuildJob, build
 from vajra_edge.backends.tensorrt.calibrator import CalibrationFeed
 from vajra_edge.backends.tensorrt.library import Library, Typing
-from vajra_edge.backends.tensorrt.limits import BuildLimits
 from vajra_edge.backends.tensorrt.log import LibraryLog, listening
 from vajra_edge.backends.tensorrt.network import parse, prepare
 from vajra_edge.backends.tensorrt.runner import TrtRunner
@@ -80,7 +79,8 @@ class TensorRT:
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """Why this machine can build plans for ``spec`` but not run them; None if it can run them."""
-        return cuda.absence(_gpu_index(spec))
+        absent = cuda.absence(_gpu_index(spec))
+        return None if absent is None else str(absent)
 
     def simplifies(self, spec: EngineSpec) -> bool:
         """No: what its parser makes of a graph that was not simplified may be another plan."""
@@ -144,7 +144,7 @@ class TensorRT:
         """
         library = tensorrt_library.load()
         with _on(spec):
-            typing, limits = _require(library, spec)
+            typing = _require(library, spec)
             if spec.target.kind == "dla":
                 dla.probe(library, spec.target.index, typing)
             report(Progress("build", 0.0, f"reading the graph with {library}, {typing} typing: {typing.reason}"))
@@ -155,7 +155,7 @@ class TensorRT:
                 net = parse(library, lines, prepared, typing)
                 feed = self._feed(library, onnx_bytes, signature, spec, report, images, fresh=fresh)
                 job = BuildJob(net, prepared, signature, spec, typing, _gpu_index(spec), timings, report, feed)
-                return build(job, limits)
+                return build(job)
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a plan able to run.
@@ -165,9 +165,8 @@ class TensorRT:
             BackendUnavailable: the library or CUDA's bindings do not load, or there is no GPU.
         """
         library = tensorrt_library.load()
-        reason = self.cannot_run(spec)
-        if reason:
-            raise BackendUnavailable(f"{library} cannot run plans here: {reason}", remedy=cuda.INSTALL)
+        if (absent := cuda.absence(_gpu_index(spec))) is not None:
+            raise BackendUnavailable(f"{library} cannot run plans here: {absent.message}", remedy=absent.remedy)
         core = spec.target.index if spec.target.kind == "dla" else None
         return TrtRunner(library, plan, signature, gpu=_gpu_index(spec), dla_core=core)
 
@@ -199,11 +198,12 @@ class TensorRT:
         )
 
 
-def _require(library: Library, spec: EngineSpec) -> tuple[Typing, BuildLimits]:
+def _require(library: Library, spec: EngineSpec) -> Typing:
     """Everything that can be refused before any work.
 
     Raises:
         UnsupportedSpec: with what to set.
+        BackendUnavailable: there is no GPU to build on, or the library does not start with its driver.
         BuildError, OutOfMemory: the library does not start here.
     """
     on_dla = spec.target.kind == "dla"
@@ -214,22 +214,28 @@ def _require(library: Library, spec: EngineSpec) -> tuple[Typing, BuildLimits]:
     if on_dla and spec.dynamic:
         raise UnsupportedSpec("a DLA core takes static shapes only", remedy=say(Setting.DYNAMIC.to(False)))
     gpu = _gpu_index(spec)
-    if (reason := cuda.absence(gpu)) and not library.ahead_of_time:
-        raise UnsupportedSpec(
-            f"{library} builds only on the GPU that will run the plan: {reason}",
-            remedy=say(Setting.BACKEND.to("onnxruntime"), f", or {cuda.INSTALL}"),
+    absent = cuda.absence(gpu)
+    if absent is not None and not library.ahead_of_time:
+        raise BackendUnavailable(
+            f"{library} builds only on the GPU that will run the plan: {absent.message}",
+            remedy=say(absent.remedy, ", or ", Setting.BACKEND.to("onnxruntime")),
         )
     calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
     if calibrates and on_dla:
         raise UnsupportedSpec(
             "TensorRT's MinMax calibrator is for the GPU", remedy=say(Setting.QUANTIZATION.to("auto"))
         )
-    if calibrates and (reason := cuda.absence(gpu)):
-        raise UnsupportedSpec(f"{library} calibrates on the GPU: {reason}", remedy=say(Setting.QUANTIZATION.to("qdq")))
+    if calibrates and absent is not None:
+        raise UnsupportedSpec(
+            f"{library} calibrates on the GPU: {absent.message}", remedy=say(Setting.QUANTIZATION.to("qdq"))
+        )
+    if absent is None and (refused := start.refusal(library)) is not None:
+        raise refused
     typing = tensorrt_library.typing_of(library, spec.typing, on_dla=on_dla, calibrates=calibrates)
     if on_dla:
         dla.require_core(library, spec.target.index)
-    return typing, tensorrt_limits.limits(tensorrt_limits.look(gpu), spec.workspace_gib, spec.optimization_level)
+    tensorrt_limits.require_workspace(tensorrt_limits.look(gpu), spec.workspace_gib)
+    return typing
 
 
 def _gpu_index(spec: EngineSpec) -> int:
@@ -241,5 +247,5 @@ def _gpu_index(spec: EngineSpec) -> int:
 def _on(spec: EngineSpec) -> Iterator[None]:
     """The plan's GPU as the current one, where there is one."""
     gpu = _gpu_index(spec)
-    with cuda.device(gpu) if cuda.count() > gpu else nullcontext():
+    with cuda.device(gpu) if cuda.absence(gpu) is None else nullcontext():
         yield

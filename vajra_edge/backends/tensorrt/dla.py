@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vajra_edge.backends.tensorrt.library import Library, Typing
-from vajra_edge.backends.tensorrt.limits import DLA_GLOBAL_BYTES, DLA_LOCAL_BYTES
+from vajra_edge.backends.tensorrt.limits import DLA_LOCAL_BYTES
 from vajra_edge.backends.tensorrt.log import LibraryLog, build_failure, listening, logger
 from vajra_edge.backends.tensorrt.network import Network, Prepared, builder, creation_flags, starting
 from vajra_edge.errors import UnsupportedSpec
@@ -139,7 +139,6 @@ def place(net: Network, config: Any, prepared: Prepared, spec: EngineSpec, typin
     _aim(library, config, spec.target.index)
     config.default_device_type = trt.DeviceType.GPU
     config.set_memory_pool_limit(trt.MemoryPoolType.DLA_LOCAL_DRAM, DLA_LOCAL_BYTES)
-    config.set_memory_pool_limit(trt.MemoryPoolType.DLA_GLOBAL_DRAM, DLA_GLOBAL_BYTES)
     int8 = spec.precision is Precision.INT8
     refused = _without_range(net, prepared) if int8 and not typing.strong else {}
     refused |= {prepared.keys[node]: REFUSED_HERE for layer, node in _known(net, prepared) if not _runs(config, layer)}

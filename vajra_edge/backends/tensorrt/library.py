@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vajra_edge.errors import BackendAbsent, BackendUnavailable, UnsupportedSpec
-from vajra_edge.wording import Command, Setting, say
+from vajra_edge.wording import Command, Setting, Text, say
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order they are tried; RTX's metapackage installs no module of its own, its bindings do."""
@@ -22,6 +25,17 @@ INSTALL = (
     "on a Jetson: apt install python3-libnvinfer and a virtual environment with --system-site-packages; "
     "elsewhere: pip install tensorrt, or vajra-edge[tensorrt-rtx]"
 )
+
+INSTALL_BINDINGS = (
+    "apt install python3-libnvinfer, and make the virtual environment with --system-site-packages and the system's own "
+    "Python, which the bindings are for; elsewhere pip install the tensorrt of the library's release"
+)
+INSTALL_LIBRARY = (
+    "install TensorRT's libraries of the bindings' release: on a Jetson apt install nvidia-jetpack-runtime"
+)
+NATIVE = "libnvinfer.so"
+FOLDERS = ("usr/lib/*-linux-gnu", "usr/local/lib", "usr/local/*/lib")
+"""Where TensorRT's packages put their libraries."""
 
 AUTO, QDQ = Setting.TYPING.to("auto"), Setting.QUANTIZATION.to("qdq")
 
@@ -86,11 +100,11 @@ def load() -> Library:
             raise BackendUnavailable(f"{name} does not load: {error}", remedy=INSTALL, module=name) from error
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendUnavailable(
-                f"{name} is installed but does not load: {error}",
-                remedy=say("reinstall it for this JetPack or driver; '", Command.DOCTOR, "' lists the versions"),
-                module=name,
+                f"{name} is installed but does not load: {error}", remedy=_remedy(str(error)), module=name
             ) from error
         return _recent(of(module))
+    if (found := native()) is not None:
+        raise BackendAbsent(f"TensorRT is here ({found}), its Python bindings are not", remedy=INSTALL_BINDINGS)
     raise BackendAbsent("TensorRT is not installed", remedy=INSTALL)
 
 
@@ -101,6 +115,25 @@ def _recent(library: Library) -> Library:
             f"{library} is not supported", remedy="upgrade to JetPack 6.1 or newer, or TensorRT 10.3"
         )
     return library
+
+
+def native(root: Path = Path("/")) -> Path | None:
+    """TensorRT's own library, bindings or not; looked for where its packages and LD_LIBRARY_PATH have it."""
+    return next(_natives(root), None)
+
+
+def _natives(root: Path) -> Iterator[Path]:
+    for pattern in FOLDERS:
+        yield from sorted(root.glob(f"{pattern}/{NATIVE}.*"))
+    for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
+        yield from sorted(Path(folder).glob(f"{NATIVE}.*"))
+
+
+def _remedy(reason: str) -> Text:
+    """For bindings that do not load; most often they came without the library (pip's tensorrt-cu12-bindings alone)."""
+    if "libnvinfer" in reason or "libnvonnxparser" in reason:
+        return INSTALL_LIBRARY
+    return say("reinstall it for this JetPack or driver; '", Command.DOCTOR, "' lists the versions")
 
 
 def of(module: Any) -> Library:

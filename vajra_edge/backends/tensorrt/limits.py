@@ -21,15 +21,18 @@ MIB = 1 << 20
 AUTO_WORKSPACE_SHARE, AUTO_WORKSPACE_LEAST, AUTO_WORKSPACE_MOST = 0.25, 256 * MIB, 4 * GIB
 """Detection networks need tens to hundreds of MiB; 512 MiB to 1 GiB is usual on 8 GB boards."""
 
+WORKSPACE_SHARE = 0.75
+"""Of what is free, the most that a workspace may be; it is a bound, and detection networks stay far below."""
+
 TACTIC_SHARE, TACTIC_LEAST, TACTIC_MOST = 0.5, 512 * MIB, 3 * GIB
 """Half of what is free, since the tactic's inputs, outputs and the builder itself need the rest."""
 
 FEW_TACTICS = 8
 """Tactics tried for each layer on the last rung."""
 
-DLA_LOCAL_BYTES, DLA_GLOBAL_BYTES = 256 * MIB, 128 * MIB
-"""Upper bounds of the pools a loadable may use, powers of two; the library's 1 GiB and 512 MiB starve 8 GB boards."""
-
+DLA_LOCAL_BYTES = 256 * MIB
+"""Upper bound of a loadable's intermediate tensors, a power of two; the library's 1 GiB starves 8 GB boards. The pool
+beside it, DLA_GLOBAL_DRAM, keeps the library's 512 MiB: a loadable's weights have to fit it."""
 
 SCARCE_BYTES = 3 * GIB // 2
 """With less free than this a build that gives no reason failed for it: VajraV1-nano is built with 2 GiB free and not
@@ -85,11 +88,32 @@ def look(gpu: int) -> Memory:
     return Memory(int(total), max(int(free), host.free_bytes) if integrated else int(free))
 
 
-def limits(memory: Memory, workspace_gib: float | None, optimization_level: int) -> BuildLimits:
-    """The first attempt's limits; a workspace that the device has and is not free now is lowered to what is.
+def require_workspace(memory: Memory, workspace_gib: float | None) -> None:
+    """Refuse a workspace that this device can never have.
 
     Raises:
-        UnsupportedSpec: the workspace is larger than the device; TensorRT itself would only say UNSUPPORTED_STATE.
+        UnsupportedSpec: it is larger than the device; TensorRT itself would only say UNSUPPORTED_STATE.
+    """
+    if workspace_gib is not None and workspace_gib * GIB > memory.total_bytes:
+        raise UnsupportedSpec(
+            f"a workspace of {workspace_gib:.2f} GiB is more than this device's {memory.total_bytes / GIB:.2f} GiB "
+            "(TensorRT's UNSUPPORTED_STATE)",
+            remedy=say("lower ", Setting.WORKSPACE_GIB, ", or leave it unset"),
+            workspace_bytes=int(workspace_gib * GIB),
+            total_bytes=memory.total_bytes,
+        )
+
+
+def limits(memory: Memory, workspace_gib: float | None, optimization_level: int) -> BuildLimits:
+    """The first attempt's limits.
+
+    A workspace of which the device has too little free is lowered, so that what the network's tensors, the tactics and
+    the rest of the machine need is not promised twice: on a Jetson the kernel would end a process for it.
+
+    Args:
+        memory: of the device, looked at once the ``Builder`` is there.
+        workspace_gib: what is asked for, or None.
+        optimization_level: likewise.
     """
     lowered = ""
     tactic = _share(memory.free_bytes, TACTIC_SHARE, TACTIC_LEAST, TACTIC_MOST)
@@ -97,18 +121,13 @@ def limits(memory: Memory, workspace_gib: float | None, optimization_level: int)
         workspace = _share(memory.free_bytes, AUTO_WORKSPACE_SHARE, AUTO_WORKSPACE_LEAST, AUTO_WORKSPACE_MOST)
     else:
         workspace = int(workspace_gib * GIB)
-    if workspace > memory.total_bytes:
-        raise UnsupportedSpec(
-            f"a workspace of {workspace / GIB:.2f} GiB is more than this device's {memory.total_bytes / GIB:.2f} GiB "
-            "(TensorRT's UNSUPPORTED_STATE)",
-            remedy=say("lower ", Setting.WORKSPACE_GIB, ", or leave it unset"),
-            workspace_bytes=workspace,
-            total_bytes=memory.total_bytes,
+    most = max(int(memory.free_bytes * WORKSPACE_SHARE), AUTO_WORKSPACE_LEAST)
+    if workspace_gib is not None and workspace > most:
+        lowered = (
+            f"workspace {workspace_gib:.1f} GiB lowered to {most / GIB:.1f} GiB: of this device's "
+            f"{memory.total_bytes / GIB:.1f} GiB {memory.free_bytes / GIB:.1f} are free beside the builder"
         )
-    if workspace_gib is not None and workspace > memory.free_bytes:
-        free_gib = memory.free_bytes / GIB
-        lowered = f"workspace {workspace_gib:.1f} GiB lowered to {free_gib:.1f} GiB, which is free"
-        workspace = memory.free_bytes
+        workspace = most
     return BuildLimits(workspace, tactic, optimization_level, lowered=lowered)
 
 

@@ -268,7 +268,7 @@ def name_gpu(library: Library, config: Any, gpu: int) -> str:
         config.num_compute_capabilities = 1
         config.set_compute_capability(library.trt.ComputeCapability.SM86, 0)
         return AHEAD_OF_TIME
-    raise UnsupportedSpec(absence, remedy=say(Setting.TARGET.to("cpu"), ", or check the driver"), gpu=gpu)
+    raise UnsupportedSpec(absence.message, remedy=absence.remedy, gpu=gpu)
 
 
 def add_profile(net: Network, config: Any, signature: Signature) -> Shapes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from math import prod
 from typing import Any
@@ -24,6 +25,8 @@ WARM_UP_CALLS = 2
 """The first call loads kernels lazily; the second shows that it is over."""
 SLOTS = 2
 """Outputs that stay valid: the one returned last and the one before."""
+
+log = logging.getLogger(__name__)
 
 
 class TrtRunner:
@@ -91,7 +94,7 @@ class TrtRunner:
         self._turn = (self._turn + 1) % SLOTS
         found = slot.array.reshape(-1)[: prod(self._made)].reshape(self._made)[:count]
         self._stream.copy(slot.address, self._addresses[self.signature.output_name], found.nbytes)
-        self._stream.synchronize()
+        self._waiter.wait()
         return np.asarray(found, np.float32)
 
     def _allocate(self) -> None:
@@ -112,6 +115,7 @@ class TrtRunner:
         self._set_shape(most)
         self._require_layout()
         self._stream = self._held.enter_context(cuda.Stream())
+        self._waiter = self._held.enter_context(cuda.Waiter(self._stream))
         self._addresses: dict[str, int] = {}
         for name in names:
             self._addresses[name] = self._buffer(name)
@@ -136,6 +140,7 @@ class TrtRunner:
         zeros = np.zeros((self.signature.batch, 3, *self.signature.resolution_hw), np.float32)
         for _ in range(WARM_UP_CALLS):
             self.infer(zeros)
+        log.info("%s %s", self._library, self._waiter.measure(lambda: self.infer(zeros)))
 
     def _shape_for(self, batch: NDArray[np.float32]) -> tuple[int, ...]:
         """The shape the plan runs ``batch`` in: padded to the full batch where its batch is fixed."""

@@ -1,0 +1,94 @@
+"""The calls of CUDA that this package makes, with their parameters as the headers declare them.
+
+Twelve and thirteen declare all of these alike; ``tests/backends/test_cuda_headers.py`` holds each against the headers.
+No structure is passed: those have changed from release to release (``cudaDeviceProp``), scalars have not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a C function.
+
+    Attributes:
+        ctype: its type; of what it points to, where it is an output.
+        out: the function writes it through a pointer, and a call returns it.
+        enum: name of its C enumeration, of which cuda-python wants a member; empty for anything else.
+    """
+
+    ctype: Any
+    out: bool = False
+    enum: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function that returns a status."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+
+def _calls(**parameters: tuple[Parameter, ...]) -> dict[str, Call]:
+    return {name: Call(name, taken) for name, taken in parameters.items()}
+
+
+ADDRESS = Parameter(ctypes.c_void_p)
+"""A pointer, or a handle, which is one: streams and events."""
+INT, FLAGS, SIZE = Parameter(ctypes.c_int), Parameter(ctypes.c_uint), Parameter(ctypes.c_size_t)
+KIND = Parameter(ctypes.c_int, enum="cudaMemcpyKind")
+ATTRIBUTE = Parameter(ctypes.c_int, enum="CUdevice_attribute")
+TEXT = Parameter(ctypes.c_char_p)
+ADDRESS_OUT, INT_OUT, SIZE_OUT = (Parameter(one.ctype, out=True) for one in (ADDRESS, INT, SIZE))
+
+RUNTIME = _calls(
+    cudaRuntimeGetVersion=(INT_OUT,),
+    cudaGetDeviceCount=(INT_OUT,),
+    cudaGetDevice=(INT_OUT,),
+    cudaSetDevice=(INT,),
+    cudaMemGetInfo=(SIZE_OUT, SIZE_OUT),
+    cudaMalloc=(ADDRESS_OUT, SIZE),
+    cudaFree=(ADDRESS,),
+    cudaHostAlloc=(ADDRESS_OUT, SIZE, FLAGS),
+    cudaFreeHost=(ADDRESS,),
+    cudaMemcpy=(ADDRESS, ADDRESS, SIZE, KIND),
+    cudaMemcpyAsync=(ADDRESS, ADDRESS, SIZE, KIND, ADDRESS),
+    cudaStreamCreateWithFlags=(ADDRESS_OUT, FLAGS),
+    cudaStreamSynchronize=(ADDRESS,),
+    cudaStreamDestroy=(ADDRESS,),
+    cudaEventCreateWithFlags=(ADDRESS_OUT, FLAGS),
+    cudaEventRecord=(ADDRESS, ADDRESS),
+    cudaEventSynchronize=(ADDRESS,),
+    cudaEventDestroy=(ADDRESS,),
+)
+"""Of libcudart."""
+
+DRIVER = _calls(
+    cuInit=(FLAGS,),
+    cuDriverGetVersion=(INT_OUT,),
+    cuDeviceGetCount=(INT_OUT,),
+    cuDeviceGet=(INT_OUT, INT),
+    cuDeviceGetName=(TEXT, INT, INT),
+    cuDeviceTotalMem_v2=(SIZE_OUT, INT),
+    cuDeviceGetAttribute=(INT_OUT, ATTRIBUTE, INT),
+)
+"""Of libcuda, which is the driver's own."""
+
+MEMCPY_DEFAULT = 4
+STREAM_NON_BLOCKING = 1
+HOST_ALLOC_DEFAULT = 0
+EVENT_BLOCKING_SYNC = 1
+EVENT_DISABLE_TIMING = 2
+ATTRIBUTE_INTEGRATED = 18
+ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
+ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
+
+
+def version_text(number: int) -> str:
+    """CUDA's number of a release, as people write it: 12060 is ``12.6``."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,60 @@
+"""Devices that CUDA sees, and the one that a thread works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
+from vajra_edge.backends.cuda.driver import CudaGpu, driver
+from vajra_edge.backends.cuda.runtime import call, runtime
+from vajra_edge.errors import EngineError
+from vajra_edge.wording import Setting, say
+
+
+def count() -> int:
+    """GPUs that the driver has; 0 without a driver, and where CUDA_VISIBLE_DEVICES hides them."""
+    try:
+        return driver().count()
+    except (CudaUnavailable, CudaRefused):
+        return 0
+
+
+def absence(index: int) -> EngineError | None:
+    """Why there is no GPU of this number: driver, runtime or device, each with its remedy; None if there is one."""
+    try:
+        runtime()
+        found = driver().count()
+    except (CudaUnavailable, CudaRefused) as error:
+        return error
+    if index < found:
+        return None
+    return CudaUnavailable(
+        f"CUDA sees {found} GPUs here, none with number {index}",
+        remedy=say("look at CUDA_VISIBLE_DEVICES, or ", Setting.TARGET.to("auto")),
+    )
+
+
+def describe(index: int) -> CudaGpu:
+    """Look at one device.
+
+    Raises:
+        CudaRefused: there is no such device.
+        CudaUnavailable: there is no driver.
+    """
+    return driver().describe(index)
+
+
+@contextmanager
+def device(index: int) -> Iterator[None]:
+    """Make a device the calling thread's own for the length of a block.
+
+    Raises:
+        CudaRefused: there is no such device.
+    """
+    before = int(call("cudaGetDevice"))
+    call("cudaSetDevice", index)
+    try:
+        yield
+    finally:
+        call("cudaSetDevice", before)
