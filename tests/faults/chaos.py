@@ -303,14 +303,14 @@ def settle(device: Device, raw: RawLog) -> None:
     wait_for(lambda: any(all(part in one for part in wanted) for one in list(raw.payloads)), limit_s=120.0, step_s=0.5)
 
 
-def check(account: Account) -> None:
-    """What must hold, see the module."""
+def check(account: Account, *, few: bool = False) -> None:
+    """What must hold, see the module; of few messages the share that comes twice says nothing."""
     assert not account.not_delivered, account.told()
     assert not account.unannounced, account.told()
     assert account.out_of_order == 0, account.told()
     assert len(account.epochs) == 1, account.told()
     count: Any = sum(map(len, account.received.values()))
-    assert account.copies < 0.02 * count, account.told()
+    assert few or account.copies < 0.02 * count, account.told()
 
 
 def main() -> None:

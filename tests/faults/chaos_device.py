@@ -63,7 +63,7 @@ def main() -> None:
     image, number = np.zeros((8, 8, 3), np.uint8), offered.lines
     due_s = time.monotonic()
     while not over.is_set():
-        due_s += 1.0 / rate_per_s
+        due_s = max(due_s + 1.0 / rate_per_s, time.monotonic())  # what a SIGSTOP held up is not made up for
         time.sleep(max(0.0, due_s - time.monotonic()))
         camera = CAMERAS[number % len(CAMERAS)]
         offered.write(f"{time.time():.3f}")

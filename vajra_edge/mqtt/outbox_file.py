@@ -56,8 +56,13 @@ CREATE TABLE dead (
 
 _REMEDIES: Mapping[str, Text] = {
     "full": say("free space on that disk, or lower ", Setting.MAX_BYTES),
+    "no space": say("free space on that disk, or lower ", Setting.MAX_BYTES),
     "readonly": "mount that disk writable, and give the folder to the service's user",
+    "read-only": "mount that disk writable",
     "unable to open": "give the folder to the service's user",
+    "permission": "give the folder to the service's user",
+    "exists": "remove what lies in the folder's place",
+    "not a directory": "remove what lies in the folder's place",
     "locked": "another process has it open: end that",
 }
 
@@ -334,8 +339,9 @@ class OutboxFile:
                 word in str(error) for word in ("malformed", "not a database")
             ):
                 raise Damaged(f"{self._path} is damaged: {error}") from error
-            remedy = next((text for word, text in _REMEDIES.items() if word in str(error)), "check that disk")
-            raise PublishError(f"{self._path} cannot be {verb}: {error}", remedy=remedy) from error
+            what = str(getattr(error, "strerror", None) or error).lower()
+            remedy = next((text for word, text in _REMEDIES.items() if word in what), "check that disk")
+            raise PublishError(f"{self._path} cannot be {verb}: {what}", remedy=remedy) from error
         except PublishError:
             self.close(tidy=False)
             raise
