@@ -107,9 +107,10 @@ class Device:
         self.command = [sys.executable, str(DEVICE), str(folder), str(port), str(commit_every_s), str(rate_per_s)]
         self.child: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, kill_at: str = "") -> None:
         with (self.folder / "device.log").open("ab") as log:
-            self.child = subprocess.Popen(self.command, stdout=log, stderr=log)
+            command = [*self.command, *([kill_at] if kill_at else [])]
+            self.child = subprocess.Popen(command, stdout=log, stderr=log)
 
     def kill(self) -> None:
         assert self.child is not None
@@ -243,8 +244,10 @@ def strike(kind: str, network: BadNetwork, broker: KeptBroker, dice: random.Rand
         broker.send(signal.SIGCONT)
 
 
-def run(folder: Path, *, seed: int, faults: int, kills: int, commit_every_s: float, rate_per_s: float) -> Account:
-    """All of it, in a folder of its own."""
+def run(
+    folder: Path, *, seed: int, faults: int, kills: int, commit_every_s: float, rate_per_s: float, messages: int = 0
+) -> Account:
+    """All of it, in a folder of its own; goes on until so many messages were offered."""
     dice, account = random.Random(seed), Account()
     broker = KeptBroker(folder)
     broker.start()
@@ -270,6 +273,7 @@ def run(folder: Path, *, seed: int, faults: int, kills: int, commit_every_s: flo
                 time.sleep(dice.uniform(0.2, 1.0))
             with contextlib.suppress(StopIteration):
                 next(fault)
+        wait_for(lambda: len(device.lines("offered")) >= messages, limit_s=300.0, step_s=0.5)
         settle(device, raw)
     finally:
         code = device.stop()
@@ -279,6 +283,11 @@ def run(folder: Path, *, seed: int, faults: int, kills: int, commit_every_s: flo
         network.close()
         broker.stop()
     assert code == 0, (code, device.lines("device.log")[-3:])
+    return settled(device, raw, account)
+
+
+def settled(device: Device, raw: RawLog, account: Account) -> Account:
+    """With what the ledgers and the raw log say."""
     account.offered = len(device.lines("offered"))
     for line in device.lines("committed"):
         camera, _, seq = line.partition("/")
@@ -319,7 +328,8 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=28)
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--commit-every-s", type=float, default=1.0)
-    parser.add_argument("--rate-per-s", type=float, default=250.0)
+    parser.add_argument("--rate-per-s", type=float, default=400.0)
+    parser.add_argument("--messages", type=int, default=15_000)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vajra-edge-") as folder:
         account = run(Path(folder), **vars(chosen))

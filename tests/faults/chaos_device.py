@@ -1,7 +1,8 @@
 """A device for ``chaos.py``: a Publisher with its outbox on disk, and a ledger of what was offered and committed.
 
-``python chaos_device.py FOLDER PORT COMMIT_EVERY_S RATE_PER_S``: two cameras; ``frame_seq`` of a message is its line in
-the ledger of what was offered, which goes on over deaths of the process. SIGTERM ends it in order.
+``python chaos_device.py FOLDER PORT COMMIT_EVERY_S RATE_PER_S [POINT]``: two cameras; ``frame_seq`` of a message is its
+line in the ledger of what was offered, which goes on over deaths of the process. SIGTERM ends it in order; with a point
+of ``outbox_kills.py`` it kills itself there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from faults import outbox_kills
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.messages import EngineTag
@@ -27,6 +30,8 @@ from vajra_edge.mqtt.topics import Topics
 from vajra_edge.types import Detections, Frame
 
 CAMERAS = ("gate", "yard")
+KILL_AT = 5
+"""Of the arguments, the point to be killed at."""
 TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person",))
 
 
@@ -55,6 +60,8 @@ def main() -> None:
     folder, port, commit_every_s, rate_per_s = Path(sys.argv[1]), *map(float, sys.argv[2:5])
     offered, over = Ledger(folder / "offered"), threading.Event()
     note_commits(Ledger(folder / "committed"))
+    if len(sys.argv) > KILL_AT:
+        outbox_kills.arm(sys.argv[KILL_AT])
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     quick = {"keepalive_s": 2, "commit_every_s": commit_every_s}  # shorter than the settings allow, for time's sake
     mqtt = MqttSettings(host="127.0.0.1", port=int(port)).model_copy(update=quick)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import chaos, power_cuts
+from faults import chaos, outbox_kills, power_cuts
 
 LONG = pytest.mark.long("takes two minutes; the short one of each runs always")
 MOSQUITTO = pytest.mark.skipif(
@@ -16,6 +16,8 @@ MOSQUITTO = pytest.mark.skipif(
 ROOT = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="absent here: the right to mount a disk"
 )
+
+ALWAYS = ("writing, before the transaction ends",)
 
 
 @MOSQUITTO
@@ -27,10 +29,32 @@ ROOT = pytest.mark.skipif(
 def test_what_was_committed_arrives_and_every_other_number_is_announced(
     tmp_path: Path, faults: int, kills: int, commit_every_s: float
 ) -> None:
-    account = chaos.run(tmp_path, seed=7, faults=faults, kills=kills, commit_every_s=commit_every_s, rate_per_s=250.0)
+    few = faults < len(chaos.KINDS)
+    account = chaos.run(
+        tmp_path,
+        seed=7,
+        faults=faults,
+        kills=kills,
+        commit_every_s=commit_every_s,
+        rate_per_s=250.0 if few else 400.0,
+        messages=0 if few else 15_000,
+    )
     print(account.told())
-    chaos.check(account, few=faults < len(chaos.KINDS))
+    chaos.check(account, few=few)
     assert account.kills == kills
+
+
+@MOSQUITTO
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long("one of each kind runs always")])
+        for name in outbox_kills.POINTS
+    ],
+)
+def test_a_kill_at_any_point_leaves_an_outbox_that_goes_on(tmp_path: Path, name: str) -> None:
+    chaos.check(outbox_kills.run(tmp_path, name), few=True)
 
 
 @ROOT

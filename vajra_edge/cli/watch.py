@@ -36,8 +36,8 @@ class View(Protocol):
         """Show one message; True if it was a detection message."""
         ...
 
-    def refresh(self, trouble: str) -> None:
-        """Show why nothing arrives; empty while all is well."""
+    def refresh(self, trouble: str, *, last: bool = False) -> None:
+        """Show why nothing arrives, empty while all is well; ``last``: nothing follows."""
         ...
 
 
@@ -77,7 +77,7 @@ def follow(
                 for received in subscription.poll(_POLL_S):
                     shown += view.take(received)
                     if max_messages is not None and shown >= max_messages:
-                        view.refresh(subscription.trouble)
+                        view.refresh(subscription.trouble, last=True)
                         return shown
                 view.refresh(subscription.trouble)
         except KeyboardInterrupt:
@@ -108,7 +108,7 @@ class Lines:
         self._output.flush()
         return not is_gap(received.payload)
 
-    def refresh(self, trouble: str) -> None:
+    def refresh(self, trouble: str, *, last: bool = False) -> None:  # noqa: ARG002  each is said at once
         """Say what is wrong, when it changed."""
         if trouble and trouble != self._trouble:
             sys.stderr.write(trouble + "\n")
@@ -269,9 +269,9 @@ class Screen:
         """Note one message."""
         return self._board.take(received)
 
-    def refresh(self, trouble: str) -> None:
-        """Draw, if it is time."""
+    def refresh(self, trouble: str, *, last: bool = False) -> None:
+        """Draw, if it is time or the end."""
         now_s = self._clock()
-        if now_s - self._drawn_s >= _POLL_S:
+        if last or now_s - self._drawn_s >= _POLL_S:
             self._drawn_s = now_s
             self._live.update(self._board.render(trouble), refresh=True)
