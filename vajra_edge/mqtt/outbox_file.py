@@ -46,7 +46,8 @@ BEGIN IMMEDIATE;
 CREATE TABLE count (device TEXT, epoch TEXT, upto INTEGER, service_s REAL);
 CREATE TABLE cameras (camera TEXT PRIMARY KEY, next_seq INTEGER, reserved INTEGER) WITHOUT ROWID;
 CREATE TABLE messages (
-    number INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, service_s REAL, unix_s REAL, payload BLOB
+    number INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, service_s REAL, unix_s REAL, upto INTEGER,
+    payload BLOB
 );
 CREATE TABLE gaps (epoch TEXT, camera TEXT, first INTEGER, last INTEGER, why TEXT, place INTEGER);
 CREATE TABLE dead (
@@ -139,9 +140,10 @@ class OutboxFile:
                     self._active.add(each.camera)
             sync |= any(self._next[name] > self._reserved.get(name, 0) - BLOCK // 4 for name in self._active)
             with self._transaction(sync=sync) as base:
-                self._insert(base, batch)
                 self._upto = max(self._upto, batch.upto)
-                base.execute("UPDATE count SET upto = ?, service_s = ?", (self._upto, self._now_service_s()))
+                self._insert(base, batch)
+                if sync or not batch.messages:  # else the messages' rows say it, and a page less is written
+                    base.execute("UPDATE count SET upto = ?, service_s = ?", (self._upto, self._now_service_s()))
                 if sync:
                     self._tidy(base)
             if sync and base.execute("PRAGMA freelist_count").fetchone()[0] > _VACUUM_FROM_PAGES:
@@ -216,10 +218,13 @@ class OutboxFile:
     def _recover(self, why: str, upto: int) -> Recovered:
         with self._transaction(sync=True) as base:
             count = "SELECT device, epoch, upto, service_s FROM count"
+            base.execute("UPDATE count SET upto = max(upto, (SELECT coalesce(max(upto), 0) FROM messages))")
             device, _, _, service_s = base.execute(count).fetchone() or ("", "", 0, 0.0)
             fresh = [] if device == self._device else self._begin_count(base, service_s)
             _, self._epoch, self._upto, self._service_s = base.execute(count).fetchone()
-            self._opened_s, self._upto = self._clock(), max(self._upto, upto)
+            told = base.execute("SELECT coalesce(max(upto), 0), coalesce(max(service_s), 0) FROM messages").fetchone()
+            self._upto, self._service_s = max(self._upto, upto, told[0]), max(self._service_s, told[1])
+            self._opened_s = self._clock()
             last = max(self._upto, base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
             self._find_next(base)
             fresh += self._skip_reserved(why, last + 1)
@@ -268,7 +273,7 @@ class OutboxFile:
         ahead_s, wall_s = self._service_s - self._opened_s, self._wall() if batch.messages or batch.dead else None
         to_wall_s = None if wall_s is None else wall_s - self._clock()
         base.executemany(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     each.number,
@@ -277,6 +282,7 @@ class OutboxFile:
                     each.seq,
                     each.offered_s + ahead_s,
                     None if to_wall_s is None else each.offered_s + to_wall_s,
+                    self._upto,
                     each.payload,
                 )
                 for each in batch.messages
