@@ -195,6 +195,7 @@ class Ears:
     def __init__(self, mqtt: MqttSettings, path: str) -> None:
         self._subscription = Subscription(mqtt, [path])
         self.heard: list[tuple[str, Any, float]] = []
+        self.gaps: list[dict[str, Any]] = []
         self._next = 0
         wait_for(lambda: self._poll() or self._subscription.ready)
 
@@ -202,6 +203,9 @@ class Ears:
         now_s = time.monotonic()
         for item in self._subscription.poll(0.02):
             content = orjson.loads(item.payload) if item.payload else None
+            if isinstance(content, dict) and "gap" in content:
+                self.gaps.append(content)
+                continue
             self.heard.append((item.path.removeprefix("vajra/test/"), content, now_s))
 
     def until(self, condition: Callable[[str, Any], Any], limit_s: float = LIMIT_S) -> Any:

@@ -29,6 +29,7 @@ BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TOPICS = Topics("vajra", "<device>")
 PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.detections("<id>"), schema.DetectionMessage, "one a frame that was inferred; `[mqtt] qos` sets the QoS"),
+    (_TOPICS.detections("<id>"), schema.GapMessage, "in the place of messages that do not come: which, and why"),
     (_TOPICS.status, schema.ServiceMessage, "the daemon as a whole; also the last will, which says `lost`"),
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),

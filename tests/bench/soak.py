@@ -9,6 +9,7 @@ of its own: broker, RTSP server, daemon. A subscriber counts what arrives. Print
 * ``age_ms_p50``/``age_ms_p99``: frame age at publishing, by minute.
 * ``states``: every state each camera's retained topic went through, with the second.
 * ``empty_while_lost``: detection messages of a camera that its topic said was lost; must be 0.
+* ``missing``: messages that gap records said do not come; must be 0.
 * ``without_objects``: detection messages that hold no detection.
 """
 
@@ -47,7 +48,7 @@ class Soak:
         self.ages: list[tuple[float, float]] = []
         self.rss_mib: list[float] = []
         self.messages = dict.fromkeys(CAMERAS, 0)
-        self.empty_while_lost = self.without_objects = 0
+        self.empty_while_lost = self.without_objects = self.missing = 0
         self.fingerprints: set[str] = set()
 
     @property
@@ -57,7 +58,9 @@ class Soak:
     def take(self, received) -> None:
         """Count one message."""
         payload = json.loads(received.payload)
-        if received.path.endswith("/detections"):
+        if "gap" in payload:
+            self.missing += payload["gap"]["to"] - payload["gap"]["from"] + 1
+        elif received.path.endswith("/detections"):
             camera = payload["camera"]
             self.messages[camera] += 1
             self.ages.append((self.now_s, payload["frame_age_ms"]))
@@ -81,6 +84,7 @@ class Soak:
             "states": self.states,
             "empty_while_lost": self.empty_while_lost,
             "without_objects": self.without_objects,
+            "missing": self.missing,
         }
 
 

@@ -21,7 +21,15 @@ from vajra_edge.cli.watch import Board, Lines, follow, watch
 from vajra_edge.config.settings import MqttSettings, load
 from vajra_edge.demo.broker import Broker
 from vajra_edge.mqtt.events import Received
-from vajra_edge.mqtt.messages import CameraStatus, EngineTag, Number, ServiceStatus, encode, encode_detections
+from vajra_edge.mqtt.messages import (
+    CameraStatus,
+    EngineTag,
+    Number,
+    ServiceStatus,
+    encode,
+    encode_detections,
+    encode_gap,
+)
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.schema import DetectionMessage
 from vajra_edge.mqtt.topics import Topics
@@ -36,7 +44,7 @@ def frame(seq: int = 0) -> Frame:
 
 
 def detections_of(device: str, camera: str = "gate") -> Received:
-    payload = encode_detections(frame(), SCENE, TAG, Number(device, "e", 0), time.monotonic_ns())
+    payload = encode_detections(frame(), SCENE, TAG, device, time.monotonic_ns()).numbered("e", 0)
     return Received(f"vajra/{device}/camera/{camera}/detections", payload)
 
 
@@ -166,6 +174,20 @@ def test_the_board_counts_classes_and_names_engine_rate_and_age() -> None:
     assert "0123456789ab int8 dla:0" in shown
     now_s[0] += 60.0
     assert " 0.0 " in drawn(board)
+
+
+def gap(first: int, last: int) -> Received:
+    payload = encode_gap(Number("dev", "e", "gate", first), last, "died", datetime.now(timezone.utc))
+    return Received("vajra/dev/camera/gate/detections", payload)
+
+
+def test_gap_records_are_shown_and_are_no_messages() -> None:
+    board, lines = Board(), Lines(output := io.BytesIO())
+    assert [view.take(gap(3, 5)) for view in (board, lines)] == [False, False]
+    board.take(gap(9, 9))
+    assert "gate misses 4 (died)" in drawn(board)
+    assert "0 messages" in drawn(board)
+    assert b'"gap":{"from":3,"to":5,"why":"died"}' in output.getvalue()
 
 
 def test_a_lost_camera_shows_its_reason_even_before_any_message() -> None:

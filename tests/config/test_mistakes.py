@@ -130,7 +130,7 @@ def test_a_password_in_the_place_of_its_file_is_refused_and_not_quoted(field: st
         ({"engine": {"confidence": 0.5}}, "it belongs into [detect]"),
         ({"confidence": 0.5}, "it belongs into [detect]"),
         ({"mqqt": {}}, "did you mean mqtt?"),
-        ({"mqtt": {"discovery": True}}, "mqtt.discovery is not a setting; take it out"),
+        ({"mqtt": {"homeassistant": True}}, "mqtt.homeassistant is not a setting; take it out"),
         ({"engine": {"device": 0}}, "did you mean target?"),
         ({"cameras": [{**CAMERA, "username": "hunter2"}]}, "write user:password into a file, and name that in cred"),
         ({"camera": []}, "did you mean cameras?"),

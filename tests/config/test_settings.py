@@ -33,6 +33,7 @@ def different(field, value):
         "detect.classes": ("cat",), "cameras.width_px": 640, "cameras.height_px": 480, "mqtt.port": 1884,
         "mqtt.username": "me", "cameras.source": "/dev/video1", "engine.quantization": "qdq",
         "cameras.rtsp_transport": "udp", "engine.batch": 4, "cameras.decode": "cpu",
+        "mqtt.delivery": "live", "mqtt.outbox": "memory", "mqtt.outbox_bytes": 100_000,
     }  # fmt: skip
     if field in special:
         return special[field]

@@ -56,7 +56,7 @@ def test_every_topic_stands_in_the_table(generate):
         for name, function in inspect.getmembers(Topics, inspect.isfunction)
         if inspect.get_annotations(function).get("return") == "Topic"
     ]
-    assert len(members) == len(generate.PUBLISHED)
+    assert len(members) == len({topic.name for topic, _, _ in generate.PUBLISHED})
     for topic, _, _ in generate.PUBLISHED:
         assert f"| `{topic.name}` |" in PAGES["deploy/docs/messages.md"]
 

@@ -76,7 +76,7 @@ class Ears:
         now_s = time.monotonic()
         topic = message.topic.removeprefix(f"{self._root}/")
         content = orjson.loads(message.payload) if message.payload else {}
-        if topic.endswith("/detections"):
+        if topic.endswith("/detections") and "gap" not in content:
             engine, count = content["engine"], len(content["detections"])
             tag = engine["fingerprint"], engine["precision"], engine["target"]
             self._shots.append(Shot(now_s, *tag, count, content["key"]))
@@ -116,7 +116,7 @@ def swaps(shots: Sequence[Shot]) -> list[dict[str, Any]]:
 
 
 def lost(shots: Sequence[Shot]) -> int:
-    """Numbers that are missing between the first and the last message of each start of the daemon."""
+    """Numbers that are missing between the first and the last message of each count of a camera."""
     by_epoch: dict[str, list[int]] = {}
     for shot in shots:
         by_epoch.setdefault(shot.epoch, []).append(shot.seq)

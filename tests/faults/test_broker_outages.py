@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from datetime import datetime, timezone
 import numpy as np
 import orjson
 import pytest
+from faults.bad_network import BadNetwork
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.demo.broker import Broker
@@ -27,60 +26,6 @@ TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person",))
 LOAD_S = 5.0
 RATE_PER_S = 150
 """So that no backlog exceeds the 1,000 messages that mosquitto queues for the test's own subscriber."""
-
-
-class BadNetwork:
-    """A TCP proxy on loopback with three faults: cut, swallow (connections stay open, bytes vanish) and refuse."""
-
-    def __init__(self, target_port: int) -> None:
-        self.target_port = target_port
-        self.refusing = self.swallowing = False
-        self.pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.threads = [threading.Thread(target=self.accept)]
-        self.threads[0].start()
-
-    def accept(self) -> None:
-        while True:
-            try:
-                near, _ = self.server.accept()
-            except OSError:
-                return
-            if self.refusing:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self.target_port))
-            self.pairs.append((near, far))
-            for one, other in ((near, far), (far, near)):
-                self.threads.append(threading.Thread(target=self.forward, args=(one, other)))
-                self.threads[-1].start()
-
-    def forward(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := one.recv(65_536):
-                if not self.swallowing:
-                    other.sendall(chunk)
-        self.shut(one, other)
-
-    def shut(self, *sockets: socket.socket) -> None:
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        for pair in self.pairs:
-            self.shut(*pair)
-
-    def close(self) -> None:
-        self.shut(self.server)
-        self.server.close()
-        self.cut()
-        for thread in self.threads:
-            thread.join()
-        for pair in self.pairs:
-            for each in pair:
-                each.close()
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])

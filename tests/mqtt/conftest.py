@@ -113,10 +113,10 @@ def any_broker(request: pytest.FixtureRequest) -> Iterator[MqttSettings]:
 class Daemon:
     """A publisher with the events that it posted."""
 
-    def __init__(self, mqtt: MqttSettings, topics: Topics = TOPICS) -> None:
+    def __init__(self, mqtt: MqttSettings, topics: Topics = TOPICS, folder: Path | None = None) -> None:
         self.events: list[Any] = []
         self.beats = 0
-        self.publisher = Publisher(mqtt, topics, self.events.append, self.beat, epoch="e1")
+        self.publisher = Publisher(mqtt, topics, self.events.append, self.beat, epoch="e1", folder=folder)
         self.sent = 0
 
     def beat(self) -> None:
@@ -142,8 +142,8 @@ class Daemon:
 def daemon() -> Iterator[Callable[..., Daemon]]:
     made: list[Daemon] = []
 
-    def make(mqtt: MqttSettings, topics: Topics = TOPICS) -> Daemon:
-        made.append(Daemon(mqtt, topics))
+    def make(mqtt: MqttSettings, topics: Topics = TOPICS, folder: Path | None = None) -> Daemon:
+        made.append(Daemon(mqtt, topics, folder))
         return made[-1]
 
     yield make

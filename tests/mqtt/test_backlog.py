@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from vajra_edge.mqtt import events
+from vajra_edge.mqtt.backlog import HOLD_S, Backlog
 from vajra_edge.mqtt.commands import ReplyTo
-from vajra_edge.mqtt.outbox import HOLD_S, Backlog
+from vajra_edge.mqtt.messages import Draft
+from vajra_edge.mqtt.outbox import Kept, OutboxBounds
 from vajra_edge.mqtt.topics import Topics
 
 TOPICS = Topics("vajra", "dev")
-LIVE = b'{"replayed":false}'
+DRAFT = Draft("gate", "dev", b'"replayed":false}')
 
 
 def backlog() -> Backlog:
-    made = Backlog(1_000_000, 60.0)
+    made = Backlog(OutboxBounds(Kept.MEMORY, 1_000_000, 60.0), "e1")
     made.connected()
     return made
 
@@ -27,7 +30,7 @@ def take_paths(waiting: Backlog, now_s: float = 0.0) -> list[str]:
 def test_states_go_first_and_pictures_last() -> None:
     waiting = backlog()
     waiting.set_picture(TOPICS.snapshot("gate"), b"jpeg")
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     waiting.answer(ReplyTo("app/answers"), b"{}")
     waiting.set_state(TOPICS.status, b"{}")
     assert take_paths(waiting) == ["status", "app/answers", "camera/gate/detections", "camera/gate/snapshot"]
@@ -36,7 +39,7 @@ def test_states_go_first_and_pictures_last() -> None:
 
 def test_another_root_applies_to_what_waits_already() -> None:
     waiting = backlog()
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     parcel = waiting.take(Topics("elsewhere", "dev"), 0.0)
     assert parcel is not None
     assert parcel.path == "elsewhere/dev/camera/gate/detections"
@@ -44,14 +47,17 @@ def test_another_root_applies_to_what_waits_already() -> None:
 
 def test_a_detection_message_of_before_the_connection_is_marked() -> None:
     waiting = backlog()
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     waiting.disconnected([])
     waiting.connected()
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     first, second = waiting.take(TOPICS, 0.0), waiting.take(TOPICS, 0.0)
     assert first is not None
     assert second is not None
-    assert (first.payload, second.payload) == (b'{"replayed":true}', LIVE)
+    assert (first.payload, second.payload) == (
+        DRAFT.numbered("e1", 0).replace(b"false", b"true"),
+        DRAFT.numbered("e1", 1),
+    )
 
 
 def test_responses_under_way_when_the_connection_broke_are_sent_again_in_order() -> None:
@@ -75,17 +81,45 @@ def test_pictures_are_not_kept_for_later() -> None:
 )
 def test_a_message_refused_for_good_is_dropped_at_once(code: int, reason: str) -> None:
     waiting = backlog()
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     parcel = waiting.take(TOPICS, 0.0)
     assert parcel is not None
     waiting.settle(parcel, code, 0.0)
-    assert waiting.is_empty()
     assert waiting.counts().dropped == {reason: 1}
+    gap = waiting.take(TOPICS, 0.0)
+    assert gap is not None
+    assert orjson.loads(gap.payload)["gap"] == {"from": 0, "to": 0, "why": reason}
+    waiting.settle(gap, 0, 0.0)
+    assert waiting.is_empty()
+
+
+def test_a_gap_record_that_is_refused_is_tried_again_later_and_holds_nothing_up() -> None:
+    waiting = backlog()
+    for _ in range(2):
+        waiting.offer(DRAFT, 0.0)
+        parcel = waiting.take(TOPICS, 0.0)
+        assert parcel is not None
+        waiting.settle(parcel, 0x87, 0.0)
+    waiting.offer(DRAFT, 0.0)
+    assert take_paths(waiting) == ["camera/gate/detections"] * 2, "the gap record, and the third message"
+    waiting.disconnected([])
+    waiting.connected()
+    gap = waiting.take(TOPICS, 0.0)
+    assert gap is not None
+    waiting.settle(gap, 0x87, 0.0)
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    assert b'"seq":2' in parcel.payload
+    waiting.settle(parcel, 0x87, 0.0)
+    assert waiting.take(TOPICS, 1.0) is None
+    later = waiting.take(TOPICS, 1000.0)
+    assert later is not None
+    assert orjson.loads(later.payload)["gap"] == {"from": 0, "to": 2, "why": "refused"}
 
 
 def test_after_a_refusal_for_the_moment_detections_pause_and_states_do_not() -> None:
     waiting = backlog()
-    waiting.offer(TOPICS.detections("gate"), LIVE, 0.0)
+    waiting.offer(DRAFT, 0.0)
     parcel = waiting.take(TOPICS, 0.0)
     assert parcel is not None
     waiting.settle(parcel, 0x97, 0.0)

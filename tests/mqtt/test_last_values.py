@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vajra_edge.mqtt.outbox import LastValues
+from vajra_edge.mqtt.backlog import LastValues
 from vajra_edge.mqtt.topics import Topic
 
 STATUS, ENGINE = Topic("status", 1, retain=True), Topic("engine", 1, retain=True)

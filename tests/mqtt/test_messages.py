@@ -17,9 +17,17 @@ from vajra_edge.mqtt.messages import (
     ServiceStatus,
     encode,
     encode_detections,
+    encode_gap,
     mark_replayed,
 )
-from vajra_edge.mqtt.schema import CameraMessage, DetectionMessage, EngineMessage, ResponseMessage, ServiceMessage
+from vajra_edge.mqtt.schema import (
+    CameraMessage,
+    DetectionMessage,
+    EngineMessage,
+    GapMessage,
+    ResponseMessage,
+    ServiceMessage,
+)
 from vajra_edge.plans.report import GateFigures
 from vajra_edge.types import Detections, Frame
 
@@ -28,7 +36,7 @@ TAG = EngineTag("0123456789abcdef" * 4, "fp16", "gpu:0", NAMES)
 GATE = GateFigures(True, True, "agrees", "gate", 8, 300, 0.97, None, None, None, 4.9, None, None, None, "")
 INT8 = Int8Figures(0.91, 71, 4, 0.008, 0.006, "measured", "minmax", 448, "the device's cameras", "ONNX Runtime")
 DLA = DlaFigures(0.83, 2, 40, 52, {"beyond the region": 3}, 1)
-NUMBER = Number("dev", "e1", 7)
+NUMBER = Number("dev", "e1", "gate", 7)
 
 
 def frame(width: int = 200, height: int = 100) -> Frame:
@@ -46,7 +54,7 @@ def some(count: int) -> Detections:
 
 
 def message(detections: Detections, tag: EngineTag = TAG) -> bytes:
-    return encode_detections(frame(), detections, tag, NUMBER, 1_012_345_678)
+    return encode_detections(frame(), detections, tag, "dev", 1_012_345_678).numbered("e1", 7)
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 300])
@@ -69,11 +77,12 @@ def test_every_field_carries_its_value() -> None:
         np.array([[10.123, 20.0, 110.456, 99.999]], np.float32), np.array([0.87654], np.float32), np.zeros(1, np.int32)
     )
     assert orjson.loads(message(one)) == {
-        "schema": 1,
+        "schema": 2,
         "device": "dev",
         "camera": "gate",
+        "epoch": "e1",
         "seq": 7,
-        "key": "dev/e1/7",
+        "key": "dev/e1/gate/7",
         "replayed": False,
         "taken_at": "2026-01-02T03:04:05.678901Z",
         "frame_age_ms": 12.3,
@@ -151,7 +160,15 @@ def test_numpy_numbers_from_the_pipeline_are_taken_in_states() -> None:
 
 def test_a_hundred_detections_are_encoded_whole_and_in_order() -> None:
     rows = some(100)
-    message = orjson.loads(encode_detections(frame(), rows, TAG, NUMBER, 1))
-    assert len(message["detections"]) == 100
-    told = [one["xyxy"] for one in message["detections"]]
+    told = [one["xyxy"] for one in orjson.loads(message(rows))["detections"]]
+    assert len(told) == 100
     np.testing.assert_allclose(told, rows.xyxy, atol=0.1)
+
+
+def test_a_gap_record_says_which_messages_do_not_come_and_cannot_be_taken_for_one() -> None:
+    told = encode_gap(NUMBER, 9, "age", datetime(2026, 1, 2, tzinfo=timezone.utc))
+    parsed = GapMessage.model_validate_json(told)
+    assert (parsed.gap.first, parsed.gap.last, parsed.gap.why, parsed.key) == (7, 9, "age", "dev/e1/gate/7-9")
+    with pytest.raises(ValidationError):
+        DetectionMessage.model_validate_json(told)
+    assert "gap" not in orjson.loads(message(some(1)))

@@ -15,7 +15,7 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt import client as client_module
 from vajra_edge.mqtt import publisher as publisher_module
 from vajra_edge.mqtt.link import MOST_DIALS
-from vajra_edge.mqtt.messages import ServiceStatus, encode
+from vajra_edge.mqtt.messages import Draft, ServiceStatus, encode
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics
 
@@ -29,7 +29,8 @@ def at(port: int, **more: Any) -> MqttSettings:
 
 
 def by_seq(items: list[Any]) -> dict[int, dict[str, Any]]:
-    return {message["seq"]: message for message in (orjson.loads(item.payload) for item in items)}
+    messages = [orjson.loads(item.payload) for item in items]
+    return {message["seq"]: message for message in messages if "gap" not in message}
 
 
 def test_it_starts_without_a_broker_and_finds_it_later(mosquitto: Any, daemon: Any, ear: Any, until: Any) -> None:
@@ -110,8 +111,10 @@ def test_the_bound_of_the_outbox_holds_and_the_newest_survive(
     mosquitto.start()
     hearing = ear(at(mosquitto.port), DETECTIONS)
     device.publisher.start()
-    until(lambda: len(hearing.received) == counts.queued)
+    until(lambda: len(hearing.received) == counts.queued + 1)
     assert list(by_seq(hearing.received)) == list(range(500 - counts.queued, 500))
+    gap = orjson.loads(hearing.received[0].payload)["gap"]
+    assert gap == {"from": 0, "to": 499 - counts.queued, "why": "bytes"}, "said before what follows"
 
 
 def test_old_messages_are_dropped_during_an_outage(daemon: Any, until: Any) -> None:
@@ -178,7 +181,7 @@ def test_a_message_above_the_brokers_packet_limit_is_dropped_and_the_others_pass
     device = daemon(at(mosquitto.port))
     device.publisher.start()
     device.until_connected()
-    device.publisher._backlog.offer(TOPICS.detections("gate"), b"x" * 5_000, time.monotonic())
+    device.publisher._backlog.offer(Draft("gate", "dev", b'"x":"' + b"x" * 5_000 + b'"}'), time.monotonic())
     device.send(3)
     device.until_acked(3)
     assert device.counts.outbox.dropped == {"too_large": 1}

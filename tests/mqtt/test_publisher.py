@@ -30,7 +30,7 @@ def test_detections_arrive_in_order_valid_and_live(any_broker: Any, daemon: Any,
     until(lambda: len(hearing.received) == 50)
     messages = [DetectionMessage.model_validate_json(item.payload) for item in hearing.received]
     assert [message.seq for message in messages] == list(range(50))
-    assert {message.key for message in messages} == {f"dev/e1/{seq}" for seq in range(50)}
+    assert {message.key for message in messages} == {f"dev/e1/gate/{seq}" for seq in range(50)}
     assert not any(message.replayed for message in messages)
     assert device.beats > 0
     assert device.events == [BrokerChanged(True, "5" if any_broker.protocol == "auto" else "3.1.1")]

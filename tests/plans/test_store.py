@@ -19,7 +19,7 @@ from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Manifest, Plan
-from vajra_edge.plans.store import QUARANTINED_KEPT, STALE_S, EngineStore
+from vajra_edge.plans.store import OUTBOX, QUARANTINED_KEPT, STALE_S, EngineStore
 
 Make = Callable[[str], Manifest]
 GIB = 1 << 30
@@ -194,6 +194,17 @@ def test_pruning_deletes_the_oldest_beyond_the_cap_but_never_what_is_needed(stor
         plans[5].fingerprint,
     }
     assert EngineStore(store.root, 1).prune(keep=[plans[2].fingerprint]) == (plans[5].fingerprint,)
+
+
+def test_what_unsent_messages_take_plans_cannot(store: EngineStore, manifest_of: Make):
+    plans = aged(store, "abc", manifest_of)
+    store.mark_good(plans[0].fingerprint)
+    size_bytes = sum(path.stat().st_size for path in plans[0].path.parent.iterdir())
+    small = EngineStore(store.root, 3 * size_bytes + 100)
+    assert small.prune() == ()
+    (store.root / OUTBOX).mkdir()
+    (store.root / OUTBOX / "outbox.sqlite").write_bytes(bytes(size_bytes))
+    assert small.prune() == (plans[1].fingerprint,)
 
 
 def damage(plan: Plan) -> None:

@@ -35,6 +35,10 @@ _DROPPED = {
     "age": "dropped, as they were too old",
     "refused": "refused by the broker",
     "too_large": "too large for the broker",
+    "live": "not sent, as only live ones are",
+    "died": "lost at the end of the last process, at the most",
+    "disk": "lost or numbered anew, as the disk failed",
+    "moved": "of another device_id",
 }
 _LATENCY = {"latency_p50_ms": "p50 {:.2f} ms", "latency_p99_ms": "p99 {:.2f} ms"}
 _INT8 = {
@@ -127,6 +131,10 @@ def _broker_rows(broker: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield f"broker {broker['address']}", connected + (f": {escape(broker['reason'])}" if broker["reason"] else "")
     for trouble in broker["troubles"]:
         yield "broker", f"[yellow]{escape(trouble)}[/]"
+    outbox = broker["outbox"]
+    if outbox.get("kept"):
+        where = {"disk": "on disk", "memory": "in memory", "live": "nowhere: only live ones are sent"}[outbox["kept"]]
+        yield "outbox", f"{outbox['queued']} messages wait; kept {where}"
     dropped = {reason: count for reason, count in broker["outbox"].get("dropped", {}).items() if count}
     if dropped:
         told = ", ".join(f"{count} {_DROPPED.get(reason, reason)}" for reason, count in dropped.items())

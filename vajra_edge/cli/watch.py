@@ -36,8 +36,8 @@ class View(Protocol):
         """Show one message; True if it was a detection message."""
         ...
 
-    def refresh(self, trouble: str) -> None:
-        """Show why nothing arrives; empty while all is well."""
+    def refresh(self, trouble: str, *, last: bool = False) -> None:
+        """Show why nothing arrives, empty while all is well; ``last``: nothing follows."""
         ...
 
 
@@ -46,7 +46,7 @@ def watch(settings: Settings, *, as_json: bool, max_messages: int | None = None,
 
     Args:
         settings: name the broker and, unless ``device`` does, the device.
-        as_json: print each detection message as received, one a line, and nothing else on stdout.
+        as_json: print each detection message and gap record as received, one a line, and nothing else on stdout.
         max_messages: end after so many detection messages.
         device: id of the device to watch; ``+`` for all.
 
@@ -77,7 +77,7 @@ def follow(
                 for received in subscription.poll(_POLL_S):
                     shown += view.take(received)
                     if max_messages is not None and shown >= max_messages:
-                        view.refresh(subscription.trouble)
+                        view.refresh(subscription.trouble, last=True)
                         return shown
                 view.refresh(subscription.trouble)
         except KeyboardInterrupt:
@@ -101,14 +101,14 @@ class Lines:
         self._trouble = ""
 
     def take(self, received: Received) -> bool:
-        """Print a detection message, skip any other."""
+        """Print a detection message or gap record, skip any other; gap records are not counted."""
         if not received.path.endswith("/detections"):
             return False
         self._output.write(received.payload + b"\n")
         self._output.flush()
-        return True
+        return not is_gap(received.payload)
 
-    def refresh(self, trouble: str) -> None:
+    def refresh(self, trouble: str, *, last: bool = False) -> None:  # noqa: ARG002  each is said at once
         """Say what is wrong, when it changed."""
         if trouble and trouble != self._trouble:
             sys.stderr.write(trouble + "\n")
@@ -124,12 +124,16 @@ class CameraRow:
         reason: from its status topic.
         arrivals_s: monotonic times of its latest detection messages.
         newest: its latest detection message.
+        missing: messages that do not come, as its gap records say.
+        why: they do not come, by reason.
     """
 
     state: str = ""
     reason: str = ""
     arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     newest: dict[str, Any] = field(default_factory=dict)
+    missing: int = 0
+    why: dict[str, None] = field(default_factory=dict)
 
     def messages_per_s(self, now_s: float) -> float:
         """Over the last seconds."""
@@ -144,6 +148,10 @@ class CameraRow:
         """What the newest message shows, by class."""
         counts = Counter(str(row["class"]) for row in self.newest["detections"])
         return ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "nothing"
+
+    def gaps(self) -> str:
+        """How many messages are missing for certain or perhaps, and why; empty where none is."""
+        return f"{self.missing} ({', '.join(self.why)})" if self.missing else ""
 
 
 class Board:
@@ -205,13 +213,18 @@ class Board:
         devices = [
             f"{name}: {status['state']} {status['reason']}".strip() for name, status in sorted(self._devices.items())
         ]
+        missing = [f"{camera} misses {row.gaps()}" for (_, camera), row in sorted(self._cameras.items()) if row.gaps()]
         unreadable = [f"{self._unreadable} unreadable"] if self._unreadable else []
-        return Text(" · ".join([*devices, f"{self._messages} messages", *unreadable]))
+        return Text(" · ".join([*devices, f"{self._messages} messages", *missing, *unreadable]))
 
     def _note(self, parts: list[str], payload: dict[str, Any]) -> bool:
         device = str(payload["device"])
         if parts[-1] == "detections":
             row = self._row(device, str(payload["camera"]))
+            if "gap" in payload:
+                row.missing += int(payload["gap"]["to"]) - int(payload["gap"]["from"]) + 1
+                row.why[str(payload["gap"]["why"])] = None
+                return False
             row.newest = payload
             row.arrivals_s.append(self._clock())
             return True
@@ -231,6 +244,14 @@ class Board:
         return self._cameras.setdefault((device, camera), CameraRow())
 
 
+def is_gap(payload: bytes) -> bool:
+    """Whether it is a gap record; what is not ours by its form is none."""
+    try:
+        return "gap" in orjson.loads(payload)
+    except (orjson.JSONDecodeError, TypeError):
+        return False
+
+
 class Screen:
     """A board on a terminal, drawn a few times a second however many messages come.
 
@@ -248,9 +269,9 @@ class Screen:
         """Note one message."""
         return self._board.take(received)
 
-    def refresh(self, trouble: str) -> None:
-        """Draw, if it is time."""
+    def refresh(self, trouble: str, *, last: bool = False) -> None:
+        """Draw, if it is time or the end."""
         now_s = self._clock()
-        if now_s - self._drawn_s >= _POLL_S:
+        if last or now_s - self._drawn_s >= _POLL_S:
             self._drawn_s = now_s
             self._live.update(self._board.render(trouble), refresh=True)

@@ -181,12 +181,24 @@ class MqttSettings(Section):
     qos: Annotated[Literal[0, 1], BeforeValidator(checks.whole)] = Field(
         1, description="quality of service of detections; states always use 1"
     )
-    max_inflight: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="unacknowledged messages at one time")
-    outbox_bytes: Annotated[int, Field(ge=65_536, le=4 * 1024**3)] = Field(
-        16 * 1024 * 1024, description="memory for unsent messages"
+    max_inflight: Annotated[int, Field(ge=1, le=1000)] = Field(
+        20, description="unacknowledged messages at one time; beyond 100 counts as 100"
+    )
+    delivery: Literal["durable", "live"] = Field(
+        "durable", description="of detections; live: what cannot be sent now is dropped, as always with qos = 0"
+    )
+    outbox: Literal["disk", "memory"] = Field(
+        "disk", description="where unsent messages wait; in memory they end with the process"
+    )
+    outbox_bytes: Annotated[int, Field(ge=65_536, le=4 * 1024**3)] | None = Field(
+        None, description="room for unsent messages, the oldest go first; unset: 256 MiB on disk, 16 MiB in memory"
     )
     outbox_age_s: Annotated[float, Field(gt=0.0, le=31_536_000.0)] = Field(
-        3600.0, description="an older unsent message is dropped"
+        604_800.0, description="an older unsent message is dropped"
+    )
+    commit_every_s: Annotated[float, Field(ge=0.0, le=60.0)] = Field(
+        1.0,
+        description="a power cut loses what is newer and unsent; 0: nothing that was sent or is older than its group",
     )
     commands: bool = Field(False, description="accept rebuild and status requests over MQTT")
 

@@ -37,7 +37,7 @@ from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics, topics_of
 from vajra_edge.plans.history import History
-from vajra_edge.plans.store import EngineStore
+from vajra_edge.plans.store import OUTBOX, EngineStore
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +206,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     background: Background[BackgroundEvent] = Background(inbox.put, beats)
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
-    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT))
+    outbox = state_dir / OUTBOX
+    publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
     def sink(result: FrameResult[Served]) -> None:

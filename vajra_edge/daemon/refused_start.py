@@ -32,7 +32,8 @@ PATIENCE_S = 15.0
 """At boot the network may be seconds away; systemd allows a start 90 s."""
 
 _NEEDED = frozenset({"device_id", "mqtt", "service", "store"})
-_OF_NO_MATTER = frozenset({"keepalive_s", "qos", "max_inflight", "outbox_bytes", "outbox_age_s", "commands"})
+_OF_NO_MATTER = frozenset({"keepalive_s", "qos", "max_inflight", "delivery", "outbox", "commands", "commit_every_s"})
+_OF_NO_MATTER |= {"outbox_bytes", "outbox_age_s"}
 """Fields of ``[mqtt]`` without which the broker is reached all the same."""
 
 _OVER = ("MQTT", "DEVICE_ID", "SERVICE__CONTROL_SOCKET", "STORE__STATE_DIR")

@@ -47,6 +47,9 @@ MOST_PACKET_BYTES = 1 << 28
 EXACTLY_ONCE = 2
 """The highest quality of service, where the broker names no lower one."""
 
+MOST_IN_FLIGHT = 100
+"""What a kill of the process may make arrive twice, and what paho's set of them takes no time for."""
+
 PACKETS_A_TURN = 100
 """Read before anything is sent: some milliseconds."""
 
@@ -91,7 +94,8 @@ class Session:
         self._happened: deque[Happening] = deque()
         self._unacked: dict[int, float] = {}
         self._up = self._over = False
-        self._window, self._max_qos, self._packet_bytes = self._mqtt.max_inflight, EXACTLY_ONCE, MOST_PACKET_BYTES
+        self._window = min(self._mqtt.max_inflight, MOST_IN_FLIGHT)
+        self._max_qos, self._packet_bytes = EXACTLY_ONCE, MOST_PACKET_BYTES
         self._asked_s = clock()
         self._client = self._make_client()
 
@@ -273,7 +277,7 @@ class Session:
             doubt = Doubt.SURE if code.value == events.UNSUPPORTED_PROTOCOL else Doubt.NONE
             self._end(events.refused(self._mqtt, code.value, code.getName()), doubt)
             return
-        self._window = min(self._mqtt.max_inflight, getattr(properties, "ReceiveMaximum", self._mqtt.max_inflight))
+        self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         self._max_qos = getattr(properties, "MaximumQoS", self._max_qos)
         self._packet_bytes = getattr(properties, "MaximumPacketSize", self._packet_bytes)
         self._up = True

@@ -17,10 +17,11 @@ from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
 from vajra_edge.plans.report import GateFigures
 from vajra_edge.types import Detections, Frame
 
-SCHEMA = 1
+SCHEMA = 2
 FINGERPRINT_CHARS = 12
 _OPTIONS = orjson.OPT_UTC_Z
 _STEPS = np.array([1e4, *[1e2] * 4, *[1e5] * 4])  # one over the rounding of confidence, pixels, ratios
+_NUMBER_BYTES = 160
 _LIVE, _REPLAYED = b'"replayed":false', b'"replayed":true'
 
 
@@ -47,23 +48,59 @@ class Number:
 
     Attributes:
         device: the device's id.
-        epoch: differs between two starts of the daemon.
-        seq: counts the device's detection messages of this epoch, from 0.
+        epoch: names the count: another begins at 0, and nothing is said about the rest of the old one.
+        camera: the camera's id.
+        seq: counts the camera's detection messages of this epoch, from 0; it goes on over restarts.
     """
 
     device: str
     epoch: str
+    camera: str
     seq: int
 
+    @property
+    def key(self) -> str:
+        """Unique among all messages of all devices."""
+        return f"{self.device}/{self.epoch}/{self.camera}/{self.seq}"
 
-def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, number: Number, now_ns: int) -> bytes:
-    """One detection message.
+
+@dataclass(frozen=True)
+class Draft:
+    """A detection message that has no number yet: the outbox gives it, in the order in which it keeps messages.
+
+    Attributes:
+        camera: the camera's id.
+        device: the device's id.
+        rest: JSON of what follows the number, without its opening brace.
+    """
+
+    camera: str
+    device: str
+    rest: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the message will have."""
+        return len(self.rest) + _NUMBER_BYTES
+
+    def numbered(self, epoch: str, seq: int) -> bytes:
+        """The message as it is sent; ids hold nothing that JSON escapes."""
+        key = Number(self.device, epoch, self.camera, seq).key
+        head = (
+            f'{{"schema":{SCHEMA},"device":"{self.device}","camera":"{self.camera}",'
+            f'"epoch":"{epoch}","seq":{seq},"key":"{key}",'
+        )
+        return head.encode() + self.rest
+
+
+def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, device: str, now_ns: int) -> Draft:
+    """One detection message, but for its number.
 
     Args:
         frame: the image that the detections belong to.
         detections: in pixels of that image.
         tag: the engine that found them.
-        number: of this message.
+        device: the device's id.
         now_ns: ``time.monotonic_ns()``; the frame's age is taken against it.
 
     Returns:
@@ -71,13 +108,8 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, numb
         finite is left out: JSON has no such number.
     """
     width, height = frame.resolution_wh
-    return orjson.dumps(
+    content = orjson.dumps(
         {
-            "schema": SCHEMA,
-            "device": number.device,
-            "camera": frame.camera,
-            "seq": number.seq,
-            "key": f"{number.device}/{number.epoch}/{number.seq}",
             "replayed": False,
             "taken_at": frame.taken_at,
             "frame_age_ms": round((now_ns - frame.captured_ns) / 1e6, 1),
@@ -89,6 +121,30 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, numb
                 "target": tag.target,
             },
             "detections": _rows(detections, (width, height), tag.class_names),
+        },
+        option=_OPTIONS,
+    )
+    return Draft(frame.camera, device, content[1:])
+
+
+def encode_gap(number: Number, last: int, why: str, now: datetime) -> bytes:
+    """A gap record: the camera's messages from ``number.seq`` to ``last``, both included, do not come.
+
+    Args:
+        number: of the first of them.
+        last: ``seq`` of the last of them.
+        why: see ``schema.GapRow``.
+        now: when this is said.
+    """
+    return orjson.dumps(
+        {
+            "schema": SCHEMA,
+            "device": number.device,
+            "camera": number.camera,
+            "epoch": number.epoch,
+            "key": f"{number.key}-{last}",
+            "gap": {"from": number.seq, "to": last, "why": why},
+            "at": now,
         },
         option=_OPTIONS,
     )
@@ -139,7 +195,8 @@ class ServiceStatus:
         reason: why, in one line; empty while all is well.
         version: of vajra-edge.
         progress: of a running build, 0..1, or None.
-        dropped: detection messages lost to the outbox's bounds since the start, by reason.
+        dropped: detection messages that were not sent, since the start, by reason; gap records say which.
+        outbox: where messages wait: ``disk``, ``memory``, ``live`` (nowhere); and why, where that is not as set.
         at: when this was said.
     """
 
@@ -149,6 +206,7 @@ class ServiceStatus:
     version: str = ""
     progress: float | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    outbox: str = ""
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 

@@ -1,27 +1,80 @@
-"""Outbox: the bounded memory between the detector and the broker.
+"""Outbox: what waits between the detector and the broker, bounded by bytes and age, each loss of it announced.
 
-Messages go queued -> in flight -> acknowledged, or are dropped, oldest first, by bytes and age, and counted. It is in
-memory: a durable one takes its place behind the same methods. Not locked: the Publisher owns the lock.
+A message is offered, gets a number, is on disk, is sent, and is acknowledged or becomes part of a gap. This is the part
+in memory, without a clock, a thread or a file of its own: ``outbox_writer.py`` takes batches from it to the disk and
+brings back what was there. It holds the next messages to be sent; the rest of a long backlog is on disk only.
 
-Beside it are the retained states, one value a topic, sent again whenever a connection comes up; and the backlog of
-both, which is locked: many callers, one sender.
+Where messages cannot be on disk (the settings say so, or the disk is damaged, full, read-only or silent) they are sent
+from memory, under numbers of another epoch: no key is ever used twice. Not locked: the backlog owns the lock.
 """
 
 from __future__ import annotations
 
-import threading
+import secrets
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import inf
 
-from vajra_edge.mqtt import events
-from vajra_edge.mqtt.commands import ReplyTo
-from vajra_edge.mqtt.messages import mark_replayed
-from vajra_edge.mqtt.topics import Topic, Topics
+from vajra_edge.mqtt.gaps import HOLD_S, Gap, Gaps
+from vajra_edge.mqtt.messages import Draft
 
 ENTRY_BYTES = 400
 """Memory of one entry beside its payload (objects, deque and dict slots), counted so that the bound is honest."""
+
 MAX_ATTEMPTS = 3
+"""So often a message is sent that the broker refuses for the moment."""
+
+DISK_BYTES, MEMORY_BYTES = 256 * 1024**2, 16 * 1024**2
+"""Room for what waits, where the settings name none: that of Greengrass' stream manager on disk."""
+
+AHEAD, AHEAD_BYTES = 2000, 4 * 1024**2
+"""Messages of the disk that are held in memory too, to be sent next: at the most so many, and of so many bytes."""
+
+LIVE_AGE_S = 5.0
+"""A live message that could not be sent for so long is not live any more."""
+
+_UNPLACED = 2**62
+"""Numbers from here on are of messages that came before the disk was read, so that none is used twice."""
+
+
+class Kept(str, Enum):
+    """Where messages wait for the broker."""
+
+    DISK = "disk"
+    MEMORY = "memory"
+    LIVE = "live"
+
+
+@dataclass(frozen=True)
+class OutboxBounds:
+    """How much may wait.
+
+    Attributes:
+        kept: where.
+        max_bytes: room; the oldest goes first.
+        max_age_s: an older message goes.
+    """
+
+    kept: Kept
+    max_bytes: int
+    max_age_s: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A message without a number.
+
+    Attributes:
+        camera: whose it is.
+        draft: the message.
+        offered_s: monotonic seconds.
+    """
+
+    camera: str
+    draft: Draft
+    offered_s: float
 
 
 @dataclass(frozen=True)
@@ -29,18 +82,76 @@ class Queued:
     """One message that waits or is under way.
 
     Attributes:
-        number: counts what was offered; the order of sending.
-        topic: where it goes.
-        payload: as encoded when it was live.
-        offered_s: monotonic seconds.
+        number: the order of sending; more than that of any message before it.
+        camera: whose it is.
+        epoch: names the count of ``seq``.
+        seq: counts the camera's messages.
+        payload: as it is sent while it is live.
+        offered_s: monotonic seconds; before this process began, negative ones.
         attempts: how often the broker refused it for the moment.
     """
 
     number: int
-    topic: Topic
+    camera: str
+    epoch: str
+    seq: int
     payload: bytes
     offered_s: float
     attempts: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What counts against the bound."""
+        return len(self.payload) + ENTRY_BYTES
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that the broker does not want, kept for somebody to look at; ``code`` is that of its PUBACK, or 0."""
+
+    message: Queued
+    why: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What goes to the disk in one transaction.
+
+    Attributes:
+        messages: new ones, in order.
+        upto: every message up to this number is done with.
+        gaps: all that are not told yet; None: as before.
+        dead: letters to be kept.
+    """
+
+    messages: tuple[Queued, ...]
+    upto: int
+    gaps: tuple[Gap, ...] | None = None
+    dead: tuple[DeadLetter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the disk held when it was opened.
+
+    Attributes:
+        epoch: of its counts.
+        next_seq: by camera, the next number to give.
+        last: number of the newest message.
+        messages: that wait.
+        size_bytes: of those, as ``Queued`` counts.
+        gaps: that nobody was told of.
+        fresh_gaps: those of them that the end of the last process, or this opening, made.
+    """
+
+    epoch: str
+    next_seq: Mapping[str, int]
+    last: int
+    messages: int
+    size_bytes: int
+    gaps: tuple[Gap, ...] = ()
+    fresh_gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,9 +161,12 @@ class OutboxCounts:
     Attributes:
         queued: waiting to be sent.
         in_flight: sent, not yet acknowledged.
-        size_bytes: memory of both.
+        size_bytes: room that both take.
         acked: acknowledged by the broker (for quality of service 0: written to it).
-        dropped: by reason: ``bytes``, ``age``, ``refused``, ``too_large``, ``closed``.
+        dropped: by reason: ``bytes``, ``age``, ``live``, ``refused``, ``too_large``, ``died``, ``disk``, ``moved``,
+            and ``closed``, which is what a process in whose memory they waited took with it.
+        kept: where messages wait: ``disk``, ``memory`` or ``live``.
+        trouble: why they are not kept where the settings say; empty while they are.
     """
 
     queued: int
@@ -60,39 +174,89 @@ class OutboxCounts:
     size_bytes: int
     acked: int
     dropped: Mapping[str, int]
+    kept: str = "memory"
+    trouble: str = ""
+
+
+@dataclass
+class Numbering:
+    """A count for each camera.
+
+    Attributes:
+        epoch: names these counts.
+        next_seq: by camera.
+    """
+
+    epoch: str = field(default_factory=lambda: secrets.token_hex(4))
+    next_seq: dict[str, int] = field(default_factory=dict)
+
+    def take(self, camera: str) -> int:
+        """The camera's next number."""
+        seq = self.next_seq.get(camera, 0)
+        self.next_seq[camera] = seq + 1
+        return seq
 
 
 class Outbox:
     """Keeps messages in order until the broker has them.
 
     Args:
-        max_bytes: bound of the memory; the oldest queued message goes first.
-        max_age_s: an older queued message goes.
+        bounds: how much may wait, and where.
+        epoch: names the counts that are not those of the disk.
     """
 
-    def __init__(self, max_bytes: int, max_age_s: float) -> None:
-        self._max_bytes, self._max_age_s = max_bytes, max_age_s
-        self._queued: deque[Queued] = deque()
-        self._in_flight: dict[int, Queued] = {}
-        self._size_bytes = 0
-        self._next_number = 0
+    def __init__(self, bounds: OutboxBounds, epoch: str | None = None) -> None:
+        self._bounds = bounds
+        self._passing = Numbering(epoch) if epoch else Numbering()
+        self._stored: Numbering | None = None
+        self._is_opening = bounds.kept is Kept.DISK
+        self._trouble = ""
+        self._fresh: deque[Waiting] = deque()
+        self._committing: tuple[Waiting, ...] = ()
+        self._committing_again: list[Queued] = []
+        self._committing_bytes = 0
+        self._ready: deque[Queued] = deque()
+        self._again: list[Queued] = []
+        self._in_flight: dict[int, Queued | Gap] = {}
+        self._gaps = Gaps()
+        self._gaps_changed = False
+        self._dead: list[DeadLetter] = []
+        self._held_bytes = self._fresh_bytes = self._unread_bytes = self._unread = 0
+        self._read_upto = self._written_upto = 0
+        self._next_number = _UNPLACED if self._is_opening else 1
+        self._next_told = -1
         self._live_from = 0
+        self._is_connected = False
         self._acked = 0
         self._dropped: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
 
-    def offer(self, topic: Topic, payload: bytes, now_s: float) -> None:
-        """Queue a message; what no longer fits is dropped, oldest first."""
-        self._queued.append(Queued(self._next_number, topic, payload, now_s))
-        self._next_number += 1
-        self._size_bytes += len(payload) + ENTRY_BYTES
+    @property
+    def is_durable(self) -> bool:
+        """Whether messages go to the disk before they are sent."""
+        return self._stored is not None
+
+    def offer(self, draft: Draft, now_s: float) -> None:
+        """Take a message; what no longer fits is dropped, oldest first."""
+        if self._bounds.kept is Kept.LIVE and not self._is_connected:
+            self._skip(draft.camera, 1, "live", self._passing)
+            return
+        self._fresh.append(Waiting(draft.camera, draft, now_s))
+        self._fresh_bytes += draft.size_bytes + ENTRY_BYTES
+        if not (self._is_opening or self.is_durable):
+            self._pass_on()
         self._trim(now_s)
 
-    def take(self, now_s: float) -> Queued | None:
-        """The next message to send, now in flight; None when nothing waits."""
+    def take(self, now_s: float) -> Queued | tuple[int, Gap] | None:
+        """The next to be sent, now in flight: a message, or a gap with its number; None when nothing waits."""
         self._trim(now_s)
-        if not self._queued:
+        if (gap := self._gaps.take(self._head(), now_s)) is not None:
+            number, self._next_told = self._next_told, self._next_told - 1
+            self._in_flight[number] = gap
+            return number, gap
+        if not self._ready:
             return None
-        entry = self._queued.popleft()
+        entry = self._ready.popleft()
         self._in_flight[entry.number] = entry
         return entry
 
@@ -102,246 +266,268 @@ class Outbox:
 
     def ack(self, number: int) -> None:
         """The broker has it. A number that is not in flight is ignored: brokers repeat themselves."""
-        if self._leave(number) is not None:
-            self._acked += 1
-
-    def refuse(self, number: int, reason: str = "refused", *, retry: bool = False) -> None:
-        """The broker does not want it; with ``retry`` it may later, a bounded number of times."""
         entry = self._leave(number)
-        if entry is None:
-            return
-        if retry and entry.attempts + 1 < MAX_ATTEMPTS:
-            self._queued.appendleft(replace(entry, attempts=entry.attempts + 1))
-            self._size_bytes += len(entry.payload) + ENTRY_BYTES
-        else:
-            self._dropped[reason] += 1
+        self._acked += isinstance(entry, Queued)
+        self._gaps_changed |= isinstance(entry, Gap)
+
+    def refuse(self, number: int, now_s: float, reason: str = "refused", *, code: int = 0, retry: bool = False) -> None:
+        """The broker does not want it. With ``retry`` it may later, a bounded number of times; gaps always may."""
+        entry = self._leave(number)
+        if isinstance(entry, Gap):
+            self._gaps.put_back(entry, now_s + HOLD_S)
+        elif entry is not None and retry and entry.attempts + 1 < MAX_ATTEMPTS:
+            self._ready.appendleft(replace(entry, attempts=entry.attempts + 1))
+            self._held_bytes += entry.size_bytes
+        elif entry is not None:
+            self._miss(entry, reason)
+            self._dead += [DeadLetter(entry, reason, code)] if self.is_durable else []
 
     def connected(self) -> None:
         """From here on new messages are live; what waits was held back and is replayed."""
+        self._is_connected = True
         self._live_from = self._next_number
 
     def disconnected(self) -> None:
-        """What was in flight goes back to the front of the queue, in order, to be sent again."""
-        if self._in_flight:
-            again = sorted([*self._in_flight.values(), *self._queued], key=lambda entry: entry.number)
-            self._queued, self._in_flight = deque(again), {}
+        """What was in flight goes back to the front of the queue, in order, to be sent again; live messages do not."""
+        self._is_connected = False
+        for gap in reversed([each for each in self._in_flight.values() if isinstance(each, Gap)]):
+            self._gaps.put_back(gap)
+        if again := [each for each in self._in_flight.values() if isinstance(each, Queued)]:
+            self._ready = deque(sorted([*again, *self._ready], key=_number))
+        self._in_flight = {}
+        while self._bounds.kept is Kept.LIVE and self._ready:
+            self._drop_oldest("live")
 
     def expire(self, now_s: float) -> None:
         """Drop what became too old."""
         self._trim(now_s)
 
-    def resize(self, max_bytes: int, max_age_s: float, now_s: float) -> None:
-        """Other bounds, from the settings."""
-        self._max_bytes, self._max_age_s = max_bytes, max_age_s
+    def resize(self, bounds: OutboxBounds, now_s: float) -> None:
+        """Other bounds, from the settings; where messages are kept changes with the next start."""
+        self._bounds = replace(bounds, kept=self._bounds.kept)
         self._trim(now_s)
 
     def abandon(self) -> None:
-        """Drop everything: the daemon ends."""
-        self._dropped["closed"] += len(self._queued) + len(self._in_flight)
-        self._queued.clear()
+        """The process ends: what is in its memory alone is lost, and counted; what is on disk stays there."""
+        unsaved = [each for each in (*self._ready, *self._in_flight.values()) if isinstance(each, Queued)]
+        on_disk = len([each for each in unsaved if self._is_placed(each)])
+        lost = len(self._fresh) + len(self._committing) + len(self._again) + len(unsaved) - on_disk
+        self._unread += on_disk
+        self._dropped["closed"] += lost
+        self._fresh.clear()
+        self._again.clear()
+        self._ready.clear()
         self._in_flight.clear()
-        self._size_bytes = 0
+        self._held_bytes = self._fresh_bytes = 0
 
     def counts(self) -> OutboxCounts:
         """A snapshot."""
+        kept = Kept.MEMORY.value if self._trouble else self._bounds.kept.value
         return OutboxCounts(
-            len(self._queued), len(self._in_flight), self._size_bytes, self._acked, dict(+self._dropped)
+            len(self._fresh) + len(self._committing) + len(self._again) + len(self._ready) + self._unread,
+            len(self._in_flight),
+            self._held_bytes + self._fresh_bytes + self._unread_bytes,
+            self._acked,
+            dict(+self._dropped),
+            kept,
+            self._trouble,
         )
 
     def __len__(self) -> int:
-        """Messages that are not acknowledged yet."""
-        return len(self._queued) + len(self._in_flight)
+        """Messages that are not acknowledged yet, and gaps that are not told yet."""
+        counts = self.counts()
+        return counts.queued + counts.in_flight + len(self._gaps)
 
-    def _leave(self, number: int) -> Queued | None:
+    # What the writer asks for, and what it tells.
+
+    def opened(self, found: Recovered) -> None:
+        """The disk was read: numbers go on where they ended, and messages go there from now on before they are sent."""
+        self._stored = Numbering(found.epoch, dict(found.next_seq))
+        self._is_opening, self._trouble = False, ""
+        done = self.done_upto()
+        unsaved = [entry for entry in self._ready if not self._is_placed(entry)]
+        self._held_bytes -= sum(entry.size_bytes for entry in self._ready)  # what the disk has is read again
+        self._fresh_bytes += sum(entry.size_bytes for entry in unsaved)
+        self._next_number = max(found.last, self._read_upto) + 1
+        self._again = [replace(entry, number=self._take_number()) for entry in unsaved]
+        self._ready.clear()
+        self._read_upto, self._written_upto = done, 0
+        self._unread, self._unread_bytes = found.messages, found.size_bytes
+        if self._is_connected:
+            self._live_from = self._next_number
+        others = [gap for gap in self._gaps.owed() if gap.epoch != found.epoch]
+        self._gaps = Gaps()
+        self._gaps.add_all((*found.gaps, *others))
+        self._gaps_changed = bool(others)
+        for gap in found.fresh_gaps:
+            self._dropped[gap.why] += gap.last - gap.first + 1
+
+    def failed(self, why: str) -> bool:
+        """The disk does not take messages: until it does they are sent from memory, under numbers of their own.
+
+        Returns:
+            Whether that is news.
+        """
+        is_new = why != self._trouble
+        if self.is_durable:
+            self._passing, self._stored = Numbering(), None
+            self._next_number = self._next_unplaced()
+        self._is_opening, self._trouble = False, why
+        for entry in (*self._committing_again, *self._again):
+            self._ready.append(replace(entry, number=self._take_number()))
+            self._held_bytes += entry.size_bytes
+        self._fresh.extendleft(reversed(self._committing))
+        self._committing, self._committing_again, self._again, self._committing_bytes = (), [], [], 0
+        self._pass_on()
+        return is_new
+
+    def collect(self) -> Batch | None:
+        """What is to be written; None when the disk has everything."""
+        if self._stored is None:
+            return None
+        for camera, lost in self._lost.items():
+            self._skip(camera, lost, "disk", self._stored)
+        self._lost.clear()
+        messages = (*self._again, *(self._number(each, self._stored) for each in self._fresh))
+        upto, gaps = self.done_upto(), self._untold() if self._gaps_changed else None
+        if not messages and gaps is None and not self._dead and upto == self._written_upto:
+            return None
+        self._committing, self._committing_again, self._committing_bytes = (
+            tuple(self._fresh),
+            self._again,
+            self._fresh_bytes,
+        )
+        self._fresh.clear()
+        dead, self._dead, self._gaps_changed, self._again = tuple(self._dead), [], False, []
+        return Batch(messages, upto, gaps, dead)
+
+    def committed(self, batch: Batch) -> bool:
+        """The disk has a batch; False where it was given up meanwhile, so that its messages do not belong there."""
+        if self._stored is None:
+            return False
+        self._fresh_bytes -= self._committing_bytes
+        self._committing, self._committing_again, self._committing_bytes = (), [], 0
+        self._written_upto = batch.upto
+        size_bytes = sum(each.size_bytes for each in batch.messages)
+        if self._unread or not self._has_room(1):
+            self._unread += len(batch.messages)
+            self._unread_bytes += size_bytes
+        elif batch.messages:
+            self._ready.extend(batch.messages)
+            self._held_bytes += size_bytes
+            self._read_upto = batch.messages[-1].number
+        return True
+
+    def wanted(self) -> int | None:
+        """After which number messages are to be read from the disk; None where enough are in memory."""
+        return self._read_upto if self.is_durable and self._unread and self._has_room(2) else None
+
+    def read(self, found: Sequence[Queued]) -> None:
+        """Messages that the disk had; none: it has no more."""
+        if self._stored is None:
+            return
+        if not found:
+            self._unread = self._unread_bytes = 0
+            return
+        held = {*self._in_flight, *(each.number for each in self._ready if each.number >= found[0].number)}
+        new = [each for each in found if each.number not in held]
+        in_order = not (self._ready and new and new[0].number < self._ready[-1].number)
+        self._ready = deque([*self._ready, *new] if in_order else sorted([*self._ready, *new], key=_number))
+        self._read_upto = found[-1].number
+        self._unread = max(0, self._unread - len(found))
+        size_bytes = sum(each.size_bytes for each in found)
+        self._unread_bytes = max(0, self._unread_bytes - size_bytes)
+        self._held_bytes += sum(each.size_bytes for each in new)
+
+    def _has_room(self, share: int) -> bool:
+        return len(self._ready) < AHEAD // share and self._held_bytes < AHEAD_BYTES // share
+
+    def _untold(self) -> tuple[Gap, ...]:
+        told = (each for each in self._in_flight.values() if isinstance(each, Gap))
+        return (*self._gaps.owed(), *told)
+
+    def _is_placed(self, entry: Queued) -> bool:
+        """Whether the disk has it."""
+        return self._bounds.kept is Kept.DISK and entry.number < _UNPLACED
+
+    def _next_unplaced(self) -> int:
+        return max((number for number in self._in_flight if number >= _UNPLACED), default=_UNPLACED) + 1
+
+    def done_upto(self) -> int:
+        """Every message up to this number needs the disk no more."""
+        numbers = [number for number in self._in_flight if 0 < number < _UNPLACED]
+        if self._ready and self._ready[0].number < _UNPLACED:
+            numbers.append(self._ready[0].number)
+        return min(numbers) - 1 if numbers else self._read_upto
+
+    def _head(self) -> float:
+        """Number of the first message that waits."""
+        if self._ready:
+            return self._ready[0].number
+        return self._read_upto + 1 if self._unread else inf
+
+    def _take_number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+    def _number(self, waiting: Waiting, numbering: Numbering) -> Queued:
+        seq = numbering.take(waiting.camera)
+        payload = waiting.draft.numbered(numbering.epoch, seq)
+        return Queued(self._take_number(), waiting.camera, numbering.epoch, seq, payload, waiting.offered_s)
+
+    def _pass_on(self) -> None:
+        """To be sent from memory."""
+        for camera, lost in self._lost.items():
+            self._skip(camera, lost, "disk", self._passing)
+        self._lost.clear()
+        for waiting in self._fresh:
+            entry = self._number(waiting, self._passing)
+            self._ready.append(entry)
+            self._held_bytes += entry.size_bytes
+        self._fresh.clear()
+        self._fresh_bytes = 0
+
+    def _skip(self, camera: str, count: int, why: str, numbering: Numbering) -> None:
+        """Messages that are lost before they have a number."""
+        first = numbering.take(camera)
+        numbering.next_seq[camera] = first + count
+        self._gaps.add(Gap(camera, numbering.epoch, first, first + count - 1, why, self._next_number))
+        self._dropped[why] += count
+        self._gaps_changed = True
+
+    def _miss(self, entry: Queued, why: str) -> None:
+        self._gaps.add(Gap(entry.camera, entry.epoch, entry.seq, entry.seq, why, entry.number))
+        self._dropped[why] += 1
+        self._gaps_changed = True
+
+    def _leave(self, number: int) -> Queued | Gap | None:
         entry = self._in_flight.pop(number, None)
-        if entry is not None:
-            self._size_bytes -= len(entry.payload) + ENTRY_BYTES
+        if isinstance(entry, Queued):
+            self._held_bytes -= entry.size_bytes
         return entry
 
     def _trim(self, now_s: float) -> None:
-        oldest_s = now_s - self._max_age_s
-        while self._queued and self._queued[0].offered_s < oldest_s:
-            self._drop_oldest("age")
-        while self._queued and self._size_bytes > self._max_bytes:
-            self._drop_oldest("bytes")
+        live = self._bounds.kept is Kept.LIVE
+        oldest_s = now_s - (LIVE_AGE_S if live else self._bounds.max_age_s)
+        while self._ready and self._ready[0].offered_s < oldest_s:
+            self._drop_oldest("live" if live else "age")
+        while self._ready and self._is_full():
+            self._drop_oldest("live" if live else "bytes")
+        while self._fresh and self._fresh_bytes > MEMORY_BYTES:
+            waiting = self._fresh.popleft()
+            self._fresh_bytes -= waiting.draft.size_bytes + ENTRY_BYTES
+            self._lost[waiting.camera] += 1
+
+    def _is_full(self) -> bool:
+        if self._bounds.kept is Kept.DISK and not self.is_durable and self._held_bytes > MEMORY_BYTES:
+            return True
+        return self._held_bytes + self._fresh_bytes + self._unread_bytes > self._bounds.max_bytes
 
     def _drop_oldest(self, reason: str) -> None:
-        entry = self._queued.popleft()
-        self._size_bytes -= len(entry.payload) + ENTRY_BYTES
-        self._dropped[reason] += 1
+        entry = self._ready.popleft()
+        self._held_bytes -= entry.size_bytes
+        self._miss(entry, reason)
 
 
-class LastValues:
-    """Remembers the newest value of each topic and which of them the broker has not been given.
-
-    A value that is replaced before it was sent is never sent: a build's percents do not queue. Not locked: the
-    Publisher owns the lock.
-    """
-
-    def __init__(self) -> None:
-        self._values: dict[Topic, bytes] = {}
-        self._unsent: dict[Topic, None] = {}
-
-    def set(self, topic: Topic, payload: bytes) -> None:
-        """The newest value; an empty one takes the topic off the broker."""
-        self._values[topic] = payload
-        self._unsent[topic] = None
-
-    def take(self) -> tuple[Topic, bytes] | None:
-        """The next value to send; None when the broker was given all of them."""
-        if not self._unsent:
-            return None
-        topic = next(iter(self._unsent))
-        del self._unsent[topic]
-        return topic, self._values[topic]
-
-    def arrived(self, topic: Topic) -> None:
-        """The broker has it; a topic that was taken off the broker need not be remembered."""
-        if self._values.get(topic) == b"" and topic not in self._unsent:
-            del self._values[topic]
-
-    def resend(self) -> None:
-        """A new connection: the broker may have restarted, and it has announced the last will."""
-        self._unsent = dict.fromkeys(self._values)
-
-    def __len__(self) -> int:
-        """Values that were not sent yet."""
-        return len(self._unsent)
-
-
-HOLD_S = 1.0
-"""Pause of the detections after the broker refused one for the moment."""
-_MAX_RESPONSES = 64
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """One message on its way.
-
-    Attributes:
-        path: full MQTT topic.
-        payload: its bytes.
-        topic: quality of service and retention.
-        number: in the outbox; None for what is not a detection message.
-        reply_to: of a response, else None.
-    """
-
-    path: str
-    payload: bytes
-    topic: Topic
-    number: int | None = None
-    reply_to: ReplyTo | None = None
-
-
-class Backlog:
-    """States go first, then responses, detections in their order, and pictures.
-
-    Args:
-        max_bytes: bound of the outbox.
-        max_age_s: bound of the outbox.
-    """
-
-    def __init__(self, max_bytes: int, max_age_s: float) -> None:
-        self._lock = threading.Lock()
-        self._outbox = Outbox(max_bytes, max_age_s)
-        self._states = LastValues()
-        self._responses: deque[tuple[ReplyTo, bytes]] = deque(maxlen=_MAX_RESPONSES)
-        self._pictures: dict[Topic, bytes] = {}
-        self._hold_until_s = 0.0
-
-    def offer(self, topic: Topic, payload: bytes, now_s: float) -> None:
-        """A detection message."""
-        with self._lock:
-            self._outbox.offer(topic, payload, now_s)
-
-    def set_state(self, topic: Topic, payload: bytes) -> None:
-        """The newest value of a retained topic."""
-        with self._lock:
-            self._states.set(topic, payload)
-
-    def set_picture(self, topic: Topic, jpeg: bytes) -> None:
-        """The newest picture of a camera."""
-        with self._lock:
-            self._pictures[topic] = jpeg
-
-    def answer(self, reply_to: ReplyTo, payload: bytes) -> None:
-        """A response; beyond 64 that wait the oldest is forgotten, as its caller has given up."""
-        with self._lock:
-            self._responses.append((reply_to, payload))
-
-    def take(self, topics: Topics, now_s: float) -> Parcel | None:
-        """The next parcel; None when nothing may be sent now."""
-        with self._lock:
-            state = self._states.take()
-            if state is not None:
-                return Parcel(topics.path(state[0]), state[1], state[0])
-            if self._responses:
-                reply, payload = self._responses.popleft()
-                return Parcel(reply.path, payload, Topic("", 1, retain=False), reply_to=reply)
-            entry = self._outbox.take(now_s) if now_s >= self._hold_until_s else None
-            if entry is not None:
-                payload = mark_replayed(entry.payload) if self._outbox.is_replay(entry) else entry.payload
-                return Parcel(topics.path(entry.topic), payload, entry.topic, entry.number)
-            if self._pictures:
-                topic, jpeg = self._pictures.popitem()
-                return Parcel(topics.path(topic), jpeg, topic)
-        return None
-
-    def settle(self, parcel: Parcel, code: int, now_s: float) -> None:
-        """The broker has a parcel, or refused it with a code from 0x80 on; refused states wait for their next value."""
-        with self._lock:
-            if parcel.number is None:
-                self._states.arrived(parcel.topic)
-            elif code < events.FAILURE:
-                self._outbox.ack(parcel.number)
-            else:
-                retry = code in events.TRANSIENT
-                reason = "too_large" if code == events.PACKET_TOO_LARGE else "refused"
-                self._outbox.refuse(parcel.number, reason, retry=retry)
-                self._hold_until_s = now_s + HOLD_S if retry else self._hold_until_s
-
-    def drop(self, parcel: Parcel, reason: str) -> None:
-        """This parcel is not sent (again): the connection breaks over it, or over such. A state has its next value."""
-        if parcel.number is not None:
-            with self._lock:
-                self._outbox.refuse(parcel.number, reason)
-
-    def connected(self) -> None:
-        """A connection came up: all states are sent again, and what waited is replayed."""
-        with self._lock:
-            self._outbox.connected()
-            self._states.resend()
-            self._hold_until_s = 0.0
-
-    def disconnected(self, under_way: Iterable[Parcel]) -> None:
-        """The connection is gone: detections and responses that were under way wait again, pictures are forgotten."""
-        with self._lock:
-            self._outbox.disconnected()
-            again = [(parcel.reply_to, parcel.payload) for parcel in under_way if parcel.reply_to is not None]
-            self._responses.extendleft(reversed(again))
-            self._pictures.clear()
-
-    def expire(self, now_s: float) -> None:
-        """Drop what became too old."""
-        with self._lock:
-            self._outbox.expire(now_s)
-
-    def resize(self, max_bytes: int, max_age_s: float, now_s: float) -> None:
-        """Other bounds of the outbox."""
-        with self._lock:
-            self._outbox.resize(max_bytes, max_age_s, now_s)
-
-    def abandon(self) -> None:
-        """Drop the detections that are left, counted."""
-        with self._lock:
-            self._outbox.abandon()
-
-    def counts(self) -> OutboxCounts:
-        """Of the detection messages."""
-        with self._lock:
-            return self._outbox.counts()
-
-    def is_empty(self) -> bool:
-        """Whether the broker has acknowledged every detection message and was given all else; pictures do not count."""
-        with self._lock:
-            return not (len(self._outbox) or len(self._states) or self._responses)
+def _number(entry: Queued) -> int:
+    return entry.number

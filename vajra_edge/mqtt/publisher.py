@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from typing_extensions import assert_never
@@ -21,13 +21,15 @@ from vajra_edge.admission import Admission, AdmissionLimits, Bucket, RequestPace
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
+from vajra_edge.mqtt.backlog import Backlog, Parcel
 from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
 from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
-from vajra_edge.mqtt.messages import EngineTag, Number, Response, ServiceStatus, encode, encode_detections
-from vajra_edge.mqtt.outbox import Backlog, OutboxCounts, Parcel
+from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
+from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, Kept, OutboxBounds, OutboxCounts
+from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
 from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
@@ -54,6 +56,9 @@ SURELY_RIVAL = 3
 
 SLOW_DIAL_S = 10.0
 """An attempt to connect that takes longer is told: the network's part in it ends after half of this."""
+
+KEEP_S = 2.0
+"""For the last messages to get onto the disk at a stop."""
 
 _BUSY = "the daemon is busy: requests come too often; wait for the answers and ask less often"
 _FLOOD = "requests over MQTT come too often and are not all taken; find who sends them"
@@ -106,7 +111,8 @@ class Publisher:
         post: takes ``BrokerChanged`` and ``Requested`` events; must not block.
         beat: called at least every second while the thread lives.
         clock_ns: monotonic, the clock of ``Frame.captured_ns``.
-        epoch: differs between two starts; part of every message's key.
+        epoch: names the counts of messages that are not on disk; None: another one each time.
+        folder: where the outbox may keep its file; None: messages are kept in memory, whatever the settings say.
     """
 
     def __init__(
@@ -117,20 +123,24 @@ class Publisher:
         beat: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         epoch: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._mqtt, self._topics, self._post, self._beat, self._clock_ns = mqtt, topics, post, beat, clock_ns
-        self._epoch = epoch or secrets.token_hex(4)
-        self._numbering = threading.Lock()
-        self._backlog = Backlog(mqtt.outbox_bytes, mqtt.outbox_age_s)
+        bounds = _bounds(mqtt, topics, folder)
+        self._folder, self._kept, self._backlog = folder, bounds.kept, Backlog(bounds, epoch)
         self._under_way: dict[int, Parcel] = {}
         self._unanswered: set[int] = set()
         self._redirects: SimpleQueue[tuple[MqttSettings, Topics]] = SimpleQueue()
         self._broker = BrokerChanged(connected=False)
-        self._seq = self._connections = 0
+        self._connections = 0
         self._last_error = ""
         self._noted: set[str] = set()
         self._close_by_s: float | None = None
         self._link = Link(self._endpoint(), self._now_s)
+        self._disk: Disk = NoDisk()
+        if folder is not None and bounds.kept is Kept.DISK:
+            wake = self._link.wake
+            self._disk = OutboxWriter(folder, topics.device, self._backlog, mqtt.commit_every_s, wake, self._now_s)
         self._held: Parcel | None = None
         self._suspects = Suspects(self._now_s)
         self._invitation, self._invited, self._unheard = Invitation(self._now_s), False, 0
@@ -140,16 +150,18 @@ class Publisher:
 
     def start(self) -> None:
         """Start the thread; a broker need not be there."""
+        self._disk.start()
         self._thread.start()
 
     def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> None:
         """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
-        with self._numbering:
-            number = Number(self._topics.device, self._epoch, self._seq)
-            self._seq += 1
-            payload = encode_detections(frame, detections, tag, number, self._clock_ns())
-            self._backlog.offer(self._topics.detections(frame.camera), payload, self._now_s())
-        self._link.wake()
+        self._backlog.offer(
+            encode_detections(frame, detections, tag, self._topics.device, self._clock_ns()), self._now_s()
+        )
+        if self._kept is Kept.DISK:
+            self._disk.wake()
+        else:
+            self._link.wake()
 
     def state(self, topic: Topic, payload: bytes) -> None:
         """The newest value of a retained topic, sent now and at every connect; an empty one takes it off the broker."""
@@ -180,7 +192,7 @@ class Publisher:
             broker.protocol,
             self._connections,
             self._last_error,
-            self._troubles.told(),
+            self._told(outbox),
             self._admission.refused,
         )
 
@@ -188,11 +200,27 @@ class Publisher:
         """Say ``stopped``, send what waits, for at most ``drain_s`` and while the broker is there; may be repeated."""
         if self._thread.ident is None:
             self._link.close()
+            self._disk.close(drain_s)
         elif self._close_by_s is None:
             self.state(self._topics.status, encode(ServiceStatus(self._topics.device, "stopped")))
             self._close_by_s = self._now_s() + drain_s
             self._link.wake()
             self._thread.join(drain_s + 2.0 * _POLL_S)
+            self._disk.close(KEEP_S)
+            self._backlog.abandon()
+            self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        outbox = self._backlog.counts()
+        if outbox.queued:
+            _LOG.info("%d messages wait on disk for the next start", outbox.queued)
+        if lost := outbox.dropped.get("closed", 0):
+            _LOG.warning("%d messages that waited in memory are lost with this process", lost)
+
+    def _told(self, outbox: OutboxCounts) -> tuple[str, ...]:
+        """Troubles that pass, and one that lasts."""
+        lasting = (f"unsent messages are kept in memory only: {outbox.trouble}",) if outbox.trouble else ()
+        return (*lasting, *self._troubles.told())
 
     def _now_s(self) -> float:
         return self._clock_ns() / 1e9
@@ -212,7 +240,6 @@ class Publisher:
                 self._link.abort()
                 self._lose(PublishError(f"fault in the MQTT thread: {error}", remedy="report it with the log"))
                 time.sleep(_POLL_S)
-        self._backlog.abandon()
         self._link.close()
         self._broker = BrokerChanged(connected=False)
 
@@ -226,6 +253,10 @@ class Publisher:
 
     def _step(self) -> None:
         self._backlog.expire(self._now_s())
+        for text in self._disk.news():
+            _LOG.error("%s", text)
+            self._last_error = text
+            self._troubles.happened(Trouble.OUTBOX, text)
         with contextlib.suppress(Empty):
             self._move(*self._redirects.get_nowait())
         for item in self._link.poll(_POLL_S):
@@ -248,7 +279,7 @@ class Publisher:
     def _send(self, parcel: Parcel) -> None:
         sent = _sent(parcel)
         if reason := self._suspects.refused(sent):
-            self._backlog.drop(parcel, reason)
+            self._backlog.drop(parcel, reason, self._now_s())
             error = events.kept_back(parcel.path, sent.size_bytes, too_large=reason == "too_large")
             self._trouble(Trouble.BROKE, error, f"{reason} {parcel.path}")
             return
@@ -277,7 +308,8 @@ class Publisher:
 
     def _settle(self, parcel: Parcel, code: int) -> None:
         self._backlog.settle(parcel, code, self._now_s())
-        if code >= events.FAILURE:
+        self._disk.wake()
+        if code >= events.FAILURE and not parcel.is_gap:
             error = events.not_sent(code, parcel.path, len(parcel.payload))
             self._trouble(Trouble.REFUSED, error, f"{code} {parcel.path}")
 
@@ -291,7 +323,7 @@ class Publisher:
             self._troubles = Troubles(self._now_s)
         self._mqtt, self._topics = mqtt, topics
         self._link.redirect(self._endpoint())
-        self._backlog.resize(mqtt.outbox_bytes, mqtt.outbox_age_s, self._now_s())
+        self._backlog.resize(_bounds(mqtt, topics, self._folder), self._now_s())
         self._lose(None)
 
     def _take(self, item: Happening) -> None:
@@ -358,7 +390,7 @@ class Publisher:
         too_large = cause is LossCause.TOO_LARGE or self._suspects.exceeds(size_bytes)
         for parcel in self._under_way.values():
             if _key(parcel) == guilty.key:
-                self._backlog.drop(parcel, "too_large" if too_large else "refused")
+                self._backlog.drop(parcel, "too_large" if too_large else "refused", self._now_s())
         self._link.mended()
         self._troubles.over(Trouble.RIVAL)
         error = events.broke(path, size_bytes, too_large=too_large)
@@ -442,6 +474,14 @@ class Publisher:
         response = Response(self._topics.device, verb, transaction, status, error, content)
         self._backlog.answer(reply, encode(response))
         self._link.wake()
+
+
+def _bounds(mqtt: MqttSettings, topics: Topics, folder: Path | None) -> OutboxBounds:
+    kept = Kept.LIVE if topics.delivery == "live" else Kept(mqtt.outbox)
+    if kept is Kept.DISK and folder is None:
+        kept = Kept.MEMORY
+    room_bytes = DISK_BYTES if kept is Kept.DISK else MEMORY_BYTES
+    return OutboxBounds(kept, mqtt.outbox_bytes or room_bytes, mqtt.outbox_age_s)
 
 
 def _key(parcel: Parcel) -> Key:

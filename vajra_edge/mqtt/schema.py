@@ -43,11 +43,14 @@ class EngineRow(Payload):
 class DetectionMessage(Payload):
     """``camera/<id>/detections``."""
 
-    schema_: Literal[1] = Field(alias="schema", description="counts incompatible changes of any message")
+    schema_: Literal[2] = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
-    seq: Annotated[int, Field(ge=0)] = Field(description="counts the device's detection messages since its start")
-    key: str = Field(description="device/epoch/seq, unique; the epoch differs between two starts")
+    epoch: str = Field(description="names the count of `seq`; another epoch counts from 0")
+    seq: Annotated[int, Field(ge=0)] = Field(
+        description="counts the camera's detection messages, on over restarts; each one comes or is in a gap record"
+    )
+    key: str = Field(description="device/epoch/camera/seq, unique")
     replayed: bool = Field(description="the message had to wait for the broker")
     taken_at: AwareDatetime = Field(description="when the frame was captured, UTC")
     frame_age_ms: FiniteFloat = Field(description="from the capture of the frame to this message, in milliseconds")
@@ -57,23 +60,46 @@ class DetectionMessage(Payload):
     detections: tuple[DetectionRow, ...] = Field(description="the objects; an empty list is an empty scene")
 
 
+class GapRow(Payload):
+    """Which messages of the camera do not come."""
+
+    first: Annotated[int, Field(ge=0)] = Field(alias="from", description="`seq` of the first")
+    last: Annotated[int, Field(ge=0)] = Field(alias="to", description="`seq` of the last, included")
+    why: Literal["bytes", "age", "live", "refused", "too_large", "died", "disk", "moved", "several"] = Field(
+        description="see below"
+    )
+
+
+class GapMessage(Payload):
+    """``camera/<id>/detections``, in the place of messages that do not come."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str = Field(description="the device's id")
+    camera: str = Field(description="the camera's id")
+    epoch: str = Field(description="of the messages that do not come")
+    key: str = Field(description="device/epoch/camera/from-to, unique")
+    gap: GapRow = Field(description="which messages, and why; no detection message has this field")
+    at: AwareDatetime = Field(description="when this was said")
+
+
 class ServiceMessage(Payload):
     """``status``."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     device: str
     state: Literal["starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost"]
     reason: str
     version: str
     progress: Ratio | None
     dropped: dict[str, int]
+    outbox: str
     at: AwareDatetime
 
 
 class EngineMessage(Payload):
     """``engine``."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     device: str
     fingerprint: str | None
     backend: str
@@ -99,7 +125,7 @@ class EngineMessage(Payload):
 class CameraMessage(Payload):
     """``camera/<id>/status``."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     device: str
     camera: str
     state: Literal["opening", "streaming", "lost", "ended", "off"]
@@ -115,7 +141,7 @@ class CameraMessage(Payload):
 class ResponseMessage(Payload):
     """``response/<verb>``."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     device: str
     verb: Literal["rebuild", "status"]
     transaction: str | None

@@ -7,8 +7,11 @@ import hmac
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from vajra_edge.config.settings import Settings
+
+Delivery: TypeAlias = Literal["durable", "live"]
 
 VERBS = ("rebuild", "status")
 _MACHINE_ID = Path("/etc/machine-id")
@@ -22,11 +25,14 @@ class Topic:
         name: below the device's root, so that a new root or device id moves everything at once.
         qos: 0 at most once, 1 at least once.
         retain: the broker keeps the last value for later subscribers.
+        delivery: ``durable``: messages wait for the broker; ``live``: what cannot be sent now is dropped, and a gap
+            record says so. Retained topics always have their newest value sent.
     """
 
     name: str
     qos: int
     retain: bool
+    delivery: Delivery = "live"
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,13 @@ class Topics:
         root: first part of every topic (``[mqtt] root``).
         device: second part.
         detections_qos: of the detection messages (``[mqtt] qos``); states and responses always use 1.
+        detections_delivery: of the detection messages (``[mqtt] delivery``); at quality of service 0 always live.
     """
 
     root: str
     device: str
     detections_qos: int = 1
+    detections_delivery: Delivery = "durable"
 
     status = Topic("status", 1, retain=True)
     engine = Topic("engine", 1, retain=True)
@@ -51,8 +59,13 @@ class Topics:
         return Topic(f"camera/{camera}/status", 1, retain=True)
 
     def detections(self, camera: str) -> Topic:
-        """One message a frame."""
-        return Topic(f"camera/{camera}/detections", self.detections_qos, retain=False)
+        """One message a frame, and the gap records of those that do not come."""
+        return Topic(f"camera/{camera}/detections", self.detections_qos, retain=False, delivery=self.delivery)
+
+    @property
+    def delivery(self) -> Delivery:
+        """Of the detection messages: without acknowledgements nothing tells what the broker has."""
+        return self.detections_delivery if self.detections_qos else "live"
 
     def snapshot(self, camera: str) -> Topic:
         """A JPEG now and then; one that cannot be sent now is not worth sending later."""
@@ -73,7 +86,7 @@ class Topics:
 
 def topics_of(settings: Settings) -> Topics:
     """The table for these settings."""
-    return Topics(settings.mqtt.root, device_id(settings), settings.mqtt.qos)
+    return Topics(settings.mqtt.root, device_id(settings), settings.mqtt.qos, settings.mqtt.delivery)
 
 
 def device_id(settings: Settings, machine_id: Path = _MACHINE_ID) -> str:

@@ -24,6 +24,7 @@ class Trouble(Enum):
     RIVAL = "rival"
     REQUESTS = "requests"
     UNINVITED = "uninvited"
+    OUTBOX = "outbox"
 
 
 @dataclass(frozen=True)

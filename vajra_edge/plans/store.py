@@ -91,6 +91,9 @@ def _holder(descriptor: int) -> str:
 STALE_S = 3600.0
 """A commit takes seconds, on a worn SD card minutes; what lies in staging for longer was abandoned by a kill."""
 
+OUTBOX = "outbox"
+"""Folder of the messages that the broker does not have yet; what they take, plans cannot."""
+
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
 
@@ -110,7 +113,7 @@ class EngineStore:
 
     Args:
         root: the state directory.
-        max_bytes: what ``prune`` keeps plans under.
+        max_bytes: what ``prune`` keeps plans and unsent messages under, by deleting plans.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
@@ -214,7 +217,7 @@ class EngineStore:
             for path in sorted(_entries(self._quarantine), key=_age_key)[QUARANTINED_KEPT:]:
                 shutil.rmtree(path)
             sizes = {name: _size_bytes(self._engines / name) for name in self.plans()}
-            total_bytes, gone = sum(sizes.values()), []
+            total_bytes, gone = _size_bytes(self.root / OUTBOX) + sum(sizes.values()), []
             for name in reversed(sizes):
                 if total_bytes > self.max_bytes and name not in kept:
                     self._delete(name)
@@ -380,7 +383,7 @@ def _age_key(path: Path) -> float:
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.iterdir())
+    return sum(path.lstat().st_size for path in _entries(folder))
 
 
 def _remove(path: Path) -> None:

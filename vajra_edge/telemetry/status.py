@@ -286,6 +286,7 @@ class Status:
             version=self.version,
             progress=None if building is None else round(building.percent / 100.0, 2),
             dropped=dict(self.broker.outbox.get("dropped", {})),
+            outbox=": ".join(filter(None, (self.broker.outbox.get(name, "") for name in ("kept", "trouble")))),
         )
 
     def engine_message(self) -> EngineStatus:

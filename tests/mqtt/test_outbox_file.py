@@ -1,0 +1,264 @@
+"""The outbox's file: what it holds after an end in order, a kill, another device, damage, and a disk that refuses."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.errors import PublishError
+from vajra_edge.mqtt.gaps import Gap
+from vajra_edge.mqtt.outbox import Batch, DeadLetter, Queued, Recovered
+from vajra_edge.mqtt.outbox_file import BLOCK, DAMAGED_KEPT, DEAD_KEPT, NAME, OutboxFile
+
+
+class Clock:
+    """Monotonic seconds, and Unix time where somebody vouches for it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.unix_s: float | None = 1.8e9
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float | None:
+        return self.unix_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.unix_s = None if self.unix_s is None else self.unix_s + seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., tuple[OutboxFile, Recovered]]]:
+    made: list[OutboxFile] = []
+
+    def open_one(device: str = "dev") -> tuple[OutboxFile, Recovered]:
+        made.append(OutboxFile(tmp_path / "outbox", device, clock, clock.wall))
+        return made[-1], made[-1].open()
+
+    yield open_one
+    for each in made:
+        each.close(tidy=False)
+
+
+def queued(number: int, found: Recovered, camera: str = "gate", offered_s: float = 1000.0) -> Queued:
+    return Queued(number, camera, found.epoch, number - 1, b"m%d" % number, offered_s)
+
+
+def batch(found: Recovered, first: int, last: int, upto: int = 0) -> Batch:
+    return Batch(tuple(queued(number, found) for number in range(first, last + 1)), upto)
+
+
+def test_a_new_file_is_the_owners_alone_and_begins_a_count(tmp_path: Path, opened: Callable) -> None:
+    _, found = opened()
+    assert (found.next_seq, found.messages, found.gaps) == ({}, 0, ())
+    assert stat.S_IMODE((tmp_path / "outbox").stat().st_mode) == 0o700
+
+
+def test_after_an_end_in_order_the_count_goes_on_without_a_gap(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5, upto=2), sync=False)
+    file.close(tidy=True)
+    file, again = opened()
+    assert (again.epoch, again.next_seq, again.messages, again.last, again.gaps) == (
+        found.epoch,
+        {"gate": 5},
+        3,
+        5,
+        (),
+    )
+    assert [(one.number, one.seq, one.payload) for one in file.read(0)] == [
+        (3, 2, b"m3"),
+        (4, 3, b"m4"),
+        (5, 4, b"m5"),
+    ]
+
+
+def test_after_an_end_without_a_word_the_rest_of_the_block_is_one_gap(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=False)
+    file.close(tidy=False)
+    file, again = opened()
+    (gap,) = again.fresh_gaps
+    assert (gap.camera, gap.epoch, gap.first, gap.why, gap.place) == ("gate", found.epoch, 5, "died", 6)
+    assert gap.last <= 5 + BLOCK
+    assert again.next_seq == {"gate": gap.last + 1}
+    assert again.messages == 5
+    file.close(tidy=False)
+    _, third = opened()
+    assert third.gaps == (gap,), "it gave no numbers, so that none of them is missing"
+
+
+def test_a_number_is_never_used_before_its_block_is_reserved(opened: Callable) -> None:
+    """Whatever was committed, synced or not, lies below what the last synced state would begin with."""
+    file, found = opened()
+    for first in range(1, 5 * BLOCK, 50):
+        file.commit(batch(found, first, first + 49, upto=first), sync=False)
+        reserved = file._connection.execute("SELECT reserved FROM cameras").fetchone()[0]
+        assert reserved > first + 48
+
+
+def test_acknowledged_messages_do_not_come_back(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=False)
+    file.commit(Batch((), 4), sync=False)
+    file.close(tidy=False)
+    file, again = opened()
+    assert [one.number for one in file.read(0)] == [5]
+    assert again.next_seq["gate"] >= 5
+
+
+def test_gaps_stay_until_they_were_told(opened: Callable) -> None:
+    file, found = opened()
+    gap = Gap("gate", found.epoch, 0, 3, "age", 1)
+    file.commit(Batch((), 4, (gap,)), sync=True)
+    file.close(tidy=True)
+    file, again = opened()
+    assert again.gaps == (gap,)
+    assert again.next_seq == {"gate": 4}
+    file.commit(Batch((), 4, ()), sync=True)
+    file.close(tidy=True)
+    assert opened()[1].gaps == ()
+
+
+def test_the_newest_dead_letters_are_kept_with_the_brokers_reason(opened: Callable) -> None:
+    file, found = opened()
+    for number in range(1, DEAD_KEPT + 20):
+        letter = DeadLetter(queued(number, found), "refused", 0x99)
+        file.commit(Batch((), number, None, (letter,)), sync=False)
+    rows = file._connection.execute("SELECT seq, why, code, payload FROM dead ORDER BY letter").fetchall()
+    assert len(rows) == DEAD_KEPT
+    assert rows[-1] == (DEAD_KEPT + 18, "refused", 0x99, b"m%d" % (DEAD_KEPT + 19))
+
+
+def test_age_is_that_of_the_wall_clock_where_it_can_be_trusted(opened: Callable, clock: Clock) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 1), sync=True)
+    file.close(tidy=True)
+    assert clock.unix_s is not None
+    clock.unix_s += 3600.0  # the device was off for an hour
+    file, _ = opened()
+    assert clock.now_s - file.read(0)[0].offered_s == pytest.approx(3600.0)
+
+
+def test_age_is_time_of_service_where_the_wall_clock_cannot_be_trusted(opened: Callable, clock: Clock) -> None:
+    clock.unix_s = None
+    file, found = opened()
+    file.commit(batch(found, 1, 1), sync=True)
+    clock.advance(40.0)
+    file.commit(Batch((), 0, ()), sync=True)
+    file.close(tidy=True)
+    clock.now_s, clock.unix_s = 5.0, 3.0e9  # another boot, then the time is told: half a century later
+    file, _ = opened()
+    clock.advance(2.0)
+    assert clock.now_s - file.read(0)[0].offered_s == pytest.approx(42.0)
+
+
+def test_another_devices_messages_are_announced_and_not_sent(opened: Callable) -> None:
+    file, found = opened("old")
+    file.commit(batch(found, 1, 5, upto=2), sync=True)
+    file.close(tidy=True)
+    file, again = opened("new")
+    assert again.epoch != found.epoch
+    assert (again.messages, file.read(0), again.next_seq) == (0, [], {})
+    assert [(gap.first, gap.last, gap.why, gap.epoch) for gap in again.gaps] == [(2, 4, "moved", found.epoch)]
+    assert again.last >= 5, "a number of the order of sending is not given twice"
+
+
+def test_messages_that_a_slow_disk_took_too_late_are_taken_back(opened: Callable) -> None:
+    file, found = opened()
+    late = batch(found, 1, 3)
+    file.commit(late, sync=False)
+    file.withdraw(late)
+    file.close(tidy=False)
+    file, again = opened()
+    assert file.read(0) == []
+    assert {(gap.why, gap.first) for gap in again.gaps} >= {("disk", 0), ("disk", 1), ("disk", 2)}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(os.urandom(40_000)),
+        lambda path: path.write_bytes(path.read_bytes()[:5000]),
+        lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096)),
+        lambda path: path.write_bytes(b"\0" * path.stat().st_size),
+    ],
+    ids=["random bytes", "half of it", "all but its first page", "zeros"],
+)
+def test_a_damaged_file_is_put_aside_and_said(tmp_path: Path, opened: Callable, spoil: Callable) -> None:
+    path = tmp_path / "outbox" / NAME
+    for count in range(1, DAMAGED_KEPT + 3):
+        file, found = opened()
+        file.commit(batch(found, 1, 300), sync=True)
+        file.close(tidy=True)
+        spoil(path)
+        file, again = opened()
+        assert "put aside as damaged-" in file.damage
+        assert again.epoch != found.epoch
+        file.commit(batch(again, 1, 1), sync=True)
+        file.close(tidy=True)
+        assert len(list(path.parent.glob("damaged-*.sqlite"))) == min(count, DAMAGED_KEPT)
+        path.unlink()
+
+
+def test_an_empty_file_is_a_new_one(tmp_path: Path, opened: Callable) -> None:
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "outbox" / NAME).touch()
+    file, _ = opened()
+    assert file.damage == ""
+
+
+def test_a_file_of_a_newer_release_is_left_alone(tmp_path: Path, opened: Callable) -> None:
+    file, _ = opened()
+    file.close(tidy=True)
+    with sqlite3.connect(tmp_path / "outbox" / NAME) as base:
+        base.execute("PRAGMA user_version = 99")
+    base.close()
+    with pytest.raises(PublishError, match="newer release"):
+        opened()
+    assert (tmp_path / "outbox" / NAME).exists()
+
+
+def test_a_file_that_another_process_holds_is_not_used(opened: Callable) -> None:
+    opened()
+    with pytest.raises(PublishError, match="locked"):
+        opened()
+
+
+def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path, opened: Callable) -> None:
+    (tmp_path / "outbox").write_text("not a folder")
+    with pytest.raises(PublishError, match="cannot be opened"):
+        opened()
+
+
+def test_a_file_that_may_not_grow_says_that_the_disk_is_full_and_keeps_what_it_has(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=True)
+    file._connection.execute(f"PRAGMA max_page_count = {file._connection.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(PublishError, match="full") as caught:
+        file.commit(batch(found, 6, 500), sync=True)
+    assert "free space" in str(caught.value.remedy)
+    file, _ = opened()
+    assert [one.number for one in file.read(0)] == [1, 2, 3, 4, 5]
+
+
+def test_a_long_backlog_that_is_gone_gives_its_room_back(tmp_path: Path, opened: Callable) -> None:
+    file, found = opened()
+    large = tuple(Queued(n, "gate", found.epoch, n - 1, bytes(4000), 0.0) for n in range(1, 5001))
+    file.commit(Batch(large, 0), sync=True)
+    for _ in range(20):
+        file.commit(Batch((), 5000), sync=True)
+    file.close(tidy=True)
+    assert (tmp_path / "outbox" / NAME).stat().st_size < 12e6

@@ -1,0 +1,254 @@
+"""Backlog: everything that waits for the broker, in the order in which it is sent; many callers, one sender, a lock.
+
+States go first: the newest value of each retained topic, sent again whenever a connection comes up. They pass the
+outbox by. Then responses, then detections in their order, and pictures last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from vajra_edge.mqtt import events
+from vajra_edge.mqtt.commands import ReplyTo
+from vajra_edge.mqtt.gaps import Gap
+from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
+from vajra_edge.mqtt.outbox import Batch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
+from vajra_edge.mqtt.topics import Topic, Topics
+
+
+class LastValues:
+    """Remembers the newest value of each topic and which of them the broker has not been given.
+
+    A value that is replaced before it was sent is never sent: a build's percents do not queue. Not locked: the
+    Publisher owns the lock.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Topic, bytes] = {}
+        self._unsent: dict[Topic, None] = {}
+
+    def set(self, topic: Topic, payload: bytes) -> None:
+        """The newest value; an empty one takes the topic off the broker."""
+        self._values[topic] = payload
+        self._unsent[topic] = None
+
+    def take(self) -> tuple[Topic, bytes] | None:
+        """The next value to send; None when the broker was given all of them."""
+        if not self._unsent:
+            return None
+        topic = next(iter(self._unsent))
+        del self._unsent[topic]
+        return topic, self._values[topic]
+
+    def arrived(self, topic: Topic) -> None:
+        """The broker has it; a topic that was taken off the broker need not be remembered."""
+        if self._values.get(topic) == b"" and topic not in self._unsent:
+            del self._values[topic]
+
+    def resend(self) -> None:
+        """A new connection: the broker may have restarted, and it has announced the last will."""
+        self._unsent = dict.fromkeys(self._values)
+
+    def __len__(self) -> int:
+        """Values that were not sent yet."""
+        return len(self._unsent)
+
+
+HOLD_S = 1.0
+"""Pause of the detections after the broker refused one for the moment."""
+_MAX_RESPONSES = 64
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One message on its way.
+
+    Attributes:
+        path: full MQTT topic.
+        payload: its bytes.
+        topic: quality of service and retention.
+        number: in the outbox, negative for a gap record; None for what passes it by.
+        reply_to: of a response, else None.
+    """
+
+    path: str
+    payload: bytes
+    topic: Topic
+    number: int | None = None
+    reply_to: ReplyTo | None = None
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it says which messages do not come."""
+        return self.number is not None and self.number < 0
+
+
+class Backlog:
+    """States go first, then responses, detections in their order, and pictures.
+
+    Args:
+        bounds: of the outbox.
+        epoch: see ``Outbox``.
+    """
+
+    def __init__(self, bounds: OutboxBounds, epoch: str | None = None) -> None:
+        self._lock = threading.Lock()
+        self._outbox = Outbox(bounds, epoch)
+        self._states = LastValues()
+        self._responses: deque[tuple[ReplyTo, bytes]] = deque(maxlen=_MAX_RESPONSES)
+        self._pictures: dict[Topic, bytes] = {}
+        self._hold_until_s = 0.0
+
+    def offer(self, draft: Draft, now_s: float) -> None:
+        """A detection message."""
+        with self._lock:
+            self._outbox.offer(draft, now_s)
+
+    def set_state(self, topic: Topic, payload: bytes) -> None:
+        """The newest value of a retained topic."""
+        with self._lock:
+            self._states.set(topic, payload)
+
+    def set_picture(self, topic: Topic, jpeg: bytes) -> None:
+        """The newest picture of a camera."""
+        with self._lock:
+            self._pictures[topic] = jpeg
+
+    def answer(self, reply_to: ReplyTo, payload: bytes) -> None:
+        """A response; beyond 64 that wait the oldest is forgotten, as its caller has given up."""
+        with self._lock:
+            self._responses.append((reply_to, payload))
+
+    def take(self, topics: Topics, now_s: float) -> Parcel | None:
+        """The next parcel; None when nothing may be sent now."""
+        with self._lock:
+            state = self._states.take()
+            if state is not None:
+                return Parcel(topics.path(state[0]), state[1], state[0])
+            if self._responses:
+                reply, payload = self._responses.popleft()
+                return Parcel(reply.path, payload, Topic("", 1, retain=False), reply_to=reply)
+            entry = self._outbox.take(now_s) if now_s >= self._hold_until_s else None
+            if entry is not None:
+                return self._parcel(entry, topics)
+            if self._pictures:
+                topic, jpeg = self._pictures.popitem()
+                return Parcel(topics.path(topic), jpeg, topic)
+        return None
+
+    def _parcel(self, entry: Queued | tuple[int, Gap], topics: Topics) -> Parcel:
+        if isinstance(entry, Queued):
+            payload = mark_replayed(entry.payload) if self._outbox.is_replay(entry) else entry.payload
+            number, camera = entry.number, entry.camera
+        else:
+            number, gap = entry
+            first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
+            payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc))
+        topic = topics.detections(camera)
+        return Parcel(topics.path(topic), payload, topic, number)
+
+    def settle(self, parcel: Parcel, code: int, now_s: float) -> None:
+        """The broker has a parcel, or refused it with a code from 0x80 on; refused states wait for their next value."""
+        with self._lock:
+            if parcel.number is None:
+                self._states.arrived(parcel.topic)
+            elif code < events.FAILURE:
+                self._outbox.ack(parcel.number)
+            else:
+                retry = code in events.TRANSIENT and not parcel.is_gap
+                reason = "too_large" if code == events.PACKET_TOO_LARGE else "refused"
+                self._outbox.refuse(parcel.number, now_s, reason, code=code, retry=retry)
+                self._hold_until_s = now_s + HOLD_S if retry else self._hold_until_s
+
+    def drop(self, parcel: Parcel, reason: str, now_s: float) -> None:
+        """This parcel is not sent (again): the connection breaks over it, or over such. A state has its next value."""
+        if parcel.number is not None:
+            with self._lock:
+                self._outbox.refuse(parcel.number, now_s, reason)
+
+    def connected(self) -> None:
+        """A connection came up: all states are sent again, and what waited is replayed."""
+        with self._lock:
+            self._outbox.connected()
+            self._states.resend()
+            self._hold_until_s = 0.0
+
+    def disconnected(self, under_way: Iterable[Parcel]) -> None:
+        """The connection is gone: detections and responses that were under way wait again, pictures are forgotten."""
+        with self._lock:
+            self._outbox.disconnected()
+            again = [(parcel.reply_to, parcel.payload) for parcel in under_way if parcel.reply_to is not None]
+            self._responses.extendleft(reversed(again))
+            self._pictures.clear()
+
+    def expire(self, now_s: float) -> None:
+        """Drop what became too old."""
+        with self._lock:
+            self._outbox.expire(now_s)
+
+    def resize(self, bounds: OutboxBounds, now_s: float) -> None:
+        """Other bounds of the outbox."""
+        with self._lock:
+            self._outbox.resize(bounds, now_s)
+
+    def abandon(self) -> None:
+        """Drop, counted, the detections that are left in memory alone."""
+        with self._lock:
+            self._outbox.abandon()
+
+    def counts(self) -> OutboxCounts:
+        """Of the detection messages."""
+        with self._lock:
+            return self._outbox.counts()
+
+    def is_empty(self) -> bool:
+        """Whether the broker has acknowledged every detection message and was given all else; pictures do not count."""
+        with self._lock:
+            return not (len(self._outbox) or len(self._states) or self._responses)
+
+    # Of the outbox's writer; each as the method of ``Outbox`` of that name.
+
+    @property
+    def is_durable(self) -> bool:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.is_durable
+
+    def opened(self, found: Recovered) -> None:
+        """See ``Outbox``."""
+        with self._lock:
+            self._outbox.opened(found)
+
+    def failed(self, why: str) -> bool:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.failed(why)
+
+    def collect(self) -> Batch | None:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.collect()
+
+    def committed(self, batch: Batch) -> bool:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.committed(batch)
+
+    def wanted(self) -> int | None:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.wanted()
+
+    def read(self, found: Sequence[Queued]) -> None:
+        """See ``Outbox``."""
+        with self._lock:
+            self._outbox.read(found)
+
+    def done_upto(self) -> int:
+        """See ``Outbox``."""
+        with self._lock:
+            return self._outbox.done_upto()

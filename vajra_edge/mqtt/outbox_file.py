@@ -1,0 +1,383 @@
+"""The outbox's file: SQLite with a write-ahead log, so that a kill or a power cut at any moment leaves a whole one.
+
+A transaction survives a kill of the process once it is committed, and a power cut once the log was synced, which every
+``commit_every_s`` one is. Before a camera's numbers are used a block of them is reserved, synced: after an end without
+a word the count goes on behind the block, so that no number is used twice, and what is left of the block is one gap.
+
+Of what was acknowledged only the highest number is written at once; the rows go when the log is synced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from vajra_edge import clock as clocks
+from vajra_edge import durable
+from vajra_edge.errors import PublishError
+from vajra_edge.mqtt.gaps import Gap
+from vajra_edge.mqtt.outbox import ENTRY_BYTES, Batch, DeadLetter, Queued, Recovered
+from vajra_edge.wording import Setting, Text, say
+
+NAME = "outbox.sqlite"
+
+VERSION = 1
+"""Of the tables (``PRAGMA user_version``)."""
+
+BLOCK = 1000
+"""Numbers of a camera that are reserved at one time: half a minute of frames."""
+
+READ_AT_ONCE = 250
+DEAD_KEPT = 100
+"""Letters that the broker did not want, the newest, kept for somebody to look at."""
+
+DAMAGED_KEPT = 2
+_VACUUM_PAGES, _VACUUM_FROM_PAGES = 512, 2048
+_LOG_PAGES, _LOG_BYTES = 2000, 8 * 1024**2
+
+_TABLES = """
+PRAGMA auto_vacuum = INCREMENTAL;
+BEGIN IMMEDIATE;
+CREATE TABLE count (device TEXT, epoch TEXT, upto INTEGER, service_s REAL);
+CREATE TABLE cameras (camera TEXT PRIMARY KEY, next_seq INTEGER, reserved INTEGER) WITHOUT ROWID;
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, service_s REAL, unix_s REAL, upto INTEGER,
+    payload BLOB
+);
+CREATE TABLE gaps (epoch TEXT, camera TEXT, first INTEGER, last INTEGER, why TEXT, place INTEGER);
+CREATE TABLE dead (
+    letter INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, why TEXT, code INTEGER, unix_s REAL, payload BLOB
+);
+"""
+
+_REMEDIES: Mapping[str, Text] = {
+    "full": say("free space on that disk, or lower ", Setting.MAX_BYTES),
+    "no space": say("free space on that disk, or lower ", Setting.MAX_BYTES),
+    "readonly": "mount that disk writable, and give the folder to the service's user",
+    "read-only": "mount that disk writable",
+    "unable to open": "give the folder to the service's user",
+    "permission": "give the folder to the service's user",
+    "exists": "remove what lies in the folder's place",
+    "not a directory": "remove what lies in the folder's place",
+    "locked": "another process has it open: end that",
+}
+
+
+def wall_clock() -> float | None:
+    """Unix time in seconds; None while nobody vouches for it."""
+    return time.time() if clocks.is_synchronised() else None
+
+
+class Damaged(PublishError):
+    """The file is no whole database."""
+
+
+class OutboxFile:
+    """The file, open. Used by one thread.
+
+    Args:
+        folder: where it lies; made if absent.
+        device: the device's id.
+        clock: monotonic seconds.
+        wall: Unix time in seconds, or None.
+
+    Attributes:
+        damage: what was put aside at the opening, in one line; empty where nothing was.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float | None] = wall_clock,
+    ) -> None:
+        self._folder, self._path, self._device = folder, folder / NAME, device
+        self._clock, self._wall = clock, wall
+        self._base: sqlite3.Connection | None = None
+        self._epoch, self.damage = "", ""
+        self._next: dict[str, int] = {}
+        self._noted: dict[str, int] = {}
+        self._active: set[str] = set()
+        self._reserved: dict[str, int] = {}
+        self._service_s = self._opened_s = 0.0
+        self._upto = 0
+
+    def open(self, why: str = "died", upto: int = 0) -> Recovered:
+        """Open it, or make it; one that is damaged is put aside.
+
+        Args:
+            why: of the gap that the last use left if it ended without a word.
+            upto: every message up to this number is done with, whatever the file says.
+
+        Raises:
+            PublishError: it can be neither opened nor made.
+        """
+        try:
+            with self._reported("opened"):
+                durable.make_folder(self._folder)
+                return self._open(why, upto)
+        except Damaged as error:
+            self._put_aside(error)
+        with self._reported("made"):
+            return self._open(why, 0)
+
+    def commit(self, batch: Batch, *, sync: bool) -> None:
+        """Write a batch; with ``sync`` it, and all before it, survives a power cut.
+
+        Raises:
+            PublishError: it cannot be written; nothing of it is.
+        """
+        with self._reported("written"):
+            for each in batch.messages:
+                if each.epoch == self._epoch:
+                    self._next[each.camera] = each.seq + 1
+                    self._active.add(each.camera)
+            sync |= any(self._next[name] > self._reserved.get(name, 0) - BLOCK // 4 for name in self._active)
+            with self._transaction(sync=sync) as base:
+                self._upto = max(self._upto, batch.upto)
+                self._insert(base, batch)
+                if sync or not batch.messages:  # else the messages' rows say it, and a page less is written
+                    base.execute("UPDATE count SET upto = ?, service_s = ?", (self._upto, self._now_service_s()))
+                if sync:
+                    self._tidy(base)
+            if sync and base.execute("PRAGMA freelist_count").fetchone()[0] > _VACUUM_FROM_PAGES:
+                base.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # execute() frees a single page
+
+    def read(self, after: int) -> list[Queued]:
+        """The next messages after a number, in order; at most ``READ_AT_ONCE``.
+
+        Raises:
+            PublishError: they cannot be read.
+        """
+        with self._reported("read"):
+            rows = self._connection.execute(
+                "SELECT number, camera, epoch, seq, payload, service_s, unix_s FROM messages WHERE number > ?"
+                " ORDER BY number LIMIT ?",
+                (max(after, self._upto), READ_AT_ONCE),
+            ).fetchall()
+        now_s, wall_s, service_s = self._clock(), self._wall(), self._now_service_s()
+        return [
+            Queued(number, camera, epoch, seq, payload, now_s - _age_s(service_s - at_s, unix_s, wall_s))
+            for number, camera, epoch, seq, payload, at_s, unix_s in rows
+        ]
+
+    def withdraw(self, batch: Batch) -> None:
+        """Take the messages of a batch out again, for they are sent under other numbers; they become gaps.
+
+        Raises:
+            PublishError: it cannot be written.
+        """
+        with self._reported("written"), self._transaction(sync=True) as base:
+            base.executemany("DELETE FROM messages WHERE number = ?", ((each.number,) for each in batch.messages))
+            gaps = [Gap(each.camera, each.epoch, each.seq, each.seq, "disk", each.number) for each in batch.messages]
+            _write_gaps(base, [gap for gap in gaps if gap.epoch == self._epoch])
+
+    def close(self, *, tidy: bool) -> None:
+        """Close it; with ``tidy`` it has all that was numbered, so that the next use begins without a gap."""
+        if self._base is None:
+            return
+        try:
+            if tidy:
+                self._release()
+                with self._transaction(sync=True) as base:
+                    self._tidy(base)
+        finally:
+            base, self._base = self._base, None
+            with contextlib.suppress(sqlite3.Error):
+                base.close()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._base is None:
+            raise PublishError("the outbox is closed", remedy="report it with the log")
+        return self._base
+
+    def _open(self, why: str, upto: int) -> Recovered:
+        base = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        self._base = base
+        base.execute("PRAGMA locking_mode = EXCLUSIVE")  # one process, and no shared memory beside the file
+        version = base.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise PublishError(f"{self._path} is of a newer release", remedy="upgrade, or remove it")
+        if version == 0:
+            base.executescript(f"{_TABLES}PRAGMA user_version = {VERSION}; COMMIT;")
+        elif (found := base.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise Damaged(f"{self._path} is damaged: {found}")
+        base.execute("PRAGMA journal_mode = WAL")
+        base.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        base.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        durable.sync_folder(self._folder)
+        return self._recover(why, upto)
+
+    def _recover(self, why: str, upto: int) -> Recovered:
+        with self._transaction(sync=True) as base:
+            count = "SELECT device, epoch, upto, service_s FROM count"
+            base.execute("UPDATE count SET upto = max(upto, (SELECT coalesce(max(upto), 0) FROM messages))")
+            device, _, _, service_s = base.execute(count).fetchone() or ("", "", 0, 0.0)
+            fresh = [] if device == self._device else self._begin_count(base, service_s)
+            _, self._epoch, self._upto, self._service_s = base.execute(count).fetchone()
+            told = base.execute("SELECT coalesce(max(upto), 0), coalesce(max(service_s), 0) FROM messages").fetchone()
+            self._upto, self._service_s = max(self._upto, upto, told[0]), max(self._service_s, told[1])
+            self._opened_s = self._clock()
+            last = max(self._upto, base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
+            self._find_next(base)
+            fresh += self._skip_reserved(why, last + 1)
+            _write_gaps(base, fresh)
+            self._release()
+            self._tidy(base)
+            messages, size_bytes = base.execute(
+                "SELECT count(*), coalesce(sum(length(payload) + ?), 0) FROM messages", (ENTRY_BYTES,)
+            ).fetchone()
+            rows = base.execute("SELECT camera, epoch, first, last, why, place FROM gaps ORDER BY epoch, camera, first")
+            gaps = tuple(Gap(*row) for row in rows.fetchall())
+        return Recovered(self._epoch, dict(self._next), last, messages, size_bytes, gaps, tuple(fresh))
+
+    def _begin_count(self, base: sqlite3.Connection, service_s: float) -> list[Gap]:
+        """The first of this device; what another device left is not sent under this one's name."""
+        base.execute("DELETE FROM messages WHERE number <= (SELECT max(upto) FROM count)")
+        rows = base.execute(
+            "SELECT camera, epoch, min(seq), max(seq), 'moved', min(number) FROM messages GROUP BY camera, epoch"
+        ).fetchall()
+        upto = base.execute("SELECT max(number) FROM (SELECT number FROM messages UNION SELECT upto FROM count)")
+        count = (self._device, secrets.token_hex(4), upto.fetchone()[0] or 0, service_s)
+        for table in ("count", "cameras", "messages"):
+            base.execute(f"DELETE FROM {table}")  # noqa: S608  our own names
+        base.execute("INSERT INTO count VALUES (?, ?, ?, ?)", count)
+        return [Gap(*row) for row in rows]
+
+    def _find_next(self, base: sqlite3.Connection) -> None:
+        """What each camera's next number is, from all that the file knows."""
+        rows = base.execute("SELECT camera, next_seq, reserved FROM cameras").fetchall()
+        self._next = {camera: next_seq for camera, next_seq, _ in rows}
+        self._noted, self._reserved = dict(self._next), {camera: reserved for camera, _, reserved in rows}
+        for query in ("SELECT camera, max(seq) FROM messages", "SELECT camera, max(last) FROM gaps"):
+            for camera, seq in base.execute(f"{query} WHERE epoch = ? GROUP BY camera", (self._epoch,)):
+                self._next[camera] = max(self._next.get(camera, 0), seq + 1)
+
+    def _skip_reserved(self, why: str, place: int) -> list[Gap]:
+        """What is left of each block was perhaps given to messages that came to nothing."""
+        gaps = []
+        for camera, next_seq in self._next.items():
+            if (reserved := self._reserved.get(camera, 0)) > next_seq:
+                gaps.append(Gap(camera, self._epoch, next_seq, reserved - 1, why, place))
+                self._next[camera] = reserved
+        return gaps
+
+    def _insert(self, base: sqlite3.Connection, batch: Batch) -> None:
+        ahead_s, wall_s = self._service_s - self._opened_s, self._wall() if batch.messages or batch.dead else None
+        to_wall_s = None if wall_s is None else wall_s - self._clock()
+        base.executemany(
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    each.number,
+                    each.camera,
+                    each.epoch,
+                    each.seq,
+                    each.offered_s + ahead_s,
+                    None if to_wall_s is None else each.offered_s + to_wall_s,
+                    self._upto,
+                    each.payload,
+                )
+                for each in batch.messages
+            ),
+        )
+        if batch.gaps is not None:
+            base.execute("DELETE FROM gaps")
+            _write_gaps(base, batch.gaps)
+        if batch.dead:
+            _bury(base, batch.dead, wall_s)
+
+    def _release(self) -> None:
+        """No numbers are reserved: a camera that gives none any more leaves no gap behind it."""
+        self._active.clear()
+        self._reserved, self._noted = dict(self._next), {}
+
+    def _tidy(self, base: sqlite3.Connection) -> None:
+        """Due when the log is synced: rows of what arrived go, and half used blocks are followed by new ones."""
+        base.execute("DELETE FROM messages WHERE number <= ?", (self._upto,))
+        for camera, next_seq in self._next.items():
+            used = camera in self._active and next_seq > self._reserved.get(camera, 0) - BLOCK // 2
+            if used:
+                self._reserved[camera] = next_seq + BLOCK
+            if used or self._noted.get(camera) != next_seq:
+                row = (camera, next_seq, self._reserved[camera])
+                base.execute("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", row)
+                self._noted[camera] = next_seq
+
+    @contextmanager
+    def _transaction(self, *, sync: bool) -> Iterator[sqlite3.Connection]:
+        base = self._connection
+        base.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+        base.execute("BEGIN IMMEDIATE")
+        try:
+            yield base
+            base.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                base.execute("ROLLBACK")
+            raise
+
+    def _now_service_s(self) -> float:
+        return self._service_s + self._clock() - self._opened_s
+
+    @contextmanager
+    def _reported(self, verb: str) -> Iterator[None]:
+        """Turn what SQLite and the system raise into one line; the file is closed then.
+
+        Raises:
+            Damaged: it is no whole database.
+            PublishError: any other reason.
+        """
+        try:
+            yield
+        except (sqlite3.Error, OSError, Damaged) as error:
+            self.close(tidy=False)
+            if isinstance(error, Damaged):
+                raise
+            if isinstance(error, sqlite3.DatabaseError) and any(
+                word in str(error) for word in ("malformed", "not a database")
+            ):
+                raise Damaged(f"{self._path} is damaged: {error}") from error
+            what = str(getattr(error, "strerror", None) or error).lower()
+            remedy = next((text for word, text in _REMEDIES.items() if word in what), "check that disk")
+            raise PublishError(f"{self._path} cannot be {verb}: {what}", remedy=remedy) from error
+        except PublishError:
+            self.close(tidy=False)
+            raise
+
+    def _put_aside(self, error: Damaged) -> None:
+        aside = self._folder / f"damaged-{time.time_ns()}"
+        with self._reported("put aside"):
+            for path in self._folder.glob(f"{NAME}*"):
+                path.rename(aside.with_name(aside.name + path.name.removeprefix(NAME.removesuffix(".sqlite"))))
+            durable.sync_folder(self._folder)
+            for path in sorted(self._folder.glob("damaged-*.sqlite"))[:-DAMAGED_KEPT]:
+                for one in self._folder.glob(f"{path.name}*"):
+                    one.unlink()
+        self.damage = f"{error.message}; it is put aside as {aside.name}.sqlite, and what waited in it is not sent"
+
+
+def _age_s(served_s: float, unix_s: float | None, wall_s: float | None) -> float:
+    """Of a message: by the wall clock where somebody vouched for it both times, else by time of service."""
+    return max(served_s if unix_s is None or wall_s is None else wall_s - unix_s, 0.0)
+
+
+def _write_gaps(base: sqlite3.Connection, gaps: Iterator[Gap] | tuple[Gap, ...] | list[Gap]) -> None:
+    rows = ((each.epoch, each.camera, each.first, each.last, each.why, each.place) for each in gaps)
+    base.executemany("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _bury(base: sqlite3.Connection, dead: tuple[DeadLetter, ...], wall_s: float | None) -> None:
+    rows = (
+        (one.message.camera, one.message.epoch, one.message.seq, one.why, one.code, wall_s, one.message.payload)
+        for one in dead[-DEAD_KEPT:]
+    )
+    base.executemany("INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", rows)
+    base.execute("DELETE FROM dead WHERE letter <= (SELECT max(letter) FROM dead) - ?", (DEAD_KEPT,))
