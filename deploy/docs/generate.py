@@ -31,6 +31,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.detections("<id>"), schema.DetectionMessage, "one a frame that was inferred; `[mqtt] qos` sets the QoS"),
     (_TOPICS.status, schema.ServiceMessage, "the daemon as a whole; also the last will, which says `lost`"),
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
+    (_TOPICS.history, schema.HistoryMessage, "builds, refusals, swaps, rollbacks, strikes, crashes: the newest ten"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),
     (_TOPICS.snapshot("<id>"), None, "a JPEG every `snapshot_every_s`; one that cannot be sent now is not kept"),
     (_TOPICS.request("<verb>"), None, "received: `rebuild` or `status`, if `[mqtt] commands` is on"),
@@ -42,6 +43,7 @@ WRITTEN_FROM: Mapping[type[BaseModel], type] = {
     schema.ServiceMessage: messages.ServiceStatus,
     schema.EngineMessage: messages.EngineStatus,
     schema.CameraMessage: messages.CameraStatus,
+    schema.HistoryMessage: messages.HistoryStatus,
     schema.ResponseMessage: messages.Response,
 }
 """Payloads whose fields are explained in the docstring of the record that the daemon writes them from; those that are

@@ -10,6 +10,7 @@ import typer
 from vajra_edge.cli import arguments as cli_arguments
 from vajra_edge.cli.arguments import WordsCommand
 from vajra_edge.config.settings import DEFAULT_PATH
+from vajra_edge.errors import UsageError
 from vajra_edge.version import VERSION
 from vajra_edge.wording import Argument
 
@@ -91,12 +92,27 @@ def rebuild(
     force: Annotated[bool, typer.Option("--force", help="build even if the plan is there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be built and why; build nothing")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="show progress until it serves")] = True,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="go back to the plan before, until weights or settings change")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Build the engine that settings and weights ask for: through the running daemon, or in place without one."""
     from vajra_edge.cli import rebuild as verb
 
+    if rollback:
+        if force or dry_run:
+            raise UsageError("a rollback builds nothing", remedy="leave out --force and --dry-run")
+        raise typer.Exit(verb.roll_back(config, wait=wait, as_json=json_))
     raise typer.Exit(verb.rebuild(config, force=force, dry_run=dry_run, wait=wait, as_json=json_))
+
+
+@app.command()
+def history(config: Config = DEFAULT_PATH, json_: Json = False) -> None:
+    """What happened to the engine on this device: builds, swaps, rollbacks, crashes, why, and who asked."""
+    from vajra_edge.cli import history as verb
+
+    raise typer.Exit(verb.history(config, as_json=json_))
 
 
 @app.command()

@@ -27,6 +27,7 @@ from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
+from vajra_edge.daemon.recorder import Recorder
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
@@ -36,6 +37,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics, topics_of
+from vajra_edge.plans.audit_log import AuditLog
 from vajra_edge.plans.history import History
 from vajra_edge.plans.store import EngineStore
 
@@ -60,6 +62,7 @@ class Parts:
     background: Background[BackgroundEvent]
     store: EngineStore
     history: History
+    recorder: Recorder
     desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
@@ -222,6 +225,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         background=background,
         store=store,
         history=history,
+        recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
         mailboxes=mailboxes,

@@ -47,6 +47,7 @@ class Wanted:
         hold_s: until a plan that is held is tried.
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
         now_s: monotonic.
+        proven: it served well before and somebody went back to it: it needs no probation.
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class Wanted:
     hold_s: float = 0.0
     again_in_s: float | None = None
     now_s: float = 0.0
+    proven: bool = False
 
 
 @dataclass(frozen=True)

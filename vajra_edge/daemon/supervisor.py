@@ -21,7 +21,7 @@ from typing_extensions import assert_never
 from vajra_edge.build.request import weights_digest
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.config.settings import Settings
-from vajra_edge.daemon import build_outcomes, build_process, events
+from vajra_edge.daemon import build_outcomes, build_process, events, state_machine
 from vajra_edge.daemon import file_watcher as reload_
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.background import TaskFailed, TaskMended
@@ -41,14 +41,16 @@ from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.inbox import Heard
 from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
-from vajra_edge.daemon.reconciler import Reconciled, Reconciler
+from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
+from vajra_edge.daemon.recorder import Step
 from vajra_edge.daemon.sample_collector import ImagesChanged
-from vajra_edge.daemon.state_machine import Phase, State, Step, advance
+from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
 from vajra_edge.errors import VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.plans.audit_log import Entry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView, SettingsView, Status
 
@@ -93,6 +95,7 @@ class Supervisor:
         try:
             death = self._parts.start(self._known.settings, self._path)
             self._known = replace(self._known, before=death.line if death else "")
+            self._parts.recorder.start(death)
             self._parts.notify.ready(self.status().line())
             while self._exit_code is None:
                 self._turn()
@@ -198,6 +201,7 @@ class Supervisor:
             self._parts.images.tick(self._known.settings, now_s)
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
+        self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
 
     def _look_after_threads(self, now_s: float) -> None:
@@ -243,6 +247,7 @@ class Supervisor:
         before = self._s
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
+        self._parts.recorder.advanced(Step(event, before, self._s, actions), self._parts.serving.compared())
         news = (before.phase, before.why) != (self._s.phase, self._s.why)
         if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
@@ -295,6 +300,8 @@ class Supervisor:
             self._known = replace(self._known, served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
+        why = "; ".join(self._known.why)
+        self._parts.recorder.note(Entry(Happened.SWAPPED, served.job.fingerprint, why, figures=served.ready.figures))
         self._let_go()
 
     def _let_go(self) -> None:
@@ -310,7 +317,7 @@ class Supervisor:
         """INT8 is asked for, is not what serves, and nothing is being done about it."""
         served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
         lowered = self._known.desired is not None and bool(self._known.desired.calibration)
-        return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
+        return self._s.step is state_machine.Step.IDLE and self._s.building is None and (lowered or not served)
 
     def _look_for_missed(self, now_s: float) -> None:
         """Where a plan of a lower precision than was asked for serves and nothing is under way."""
@@ -334,8 +341,11 @@ class Supervisor:
         if changed.name == "settings":
             if changed.digest is not None and reload_.moved_on(changed):
                 return  # it is being written again; the watch tells once it has settled
+            self._parts.recorder.because("the settings file")
             self._reload(ReloadAsked(look=False))
             return
+        if self._known.weights_sha256 is not None:
+            self._parts.recorder.because("the weights file")
         self._known = replace(self._known, weights_sha256=changed.digest)
         if changed.digest is None:
             log.warning("%s", changed.reason)
@@ -354,6 +364,8 @@ class Supervisor:
             if asked:
                 asked.caller.error(desired.reason)
             return
+        if asked and not asked.dry_run:
+            self._parts.recorder.because(asked.caller.who)
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
             asked.caller.done(desired.preview(serving, self._known.served, force=asked.force).answer())
@@ -363,9 +375,22 @@ class Supervisor:
         if self._s.building or self._s.loading:
             why = "; ".join(self._known.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", desired.fingerprint.short, desired.backend_reason, why)
-        if asked and desired.rejected and not asked.force:
+        if asked:
+            self._obey(asked, desired, reconciled.refused, serving)
+
+    def _obey(self, asked: RebuildAsked, desired: DesiredPlan, refused: str, serving: str | None) -> None:
+        """Do what was asked for, or say why not; what is wanted is known to the machine already."""
+        if refused:
+            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"rollback: {refused}"))
+            asked.caller.error(refused)
+        elif asked.rollback:
+            self._parts.recorder.note(Entry(Happened.ROLLED_BACK, serving or "", "somebody asked for the plan before"))
+            self._rebuild(asked, desired.preview(serving, self._known.served))
+        elif desired.pinned:
+            asked.caller.error(f"plan {desired.fingerprint.short} serves, for {desired.why()[0]}")
+        elif desired.rejected and not asked.force:
             asked.caller.error(desired.rejected)
-        elif asked:
+        else:
             self._rebuild(asked, desired.preview(serving, self._known.served, force=asked.force))
 
     def _rebuild(self, asked: RebuildAsked, preview: Preview) -> None:
@@ -396,6 +421,7 @@ class Supervisor:
         except VajraError as refused:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
+            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"settings stay as they are: {error}"))
         else:
             self._known = replace(
                 self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
