@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import aborts, file_watcher, last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
+from vajra_edge.daemon.adoption import Adoption
 from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import ImageWatch
@@ -63,6 +65,7 @@ class Parts:
     store: EngineStore
     history: History
     recorder: Recorder
+    adoption: Adoption
     desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
@@ -225,6 +228,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         background=background,
         store=store,
         history=history,
+        adoption=Adoption(Shelf(state_dir), background.do),
         recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),

@@ -12,13 +12,23 @@ from functools import partial
 
 from vajra_edge.backends.base import select
 from vajra_edge.build.request import BuildRequest, weights_digest
+from vajra_edge.bundles.keyring import Keyring
+from vajra_edge.bundles.shelf import Installed, Shelf
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import events
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import CalibrationImages, ImageWatch, fingerprint_of
 from vajra_edge.daemon.control.callers import Preview, RebuildAsked
 from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
-from vajra_edge.errors import CalibrationError, DatasetError, StoreError, VajraError, WeightsError
+from vajra_edge.errors import (
+    BundleError,
+    CalibrationError,
+    DatasetError,
+    StoreError,
+    UnsignedWeights,
+    VajraError,
+    WeightsError,
+)
 from vajra_edge.plans import pin
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.history import History
@@ -50,6 +60,7 @@ class DesiredPlan:
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
         pinned: the plan is the one that an operator went back to, in the place of what settings and weights ask for.
         wish: names what they ask for, see ``plans.pin.digest_of``.
+        candidate: digest of the bundle that is being tried and asks for it; empty where none is.
     """
 
     request: BuildRequest
@@ -66,6 +77,7 @@ class DesiredPlan:
     again_in_s: float | None = None
     pinned: bool = False
     wish: str = ""
+    candidate: str = ""
 
     @property
     def event(self) -> Wanted:
@@ -166,6 +178,9 @@ class DesiredPlans:
         Raises:
             VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
         """
+        signed = self._signed(settings)
+        if signed is not None:
+            settings, weights_sha256 = _over(signed, settings), None
         digest = weights_sha256 or weights_digest(settings.weights.path)
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
@@ -198,7 +213,19 @@ class DesiredPlans:
             again_in_s if fallback is None else None,
             pinned is not None,
             wish,
+            signed.digest if signed is not None and signed.candidate else "",
         )
+
+    def _signed(self, settings: Settings) -> Installed | None:
+        """The bundle in the place of ``[weights] path``, where trusted keys demand one.
+
+        Raises:
+            UnsignedWeights: they do, and there is none that one of them signed.
+        """
+        try:
+            return Shelf(self._store.root).in_force(Keyring.load(settings.weights.keys))
+        except BundleError as error:
+            raise UnsignedWeights(error.message, remedy=error.remedy) from error
 
     def roll_back(self, desired: DesiredPlan) -> None:
         """Have the plan before serve in the place of ``desired``, from the next answer on.
@@ -291,6 +318,16 @@ class DesiredPlans:
             return None
         have, _, _ = self._have(quick[1].digest, alone=True)
         return None if have is Have.HELD else Fallback(quick[1].digest, ready=have is Have.READY)
+
+
+def _over(signed: Installed, settings: Settings) -> Settings:
+    try:
+        return signed.over(settings)
+    except ValueError as error:
+        raise WeightsError(
+            f"the wishes of bundle {signed.digest[:12]} do not go with [engine] of the settings: {error}",
+            remedy="make it anew, or leave those settings out",
+        ) from error
 
 
 def _wishes(settings: Settings) -> dict[str, object]:
@@ -423,6 +460,7 @@ class Reconciler:
                 desired = desired if refused else work_out()
         except VajraError as error:
             watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
+            watched = watched and not isinstance(error, UnsignedWeights)  # nobody watches keys
             desired = replace(self._unknown(str(error), without), watched=watched)
         except Exception as error:  # the top of a background task: with no answer nothing serves or is tried again
             log.exception("what is wanted cannot be worked out")

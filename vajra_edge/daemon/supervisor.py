@@ -19,10 +19,12 @@ import orjson
 from typing_extensions import assert_never
 
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import build_outcomes, build_process, events, state_machine
 from vajra_edge.daemon import file_watcher as reload_
+from vajra_edge.daemon.adoption import Chosen, Settled
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.background import TaskFailed, TaskMended
 from vajra_edge.daemon.calibration_images import ImagesMoved
@@ -46,7 +48,7 @@ from vajra_edge.daemon.recorder import Step
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
@@ -96,6 +98,7 @@ class Supervisor:
             death = self._parts.start(self._known.settings, self._path)
             self._known = replace(self._known, before=death.line if death else "")
             self._parts.recorder.start(death)
+            self._parts.adoption.start()
             self._parts.notify.ready(self.status().line())
             while self._exit_code is None:
                 self._turn()
@@ -133,12 +136,12 @@ class Supervisor:
                 self._file_changed(heard)
             case ReloadAsked() | Asked() | Requested():
                 self._requested(heard)
-            case CameraChanged():
-                self._parts.cameras.changed(heard)
-            case BrokerChanged():
-                self._known = replace(self._known, broker=heard)
-            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | TaskFailed() | TaskMended():
+            case CameraChanged() | BrokerChanged():
+                self._outside_told(heard)
+            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled():
                 self._desk_told(heard)
+            case TaskFailed() | TaskMended():
+                self._task_told(heard)
             case build_process.BuildProgressed() | build_process.BuildSucceeded() | build_process.ChildFailed():
                 self._builder_told(heard)
             case pipeline.Swapped():
@@ -149,6 +152,12 @@ class Supervisor:
                 self._advance(events.Stop())
             case _:
                 self._advance(heard)
+
+    def _outside_told(self, told: CameraChanged | BrokerChanged) -> None:
+        if isinstance(told, CameraChanged):
+            self._parts.cameras.changed(told)
+        else:
+            self._known = replace(self._known, broker=told)
 
     def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
         match asked:
@@ -161,7 +170,7 @@ class Supervisor:
             case _:
                 assert_never(asked)
 
-    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | TaskFailed | TaskMended) -> None:
+    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled) -> None:
         match told:
             case Reconciled():
                 self._reconciled(told)
@@ -171,13 +180,32 @@ class Supervisor:
                 self._reconciler.moved(self._known.settings, self._known.weights_sha256)
             case MissedSeen():
                 self._missed_seen(told)
-            case TaskFailed(name, reason):
-                self._known = replace(self._known, trouble={**self._known.trouble, name: reason})
-            case TaskMended(name):
-                left = {task: reason for task, reason in self._known.trouble.items() if task != name}
-                self._known = replace(self._known, trouble=left)
+            case Chosen() | Settled():
+                self._adoption_told(told)
             case _:
                 assert_never(told)
+
+    def _task_told(self, told: TaskFailed | TaskMended) -> None:
+        trouble = {task: reason for task, reason in self._known.trouble.items() if task != told.name}
+        if isinstance(told, TaskFailed):
+            trouble[told.name] = told.reason
+        self._known = replace(self._known, trouble=trouble)
+
+    def _adoption_told(self, told: Chosen | Settled) -> None:
+        if isinstance(told, Chosen):
+            if self._parts.adoption.chosen(told):
+                self._parts.recorder.because(told.caller.who if told.caller else "start")
+                self._work_out()
+            return
+        outcome = told.outcome
+        if outcome.adopted is not Adopted.SERVING or told.caller is None:
+            happened = {Adopted.SERVING: Happened.ADOPTED, Adopted.REFUSED: Happened.REFUSED}
+            reason = f"bundle {outcome.bundle[:12]}, serial {outcome.serial}: {outcome.reason or 'it serves'}"
+            entry = Entry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
+            self._parts.recorder.note(entry)
+        self._parts.adoption.settled(told)
+        if told.changed:
+            self._work_out()
 
     def _builder_told(self, told: build_process.BuildEvent) -> None:
         match told:
@@ -201,6 +229,7 @@ class Supervisor:
             self._parts.images.tick(self._known.settings, now_s)
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
+        self._parts.adoption.look(self._s, self._known.desired, now_s)
         self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
 
@@ -247,6 +276,7 @@ class Supervisor:
         before = self._s
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
+        self._parts.adoption.heard(actions, self._s.wanted)
         self._parts.recorder.advanced(Step(event, before, self._s, actions), self._parts.serving.compared())
         news = (before.phase, before.why) != (self._s.phase, self._s.why)
         if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
@@ -361,6 +391,7 @@ class Supervisor:
         if isinstance(desired, events.Unknown):
             if not (asked and asked.dry_run):
                 self._advance(reconciled.event(now_s))
+                self._parts.adoption.unknown(desired.reason)
             if asked:
                 asked.caller.error(desired.reason)
             return
@@ -407,10 +438,17 @@ class Supervisor:
                 caller.done({"status": self._document()})
             elif verb == "reload":
                 self._reload(ReloadAsked(caller))
+            elif verb == "adopt":
+                self._adopt(caller, fields)
             else:
                 self._work_out(RebuildAsked.of(caller, fields))
         except VajraError as error:
             caller.error(str(error))
+
+    def _adopt(self, caller: Caller, fields: Mapping[str, Any]) -> None:
+        if not caller.may_adopt:
+            raise ControlError("new weights are given by root or the service's own user", remedy="use sudo")
+        self._parts.adoption.ask(caller, fields, self._known.settings.weights.keys)
 
     def _reload(self, asked: ReloadAsked) -> None:
         """Take new settings if they are valid; a request also looks at the weights file at once."""

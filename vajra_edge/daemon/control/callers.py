@@ -29,6 +29,11 @@ class Caller(Protocol):
         """For the history."""
         ...
 
+    @property
+    def may_adopt(self) -> bool:
+        """Whether this one may give the device new weights."""
+        ...
+
     def progress(self, content: Mapping[str, object], /) -> bool:
         """More will come; False: nobody hears it any more."""
         ...
@@ -55,6 +60,11 @@ class SocketCaller:
         peer = self.asked.peer
         return "control socket" if peer is None else f"user {_name_of(peer.uid)}, process {peer.pid}"
 
+    @property
+    def may_adopt(self) -> bool:
+        """Root and the service's user; the group may ask for anything else."""
+        return self.asked.peer is not None and self.asked.peer.may_adopt
+
     def progress(self, content: Mapping[str, object]) -> bool:
         """A line."""
         return self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
@@ -80,6 +90,11 @@ class MqttCaller:
         """MQTT does not say who publishes; the transaction is the caller's own word."""
         transaction = self.request.transaction
         return f"MQTT, transaction {transaction}" if transaction else "MQTT"
+
+    @property
+    def may_adopt(self) -> bool:
+        """Nobody who is not on the device."""
+        return False
 
     def progress(self, _content: Mapping[str, object]) -> bool:
         """Nothing; whether the subscriber is still there cannot be known."""
