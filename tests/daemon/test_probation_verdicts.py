@@ -60,7 +60,7 @@ def watched(rebooted: Station) -> tuple[Station, str, Ears]:
     ears = rebooted.listen("camera/+/detections")
     rebooted.start()
     old = rebooted.serving()
-    ears.detections(probation.FRAMES + 20, camera="yard")
+    ears.detections(probation.FRAMES + 20)
     return rebooted, old, ears
 
 
