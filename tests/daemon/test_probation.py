@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vajra_edge.daemon.probation import FRAMES, SCENE_S, CameraFigures, Figures, Tally, unfit
+from vajra_edge.daemon.probation import FEW, FRAMES, SCENE_S, CameraFigures, Figures, Tally, unfit
 
 GOOD = Figures(300, 40.0, 2.0)
 
@@ -55,3 +55,10 @@ def test_each_camera_is_judged_by_itself_once_its_scene_was_watched(before, afte
     assert told.startswith(expected)
     assert bool(told) == bool(expected)
     assert not unfit(before, after, 1.0, same_classes=False, served_s=served_s)
+
+
+def test_a_plan_so_slow_that_it_serves_few_frames_is_judged_by_those():
+    slow = Figures(FEW, 3000.0, 2.0)
+    assert "p99 of frame age is 3000 ms" in unfit(GOOD, slow, 1.0, same_classes=True, served_s=SCENE_S)
+    assert not unfit(GOOD, slow, 1.0, same_classes=True, served_s=SCENE_S - 1.0)
+    assert not unfit(GOOD, Figures(FEW - 1, 3000.0, 2.0), 1.0, same_classes=True, served_s=SCENE_S)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 FRAMES = 100
 """Frames on each side that a verdict needs."""
 
+FEW = 20
+"""Frames of a plan that is so slow that it does not come to ``FRAMES`` in its probation."""
+
 KEPT = 300
 """Frames kept of each camera, the newest."""
 
@@ -107,15 +110,26 @@ def unfit(
         same_classes: both plans know the same classes, so that finding nothing at all is suspicious.
         served_s: since the swap.
     """
-    if min(before.frames, after.frames) < FRAMES:
+    if before.frames < FRAMES:
+        return ""
+    if after.frames >= FRAMES or (after.frames >= FEW and served_s >= SCENE_S):
+        late = _late(before, after, gate_ratio)
+        if late:
+            return late
+    if after.frames < FRAMES:
         return ""
     if same_classes and before.found >= SEEN and after.found == 0.0:
         return f"it found nothing in {after.frames} frames, the plan before {before.found:.1f} objects a frame"
-    if gate_ratio is not None:
-        allowed_ms = SLOWER * max(gate_ratio, 1.0) * before.age_p99_ms + GRACE_MS
-        if after.age_p99_ms > allowed_ms:
-            return f"p99 of frame age is {after.age_p99_ms:.0f} ms, with the plan before {before.age_p99_ms:.0f} ms"
     return _blind(before.cameras, after.cameras) if same_classes and served_s >= SCENE_S else ""
+
+
+def _late(before: Figures, after: Figures, gate_ratio: float | None) -> str:
+    if gate_ratio is None:
+        return ""
+    allowed_ms = SLOWER * max(gate_ratio, 1.0) * before.age_p99_ms + GRACE_MS
+    if after.age_p99_ms <= allowed_ms:
+        return ""
+    return f"p99 of frame age is {after.age_p99_ms:.0f} ms, with the plan before {before.age_p99_ms:.0f} ms"
 
 
 def _blind(before: Mapping[str, CameraFigures], after: Mapping[str, CameraFigures]) -> str:
