@@ -23,6 +23,7 @@ LAYERS = (
     {"geometry"},
     {"heads"},
     {"plans"},
+    {"bundles"},
     {"quantization"},
     {"backends"},
     {"build"},
@@ -44,7 +45,7 @@ TORCH_ONLY = {"weights.blocks", "weights.fusion", "weights.vajra_v1"}
 """The networks themselves: classes of torch, imported by the build child alone."""
 
 HEAVY = {"torch", "onnx", "onnxslim", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
-HEAVY |= {"cuda", "amqtt", "systemd", "gi", "pycocotools", "supervision", "av"}
+HEAVY |= {"cuda", "amqtt", "systemd", "gi", "pycocotools", "supervision", "av", "cryptography"}
 """Optional or slow to import: inside functions only, once they are chosen."""
 
 

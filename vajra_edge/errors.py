@@ -8,7 +8,9 @@ settings or arguments that it is about; whoever reads it reads of those in words
     ├── ArgumentError          an argument is of the wrong kind; a TypeError too
     ├── SettingsError          exit code 78 (EX_CONFIG): systemd does not restart on it
     ├── WeightsError           the weights file cannot be used
-    │   └── UnsafeWeights      it asks for code or is not what it claims to be
+    │   ├── UnsafeWeights      it asks for code or is not what it claims to be
+    │   └── UnsignedWeights    trusted keys demand a signature that is not there
+    ├── BundleError            exit code 10: a bundle of weights is refused
     ├── GraphError             the ONNX network cannot be used
     ├── CalibrationError       the images INT8 ranges come from are short or failing
     ├── EngineError
@@ -104,6 +106,16 @@ class WeightsError(VajraError):
 
 class UnsafeWeights(WeightsError):
     """The weights file asks for code to be run, or is not what it claims to be."""
+
+
+class UnsignedWeights(WeightsError):
+    """Trusted keys demand a signature, and no trusted one is there."""
+
+
+class BundleError(VajraError):
+    """A bundle is not signed by a trusted key, or not as it was made; nothing of it is used."""
+
+    exit_code = 10
 
 
 class GraphError(VajraError):

@@ -32,6 +32,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.detections("<id>"), schema.GapMessage, "in the place of messages that do not come: which, and why"),
     (_TOPICS.status, schema.ServiceMessage, "the daemon as a whole; also the last will, which says `lost`"),
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
+    (_TOPICS.history, schema.HistoryMessage, "builds, refusals, swaps, rollbacks, strikes, crashes: the newest ten"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),
     (_TOPICS.snapshot("<id>"), None, "a JPEG every `snapshot_every_s`; one that cannot be sent now is not kept"),
     (_TOPICS.request("<verb>"), None, "received: `rebuild` or `status`, if `[mqtt] commands` is on"),
@@ -43,6 +44,7 @@ WRITTEN_FROM: Mapping[type[BaseModel], type] = {
     schema.ServiceMessage: messages.ServiceStatus,
     schema.EngineMessage: messages.EngineStatus,
     schema.CameraMessage: messages.CameraStatus,
+    schema.HistoryMessage: messages.HistoryStatus,
     schema.ResponseMessage: messages.Response,
 }
 """Payloads whose fields are explained in the docstring of the record that the daemon writes them from; those that are

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vajra_edge.daemon.probation import FRAMES, Figures, Tally, unfit
+from vajra_edge.daemon.probation import FEW, FRAMES, SCENE_S, CameraFigures, Figures, Tally, unfit
 
 GOOD = Figures(300, 40.0, 2.0)
 
@@ -31,5 +31,34 @@ def test_a_tally_tells_the_worst_of_a_hundred_and_the_mean():
     tally = Tally()
     assert tally.figures() == Figures(0, 0.0, 0.0)
     for age_ms in range(1, 101):
-        tally.add(float(age_ms), age_ms % 2)
-    assert tally.figures() == Figures(100, 99.0, 0.5)
+        tally.add("gate", float(age_ms), age_ms % 2)
+    assert tally.figures() == Figures(100, 99.0, 0.5, {"gate": CameraFigures(100, 0.5)})
+
+
+def of_two(gate: float, yard: float) -> Figures:
+    return Figures(300, 40.0, (gate + yard) / 2, {"gate": CameraFigures(150, gate), "yard": CameraFigures(150, yard)})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "served_s", "expected"),
+    [
+        (of_two(2.0, 2.0), of_two(2.0, 0.0), SCENE_S, "camera yard: it found 0.00 objects a frame"),
+        (of_two(2.0, 2.0), of_two(0.1, 2.0), SCENE_S, "camera gate: it found 0.10 objects a frame"),
+        (of_two(2.0, 2.0), of_two(2.0, 0.0), SCENE_S - 1.0, ""),  # what left the scene may come back
+        (of_two(2.0, 2.0), of_two(2.0, 0.5), SCENE_S, ""),  # fewer, and some
+        (of_two(2.0, 0.1), of_two(2.0, 0.0), SCENE_S, ""),  # an empty yard
+        (of_two(2.0, 2.0), Figures(300, 40.0, 2.0, {"gate": CameraFigures(300, 2.0)}), SCENE_S, ""),  # yard is off
+    ],
+)
+def test_each_camera_is_judged_by_itself_once_its_scene_was_watched(before, after, served_s, expected):
+    told = unfit(before, after, 1.0, same_classes=True, served_s=served_s)
+    assert told.startswith(expected)
+    assert bool(told) == bool(expected)
+    assert not unfit(before, after, 1.0, same_classes=False, served_s=served_s)
+
+
+def test_a_plan_so_slow_that_it_serves_few_frames_is_judged_by_those():
+    slow = Figures(FEW, 3000.0, 2.0)
+    assert "p99 of frame age is 3000 ms" in unfit(GOOD, slow, 1.0, same_classes=True, served_s=SCENE_S)
+    assert not unfit(GOOD, slow, 1.0, same_classes=True, served_s=SCENE_S - 1.0)
+    assert not unfit(GOOD, Figures(FEW - 1, 3000.0, 2.0), 1.0, same_classes=True, served_s=SCENE_S)

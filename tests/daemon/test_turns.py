@@ -79,6 +79,9 @@ def test_what_happens_is_seen_by_who_asks_next(flooded):
     late_news = BuildFailed(Job(9, "f"), "of a build that nobody waits for", permanent=False, now_s=0.0)
     supervised, ticks, counted, flood = flooded(Asked(1, "status", {}), late_news)
     supervised._parts.history = None
+    supervised._parts.adoption = SimpleNamespace(heard=lambda *_: None)
+    supervised._parts.recorder = SimpleNamespace(advanced=lambda *_: None)
+    supervised._parts.serving = SimpleNamespace(compared=dict)
     for _ in range(20):
         supervised._turn()
     assert len(ticks) == 1

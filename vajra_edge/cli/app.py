@@ -10,6 +10,7 @@ import typer
 from vajra_edge.cli import arguments as cli_arguments
 from vajra_edge.cli.arguments import WordsCommand
 from vajra_edge.config.settings import DEFAULT_PATH
+from vajra_edge.errors import UsageError
 from vajra_edge.version import VERSION
 from vajra_edge.wording import Argument
 
@@ -91,12 +92,27 @@ def rebuild(
     force: Annotated[bool, typer.Option("--force", help="build even if the plan is there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be built and why; build nothing")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="show progress until it serves")] = True,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="go back to the plan before, until weights or settings change")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Build the engine that settings and weights ask for: through the running daemon, or in place without one."""
     from vajra_edge.cli import rebuild as verb
 
+    if rollback:
+        if force or dry_run:
+            raise UsageError("a rollback builds nothing", remedy="leave out --force and --dry-run")
+        raise typer.Exit(verb.roll_back(config, wait=wait, as_json=json_))
     raise typer.Exit(verb.rebuild(config, force=force, dry_run=dry_run, wait=wait, as_json=json_))
+
+
+@app.command()
+def history(config: Config = DEFAULT_PATH, json_: Json = False) -> None:
+    """What happened to the engine on this device: builds, swaps, rollbacks, crashes, why, and who asked."""
+    from vajra_edge.cli import history as verb
+
+    raise typer.Exit(verb.history(config, as_json=json_))
 
 
 @app.command()
@@ -295,3 +311,52 @@ def predict(
         "names": names,
     }
     raise typer.Exit(verb.predict(model, source, asked, as_json=json_))
+
+
+bundles = typer.Typer(no_args_is_help=True, help="Signed weights: made, checked, adopted.")
+app.add_typer(bundles, name="bundle")
+
+BundleFile = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the file that bundle make wrote")]
+
+
+@bundles.command("make")
+def bundle_make(
+    weights: Annotated[Path, typer.Argument(help="the .pt or .onnx file")],
+    output: Annotated[Path, typer.Argument(help="where the bundle goes")],
+    key: Annotated[Path, typer.Option("--key", help="secret key of minisign (minisign -G)")],
+    serial: Annotated[int, typer.Option("--serial", min=1, help="above that of every bundle before")],
+    names: Annotated[str | None, typer.Option("--names", help="of the classes: person,car; unset: the file's")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="a wish for [engine], like precision=int8; may be repeated")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Sign weights, their class names and wishes for the engine, on your own machine."""
+    from vajra_edge.cli import bundle as verb
+
+    raise typer.Exit(verb.make(weights, output, key, serial, names, engine or (), as_json=json_))
+
+
+@bundles.command("verify")
+def bundle_verify(
+    bundle: BundleFile,
+    config: Config = DEFAULT_PATH,
+    keys: Annotated[Path | None, typer.Option("--keys", help="folder of trusted keys; unset: [weights] keys")] = None,
+    json_: Json = False,
+) -> None:
+    """Check a bundle against the trusted keys, and say what is in it. Exit code 10 where it is refused."""
+    from vajra_edge.cli import bundle as verb
+
+    raise typer.Exit(verb.verify(config, bundle, keys, as_json=json_))
+
+
+@bundles.command("adopt")
+def bundle_adopt(
+    bundle: BundleFile,
+    config: Config = DEFAULT_PATH,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="until it served through its probation")] = True,
+) -> None:
+    """Build, check, swap in and try out a bundle: exit code 0 it serves, 10 refused, 11 rolled back; JSON says why."""
+    from vajra_edge.cli import bundle as verb
+
+    raise typer.Exit(verb.adopt(config, bundle, wait=wait))

@@ -5,6 +5,7 @@ Without a daemon a plan is worked out as the daemon would, taken from the store 
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from vajra_edge.daemon.build_process import Builder, BuildProgressed, BuildSucce
 from vajra_edge.daemon.control.client import ask
 from vajra_edge.daemon.reconciler import DesiredPlan, DesiredPlans
 from vajra_edge.errors import BuildError, ControlError
+from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Plan
 from vajra_edge.plans.report_json import write_verify
@@ -108,6 +110,35 @@ def rebuild(config: Path, *, force: bool, dry_run: bool, wait: bool, as_json: bo
     return 0
 
 
+def roll_back(config: Path, *, wait: bool, as_json: bool) -> int:
+    """Go back to the plan before, and print it; where no daemon runs the next one begins with it. Returns 0.
+
+    Raises:
+        VajraError: there is none, or it cannot serve.
+    """
+    settings = load(config)
+    become_service_user(settings.store.state_dir)
+    request = {"verb": "rebuild", "rollback": True, "wait": wait}
+    try:
+        said = _through_daemon(settings.service.control_socket, request, _silent)
+    except ControlError as error:
+        if not error.absent:
+            raise
+        said = _roll_back_in_place(settings)
+    short = str(said["fingerprint"])[:12]
+    words = f"{short} serves" if said["by"] == "daemon" and wait else f"{short} is to serve"
+    told = f"{words}, until weights or settings change"
+    print(orjson.dumps(said).decode() if as_json else inert(told))  # noqa: T201
+    return 0
+
+
+def _roll_back_in_place(settings: Settings) -> dict[str, Any]:
+    desired, store = desired_plan_of(settings)
+    plans = DesiredPlans(store, History(settings.store.state_dir))
+    plans.roll_back(desired)
+    return plans.work_out(settings).preview(None).answer(by="this command")
+
+
 def _through_daemon(socket: Path, request: Mapping[str, object], show: Show) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for reply in ask(socket, request):
@@ -130,8 +161,14 @@ def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> 
         view = view.after(progress)
         show(view.stage, view.percent, view.message)
 
-    plan = ready_plan(settings, force=force, show=step)
+    log, who = AuditLog(settings.store.state_dir), f"rebuild, user {os.geteuid()}"
+    try:
+        plan = ready_plan(settings, force=force, show=step)
+    except BuildError as error:
+        log.append(Entry(Happened.REFUSED, desired.fingerprint.digest, str(error), who))
+        raise
     manifest = plan.manifest
+    log.append(Entry(Happened.BUILT, plan.fingerprint, "; ".join(desired.why()), who, manifest.build_s))
     achieved = {"precision": manifest.precision.value, "target": str(manifest.target), "build_s": manifest.build_s}
     return {**said, "built": True, **achieved, "verify": write_verify(manifest.verify)}
 

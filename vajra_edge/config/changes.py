@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, Action] = {
     "weights.sha256": Action.REBUILD,
     "weights.class_names": Action.REBUILD,
     "weights.stride": Action.REBUILD,
+    "weights.keys": Action.REBUILD,
     "weights.python": Action.REBUILD,
     **{f"engine.{name}": Action.REBUILD for name in EngineSettings.model_fields},
     **{f"engine.{name}": Action.APPLY_OR_REBUILD for name in ("nms_iou", "max_det", "nms_top_k")},

@@ -55,6 +55,10 @@ class WeightsSettings(Section):
     stride: Annotated[int, Field(ge=1, le=128)] | None = Field(
         None, description="supplies the stride where the file's metadata lacks it"
     )
+    keys: File = Field(
+        Path("/etc/vajra-edge/keys"),
+        description="folder of trusted minisign keys (.pub); with a key in it only signed bundles are taken",
+    )
     python: File | None = Field(
         None, description="interpreter with torch >= 2.10 that opens .pt files, where the daemon's own lacks it"
     )

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TypeAlias
 
 from vajra_edge.daemon.systemd import Notify
-from vajra_edge.mqtt.messages import CameraStatus, EngineStatus, ServiceStatus, encode
+from vajra_edge.mqtt.messages import CameraStatus, EngineStatus, HistoryEntry, HistoryStatus, ServiceStatus, encode
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topic, Topics
 from vajra_edge.telemetry.status import Status
@@ -17,7 +17,7 @@ REFRESH_S = 30.0
 
 _WHENEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
-Message: TypeAlias = "ServiceStatus | EngineStatus | CameraStatus"
+Message: TypeAlias = "ServiceStatus | EngineStatus | CameraStatus | HistoryStatus"
 
 
 class Announcements:
@@ -45,6 +45,11 @@ class Announcements:
         self._tell(self._topics.engine, status.engine_message(), now_s)
         for message in status.camera_messages():
             self._tell(self._topics.camera_status(message.camera), message, now_s)
+
+    def tell_history(self, entries: tuple[HistoryEntry, ...], now_s: float) -> None:
+        """Publish the newest entries of the history, where there are other ones than last time."""
+        if entries:
+            self._tell(self._topics.history, HistoryStatus(self._topics.device, entries), now_s)
 
     def forget(self, camera: str) -> None:
         """Take a removed camera's status off the broker."""

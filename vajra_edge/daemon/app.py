@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import aborts, file_watcher, last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
+from vajra_edge.daemon.adoption import Adoption
 from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import ImageWatch
@@ -27,6 +29,7 @@ from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
+from vajra_edge.daemon.recorder import Recorder
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
@@ -36,6 +39,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics, topics_of
+from vajra_edge.plans.audit_log import AuditLog
 from vajra_edge.plans.history import History
 from vajra_edge.plans.store import OUTBOX, EngineStore
 
@@ -60,6 +64,8 @@ class Parts:
     background: Background[BackgroundEvent]
     store: EngineStore
     history: History
+    recorder: Recorder
+    adoption: Adoption
     desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
@@ -223,6 +229,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         background=background,
         store=store,
         history=history,
+        adoption=Adoption(Shelf(state_dir), background.do),
+        recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
         mailboxes=mailboxes,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from typing_extensions import assert_never
 
@@ -31,7 +31,7 @@ from vajra_edge.daemon.events import (
     Reject,
     Strike,
 )
-from vajra_edge.daemon.probation import Tally, unfit
+from vajra_edge.daemon.probation import Tally, compared, unfit
 from vajra_edge.daemon.reconciler import DesiredPlan
 from vajra_edge.daemon.trial import Outcome, PlanTrials, Tried
 from vajra_edge.daemon.watchdog import PIPELINE, Beats
@@ -72,6 +72,14 @@ class Ready:
             str(manifest.target),
             manifest.signature.class_names,
         )
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the accuracy check measured, for the history."""
+        verify = self.manifest.verify
+        measured = {} if verify is None else asdict(verify.figures)
+        told = {name: measured.get(name) for name in ("latency_p50_ms", "latency_p99_ms", "recall", "precision")}
+        return {name: round(value, 4) for name, value in told.items() if isinstance(value, int | float)}
 
 
 class Plans:
@@ -326,6 +334,7 @@ class Serving:
         self._sink, self._settings = sink, settings
         self._old: Served | None = None
         self._now: Served | None = None
+        self._since_s = 0.0
         self._asked: deque[Served] = deque()
         gather_s = settings.service.batch_wait_ms / 1e3
         beat = beats.expect(*PIPELINE)
@@ -362,7 +371,7 @@ class Serving:
     def swapped(self, event: Swapped[Served]) -> Served:
         """The loop did what was asked; what served until now is not used any more and is the caller's to close."""
         self._asked.remove(event.plan)
-        self._old, self._now = self._now, event.plan
+        self._old, self._now, self._since_s = self._now, event.plan, time.monotonic()
         return event.plan
 
     def apply(self, settings: Settings) -> None:
@@ -389,7 +398,15 @@ class Serving:
         before_ms, after_ms = old.latency_ms, new.latency_ms
         ratio = after_ms / before_ms if before_ms and after_ms else None
         same = old.signature.class_names == new.signature.class_names
-        return unfit(self._old.tally.figures(), self._now.tally.figures(), ratio, same_classes=same)
+        served_s = time.monotonic() - self._since_s
+        before, after = self._old.tally.figures(), self._now.tally.figures()
+        return unfit(before, after, ratio, same_classes=same, served_s=served_s)
+
+    def compared(self) -> dict[str, float]:
+        """Figures of the plan that serves beside those of the one before, for the history; none where none serves."""
+        if self._now is None:
+            return {}
+        return compared(self._old.tally.figures() if self._old else None, self._now.tally.figures())
 
     def unknown_classes(self) -> str:
         """A warning about class names in the settings that the serving plan does not know; else empty."""
@@ -418,7 +435,8 @@ class Serving:
 
     def _publish(self, result: FrameResult[Served]) -> None:
         self._sink(result)
-        result.plan.tally.add((time.monotonic_ns() - result.frame.captured_ns) / 1e6, len(result.found))
+        age_ms = (time.monotonic_ns() - result.frame.captured_ns) / 1e6
+        result.plan.tally.add(result.frame.camera, age_ms, len(result.found))
 
 
 def filters_of(settings: Settings, class_names: Sequence[str]) -> dict[str, Filter]:

@@ -48,6 +48,7 @@ class Wanted:
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
         instead: it is second best, for something on this machine that may be mended: that is looked at again.
         now_s: monotonic.
+        proven: it served well before and somebody went back to it: it needs no probation.
     """
 
     fingerprint: str
@@ -59,6 +60,7 @@ class Wanted:
     again_in_s: float | None = None
     instead: bool = False
     now_s: float = 0.0
+    proven: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.daemon import build_process, events
+from vajra_edge.daemon.adoption import Chosen, Settled
 from vajra_edge.daemon.background import TaskFailed, TaskMended
 from vajra_edge.daemon.calibration_images import ImagesMoved
 from vajra_edge.daemon.control.callers import ReloadAsked
@@ -32,7 +33,9 @@ from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
 
-BackgroundEvent: TypeAlias = events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled
+BackgroundEvent: TypeAlias = (
+    events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled | Chosen | Settled
+)
 """What the tasks of the supervisor's background thread end with."""
 
 Heard: TypeAlias = (

@@ -1,16 +1,24 @@
-"""Probation: whether a plan that replaced another does at least as well on the same cameras. Pure figures, no clock."""
+"""Probation: whether a plan that replaced another does at least as well on the same cameras. Pure; the clock comes in.
+
+An error of the plan ends it at once, and so does the death of the process under it, see ``death``. What is judged here
+is a plan that runs: how old its frames are, and what it finds for each camera.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 FRAMES = 100
 """Frames on each side that a verdict needs."""
 
+FEW = 20
+"""Frames of a plan that is so slow that it does not come to ``FRAMES`` in its probation."""
+
 KEPT = 300
-"""Frames kept, the newest."""
+"""Frames kept of each camera, the newest."""
 
 SLOWER = 5.0
 """Times older than the accuracy check's own figures lead to expect; less may be the weather of a busy machine."""
@@ -21,6 +29,25 @@ GRACE_MS = 100.0
 SEEN = 0.5
 """Detections a frame under which a scene is so empty that nothing found proves nothing."""
 
+LEAST_SHARE = 0.1
+"""Of what the plan before found for a camera. A parked car may leave while plans change; a tenth is another matter."""
+
+SCENE_S = 20.0
+"""One camera's scene is watched for so long before it counts: what left it a moment ago may come back."""
+
+
+@dataclass(frozen=True)
+class CameraFigures:
+    """What a plan found for one camera lately.
+
+    Attributes:
+        frames: how many the figure is taken from.
+        found: mean detections a frame.
+    """
+
+    frames: int
+    found: float
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -30,50 +57,95 @@ class Figures:
         frames: how many the figures are taken from.
         age_p99_ms: from capture to published.
         found: mean detections a frame.
+        cameras: the same of each camera.
     """
 
     frames: int
     age_p99_ms: float
     found: float
+    cameras: Mapping[str, CameraFigures] = field(default_factory=dict)
 
 
 class Tally:
     """The last frames of one plan; one thread adds, any thread reads."""
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[float, int]] = deque(maxlen=KEPT)
+        self._cameras: dict[str, deque[tuple[float, int]]] = {}
 
-    def add(self, age_ms: float, found: int) -> None:
+    def add(self, camera: str, age_ms: float, found: int) -> None:
         """One frame was published."""
-        self._frames.append((age_ms, found))
+        frames = self._cameras.get(camera)
+        if frames is None:
+            frames = deque(maxlen=KEPT)
+            self._cameras = {**self._cameras, camera: frames}
+        frames.append((age_ms, found))
 
     def figures(self) -> Figures:
         """A snapshot."""
-        frames = list(self._frames)
+        cameras = {camera: list(frames) for camera, frames in self._cameras.items()}
+        frames = [frame for of_one in cameras.values() for frame in of_one]
         if not frames:
             return Figures(0, 0.0, 0.0)
         ages = sorted(age_ms for age_ms, _ in frames)
         p99 = ages[min(len(ages) - 1, math.ceil(0.99 * len(ages)) - 1)]
-        return Figures(len(frames), p99, sum(found for _, found in frames) / len(frames))
+        of_each = {camera: CameraFigures(len(one), _mean_found(one)) for camera, one in cameras.items() if one}
+        return Figures(len(frames), p99, _mean_found(frames), of_each)
 
 
-def unfit(before: Figures, after: Figures, gate_ratio: float | None, *, same_classes: bool) -> str:
+def _mean_found(frames: Iterable[tuple[float, int]]) -> float:
+    counts = [found for _, found in frames]
+    return sum(counts) / len(counts)
+
+
+def unfit(
+    before: Figures, after: Figures, gate_ratio: float | None, *, same_classes: bool, served_s: float = 0.0
+) -> str:
     """Why the new plan must not stay; empty while nothing speaks against it.
 
     Args:
         before: of the plan that it replaced, until the swap.
         after: of the new plan, since the swap.
         gate_ratio: how many times slower than the old plan the accuracy check measured it, which the operator asked
-        for (a
-            bigger network, say); None: not measured, so that slowness is not judged.
+            for (a bigger network, say); None: not measured, so that slowness is not judged.
         same_classes: both plans know the same classes, so that finding nothing at all is suspicious.
+        served_s: since the swap.
     """
-    if min(before.frames, after.frames) < FRAMES:
+    if before.frames < FRAMES:
+        return ""
+    if after.frames >= FRAMES or (after.frames >= FEW and served_s >= SCENE_S):
+        late = _late(before, after, gate_ratio)
+        if late:
+            return late
+    if after.frames < FRAMES:
         return ""
     if same_classes and before.found >= SEEN and after.found == 0.0:
         return f"it found nothing in {after.frames} frames, the plan before {before.found:.1f} objects a frame"
-    if gate_ratio is not None:
-        allowed_ms = SLOWER * max(gate_ratio, 1.0) * before.age_p99_ms + GRACE_MS
-        if after.age_p99_ms > allowed_ms:
-            return f"p99 of frame age is {after.age_p99_ms:.0f} ms, with the plan before {before.age_p99_ms:.0f} ms"
+    return _blind(before.cameras, after.cameras) if same_classes and served_s >= SCENE_S else ""
+
+
+def _late(before: Figures, after: Figures, gate_ratio: float | None) -> str:
+    if gate_ratio is None:
+        return ""
+    allowed_ms = SLOWER * max(gate_ratio, 1.0) * before.age_p99_ms + GRACE_MS
+    if after.age_p99_ms <= allowed_ms:
+        return ""
+    return f"p99 of frame age is {after.age_p99_ms:.0f} ms, with the plan before {before.age_p99_ms:.0f} ms"
+
+
+def _blind(before: Mapping[str, CameraFigures], after: Mapping[str, CameraFigures]) -> str:
+    """Names a camera for which the new plan finds next to nothing of what the old one did."""
+    for camera, old in before.items():
+        new = after.get(camera)
+        if new is None or min(old.frames, new.frames) < FRAMES or old.found < SEEN:
+            continue
+        if new.found < LEAST_SHARE * old.found:
+            return f"camera {camera}: it found {new.found:.2f} objects a frame, the plan before {old.found:.1f}"
     return ""
+
+
+def compared(before: Figures | None, after: Figures) -> dict[str, float]:
+    """Both sides by name, for the history."""
+    told = {"frames": float(after.frames), "age_p99_ms": after.age_p99_ms, "found_a_frame": after.found}
+    if before is not None:
+        told |= {"before_age_p99_ms": before.age_p99_ms, "before_found_a_frame": before.found}
+    return {name: round(value, 3) for name, value in told.items()}

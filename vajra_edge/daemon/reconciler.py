@@ -8,19 +8,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vajra_edge.backends.base import Backend, select
 from vajra_edge.build.request import BuildRequest, weights_digest
+from vajra_edge.bundles.keyring import Keyring
+from vajra_edge.bundles.shelf import Installed, Shelf
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import events
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import CalibrationImages, ImageWatch, fingerprint_of
 from vajra_edge.daemon.control.callers import Preview, RebuildAsked
 from vajra_edge.daemon.events import Fallback, Have, Unknown, Wanted
-from vajra_edge.errors import CalibrationError, DatasetError, VajraError, WeightsError
+from vajra_edge.errors import (
+    BundleError,
+    CalibrationError,
+    DatasetError,
+    StoreError,
+    UnsignedWeights,
+    VajraError,
+    WeightsError,
+)
+from vajra_edge.plans import pin
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Plan
+from vajra_edge.plans.pin import Pin, digest_of
 from vajra_edge.plans.spec import Precision, Target
 from vajra_edge.plans.store import EngineStore
 from vajra_edge.wording import Setting, say
@@ -46,6 +59,9 @@ class DesiredPlan:
         damage: what befell the stored plan that this one follows; empty where nothing did.
         hold_s: until it is tried, where it is held.
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
+        pinned: the plan is the one that an operator went back to, in the place of what settings and weights ask for.
+        wish: names what they ask for, see ``plans.pin.digest_of``.
+        candidate: digest of the bundle that is being tried and asks for it; empty where none is.
     """
 
     request: BuildRequest
@@ -61,6 +77,9 @@ class DesiredPlan:
     hold_s: float = 0.0
     again_in_s: float | None = None
     instead: bool = False
+    pinned: bool = False
+    wish: str = ""
+    candidate: str = ""
 
     @property
     def event(self) -> Wanted:
@@ -73,6 +92,7 @@ class DesiredPlan:
             hold_s=self.hold_s,
             again_in_s=self.again_in_s,
             instead=self.instead,
+            proven=self.pinned,
         )
 
     def why(self, served: Fingerprint | None = None) -> tuple[str, ...]:
@@ -82,6 +102,8 @@ class DesiredPlan:
             served: of the plan that serves, or served last; an interim plan does not count. None: whichever the store
                 knows.
         """
+        if self.pinned:
+            return ("it was gone back to; it stays until weights or settings change, or rebuild --force",)
         told = (self.damage,) if self.damage else ()
         since = served or self.since
         if since is None:
@@ -117,7 +139,7 @@ class DesiredPlan:
     def request_of(self, fingerprint: str) -> BuildRequest | None:
         """How to build one of the two plans of this desired plan; None for any other."""
         if fingerprint == self.fingerprint.digest:
-            return self.request
+            return None if self.pinned else self.request
         return self.quick if self.fallback and fingerprint == self.fallback.fingerprint else None
 
 
@@ -144,6 +166,7 @@ class DesiredPlans:
         *,
         trusting: bool = False,
         doubt: str = "",
+        insist: bool = False,
     ) -> DesiredPlan:
         """What ``settings`` ask for.
 
@@ -153,10 +176,14 @@ class DesiredPlans:
             without: fingerprints of plans that did not load, and are not offered.
             trusting: take calibration images that failed before.
             doubt: see ``Calibrations.settle``.
+            insist: somebody wants what settings and weights ask for: what was gone back to is left.
 
         Raises:
             VajraError: the weights, the backend, the specification or the store stand in the way; the message says why.
         """
+        signed = self._signed(settings)
+        if signed is not None:
+            settings, weights_sha256 = _over(signed, settings), None
         digest = weights_sha256 or weights_digest(settings.weights.path)
         _require_pinned(settings, digest)
         choice = select(settings.engine.backend, threads=settings.service.threads)
@@ -166,8 +193,12 @@ class DesiredPlans:
         calibrated = self.calibrations.settle(asked, choice.backend, trusting=trusting, doubt=doubt)
         request = calibrated.request
         fingerprint = fingerprint_of(request, choice.backend)
+        wish = digest_of(digest, _wishes(settings))
+        pinned = self._pinned(wish, insist=insist)
+        if pinned is not None:
+            fingerprint = pinned.manifest.fingerprint
         good, again_in_s = self._good({fingerprint.digest, *without})
-        quick = None if good is not None else self._quick(settings, request, fingerprint)
+        quick = None if good is not None or pinned is not None else self._quick(settings, request, fingerprint)
         fallback = Fallback(good.fingerprint) if good else self._offer(quick, without)
         have, rejected, hold_s = self._have(fingerprint.digest, alone=fallback is None)
         served = self._store.current()
@@ -186,7 +217,51 @@ class DesiredPlans:
             hold_s,
             again_in_s if fallback is None else None,
             choice.instead,
+            pinned is not None,
+            wish,
+            signed.digest if signed is not None and signed.candidate else "",
         )
+
+    def _signed(self, settings: Settings) -> Installed | None:
+        """The bundle in the place of ``[weights] path``, where trusted keys demand one.
+
+        Raises:
+            UnsignedWeights: they do, and there is none that one of them signed.
+        """
+        try:
+            return Shelf(self._store.root).in_force(Keyring.load(settings.weights.keys))
+        except BundleError as error:
+            raise UnsignedWeights(error.message, remedy=error.remedy) from error
+
+    def roll_back(self, desired: DesiredPlan) -> None:
+        """Have the plan before serve in the place of ``desired``, from the next answer on.
+
+        Raises:
+            StoreError: there is none, it is damaged or for another machine, or the store cannot be written.
+        """
+        short = desired.fingerprint.short
+        if desired.pinned:
+            raise StoreError(f"plan {short} was gone back to already", remedy="rebuild --force leaves it")
+        plan = pin.target(self._store, desired.fingerprint.digest)
+        if not _is_own(plan):
+            raise StoreError(f"the plan before, {plan.fingerprint[:12]}, is for another library or device")
+        pin.write(self._store.root, Pin(plan.fingerprint, desired.wish))
+
+    def _pinned(self, wish: str, *, insist: bool) -> Plan | None:
+        """The plan that serves in the place of what is asked for; a pin ends with another wish.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        known = pin.read(self._store.root)
+        if known is None:
+            return None
+        plan = None if insist or known.instead_of != wish else self._store.get(known.fingerprint)
+        if plan is not None and _is_own(plan):
+            return plan
+        log.info("plan %s is not kept to any more", known.fingerprint[:12])
+        pin.delete(self._store.root)
+        return None
 
     def unknown(self, reason: str, without: Collection[str] = ()) -> Unknown:
         """The event for a plan that cannot be worked out; the last good one may serve, if it is not ``without``."""
@@ -256,6 +331,22 @@ def _on_cpu(request: BuildRequest, backend: Backend) -> BuildRequest:
     return replace(request, backend=backend.name, spec=spec, calibration_digest=None)
 
 
+def _over(signed: Installed, settings: Settings) -> Settings:
+    try:
+        return signed.over(settings)
+    except ValueError as error:
+        raise WeightsError(
+            f"the wishes of bundle {signed.digest[:12]} do not go with [engine] of the settings: {error}",
+            remedy="make it anew, or leave those settings out",
+        ) from error
+
+
+def _wishes(settings: Settings) -> dict[str, object]:
+    """What a plan depends on, of the settings, as plain values."""
+    weights = settings.weights.model_dump(mode="json", include={"class_names", "stride"})
+    return {"engine": settings.engine.model_dump(mode="json"), "weights": weights}
+
+
 def _require_pinned(settings: Settings, digest: str) -> None:
     pinned = settings.weights.sha256
     if pinned is not None and pinned != digest:
@@ -294,6 +385,7 @@ class Reconciled:
         looked: what the calibration images looked like before; None where other images would change nothing.
         held: images were left out, be they others by now: they are used once they differ from those that failed, and
             stay so.
+        refused: why a rollback that was asked for is none.
     """
 
     desired: DesiredPlan | events.Unknown
@@ -301,6 +393,7 @@ class Reconciled:
     again: bool = False
     looked: str | None = None
     held: bool = False
+    refused: str = ""
 
     def event(self, now_s: float) -> events.Wanted | events.Unknown:
         """For the machine."""
@@ -364,19 +457,35 @@ class Reconciler:
         doubt: str = "",
     ) -> Reconciled:
         desired: DesiredPlan | events.Unknown
-        looked = None
+        looked, refused = None, ""
         try:
             looked = self._images.look(settings)
             if asked and not asked.dry_run:
                 self._desired_plans.calibrations.trust()
-            desired = self._desired_plans.work_out(settings, digest, without, trusting=asked is not None, doubt=doubt)
+            insist = asked is not None and asked.force and not asked.dry_run
+            trusting = asked is not None
+            work_out = partial(self._desired_plans.work_out, settings, digest, without, trusting=trusting, doubt=doubt)
+            desired = work_out(insist=insist)
+            if asked and asked.rollback:
+                refused = self._roll_back(desired)
+                desired = desired if refused else work_out()
         except VajraError as error:
             watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
+            watched = watched and not isinstance(error, UnsignedWeights)  # nobody watches keys
             desired = replace(self._unknown(str(error), without), watched=watched)
         except Exception as error:  # the top of a background task: with no answer nothing serves or is tried again
             log.exception("what is wanted cannot be worked out")
             desired = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)
-        return Reconciled(desired, asked, looked=looked if _hangs_on_images(desired) else None)
+        looked = looked if _hangs_on_images(desired) else None
+        return Reconciled(desired, asked, looked=looked, refused=refused)
+
+    def _roll_back(self, desired: DesiredPlan) -> str:
+        """Why the plan before cannot serve; empty where it is to serve from now on."""
+        try:
+            self._desired_plans.roll_back(desired)
+        except VajraError as error:
+            return str(error)
+        return ""
 
     def _unknown(self, reason: str, without: tuple[str, ...]) -> events.Unknown:
         try:

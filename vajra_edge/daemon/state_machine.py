@@ -93,6 +93,7 @@ class State:
         broken: what serves fails on frames, so that without ``prior`` the process must go.
         forced: the wanted plan is built even if the store has it.
         missed: the wanted plan serves, and what is above it is built; where that fails, everything stays as it is.
+        proven: the wanted plan served well before, so that it needs no probation.
         reason: why the wanted plan does not serve; empty if it does or is on its way.
         jobs: number of the next job.
     """
@@ -118,6 +119,7 @@ class State:
     broken: bool = False
     forced: bool = False
     missed: bool = False
+    proven: bool = False
     reason: str = ""
     jobs: int = 0
 
@@ -237,7 +239,7 @@ def _cancel(s: State) -> tuple[Action, ...]:
 def _want(s: State, e: Wanted) -> Advanced:
     """A new desired plan ends what only the old one needed; the same one again changes nothing that is under way."""
     same, was_known = e.fingerprint == s.wanted, not s.unknown
-    s = replace(_looking(s, e), unknown="")
+    s = replace(_looking(s, e), unknown="", proven=e.proven)
     # Nobody asked anew: only a plan that came to be there is new, and one that is held gets its time.
     given_up = e.again and (was_known or e.have is Have.MISSING) and e.have is not Have.HELD
     if same and (given_up or s.step is not Step.IDLE):
@@ -362,7 +364,7 @@ def _loaded(s: State, job: Job, now_s: float) -> Advanced:
     if job.fingerprint != s.wanted:
         return _pursue(s, *actions, *back)
     s = replace(s, step=Step.IDLE, attempts=0, reason="")
-    if good is None or good == job.fingerprint:
+    if good is None or good == job.fingerprint or s.proven:
         return _pursue(s, *actions, MarkGood(job.fingerprint))
     return _pursue(replace(s, prior=good, probation_until_s=now_s + PROBATION_S), *actions)
 

@@ -19,10 +19,12 @@ import orjson
 from typing_extensions import assert_never
 
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.config.settings import Settings
-from vajra_edge.daemon import build_outcomes, build_process, events
+from vajra_edge.daemon import build_outcomes, build_process, events, state_machine
 from vajra_edge.daemon import file_watcher as reload_
+from vajra_edge.daemon.adoption import Chosen, Settled
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.background import TaskFailed, TaskMended
 from vajra_edge.daemon.calibration_images import ImagesMoved
@@ -41,14 +43,16 @@ from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.inbox import Heard
 from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
-from vajra_edge.daemon.reconciler import Reconciled, Reconciler
+from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
+from vajra_edge.daemon.recorder import Step
 from vajra_edge.daemon.sample_collector import ImagesChanged
-from vajra_edge.daemon.state_machine import Phase, State, Step, advance
+from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.plans.audit_log import Entry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView, SettingsView, Status
 
@@ -93,6 +97,8 @@ class Supervisor:
         try:
             death = self._parts.start(self._known.settings, self._path)
             self._known = replace(self._known, before=death.line if death else "")
+            self._parts.recorder.start(death)
+            self._parts.adoption.start()
             self._parts.notify.ready(self.status().line())
             while self._exit_code is None:
                 self._turn()
@@ -130,12 +136,12 @@ class Supervisor:
                 self._file_changed(heard)
             case ReloadAsked() | Asked() | Requested():
                 self._requested(heard)
-            case CameraChanged():
-                self._parts.cameras.changed(heard)
-            case BrokerChanged():
-                self._known = replace(self._known, broker=heard)
-            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | TaskFailed() | TaskMended():
+            case CameraChanged() | BrokerChanged():
+                self._outside_told(heard)
+            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled():
                 self._desk_told(heard)
+            case TaskFailed() | TaskMended():
+                self._task_told(heard)
             case build_process.BuildProgressed() | build_process.BuildSucceeded() | build_process.ChildFailed():
                 self._builder_told(heard)
             case pipeline.Swapped():
@@ -146,6 +152,12 @@ class Supervisor:
                 self._advance(events.Stop())
             case _:
                 self._advance(heard)
+
+    def _outside_told(self, told: CameraChanged | BrokerChanged) -> None:
+        if isinstance(told, CameraChanged):
+            self._parts.cameras.changed(told)
+        else:
+            self._known = replace(self._known, broker=told)
 
     def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
         match asked:
@@ -158,7 +170,7 @@ class Supervisor:
             case _:
                 assert_never(asked)
 
-    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | TaskFailed | TaskMended) -> None:
+    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled) -> None:
         match told:
             case Reconciled():
                 self._reconciled(told)
@@ -168,13 +180,32 @@ class Supervisor:
                 self._reconciler.moved(self._known.settings, self._known.weights_sha256)
             case MissedSeen():
                 self._missed_seen(told)
-            case TaskFailed(name, reason):
-                self._known = replace(self._known, trouble={**self._known.trouble, name: reason})
-            case TaskMended(name):
-                left = {task: reason for task, reason in self._known.trouble.items() if task != name}
-                self._known = replace(self._known, trouble=left)
+            case Chosen() | Settled():
+                self._adoption_told(told)
             case _:
                 assert_never(told)
+
+    def _task_told(self, told: TaskFailed | TaskMended) -> None:
+        trouble = {task: reason for task, reason in self._known.trouble.items() if task != told.name}
+        if isinstance(told, TaskFailed):
+            trouble[told.name] = told.reason
+        self._known = replace(self._known, trouble=trouble)
+
+    def _adoption_told(self, told: Chosen | Settled) -> None:
+        if isinstance(told, Chosen):
+            if self._parts.adoption.chosen(told):
+                self._parts.recorder.because(told.caller.who if told.caller else "start")
+                self._work_out()
+            return
+        outcome = told.outcome
+        if outcome.adopted is not Adopted.SERVING or told.caller is None:
+            happened = {Adopted.SERVING: Happened.ADOPTED, Adopted.REFUSED: Happened.REFUSED}
+            reason = f"bundle {outcome.bundle[:12]}, serial {outcome.serial}: {outcome.reason or 'it serves'}"
+            entry = Entry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
+            self._parts.recorder.note(entry)
+        self._parts.adoption.settled(told)
+        if told.changed:
+            self._work_out()
 
     def _builder_told(self, told: build_process.BuildEvent) -> None:
         match told:
@@ -198,6 +229,8 @@ class Supervisor:
             self._parts.images.tick(self._known.settings, now_s)
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
+        self._parts.adoption.look(self._s, self._known.desired, now_s)
+        self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
 
     def _look_after_threads(self, now_s: float) -> None:
@@ -243,6 +276,8 @@ class Supervisor:
         before = self._s
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
+        self._parts.adoption.heard(actions, self._s.wanted)
+        self._parts.recorder.advanced(Step(event, before, self._s, actions), self._parts.serving.compared())
         news = (before.phase, before.why) != (self._s.phase, self._s.why)
         if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
@@ -295,6 +330,8 @@ class Supervisor:
             self._known = replace(self._known, served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
+        why = "; ".join(self._known.why)
+        self._parts.recorder.note(Entry(Happened.SWAPPED, served.job.fingerprint, why, figures=served.ready.figures))
         self._let_go()
 
     def _let_go(self) -> None:
@@ -310,7 +347,7 @@ class Supervisor:
         """INT8 is asked for, is not what serves, and nothing is being done about it."""
         served = self._s.serving is not None and self._s.serving.fingerprint == self._s.wanted
         lowered = self._known.desired is not None and bool(self._known.desired.calibration)
-        return self._s.step is Step.IDLE and self._s.building is None and (lowered or not served)
+        return self._s.step is state_machine.Step.IDLE and self._s.building is None and (lowered or not served)
 
     def _look_for_missed(self, now_s: float) -> None:
         """Where a plan of a lower precision than was asked for serves and nothing is under way."""
@@ -334,8 +371,11 @@ class Supervisor:
         if changed.name == "settings":
             if changed.digest is not None and reload_.moved_on(changed):
                 return  # it is being written again; the watch tells once it has settled
+            self._parts.recorder.because("the settings file")
             self._reload(ReloadAsked(look=False))
             return
+        if self._known.weights_sha256 is not None:
+            self._parts.recorder.because("the weights file")
         self._known = replace(self._known, weights_sha256=changed.digest)
         if changed.digest is None:
             log.warning("%s", changed.reason)
@@ -351,9 +391,12 @@ class Supervisor:
         if isinstance(desired, events.Unknown):
             if not (asked and asked.dry_run):
                 self._advance(reconciled.event(now_s))
+                self._parts.adoption.unknown(desired.reason)
             if asked:
                 asked.caller.error(desired.reason)
             return
+        if asked and not asked.dry_run:
+            self._parts.recorder.because(asked.caller.who)
         serving = self._s.serving.fingerprint if self._s.serving else None
         if asked and asked.dry_run:
             asked.caller.done(desired.preview(serving, self._known.served, force=asked.force).answer())
@@ -363,9 +406,22 @@ class Supervisor:
         if self._s.building or self._s.loading:
             why = "; ".join(self._known.why) or "it served last"
             log.info("plan %s is wanted (%s): %s", desired.fingerprint.short, desired.backend_reason, why)
-        if asked and desired.rejected and not asked.force:
+        if asked:
+            self._obey(asked, desired, reconciled.refused, serving)
+
+    def _obey(self, asked: RebuildAsked, desired: DesiredPlan, refused: str, serving: str | None) -> None:
+        """Do what was asked for, or say why not; what is wanted is known to the machine already."""
+        if refused:
+            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"rollback: {refused}"))
+            asked.caller.error(refused)
+        elif asked.rollback:
+            self._parts.recorder.note(Entry(Happened.ROLLED_BACK, serving or "", "somebody asked for the plan before"))
+            self._rebuild(asked, desired.preview(serving, self._known.served))
+        elif desired.pinned:
+            asked.caller.error(f"plan {desired.fingerprint.short} serves, for {desired.why()[0]}")
+        elif desired.rejected and not asked.force:
             asked.caller.error(desired.rejected)
-        elif asked:
+        else:
             self._rebuild(asked, desired.preview(serving, self._known.served, force=asked.force))
 
     def _rebuild(self, asked: RebuildAsked, preview: Preview) -> None:
@@ -382,10 +438,17 @@ class Supervisor:
                 caller.done({"status": self._document()})
             elif verb == "reload":
                 self._reload(ReloadAsked(caller))
+            elif verb == "adopt":
+                self._adopt(caller, fields)
             else:
                 self._work_out(RebuildAsked.of(caller, fields))
         except VajraError as error:
             caller.error(str(error))
+
+    def _adopt(self, caller: Caller, fields: Mapping[str, Any]) -> None:
+        if not caller.may_adopt:
+            raise ControlError("new weights are given by root or the service's own user", remedy="use sudo")
+        self._parts.adoption.ask(caller, fields, self._known.settings.weights.keys)
 
     def _reload(self, asked: ReloadAsked) -> None:
         """Take new settings if they are valid; a request also looks at the weights file at once."""
@@ -396,6 +459,7 @@ class Supervisor:
         except VajraError as refused:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
+            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"settings stay as they are: {error}"))
         else:
             self._known = replace(
                 self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)

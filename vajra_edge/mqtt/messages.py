@@ -293,6 +293,49 @@ class CameraStatus:
 
 
 @dataclass(frozen=True)
+class HistoryEntry:
+    """One thing that happened on the device.
+
+    Attributes:
+        number: counts the device's entries from 1 on, over restarts.
+        at: when, by the device's clock.
+        clock_synchronised: whether that clock was known to be right.
+        happened: built, failed, refused, swapped, kept, rolled back, strike, crash or adopted.
+        fingerprint: first 12 digits of the plan that it happened to, or None.
+        reason: why, in one line.
+        asked_by: who caused it: a person, a file, the settings, probation, a start.
+        duration_s: how long it took, or None.
+        figures: what was measured, by name.
+    """
+
+    number: int
+    at: datetime | None
+    clock_synchronised: bool
+    happened: str
+    fingerprint: str | None
+    reason: str
+    asked_by: str
+    duration_s: float | None
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class HistoryStatus:
+    """``history``, retained: the newest entries of the device's history; each new one is another message.
+
+    Attributes:
+        device: the device's id.
+        entries: the newest last.
+        at: when this was said.
+    """
+
+    device: str
+    entries: Sequence[HistoryEntry]
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
 class Response:
     """``response/<verb>``.
 
@@ -316,7 +359,7 @@ class Response:
     schema: int = SCHEMA
 
 
-def encode(message: ServiceStatus | EngineStatus | CameraStatus | Response) -> bytes:
+def encode(message: ServiceStatus | EngineStatus | CameraStatus | HistoryStatus | Response) -> bytes:
     """JSON of a status or a response; a number that is not finite becomes null."""
     return orjson.dumps(message, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY, default=_plain)
 

@@ -138,6 +138,31 @@ class CameraMessage(Payload):
     at: AwareDatetime
 
 
+class HistoryRow(Payload):
+    """One thing that happened on the device."""
+
+    number: Annotated[int, Field(ge=1)] = Field(description="counts the device's entries from 1 on, over restarts")
+    at: AwareDatetime | None = Field(description="when, by the device's clock")
+    clock_synchronised: bool = Field(description="that clock was known to be right")
+    happened: Literal["built", "failed", "refused", "swapped", "kept", "rolled back", "strike", "crash", "adopted"] = (
+        Field(description="what")
+    )
+    fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
+    reason: str = Field(description="why, in one line")
+    asked_by: str = Field(description="who caused it: a person, a file, the settings, `probation`, `start`")
+    duration_s: FiniteFloat | None = Field(description="how long it took")
+    figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
+
+
+class HistoryMessage(Payload):
+    """``history``."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    device: str
+    entries: tuple[HistoryRow, ...]
+    at: AwareDatetime
+
+
 class ResponseMessage(Payload):
     """``response/<verb>``."""
 

@@ -53,6 +53,7 @@ class Topics:
 
     status = Topic("status", 1, retain=True)
     engine = Topic("engine", 1, retain=True)
+    history = Topic("history", 1, retain=True)
 
     def camera_status(self, camera: str) -> Topic:
         """Whether a camera delivers, retained."""

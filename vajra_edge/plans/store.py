@@ -193,6 +193,10 @@ class EngineStore:
         """The plan that served well before the current one."""
         return self._follow("previous")
 
+    def served_well(self) -> tuple[str, ...]:
+        """Fingerprints of the current plan and of the one before it, unchecked; those that there are."""
+        return tuple(name for name in (self._linked("current"), self._linked("previous")) if name is not None)
+
     def plans(self) -> tuple[str, ...]:
         """Fingerprints of all plans, the newest first; unchecked."""
         with durable.reported(self.root, "read"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -21,6 +23,16 @@ HEARTBEAT_S = 3.0
 
 class Caller(Protocol):
     """Where answers go. Nothing here waits, and an answer to somebody who left is lost."""
+
+    @property
+    def who(self) -> str:
+        """For the history."""
+        ...
+
+    @property
+    def may_adopt(self) -> bool:
+        """Whether this one may give the device new weights."""
+        ...
 
     def progress(self, content: Mapping[str, object], /) -> bool:
         """More will come; False: nobody hears it any more."""
@@ -42,6 +54,17 @@ class SocketCaller:
     control: Control
     asked: Asked
 
+    @property
+    def who(self) -> str:
+        """The process and its user."""
+        peer = self.asked.peer
+        return "control socket" if peer is None else f"user {_name_of(peer.uid)}, process {peer.pid}"
+
+    @property
+    def may_adopt(self) -> bool:
+        """Root and the service's user; the group may ask for anything else."""
+        return self.asked.peer is not None and self.asked.peer.may_adopt
+
     def progress(self, content: Mapping[str, object]) -> bool:
         """A line."""
         return self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
@@ -61,6 +84,17 @@ class MqttCaller:
 
     publisher: Publisher
     request: Requested
+
+    @property
+    def who(self) -> str:
+        """MQTT does not say who publishes; the transaction is the caller's own word."""
+        transaction = self.request.transaction
+        return f"MQTT, transaction {transaction}" if transaction else "MQTT"
+
+    @property
+    def may_adopt(self) -> bool:
+        """Nobody who is not on the device."""
+        return False
 
     def progress(self, _content: Mapping[str, object]) -> bool:
         """Nothing; whether the subscriber is still there cannot be known."""
@@ -119,25 +153,30 @@ class RebuildAsked:
         force: build even what is there.
         dry_run: only say what would be done.
         wait: answer when it is over, not when it has begun.
+        rollback: go back to the plan before, and stay there until weights or settings change.
     """
 
     caller: Caller
     force: bool = False
     dry_run: bool = False
     wait: bool = True
+    rollback: bool = False
 
     @classmethod
     def of(cls, caller: Caller, fields: Mapping[str, Any]) -> RebuildAsked:
         """Read the fields of a request.
 
         Raises:
-            ControlError: a field is unknown, or no boolean.
+            ControlError: a field is unknown, or no boolean; or two of them contradict each other.
         """
         for name, value in fields.items():
-            if name not in ("force", "dry_run", "wait"):
-                raise ControlError(f"rebuild knows no field {str(name)[:40]!r}", remedy="use force, dry_run, wait")
+            if name not in ("force", "dry_run", "wait", "rollback"):
+                remedy = "use force, dry_run, wait, rollback"
+                raise ControlError(f"rebuild knows no field {str(name)[:40]!r}", remedy=remedy)
             if not isinstance(value, bool):
                 raise ControlError(f"{name} = {str(value)[:40]!r} is not true or false", remedy="send a boolean")
+        if fields.get("rollback") and (fields.get("force") or fields.get("dry_run")):
+            raise ControlError("a rollback builds nothing", remedy="leave out force and dry_run")
         return cls(caller, **fields)
 
 
@@ -229,6 +268,12 @@ def _achieved(serving: PlanView, waiter: _Waiter) -> dict[str, object]:
         build_s=serving.build_s,
         verify=write_verify(serving.verify),
     )
+
+
+def _name_of(uid: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
 
 
 def _built_at(serving: PlanView | None) -> str:

@@ -4,7 +4,8 @@ A stale socket file is replaced, a live daemon's never. Who serves is decided by
 kernel gives back when its holder dies, however it dies.
 
 Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "force": false, "dry_run": false,
-"wait": true}``. Every reply has a ``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
+"rollback": false, "wait": true}``, ``{"verb": "adopt", "bundle": "<its digest>", "wait": true}``. Every reply has a
+``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
 
 One thread serves all clients without blocking; requests go into the supervisor's inbox, and its replies wait in bounded
 buffers, so that a silent or slow client costs nobody else anything. A flood is let in no faster than it can be refused:
@@ -151,7 +152,7 @@ __all__ = ["Asked", "Control", "ask"]
 
 log = logging.getLogger(__name__)
 
-VERBS = ("status", "rebuild", "reload")
+VERBS = ("status", "rebuild", "reload", "adopt")
 MAX_CLIENTS = 32
 """Connections at one time: what all the rest of the daemon needs of its descriptors is never used up here."""
 
@@ -183,6 +184,24 @@ _PEER = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True)
+class Peer:
+    """A process at the other end of a local socket.
+
+    Attributes:
+        pid: its number.
+        uid: its effective user's.
+    """
+
+    pid: int
+    uid: int
+
+    @property
+    def may_adopt(self) -> bool:
+        """New weights are root's and the service's own to give; the group may only ask."""
+        return self.uid in (0, os.geteuid())
+
+
+@dataclass(frozen=True)
 class Asked:
     """Event: a client asks for a verb; answered with ``Control.reply``.
 
@@ -190,17 +209,20 @@ class Asked:
         client: for ``Control.reply``.
         verb: one of ``VERBS``.
         fields: the rest of the request.
+        peer: who asks, as the kernel says; None: unknown.
     """
 
     client: int
     verb: str
     fields: Mapping[str, Any]
+    peer: Peer | None = None
 
 
 class _SocketClient:
     def __init__(self, sock: socket.socket, now_s: float) -> None:
         self.sock = sock
-        self.process = str(_process_of(sock))
+        self.peer = _peer_of(sock)
+        self.process = str(self.peer.pid)
         self.received = bytearray()
         self.unsent = bytearray()
         self.asked = self.closing = self.put_out = False
@@ -428,7 +450,7 @@ class Control:
             return
         with self._lock:
             self._verbs[number] = verb
-        self._post(Asked(number, verb, fields))
+        self._post(Asked(number, verb, fields, client.peer))
 
     def _answered(self, number: int) -> None:
         with self._lock:
@@ -476,7 +498,7 @@ def busy(verb: str) -> str:
     return f"the daemon is busy: {verb} is asked for too often; wait for the answers and ask less often"
 
 
-def _process_of(sock: socket.socket) -> int:
-    """Who connected, by its number."""
-    pid, _, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return int(pid)
+def _peer_of(sock: socket.socket) -> Peer:
+    """Who connected."""
+    pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return Peer(int(pid), int(uid))
