@@ -23,7 +23,7 @@ install_debian_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }
 
-extras=test,demo,eval,supervision
+extras=test,demo,eval,supervision,bundles
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
   echo "run.sh: $("$python" --version 2>&1) is too old; set PYTHON to Python 3.10 or newer" >&2
   exit 1
