@@ -16,7 +16,7 @@ from waiting import wait_for
 from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.demo.broker import Broker
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.long("a daemon is killed at each point of an adoption, minutes; the shelf is tried always")
 
 POINTS = {
     "chosen": lambda station, status: Shelf(station.state_dir).candidate is not None,
