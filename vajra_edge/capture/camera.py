@@ -306,6 +306,9 @@ class Grabber:
 
     def _got(self, arrived: Arrived) -> None:
         picture = arrived.picture
+        height_px, width_px = arrived.image.shape[:2]
+        with self._lock:
+            self._resolution_wh = width_px, height_px  # known before anybody hears that it streams
         if self._advance(reconnect.GotFrame(time.monotonic(), self._dice(), picture.digest)) is CameraPhase.STREAMING:
             self._leave(arrived)  # else it came too late: the others have been told that this camera is lost
 
@@ -325,7 +328,6 @@ class Grabber:
                 camera=self._camera.id,
             )
             self._read += 1
-            self._resolution_wh = frame.resolution_wh
             self._rate.count(time.monotonic())
             if self._live or self._camera.realtime:
                 self._mailboxes.put(frame)
