@@ -1,0 +1,422 @@
+"""The product on an aarch64 board: from nothing to messages, over power cuts and upgrades, and back to nothing.
+
+The board is emulated; its systemd, kernel, broker and V4L2 camera are real. ``vivid`` shows colour bars, and the tests'
+tiny network finds a car in each green cell and a person in each red one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from station import Ears
+from waiting import wait_for
+
+from vajra_edge.config.settings import MqttSettings
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+sys.path[:0] = [str(HERE)]
+
+import emulator  # noqa: E402
+from emulator import Board, Image, layer  # noqa: E402
+
+pytestmark = [
+    pytest.mark.long("boots an emulated board, as root; test_sandbox.py boots a systemd on this machine's processor"),
+    pytest.mark.skipif(bool(emulator.absent()), reason=f"absent here: {emulator.absent()}"),
+    pytest.mark.timeout(7200),
+]
+
+PATIENCE_S = 900.0
+"""For one thing to happen on a board whose processor is emulated by a busy machine."""
+
+PASSING = ("/dev", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/var/log", "/var/tmp", "/var/lib/systemd")
+"""Folders whose files come and go with every boot, and where the tests put theirs."""
+
+VERSION_0_1_0 = "e9c7bd2"
+"""The last commit that called itself so, see ``tests/daemon/state_0_1_0/README.md``."""
+
+PURGE = "bash /srv/checkout/deploy/install.sh --uninstall --purge"
+WEIGHTS = "/var/lib/vajra-edge/weights/network.onnx"
+WIDTH_PX, HEIGHT_PX = 640, 360
+GREEN, RED = (3 * WIDTH_PX / 8, 4 * WIDTH_PX / 8), (5 * WIDTH_PX / 8, 6 * WIDTH_PX / 8)
+"""Left and right of the bars in pixels: white, yellow, cyan, green, magenta, red, blue, black."""
+
+CONFIG = f"""device_id = "test"
+[weights]
+path = "{WEIGHTS}"
+[[cameras]]
+id = "gate"
+source = "SOURCE"
+width_px = {WIDTH_PX}
+height_px = {HEIGHT_PX}
+fps = 5.0
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A disk on which the product was installed and served; the machine is off.
+
+    Attributes:
+        disk: not to be written to any more.
+        said: by install.sh.
+        detections: the first message that had some.
+        journal: of the service until then.
+        restarts: of the service.
+        before: files, users and units of the machine before it was installed.
+    """
+
+    disk: Path
+    said: str
+    detections: dict[str, Any]
+    journal: str
+    restarts: int
+    before: frozenset[str]
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    return Image.made()
+
+
+@contextmanager
+def board_on(image: Image, below: Path, folder: Path, **parts: Any) -> Iterator[Board]:
+    """A machine whose disk begins as ``below``."""
+    folder.mkdir(exist_ok=True)
+    board = Board(image, layer(below, folder / "layer"), folder, **parts)
+    try:
+        board.boot()
+        yield board
+    finally:
+        board.cut()
+
+
+@pytest.fixture(scope="session")
+def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    folder = tmp_path_factory.mktemp("installed")
+    with board_on(image, image.disk, folder) as board:
+        before = contents(board)
+        said = install(board, checkout())
+        configure(board)
+        with listening(board) as ears:
+            detections = first_detections(ears)
+        journal, restarts = board.journal(), restarts_of(board)
+        board.power_off()
+    yield Installed(folder / "layer", said, detections, journal, restarts, before)
+    (folder / "layer").unlink()
+
+
+@pytest.fixture
+def board(image: Image, installed: Installed, tmp_path: Path) -> Iterator[Board]:
+    """A machine that was installed and is up."""
+    with board_on(image, installed.disk, tmp_path / "board") as made:
+        yield made
+    (tmp_path / "board/layer").unlink()
+
+
+def checkout(commit: str | None = None) -> bytes:
+    """A tar archive of what git knows or would; of an earlier commit, of that."""
+    if commit is not None:
+        return subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name in filter(None, names):
+            if (ROOT / name).is_file():
+                archive.add(ROOT / name, name)
+    return made.getvalue()
+
+
+def install(board: Board, archive: bytes) -> str:
+    """Copy a checkout and run its installer; what that said."""
+    board.feed("rm -rf /srv/checkout && mkdir /srv/checkout && tar -x --no-same-owner -C /srv/checkout", archive)
+    return board.run("bash /srv/checkout/deploy/install.sh")
+
+
+def configure(board: Board, source: str = "/dev/video0") -> None:
+    """As the operator does after the installation: settings, weights, start."""
+    board.feed("cat >/etc/vajra-edge/config.toml", CONFIG.replace("SOURCE", source).encode())
+    exchange_weights(board)
+    board.run("systemctl restart vajra-edge")
+
+
+def exchange_weights(board: Board, gain: float = 20.0) -> None:
+    """Other weights by a rename, as a careful operator does."""
+    new = f"{WEIGHTS}.new"
+    board.feed(
+        f"cat >{new} && chown vajra-edge {new} && chmod 0600 {new} && mv {new} {WEIGHTS}", tiny.network(gain=gain)
+    )
+
+
+@contextmanager
+def listening(board: Board) -> Iterator[Ears]:
+    ears = Ears(MqttSettings(host="127.0.0.1", port=board.mqtt_port), "vajra/test/#")
+    try:
+        yield ears
+    finally:
+        ears.close()
+
+
+def first_detections(ears: Ears) -> dict[str, Any]:
+    """The next message in which something was found: bars scroll behind vivid's text, and a frame may hold nothing."""
+    return ears.until(lambda path, said: path == "camera/gate/detections" and said["detections"], PATIENCE_S)
+
+
+def plan_of(ears: Ears, fingerprint: str) -> dict[str, Any]:
+    """The next detections that the plan made."""
+    is_its = lambda path, said: path == "camera/gate/detections" and said["engine"]["fingerprint"] == fingerprint  # noqa: E731
+    return ears.until(is_its, PATIENCE_S)
+
+
+def restarts_of(board: Board) -> int:
+    return int(board.run("systemctl show --property=NRestarts --value vajra-edge"))
+
+
+def status_of(board: Board) -> dict[str, Any]:
+    return json.loads(board.run("vajra-edge status --json", check=False))
+
+
+def contents(board: Board) -> frozenset[str]:
+    """Files that somebody could find lying about, users, groups and units; not what systemd logs or counts."""
+    pruned = " -o ".join(f"-path {folder}" for folder in PASSING)
+    said = board.run(
+        f"find / -xdev \\( {pruned} \\) -prune -o -print; getent passwd; getent group;"
+        " systemctl list-unit-files --no-legend --no-pager vajra\\*; systemctl list-units --all --no-legend vajra\\*"
+    )
+    return frozenset(said.splitlines())
+
+
+def nothing_half(board: Board) -> None:
+    """No plan without its parts, no staged file, no empty one, and every plan's manifest can be read."""
+    state = "/var/lib/vajra-edge"
+    assert board.run(f"find {state} -type f -empty ! -name '*.lock'") == ""
+    assert board.run(f"find {state}/staging -mindepth 1", check=False).strip() in {"", "staging"}
+    for manifest in board.run(f"ls {state}/engines/*/manifest.json").split():
+        assert json.loads(board.run(f"cat {manifest}"))["manifest"]["fingerprint"]
+
+
+def test_from_nothing_to_messages_with_the_cameras_picture(installed: Installed):
+    assert "installed and enabled; put weights and cameras into /etc/vajra-edge/config.toml" in installed.said
+    message = installed.detections
+    assert message["resolution_wh"] == [WIDTH_PX, HEIGHT_PX]
+    assert message["engine"]["target"] == "cpu"
+    for name, (left_px, right_px) in {"car": GREEN, "person": RED}.items():
+        centres = [sum(row["xyxy"][::2]) / 2 for row in message["detections"] if row["class"] == name]
+        assert centres, f"no {name} in vivid's bars: {message['detections']}"
+        assert all(left_px - tiny.STRIDE <= centre <= right_px + tiny.STRIDE for centre in centres), centres
+    assert installed.restarts == 0, installed.journal
+    assert "Traceback" not in installed.journal
+
+
+def test_a_reboot_serves_the_stored_plan_under_a_new_epoch(board: Board, installed: Installed):
+    before = installed.detections
+    with listening(board) as ears:
+        messages = [first_detections(ears)]
+        messages += [ears.detections() for _ in range(5)]
+        built = [said for path, said, _ in ears.all() if path == "engine" and said["building"]]
+    assert {one["engine"]["fingerprint"] for one in messages} == {before["engine"]["fingerprint"]}
+    assert built == []
+    epochs = {one["key"].split("/")[1] for one in messages}
+    assert len(epochs) == 1
+    assert epochs.isdisjoint({before["key"].split("/")[1]})
+    numbers = [one["seq"] for one in messages[1:]]
+    assert numbers == list(range(numbers[0], numbers[0] + 5))
+    assert not any(one["replayed"] for one in messages)
+    assert [one["taken_at"] for one in messages] == sorted(one["taken_at"] for one in messages)
+    assert status_of(board)["before"] == ""
+    assert restarts_of(board) == 0
+
+
+def test_a_power_cut_while_it_serves_is_told_and_charged_to_nobody(board: Board):
+    with listening(board) as ears:
+        first_detections(ears)
+    board.cut()
+    board.boot()
+    with listening(board) as ears:
+        first_detections(ears)
+    status = status_of(board)
+    assert status["before"] == "the machine went down while the daemon ran"
+    assert status["engine"]["failures"] == []
+    nothing_half(board)
+
+
+def new_plan(ears: Ears) -> str:
+    """Fingerprint of the plan that is being built, as soon as one is."""
+    return ears.until(lambda path, said: path == "engine" and said["building"], PATIENCE_S)["building"]
+
+
+def test_a_power_cut_in_a_build_costs_that_build_alone(board: Board, installed: Installed):
+    old = installed.detections["engine"]["fingerprint"]
+    with listening(board) as ears:
+        first_detections(ears)
+        exchange_weights(board, gain=30.0)
+        new = new_plan(ears)
+    board.cut()
+    board.boot()
+    with listening(board) as ears:
+        assert first_detections(ears)["engine"]["fingerprint"] in {old, new}
+        plan_of(ears, new)
+    nothing_half(board)
+
+
+def test_a_power_cut_in_a_swap_leaves_one_plan_or_the_other(board: Board, installed: Installed):
+    old = installed.detections["engine"]["fingerprint"]
+    with listening(board) as ears:
+        first_detections(ears)
+        exchange_weights(board, gain=30.0)
+        new = new_plan(ears)
+        plan_of(ears, new)
+        board.cut()
+    board.boot()
+    with listening(board) as ears:
+        assert first_detections(ears)["engine"]["fingerprint"] in {old, new}
+        plan_of(ears, new)
+    nothing_half(board)
+
+
+BY_PATH = "/dev/v4l/by-path/platform-vivid.0-video-index0"
+
+
+def test_a_camera_that_is_unplugged_is_lost_and_streams_again_once_it_is_back(board: Board):
+    configure(board, BY_PATH)
+    is_state = lambda state: lambda path, said: path == "camera/gate/status" and said["state"] == state  # noqa: E731
+    with listening(board) as ears:
+        told = ears.until(is_state("streaming"), PATIENCE_S)
+        assert told["resolution_wh"] == [WIDTH_PX, HEIGHT_PX]
+        first_detections(ears)
+        board.run("echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind")
+        lost = ears.until(is_state("lost"), PATIENCE_S)
+        wait_for(lambda: "is not there" in status_of(board)["cameras"][0]["reason"], PATIENCE_S, step_s=1.0)
+        board.run("echo vivid.0 >/sys/bus/platform/drivers/vivid/bind")
+        ears.until(is_state("streaming"), PATIENCE_S)
+        first_detections(ears)
+        reasons = [said["reason"] for path, said, _ in ears.all() if path == "camera/gate/status"]
+    assert lost["reason"]
+    assert not [reason for reason in reasons if "group video" in reason]
+    assert restarts_of(board) == 0
+
+
+def test_doctor_is_content_while_the_daemon_holds_the_camera(board: Board):
+    with listening(board) as ears:
+        first_detections(ears)
+    checks = {check["name"]: check for check in json.loads(board.run("vajra-edge doctor --json"))}
+    assert checks["view"]["found"] == "from inside the sandbox of vajra-edge.service, as its user"
+    assert {check["verdict"] for check in checks.values()} <= {"ok", "note"}
+    assert checks["camera gate"]["verdict"] in {"ok", "note"}
+
+
+def test_an_upgrade_from_0_1_0_keeps_its_state_and_restarts(image: Image, installed: Installed, tmp_path: Path):
+    if subprocess.run(["git", "cat-file", "-e", VERSION_0_1_0], cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip(f"absent here: {VERSION_0_1_0}, the last commit of 0.1.0, in this checkout's history")
+    with board_on(image, installed.disk, tmp_path / "board") as board:
+        board.run(f"cp -al /opt/vajra-edge /opt/kept; {PURGE}; mv /opt/kept /opt/vajra-edge")  # spares pip minutes
+        board.run("/opt/vajra-edge/bin/python -m pip uninstall --quiet --yes vajra-edge av")  # 0.1.0 had no av
+        install(board, checkout(VERSION_0_1_0))
+        configure(board)
+        with listening(board) as ears:
+            old = first_detections(ears)["engine"]["fingerprint"]
+            key = board.run("sha256sum /var/lib/vajra-edge/store.key")
+            pid = board.run("systemctl show --property=MainPID --value vajra-edge")
+            said = install(board, checkout())
+            assert "upgraded and restarted" in said
+            assert board.run("systemctl show --property=MainPID --value vajra-edge") != pid
+            is_news = lambda path, told: path == "engine" and told["fingerprint"] not in {None, old}  # noqa: E731
+            assert ears.until(is_news, PATIENCE_S)
+            first_detections(ears)
+        assert board.run("sha256sum /var/lib/vajra-edge/store.key") == key
+        assert f"engines/{old}" in board.run("ls -d /var/lib/vajra-edge/engines/*")
+        assert restarts_of(board) == 0
+        nothing_half(board)
+
+
+def test_a_purge_leaves_nothing(board: Board, installed: Installed):
+    with listening(board) as ears:
+        first_detections(ears)
+    board.run(PURGE)
+    left = {line for line in contents(board) - installed.before if "__pycache__" not in line}
+    backups = {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}  # of Debian's own user tools
+    assert left <= backups
+    assert board.run("find /run /tmp /var/tmp -name '*vajra*'") == ""
+
+
+def test_a_slow_board_comes_up_without_a_restart(board: Board):
+    """A tenth of the processor: libraries take minutes to load, and the watchdog's patience is half of one."""
+    board.run("systemctl stop vajra-edge; systemctl set-property --runtime vajra-edge.service CPUQuota=20%")
+    with listening(board) as ears:
+        board.run("systemctl start vajra-edge")
+        first_detections(ears)
+    assert restarts_of(board) == 0, board.journal()
+
+
+def test_what_a_crash_left_is_told_where_no_plan_served_yet(board: Board):
+    board.run("systemctl stop vajra-edge; rm -rf /var/lib/vajra-edge/engines /var/lib/vajra-edge/current")
+    with listening(board) as ears:
+        board.run("systemctl start vajra-edge")
+        new_plan(ears)
+        board.run("systemctl kill --kill-whom=main --signal=SIGABRT vajra-edge")
+        first_detections(ears)
+    assert "its last traceback:\nFatal Python error: Aborted" in board.journal()
+
+
+ORIN = {
+    "model": ["NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"],
+    "compatible": ["nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234", "linux,dummy-virt"],
+}
+"""What the device tree of an Orin Nano says, as JetPack 6.2 has it; the last one is QEMU's own."""
+
+L4T = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64"
+
+BROKEN_BOARDS = {
+    "no driver": (("libraries", "bindings"), r"driver"),
+    "driver older than the library": (("libraries", "bindings", "old-driver"), r"driver"),
+    "library without bindings": (("libraries",), r"python3-libnvinfer"),
+}
+"""What of TensorRT and CUDA a board has, and what its remedy must name."""
+
+
+@pytest.fixture(scope="session")
+def tensorrt(image: Image) -> Path:
+    """A disk with the real library."""
+    if shutil.which("mvn") is None:
+        pytest.skip("absent here: mvn (NVIDIA's libraries for aarch64 come in a jar)")
+    subprocess.run(["bash", str(HERE / "tensorrt.sh"), str(image.folder)], check=True)
+    return image.folder / "tensorrt.disk"
+
+
+@pytest.mark.parametrize("what", BROKEN_BOARDS)
+def test_an_orin_whose_tensorrt_cannot_work_serves_on_the_processor_and_names_the_remedy(
+    image: Image, installed: Installed, tensorrt: Path, tmp_path: Path, what: str
+):
+    parts, remedy = BROKEN_BOARDS[what]
+    folder = tmp_path / "board"
+    folder.mkdir()
+    tree = emulator.device_tree(folder / "orin.dtb", ORIN)
+    with board_on(image, installed.disk, folder, device_tree=tree, drives=[tensorrt]) as board:
+        board.run(f"systemctl stop vajra-edge; echo '{L4T}' >/etc/nv_tegra_release; mount -o ro /dev/vdb /mnt")
+        board.run("".join(f"cp -a /mnt/{part}/. /; " for part in parts) + "umount /mnt; ldconfig")
+        # As install.sh makes the environment where it finds a Jetson.
+        board.run("sed -i 's/packages = false/packages = true/' /opt/vajra-edge/pyvenv.cfg")
+        board.run("rm -rf /var/lib/vajra-edge/engines /var/lib/vajra-edge/current; systemctl start vajra-edge")
+        with listening(board) as ears:
+            assert first_detections(ears)["engine"]["target"] == "cpu"
+        status, restarts, journal = status_of(board), restarts_of(board), board.journal()
+        doctor = board.run("vajra-edge doctor", check=False)
+    told = f"{status['reason']} {' '.join(status['engine']['why'])} {status['engine']['last_error']}"
+    assert restarts == 0, journal
+    assert "Orin" in doctor
+    assert re.search(remedy, told), f"{told}\n{doctor}\n{journal}"
+    assert re.search(remedy, doctor), doctor
