@@ -7,6 +7,7 @@
 set -euo pipefail
 folder=$1 checkout=$2
 suite=bookworm python=3.11
+host_python=$(command -v "python$python" || command -v python3)
 root=$folder/root wheels=$folder/wheels
 
 say() { echo "image.sh: $*" >&2; }
@@ -87,21 +88,27 @@ make_kernel() {
   mv "$folder/initrd.new" "$folder/initrd"
 }
 
-# pip judges markers by the interpreter that it runs in, so uv resolves for the board and pip only fetches.
+# The packages that install.sh would take from the index, as wheels, and an environment that holds them, as pip would lay
+# it out in twenty minutes of an emulated processor. The byte code of one release is the same on every machine.
 make_wheels() {
-  cmp -s "$checkout/pyproject.toml" "$wheels/made-for" && return
+  local lock=$checkout/deploy/locks/aarch64-cp${python/./}.lock
+  cmp -s "$lock" "$wheels/made-for" && return
   say "wheels for aarch64"
-  rm -rf "$wheels" "$folder/disk"
+  rm -rf "$wheels" "$folder/environment" "$folder/disk"
   mkdir -p "$wheels"
-  local platforms=(--platform manylinux2014_aarch64) glibc
+  local packages=$folder/environment/lib/python$python/site-packages platforms=(--platform manylinux2014_aarch64) glibc
   for glibc in 17 24 26 27 28 31 34 35; do platforms+=(--platform "manylinux_2_${glibc}_aarch64"); done
-  [ -x "$folder/tools/bin/uv" ] || { python3 -m venv "$folder/tools" && "$folder/tools/bin/pip" install --quiet uv; }
-  "$folder/tools/bin/uv" pip compile --quiet --no-header --no-annotate --only-binary :all: --python-version "$python" \
-    --python-platform aarch64-manylinux_2_35 "$checkout/pyproject.toml" -o "$folder/requirements.txt" >/dev/null
-  "$folder/tools/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-    --implementation cp --python-version "$python" "${platforms[@]}" --dest "$wheels" \
-    --requirement "$folder/requirements.txt" 'setuptools>=77.0.3' wheel pip
-  cp "$checkout/pyproject.toml" "$wheels/made-for"
+  local pip=("$host_python" -m pip --quiet --disable-pip-version-check)
+  local theirs=(--no-deps --only-binary=:all: --implementation cp --python-version "$python" "${platforms[@]}")
+  "${pip[@]}" download "${theirs[@]}" --dest "$wheels" --requirement "$lock"
+  "${pip[@]}" download "${theirs[@]}" --dest "$wheels" 'setuptools>=77.0.3' wheel pip
+  "${pip[@]}" install "${theirs[@]}" --no-index --target "$packages" "$wheels"/*.whl
+  mkdir "$folder/environment/bin"
+  ln -s /usr/bin/python3 "$folder/environment/bin/python3"
+  ln -s python3 "$folder/environment/bin/python"
+  ln -s lib "$folder/environment/lib64"
+  printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$python" >"$folder/environment/pyvenv.cfg"
+  cp "$lock" "$wheels/made-for"
 }
 
 # What a board's image would hold: a network, a broker, a camera; and a way in for the tests.
@@ -122,8 +129,10 @@ furnish() {
   chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer dpkg-db-backup.timer getty@tty1.service serial-getty@ttyAMA0.service
   : >"$root/etc/machine-id"   # made at the first boot, as on a board
-  rm -rf "$root/srv/wheels" "$root"/var/cache/apt/archives/*.deb
+  rm -rf "$root"/srv/* "$root"/var/cache/apt/archives/*.deb
   cp -r "$wheels" "$root/srv/wheels"
+  cp -a "$folder/environment" "$root/srv/environment"
+  chown -R 0:0 "$root/srv"
 }
 
 make_disk() {
