@@ -83,6 +83,11 @@ class Board:
         self._ssh_port, self.mqtt_port = free_port(), free_port()
         self._qemu: subprocess.Popen[bytes] | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether its supply is."""
+        return self._qemu is not None
+
     def boot(self) -> float:
         """Supply on; returns how many seconds passed until a command could be run."""
         began_s = time.monotonic()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a disk with NVIDIA's real TensorRT 10.6 for aarch64 as JetPack's packages would lay it out, in three folders:
 # libraries (libnvinfer10, cuda-cudart, cuda-nvrtc), bindings (python3-libnvinfer), and old-driver, which is none of
-# NVIDIA's: a libcuda.so.1 that starts and says that it is CUDA 11.4's, which TensorRT 10 must refuse.
+# NVIDIA's: a libcuda.so.1 that sees an Orin and says that it is CUDA 11.4's, which CUDA 12 must refuse.
 #   tensorrt.sh FOLDER     leaves FOLDER/tensorrt.disk; needs maven, for the libraries come in a jar
 # Fetched, never kept in the repository. The builder's kernels (1.4 GB) are left out: no board here has a GPU.
 set -euo pipefail
@@ -38,9 +38,20 @@ cp -r "$tree"/fetched/tensorrt_bindings/. "$packages/tensorrt/"
 mkdir "$packages/tensorrt-$version.dist-info"
 printf 'Metadata-Version: 2.1\nName: tensorrt\nVersion: %s\n' "$version" >"$packages/tensorrt-$version.dist-info/METADATA"
 
-aarch64-linux-gnu-gcc -shared -fPIC -nostdlib -Wl,-soname,libcuda.so.1 -o "$tree/old-driver/$library/libcuda.so.1" -xc - <<'C'
-int cuInit(unsigned int flags) { return flags != 0; }
+aarch64-linux-gnu-gcc -shared -fPIC -O1 -fno-builtin -nostdlib -Wl,-soname,libcuda.so.1 -o "$tree/old-driver/$library/libcuda.so.1" -xc - <<'C'
+int cuInit(unsigned flags) { return flags != 0; }
 int cuDriverGetVersion(int *version) { *version = 11040; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return number == 0 ? 0 : 101; }
+int cuDeviceGetName(char *name, int length, int device) {
+  for (int at = 0; at < length && at < 5; at++) name[at] = "Orin"[at];
+  return device;
+}
+int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = 8ul << 30; return device; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 1; /* compute capability 8.7, integrated */
+  return device;
+}
 C
 
 rm -rf "$tree/fetched"
