@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 """Beyond its own timeout, a call into a library may take this long before its process is ended."""
 
-START_S = 30.0
-"""A fork takes milliseconds, bringing up the fork server a second; a board that swaps takes many times that."""
+START_S = 180.0
+"""A fork takes milliseconds, bringing up the fork server a second; a board that is busy or swaps takes many times that,
+and a server that is replaced while it loads its libraries begins them anew: none would ever be up.
+"""
 
 LEAVE_S = 1.0
 """To say goodbye to a camera, from being told to being killed."""
