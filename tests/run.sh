@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold: ruff, mypy, pytest with coverage; from a fresh checkout and in one virtual environment.
 #   bash tests/run.sh                    all but the long tests, which it names; under a quarter of an hour on two cores
-#   bash tests/run.sh --all              those too (marker long); as root also those that mount disks of their own
+#   bash tests/run.sh --all              those too (marker long); as root also those that mount disks of their own, and
+#                                        those of an emulated board, which tests/system/board/run.sh runs alone
 #   bash tests/run.sh tests/mqtt -q   the same set-up, then pytest with these arguments
 # Needs Python 3.10 or newer with pip and venv; PYTHON names another interpreter, VENV another folder than .venv.
 # As root it installs the Debian packages below; otherwise the tests that need an absent one say so and are skipped.

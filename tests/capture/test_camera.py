@@ -369,6 +369,21 @@ def test_without_its_fork_server_every_camera_is_back_in_another(tmp_path: Path)
     children.close()
 
 
+def test_the_size_of_its_frames_is_known_when_it_is_said_to_stream(bench: Bench) -> None:
+    sizes: list[tuple[int, int] | None] = []
+
+    def post(news: CameraChanged) -> None:
+        if news.phase is CameraPhase.STREAMING:
+            sizes.append(grabber.counters().resolution_wh)
+
+    source = acted.script(bench.script, [["paint", 64, 48, 1, 20.0], HOLD])
+    camera = CameraSettings(id="gate", source=source)
+    grabber = Grabber(camera, bench.mailboxes, post, bench.beat, bench.children, policy=QUICK)
+    bench.grabbers.append(grabber)
+    grabber.start()
+    assert wait_for(lambda: sizes)[0] == (64, 48)
+
+
 def test_a_change_of_resolution_in_mid_stream_is_followed(bench: Bench) -> None:
     sizes = [(64, 48), (320, 240), (160, 120)]
     bench.play([["paint", *size, 40, 200.0] for size in sizes] + [["until", str(bench.over)]])

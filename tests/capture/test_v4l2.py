@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from pathlib import Path
 
 import cv2
@@ -74,3 +76,28 @@ def test_a_plain_file_is_no_device(tmp_path: Path) -> None:
     (tmp_path / "video0").touch()
     with pytest.raises(SourceError, match="is not there"):
         Device(CameraSettings(id="gate", source=str(tmp_path / "video0")))
+
+
+@pytest.mark.parametrize(
+    ("group", "mode", "remedy"),
+    [
+        (0, 0o600, "udev has not given it to the group video"),
+        (44, 0o640, "udev has not given it to the group video"),
+        (1, 0o660, "add the service's user to the group daemon"),
+    ],
+    ids=["just plugged in", "not writable", "another group"],
+)
+def test_who_may_not_open_a_device_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, group: int, mode: int, remedy: str
+) -> None:
+    known = Path.stat
+
+    def its(path: Path, **kind: bool) -> os.stat_result:
+        found = known(path, **kind)
+        is_it = str(path) == "/dev/null"
+        return os.stat_result((stat.S_IFCHR | mode, *found[1:5], group, *found[6:])) if is_it else found
+
+    monkeypatch.setattr(Path, "stat", its)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SourceError, match=remedy):
+        Device(CameraSettings(id="gate", source="/dev/null"))

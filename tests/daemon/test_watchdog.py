@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vajra_edge.daemon.systemd import Notify
-from vajra_edge.daemon.watchdog import Beats, Flow, Late, Vital, Watchdog
+from vajra_edge.daemon.watchdog import LOADING_S, Beats, Flow, Late, Vital, Watchdog
 
 
 class Clock:
@@ -47,6 +47,25 @@ def test_systemd_is_pinged_at_half_its_patience_and_only_while_nobody_is_late(ca
     beat()
     watchdog.tick(clock.now_s, serving=True)
     assert len(sent) == 3
+
+
+def test_until_a_plan_serves_systemd_is_asked_for_patience_but_not_for_a_loop_that_hangs():
+    clock, sent = Clock(), []
+    beats = Beats(clock)
+    desk = beats.expect("background", 5.0, Vital.UNTIL_SERVING)
+    watchdog = Watchdog(Notify(sent.append, watchdog_s=30.0), beats)
+    watchdog.tick(0.0, serving=False)
+    watchdog.tick(1.0, serving=False)
+    longer = f"WATCHDOG_USEC={LOADING_S * 1e6:.0f}"
+    assert sent == [longer, "WATCHDOG=1"]
+    clock.now_s = 9.0
+    watchdog.tick(clock.now_s, serving=False)
+    assert sent[2:] == ["WATCHDOG_USEC=30000000"]
+    desk()
+    watchdog.tick(clock.now_s, serving=False)
+    assert sent[3:] == [longer]
+    watchdog.tick(clock.now_s, serving=True)
+    assert sent[4:] == ["WATCHDOG_USEC=30000000"]
 
 
 def test_without_a_watchdog_nobody_is_pinged_and_lateness_is_still_told():

@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 """Beyond its own timeout, a call into a library may take this long before its process is ended."""
 
-START_S = 30.0
-"""A fork takes milliseconds, bringing up the fork server a second; a board that swaps takes many times that."""
+START_S = 180.0
+"""A fork takes milliseconds, bringing up the fork server a second; a board that is busy or swaps takes many times that,
+and a server that is replaced while it loads its libraries begins them anew: none would ever be up.
+"""
 
 LEAVE_S = 1.0
 """To say goodbye to a camera, from being told to being killed."""
@@ -306,6 +308,9 @@ class Grabber:
 
     def _got(self, arrived: Arrived) -> None:
         picture = arrived.picture
+        height_px, width_px = arrived.image.shape[:2]
+        with self._lock:
+            self._resolution_wh = width_px, height_px  # known before anybody hears that it streams
         if self._advance(reconnect.GotFrame(time.monotonic(), self._dice(), picture.digest)) is CameraPhase.STREAMING:
             self._leave(arrived)  # else it came too late: the others have been told that this camera is lost
 
@@ -325,7 +330,6 @@ class Grabber:
                 camera=self._camera.id,
             )
             self._read += 1
-            self._resolution_wh = frame.resolution_wh
             self._rate.count(time.monotonic())
             if self._live or self._camera.realtime:
                 self._mailboxes.put(frame)

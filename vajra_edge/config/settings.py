@@ -138,7 +138,7 @@ class CameraSettings(Section):
 
     id: Identifier = Field(description="names the camera in topics")
     source: Annotated[str, StringConstraints(min_length=1)] = Field(
-        description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, csi:N of a Jetson, or gst: and a pipeline"
+        description="file, folder, rtsp(s)://, http(s)://, /dev/videoN, /dev/v4l/..., csi:N of a Jetson, gst:<pipeline>"
     )
     enabled: bool = Field(True, description="false: known but not opened")
     credentials_file: SecretFile | None = Field(None, description="holds user:password for an rtsp or http source")

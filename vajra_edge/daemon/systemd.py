@@ -129,6 +129,10 @@ class Notify:
         """Every loop is alive."""
         self._send("WATCHDOG=1")
 
+    def patience(self, seconds: float) -> None:
+        """Expect a ping within this time from now on, whatever the unit says; kept until the process ends."""
+        self._send(f"WATCHDOG_USEC={int(seconds * 1e6)}")
+
     def reloading(self, now_s: float | None = None) -> None:
         """Settings are being read again; ``ready`` must follow."""
         now_us = int((time.monotonic() if now_s is None else now_s) * 1e6)

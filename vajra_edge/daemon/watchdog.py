@@ -69,6 +69,11 @@ PICTURES = Loop("pictures", 60.0, Vital.NEVER)
 CONTROL = Loop("control", 15.0, Vital.NEVER)
 """Beats at each turn. Without it nobody can ask, and frames flow."""
 
+LOADING_S = 180.0
+"""Patience while no plan serves: the first import of a library holds all of Python, seven seconds on a busy board and
+many times that from a slow card. There are no frames to lose yet, and a restart would only begin it anew.
+"""
+
 # Cameras watch themselves, each under a name of its own, and are vital for nothing: each costs only itself.
 
 
@@ -218,6 +223,7 @@ class Watchdog:
         self._every_s = notify.watchdog_s / 2 if notify.watchdog_s else None
         self._next_s = float("-inf")
         self._named: frozenset[tuple[str, bool]] = frozenset()
+        self._patience_s = notify.watchdog_s
 
     def tick(self, now_s: float, *, serving: bool) -> tuple[Late, ...]:
         """Look at everybody.
@@ -235,10 +241,21 @@ class Watchdog:
                 self._say(item, starves=item.starves(serving=serving))
         self._named = frozenset((item.name, item.starves(serving=serving)) for item in late)
         starved = any(starves for _, starves in self._named)
+        self._be_patient(serving=serving, starved=starved)
         if not starved and self._every_s is not None and now_s >= self._next_s:
             self._next_s = now_s + self._every_s
             self._notify.watchdog()
         return late
+
+    def _be_patient(self, *, serving: bool, starved: bool) -> None:
+        """Ask for it while whoever is silent may be held up by a library; a restart that is due is not put off."""
+        usual_s = self._notify.watchdog_s
+        if usual_s is None:
+            return
+        patience_s = usual_s if serving or starved else max(usual_s, LOADING_S)
+        if patience_s != self._patience_s:
+            self._patience_s = patience_s
+            self._notify.patience(patience_s)
 
     def _say(self, item: Late, *, starves: bool) -> None:
         follows = "the watchdog is not fed until it moves" if starves else "everything else goes on"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
+import stat
 from pathlib import Path
 
 from vajra_edge.capture.sources import v4l2_formats
@@ -89,4 +91,17 @@ def _check_device(path: str, name: str) -> None:
     if not Path(path).is_char_device():
         raise SourceError(f"{name} is not there", remedy="plug the camera in; v4l2-ctl --list-devices names them")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{name} may not be opened", remedy="add the service's user to the group video")
+        raise SourceError(f"{name} may not be opened", remedy=_way_in(path))
+
+
+def _way_in(path: str) -> str:
+    """What lets this process open a device; udev gives one that was just plugged in to its group a moment later."""
+    try:
+        status = Path(path).stat()
+        group = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return "see ls -l of it: the service's user needs a group that may read and write it"
+    theirs = status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP
+    if status.st_gid == 0 or not theirs:
+        return "udev has not given it to the group video (yet); where it stays so, a rule for it is missing"
+    return f"add the service's user to the group {group}"
