@@ -14,7 +14,7 @@ from signed import Signer
 TESTS = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.long("kills an adoption before each touch of the disk: two minutes; one point is cut always")
+@pytest.mark.long("kills an adoption before each touch of the disk: two minutes; what is damaged is refused always")
 @pytest.mark.parametrize(("adopted", "ends_with"), [("serving", 2), ("rolled back", 1)])
 def test_a_kill_at_any_moment_of_an_adoption_leaves_a_whole_bundle_in_force(tmp_path, adopted, ends_with):
     signer = Signer(tmp_path / "signer")
