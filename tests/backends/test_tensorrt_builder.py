@@ -12,6 +12,7 @@ from backends.cuda_standin import CudaStandIn
 from backends.trt_listing import LISTINGS
 from backends.trt_simulation import Simulation, install, quantized, weights_are_half
 from onnx import TensorProto, helper, numpy_helper
+from waiting import LIMIT_S
 
 from vajra_edge.backends.base import Built
 from vajra_edge.backends.tensorrt import library, limits
@@ -227,7 +228,7 @@ def test_8_6_has_no_monitor_and_is_reported_by_time(monkeypatch: pytest.MonkeyPa
             beaten.set()
 
     def build(*_: object) -> None:
-        assert beaten.wait(5)
+        assert beaten.wait(LIMIT_S)
 
     monkeypatch.setattr(simulation.module.Builder, "build_serialized_network", build)
     with pytest.raises(BuildError, match="the library gave no reason"):
