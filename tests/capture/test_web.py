@@ -110,12 +110,12 @@ def test_a_part_that_claims_gigabytes_is_refused_at_its_head() -> None:
 
 def test_a_silent_camera_ends_the_read_after_stall_s() -> None:
     with motion_jpeg([jpeg(1)]) as (port, _):
-        source = opened(port, stall_s=0.4)
+        source = opened(port, stall_s=1.5)
         assert numbers(source, 1) == [1]
         began_s = time.monotonic()
-        with pytest.raises(SourceError, match=r"no new frame for 0\.4 s"):
+        with pytest.raises(SourceError, match=r"no new frame for 1\.5 s"):
             source.read()
-        assert time.monotonic() - began_s >= 0.4
+        assert time.monotonic() - began_s >= 1.5
         source.close()
 
 
@@ -143,8 +143,8 @@ def test_a_camera_of_which_nothing_can_be_decoded_is_lost() -> None:
             time.sleep(0.01)
 
     with listening(serve) as port:
-        source = opened(port, stall_s=0.4)
-        with pytest.raises(SourceError, match=r"nothing that can be decoded for 0\.4 s|no new frame for"):
+        source = opened(port, stall_s=1.0)
+        with pytest.raises(SourceError, match=r"nothing that can be decoded for 1\.0 s|no new frame for"):
             source.read()
         assert source.decode_errors > 3
         source.close()
@@ -170,13 +170,11 @@ class StillCamera:
     def __init__(self, answers: dict[int, bytes] | None = None, content_type: str = "image/jpeg", suffix: str = ".jpg"):
         self.answers, self.content_type, self.suffix = answers or {}, content_type, suffix
         self.count = itertools.count()
-        self.asked_s: list[float] = []
         self.requests: list[str] = []
 
     def serve(self, connection: socket.socket) -> None:
         self.requests.append(head_of(connection))
         number = next(self.count)
-        self.asked_s.append(time.monotonic())
         body = bytes(cv2.imencode(self.suffix, picture(number))[1].tobytes())
         connection.sendall(self.answers.get(number, http(body, self.content_type)))
 
@@ -194,23 +192,21 @@ def test_a_picture_is_fetched_again_and_again(content_type: str, suffix: str) ->
 
 
 def test_pictures_are_fetched_at_the_rate_that_is_set() -> None:
-    camera = StillCamera()
-    with listening(camera.serve) as port:
+    with listening(StillCamera().serve) as port:
+        began_s = time.monotonic()  # of each picture a busy machine may be late, of all together never early
         source = opened(port, fps=4.0)
-        numbers(source, 5)
+        assert numbers(source, 5) == [0, 1, 2, 3, 4]
+        assert time.monotonic() - began_s > 4 * 0.25 - 0.01
         source.close()
-    gaps_s = [after - before for before, after in itertools.pairwise(camera.asked_s)]
-    assert min(gaps_s) > 0.1
-    assert sum(gaps_s) >= 4 * 0.25 - 0.1
 
 
 def test_without_a_rate_one_picture_a_second_is_fetched() -> None:
-    camera = StillCamera()
-    with listening(camera.serve) as port:
+    with listening(StillCamera().serve) as port:
+        began_s = time.monotonic()
         source = opened(port)
-        numbers(source, 2)
+        assert numbers(source, 2) == [0, 1]
+        assert time.monotonic() - began_s > 1.0 - 0.01
         source.close()
-    assert camera.asked_s[1] - camera.asked_s[0] > 0.8
 
 
 def test_a_fetch_that_fails_is_tried_again() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from waiting import LIMIT_S, wait_for
+from waiting import LIMIT_S, is_alive, wait_for
 
 import vajra_edge.cli.demo
 import vajra_edge.demo.settings
@@ -74,7 +74,7 @@ def test_the_daemon_ends_with_the_demo(place):
         shown.kill()
     assert first["seq"] == 0
     assert len(children) == 2  # the daemon and the broker
-    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    wait_for(lambda: not any(is_alive(child) for child in children))
 
 
 def children_of(parent):

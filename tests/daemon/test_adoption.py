@@ -21,7 +21,9 @@ from vajra_edge.daemon import state_machine
 from vajra_edge.errors import ControlError
 from vajra_edge.plans.audit_log import AuditLog
 
-pytestmark = pytest.mark.long("builds plans and waits out their probation, a minute each; the shelf and the machine are tried always")
+pytestmark = pytest.mark.long(
+    "builds plans and waits out their probation, a minute each; the shelf and the machine are tried always"
+)
 
 
 @pytest.fixture

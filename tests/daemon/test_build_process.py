@@ -83,7 +83,8 @@ def children() -> list[int]:
             status, command = (path / "status").read_text(), (path / "cmdline").read_text()
         except OSError:
             continue
-        if f"PPid:\t{os.getpid()}\n" in status and "vajra_edge.build.worker" in command and "State:\tZ" not in status:
+        builds = "vajra_edge.build.worker" in command or "held_build.py" in command
+        if f"PPid:\t{os.getpid()}\n" in status and builds and "State:\tZ" not in status:
             found.append(int(path.name))
     return found
 
@@ -115,6 +116,7 @@ def test_a_child_killed_in_any_stage_fails_for_now_and_the_next_build_succeeds(
     builder: Builder, heard: Heard, wanted: BuildRequest, stage: str
 ):
     good = EngineStore(wanted.state_dir, 1 << 30)
+    held = Builder(heard.post, 1.0, [sys.executable, str(Path(__file__).with_name("held_build.py")), stage])
 
     def kill(event: BuildProgressed) -> None:
         if event.progress.stage == stage:
@@ -122,13 +124,12 @@ def test_a_child_killed_in_any_stage_fails_for_now_and_the_next_build_succeeds(
                 os.kill(pid, signal.SIGKILL)
 
     heard.on_progress = kill
-    builder.start(1, wanted)
+    held.start(1, wanted)
     end = heard.end()
-    if stage != "store" or isinstance(end, ChildFailed):  # a commit of this size may be faster than the kill
-        assert isinstance(end, ChildFailed)
-        assert "the build child was killed by SIGKILL" in end.message
-        assert end.killed
-        assert not end.permanent
+    assert isinstance(end, ChildFailed)
+    assert "the build child was killed by SIGKILL" in end.message
+    assert end.killed
+    assert not end.permanent
     heard.on_progress = lambda event: None
     builder.start(2, wanted)
     again = heard.end()
@@ -238,9 +239,9 @@ def test_a_build_beyond_its_time_is_ended_and_not_tried_again(heard: Heard, want
 def test_the_time_for_a_build_begins_when_it_need_not_wait_for_another_any_more(heard: Heard, wanted: BuildRequest):
     waits = protocol.encode(Progress("load", None, "another build", waiting=True)).decode()
     done = protocol.encode(protocol.Done("a" * 64, 1)).decode()
-    wait = f"import time\nfor _ in range(12):\n print({waits!r}, flush=True); time.sleep(0.25)\n"
+    wait = f"import time\nfor _ in range(10):\n print({waits!r}, flush=True); time.sleep(0.5)\n"
     builder = saying(heard, f"{wait}print({done!r}, flush=True)")
-    builder.start(1, replace(wanted, timeout_s=2.0))
+    builder.start(1, replace(wanted, timeout_s=4.0))
     assert isinstance(heard.end(), BuildSucceeded)
 
 
@@ -260,7 +261,7 @@ def test_a_build_cancelled_before_it_began_starts_no_child(heard: Heard, wanted:
     trace = tmp_path / "started"
     builder = saying(heard, f"open({str(trace)!r}, 'a').write('x'); import time; time.sleep(60)", grace_s=0.3)
     builder.start(1, wanted)
-    wait_for(trace.exists)
+    wait_for(lambda: trace.exists() and trace.read_text())
     builder.start(2, wanted)
     builder.cancel(2)
     builder._job._before.cancelled.set()
@@ -352,9 +353,13 @@ def test_the_child_gets_nothing_that_is_the_daemons_alone(
     assert folder == "/"
 
 
-def test_the_peak_of_memory_is_reported_even_of_a_killed_child(heard: Heard, wanted: BuildRequest):
-    code = "import os, time; x = b'x' * 400_000_000; time.sleep(1.0); os.kill(os.getpid(), 9)"
-    saying(heard, code).start(1, wanted)
+def test_the_peak_of_memory_is_reported_even_of_a_killed_child(heard: Heard, wanted: BuildRequest, tmp_path: Path):
+    note = tmp_path / "pid"
+    code = f"import os, time; x = b'x' * 400_000_000; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    builder = saying(heard, code)
+    builder.start(1, wanted)
+    wait_for(lambda: builder._job._peak_rss_bytes > 400_000_000)
+    os.kill(int(wait_for(lambda: note.exists() and note.read_text())), signal.SIGKILL)
     end = heard.end()
     assert 400_000_000 < end.peak_rss_bytes < 600_000_000
     assert f"{end.peak_rss_bytes / 1e6:.0f} MB" in end.message
@@ -376,16 +381,19 @@ def test_the_supervisors_import_of_the_builder_loads_no_heavy_library():
 
 
 def test_a_child_that_ends_at_the_moment_of_the_signal_is_reaped_once(
-    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """``Popen.send_signal`` would reap it, and what the kernel tells of its end would be lost."""
-    builder = saying(heard, "import time; time.sleep(0.3)", grace_s=30.0)
+    go = tmp_path / "go"
+    code = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n time.sleep(0.01)"
+    builder = saying(heard, code, grace_s=LIMIT_S)
     ended = build_process._Job._ended
     kill, killed = os.kill, []
 
     def late(job, process):
         found = ended(job, process)
         if not found and not killed:
+            go.touch()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it ends after the look at it
         return found
 
@@ -405,23 +413,25 @@ def test_a_child_that_nothing_ends_is_left_behind_and_named(
     monkeypatch.setattr(build_process, "KILLED_WITHIN_S", 0.3)
     for name in ("kill", "killpg"):
         monkeypatch.setattr(build_process.os, name, lambda *_: None)  # as in state D: the signal waits
-    builder = saying(heard, "import time; time.sleep(5)", grace_s=0.1)
+    builder = saying(heard, "import time; time.sleep(600)", grace_s=0.1)
     builder.start(1, replace(wanted, timeout_s=0.2))
     end = heard.end()
+    monkeypatch.undo()
     assert isinstance(end, ChildFailed)
     found = re.fullmatch(r"the build child \(pid (\d+)\) cannot be killed and is left behind", end.message)
     assert found, end.message
     assert not end.permanent
     assert builder.close(LIMIT_S)
+    os.kill(int(found[1]), signal.SIGKILL)
     os.waitpid(int(found[1]), 0)
 
 
-def test_a_stop_does_not_wait_for_a_child_longer_than_it_may(
-    heard: Heard, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
-):
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3)"
-    builder = saying(heard, code, grace_s=60.0)
+def test_a_stop_does_not_wait_for_a_child_longer_than_it_may(heard: Heard, wanted: BuildRequest, tmp_path: Path):
+    deaf, go = tmp_path / "deaf", tmp_path / "go"
+    waits = f"open({str(deaf)!r}, 'w').close()\nwhile not __import__('os').path.exists({str(go)!r}):\n time.sleep(0.01)"
+    builder = saying(heard, IGNORES_SIGTERM + waits, grace_s=600.0)
     builder.start(1, wanted)
-    wait_for(builder._job.thread.is_alive)
+    wait_for(deaf.exists)
     assert builder.close(0.2) is False
+    go.touch()
     assert builder.close(LIMIT_S) is True

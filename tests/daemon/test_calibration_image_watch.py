@@ -79,7 +79,7 @@ def test_a_change_counts_once_it_has_settled(folder: Path, tmp_path: Path):
     images.tick(asked, 6 * LOOK_S)
     images.tick(asked, 7 * LOOK_S)
     assert told(background, inbox) == []
-    assert background.close(5.0)
+    assert background.close(LIMIT_S)
 
 
 def test_nothing_is_looked_at_where_int8_is_not_asked_for(tmp_path: Path):

@@ -77,7 +77,7 @@ def test_a_stop_waits_for_no_camera_that_hangs(rebooted, silent):
     os.kill(camera_of(status, "gate")["pid"], signal.SIGSTOP)
     began_s = time.monotonic()
     assert rebooted.stop() == 0
-    assert time.monotonic() - began_s < 30.0
+    assert time.monotonic() - began_s < LIMIT_S
     for pid in pids:
         wait_for(lambda pid=pid: not is_alive(pid))
 

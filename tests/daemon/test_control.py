@@ -279,7 +279,7 @@ def test_a_reply_to_a_client_that_left_is_no_error(served):
     with connect(path) as sock:
         sock.sendall(b'{"verb": "status"}\n')
         asked = inbox.get(timeout=LIMIT_S)
-    time.sleep(0.2)
+    wait_for(lambda: not control._clients)
     assert not control.reply(asked.client, {"kind": "done"})
 
 

@@ -73,7 +73,8 @@ targets = {
 }
 for target in beside:
     threading.Thread(target=target, daemon=True).start()
-    time.sleep(0.3)
+    while b"b" * 64 not in Path(sys.argv[1]).read_bytes():
+        time.sleep(0.01)
 threading.Thread(target=targets[where], daemon=True).start()
 while True:
     log.moves()

@@ -34,8 +34,8 @@ def loading(built, tmp_path):
     plans = Plans(store, History(state_dir), background, inbox.put, threads=1, crash_log=crash_log)
     background.start()
     yield plans, store.plans()[0], inbox
-    assert plans.close(10.0) == ()
-    assert background.close(10.0)
+    assert plans.close(LIMIT_S) == ()
+    assert background.close(LIMIT_S)
 
 
 def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading):
@@ -56,7 +56,7 @@ def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):
     plans, fingerprint, inbox = loading
     plans.load(Job(3, fingerprint))
     loaded = inbox.get(timeout=LIMIT_S)
-    plans.close(10.0)
+    plans.close(LIMIT_S)
     plans.retire(loaded.job)  # what the machine asks for when it hears of the load
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon.deployment import Serving
@@ -23,8 +24,6 @@ from vajra_edge.mqtt.messages import EngineTag
 from vajra_edge.plans.spec import Precision, Target
 from vajra_edge.types import Frame
 
-WAIT_S = 10.0
-
 
 class Network:
     """A runner that finds nothing once it is let go, or fails; it waits from the first call on where it is held."""
@@ -37,7 +36,7 @@ class Network:
 
     def infer(self, batch):
         self.called.set()
-        assert self.let_go.wait(WAIT_S)
+        assert self.let_go.wait(LIMIT_S)
         if self.error:
             raise self.error
         return np.zeros((len(batch), 4 + len(self.signature.class_names), 4), np.float32)
@@ -76,7 +75,7 @@ class Loop:
         return network
 
     def hear(self, number: int):
-        event = self.inbox.get(timeout=WAIT_S)
+        event = self.inbox.get(timeout=LIMIT_S)
         assert isinstance(event, Swapped)
         served = self.serving.swapped(event)
         assert served.job.number == number
@@ -101,13 +100,13 @@ def loop():
     made = Loop()
     made.serving.start()
     yield made
-    assert made.serving.stop(WAIT_S)
+    assert made.serving.stop(LIMIT_S)
 
 
 def test_until_the_swap_is_heard_of_the_old_plan_serves_and_neither_may_be_closed(loop):
     old = loop.serve(1, held=True)
     loop.frame()
-    assert old.called.wait(WAIT_S)
+    assert old.called.wait(LIMIT_S)
     loop.ask(2)
     assert loop.serving.ready.tag.fingerprint == "plan 1"
     assert loop.serving.awaited == "plan 2"
@@ -129,7 +128,7 @@ def test_the_last_frames_of_a_plan_count_for_it_and_not_in_the_probation_of_the_
     old = loop.ask(1, held=True)
     before = loop.hear(1)
     loop.frame()
-    assert old.called.wait(WAIT_S)
+    assert old.called.wait(LIMIT_S)
     loop.ask(2)
     old.let_go.set()
     after = loop.hear(2)
@@ -149,7 +148,7 @@ def test_two_loads_of_one_plan_are_told_apart(loop):
 def test_of_two_swaps_asked_one_after_the_other_the_second_serves_in_the_end(loop):
     old = loop.serve(1, held=True)
     loop.frame()
-    assert old.called.wait(WAIT_S)
+    assert old.called.wait(LIMIT_S)
     passing = loop.ask(2)
     loop.ask(3)
     assert loop.serving.awaited == "plan 3"
@@ -164,7 +163,7 @@ def test_of_two_swaps_asked_one_after_the_other_the_second_serves_in_the_end(loo
 def test_settings_that_change_while_a_swap_waits_are_read_with_the_classes_of_the_new_plan(loop, monkeypatch):
     old = loop.serve(1, names=("person", "car"), held=True)
     loop.frame()
-    assert old.called.wait(WAIT_S)
+    assert old.called.wait(LIMIT_S)
     new = Network(("car", "person"), False, None)
     ready = loaded(new, "plan 2")
     submitted: list[Filter] = []
@@ -177,17 +176,17 @@ def test_settings_that_change_while_a_swap_waits_are_read_with_the_classes_of_th
     old.let_go.set()
     loop.hear(2)
     loop.frame()
-    assert new.called.wait(WAIT_S)
+    assert new.called.wait(LIMIT_S)
     assert submitted == [Filter(0.75, frozenset({1}))]
 
 
 def test_a_plan_that_fails_when_another_is_to_take_over_is_not_the_one_that_is_lost(loop):
     bad = loop.serve(1, held=True, error=RuntimeError("CUDA"))
     loop.frame()
-    assert bad.called.wait(WAIT_S)
+    assert bad.called.wait(LIMIT_S)
     loop.ask(2)
     bad.let_go.set()
-    failed = loop.inbox.get(timeout=WAIT_S)
+    failed = loop.inbox.get(timeout=LIMIT_S)
     assert isinstance(failed, LoopFailed)
     assert (failed.reason, failed.plan.job.number) == ("RuntimeError: CUDA", 1)
     assert not loop.serving.lost(failed)
@@ -198,7 +197,7 @@ def test_a_plan_that_fails_when_another_is_to_take_over_is_not_the_one_that_is_l
 def test_the_newest_plan_is_lost_when_it_fails_and_stays_held_until_another_serves(loop):
     loop.serve(1, error=RuntimeError("CUDA"))
     loop.frame()
-    failed = loop.inbox.get(timeout=WAIT_S)
+    failed = loop.inbox.get(timeout=LIMIT_S)
     assert loop.serving.lost(failed)
     assert loop.serving.holds(Job(1, "plan 1"))
     loop.serve(2)
@@ -211,10 +210,10 @@ def test_a_stop_while_a_swap_waits_publishes_what_is_in_flight_and_closes_nothin
     loop.serving.start()
     old = loop.serve(1, held=True)
     loop.frame()
-    assert old.called.wait(WAIT_S)
+    assert old.called.wait(LIMIT_S)
     new = loop.ask(2)
     assert not loop.serving.stop(0.0)
     old.let_go.set()
-    assert loop.serving.stop(WAIT_S)
+    assert loop.serving.stop(LIMIT_S)
     assert loop.sunk == [(0, "plan 1")]
     assert (old.closed, new.closed) == (0, 0)

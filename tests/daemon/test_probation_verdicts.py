@@ -17,7 +17,9 @@ from waiting import wait_for
 from vajra_edge.daemon import probation
 from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
 
-pytestmark = pytest.mark.long("a daemon and a probation for each verdict, a minute each; test_probation.py judges always")
+pytestmark = pytest.mark.long(
+    "a daemon and a probation for each verdict, a minute each; test_probation.py judges always"
+)
 
 
 def without(*classes: int) -> bytes:

@@ -58,7 +58,7 @@ class Asker:
 def asker(tmp_path: Path):
     made = Asker(tmp_path)
     yield made
-    assert made.background.close(10.0)
+    assert made.background.close(LIMIT_S)
 
 
 def test_int8_hangs_on_its_images_with_them_without_them_and_where_nothing_else_is_allowed(asker: Asker):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -50,7 +51,7 @@ def steps(lab):
 
 def slow(lab):
     lab.keep({"steps": 3})
-    time.sleep(60)
+    time.sleep(600)
 
 def dies(lab):
     import os
@@ -167,7 +168,7 @@ def test_each_outcome_is_recorded_as_what_it_is(tmp_path, fakes):
 
 
 def test_a_cell_that_takes_too_long_is_ended_and_keeps_what_it_had(tmp_path, fakes):
-    found = worked(tmp_path, fakes, {"slow": fake("slow", limit_s=8.0)})
+    found = worked(tmp_path, fakes, {"slow": fake("slow", limit_s=15.0)})
     assert found["slow"]["state"] == TIMED_OUT
     assert found["slow"]["findings"] == {"steps": 3}
 
@@ -175,8 +176,8 @@ def test_a_cell_that_takes_too_long_is_ended_and_keeps_what_it_had(tmp_path, fak
 def test_what_the_budget_cuts_off_was_not_run(tmp_path, fakes):
     began_s = time.monotonic()
     wanted = {"slow": fake("slow"), "good": fake("good", alone=True, least_s=50.0)}
-    found = worked(tmp_path, fakes, wanted, budget_s=device_run.MARGIN_S + 8.0)
-    assert time.monotonic() - began_s < 40
+    found = worked(tmp_path, fakes, wanted, budget_s=device_run.MARGIN_S + 15.0)
+    assert time.monotonic() - began_s < 300
     assert found["slow"]["state"] == found["good"]["state"] == NOT_RUN
     assert "the budget ended" in str(found["slow"]["message"])
     assert "of the budget were left" in str(found["good"]["message"])
@@ -208,9 +209,7 @@ def test_results_and_partial_findings_survive_a_kill(tmp_path, fakes):
     book = Ledger(tmp_path / "out")
     log = tmp_path / "slow.log"
     child = fakes("slow", fake("slow"), tmp_path / "answer", log, 60.0)
-    until_s = time.monotonic() + 30
-    while not book.partial("slow").is_file() and time.monotonic() < until_s:
-        time.sleep(0.1)
+    wait_for(book.partial("slow").is_file)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     later = Ledger(tmp_path / "out")

@@ -95,6 +95,9 @@ class Scene:
         aside.write_text(whom)
         aside.replace(self.only)
 
+    def until_struck(self) -> None:
+        wait_for(self.only.with_suffix(".struck").exists)
+
     def exchange(self) -> str:
         """Other weights; the fingerprint that they ask for."""
         self.station.write_weights(tiny.network(gain=30.0))

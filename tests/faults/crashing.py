@@ -1,7 +1,8 @@
 """The daemon with a fault put into it: ``python crashing.py FAULT run --config FILE``.
 
 FAULT is ``PLACE:WHAT:FOR``. PLACE: where it strikes, see ``PLACES``; WHAT: see there; FOR: a file whose content is the
-beginning of the only fingerprint, or camera, that is meant, looked at each time. An absent file means: not now.
+beginning of the only fingerprint, or camera, that is meant, looked at each time. An absent file means: not now. One
+beside it, ``.struck``, tells that it struck.
 
 Cameras are read in processes of their own, so that a fault of theirs is put into their fork server:
 ``python crashing.py FAULT DESCRIPTOR``.
@@ -55,6 +56,7 @@ class Fault:
 
     def strike(self, whom: str) -> None:
         if self._only.exists() and whom.startswith(self._only.read_text()):
+            self._only.with_suffix(".struck").touch()
             self._what()
 
 

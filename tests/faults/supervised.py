@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from station import ROOT, Ears, Station
-from waiting import wait_for
+from waiting import LIMIT_S, wait_for
 
 CRASHING = Path(__file__).parent / "crashing.py"
 RESTART_S = 2.0
@@ -60,13 +60,13 @@ class Supervised:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(LIMIT_S)
             if process.poll() is None:
                 process.kill()
-        self._thread.join(60)
+        self._thread.join(LIMIT_S)
         return self.ended[-1].code if self.ended else None
 
-    def until(self, condition: Callable[[dict], object], limit_s: float = 90.0) -> dict:
+    def until(self, condition: Callable[[dict], object], limit_s: float = LIMIT_S) -> dict:
         """The first status of whichever process for which ``condition`` holds."""
         found: dict = {}
 

@@ -6,13 +6,14 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 import numpy as np
 import orjson
 import pytest
 from faults.bad_network import BadNetwork
+from waiting import LIMIT_S
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.demo.broker import Broker
@@ -24,6 +25,7 @@ from vajra_edge.types import Detections, Frame
 
 TAG = EngineTag("ab" * 32, "fp32", "cpu", ("person",))
 LOAD_S = 5.0
+LEAST_CONNECTIONS = 3
 RATE_PER_S = 150
 """So that no backlog exceeds the 1,000 messages that mosquitto queues for the test's own subscriber."""
 
@@ -38,10 +40,10 @@ def mqtt(request: pytest.FixtureRequest) -> Iterator[MqttSettings]:
     broker.close()
 
 
-def misbehave(network: BadNetwork, dice: random.Random, end_s: float) -> int:
-    """Faults of random kind and length until the time is up; returns how many."""
+def misbehave(network: BadNetwork, dice: random.Random, is_over: Callable[[], bool]) -> int:
+    """Faults of random kind and length until it is over; returns how many."""
     faults = 0
-    while time.monotonic() < end_s:
+    while not is_over():
         time.sleep(dice.uniform(0.2, 0.6))
         fault = dice.choice(["cut", "cut", "swallow", "refuse"])
         faults += 1
@@ -69,8 +71,14 @@ def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(mqtt: Mq
     received: list[dict[str, object]] = []
     offered, faults = 0, [0]
 
+    end_s = time.monotonic() + LOAD_S
+
+    def is_over() -> bool:
+        """A busy machine connects less often."""
+        return time.monotonic() > end_s and publisher.counters().connections >= LEAST_CONNECTIONS
+
     def break_things() -> None:
-        faults[0] = misbehave(network, random.Random(7), time.monotonic() + LOAD_S)
+        faults[0] = misbehave(network, random.Random(7), is_over)
 
     with Subscription(mqtt, ["vajra/dev/camera/+/detections"]) as hearing:
         while not hearing.ready:
@@ -86,7 +94,7 @@ def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(mqtt: Mq
             frame = Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), offered, "gate")
             publisher.detections(frame, Detections.empty(), TAG)
             offered += 1
-        deadline_s = time.monotonic() + 30.0
+        deadline_s = time.monotonic() + LIMIT_S
         while len({message["seq"] for message in received}) < offered and time.monotonic() < deadline_s:
             received += [orjson.loads(item.payload) for item in hearing.poll(0.05)]
     counts = publisher.counters()
@@ -98,5 +106,5 @@ def test_no_message_is_lost_to_a_network_that_cuts_swallows_and_refuses(mqtt: Mq
     assert sorted(first_seen) == list(range(offered))
     assert first_seen == sorted(first_seen)
     assert counts.outbox.dropped == {}
-    assert twice < 0.1 * offered
-    assert counts.connections >= 3
+    assert twice <= mqtt.max_inflight * counts.connections, "only what was in flight when a connection was cut"
+    assert counts.connections >= LEAST_CONNECTIONS

@@ -75,23 +75,23 @@ def test_the_guilty_alone_is_charged_and_a_plan_serves_again(tmp_path: Path, bro
 
 def hung_camera(at: Scene) -> None:
     at.strike("gate")
-    at.watch(1.0)
+    at.until_struck()
 
 
 def hung_broker(at: Scene) -> None:
     at.strike()
-    at.watch(1.0)
+    at.until_struck()
 
 
 def hung_load(at: Scene) -> None:
     at.strike(at.exchange())
     at.supervised.until(lambda status: status["engine"]["loading"])
-    at.watch(1.0)
+    at.until_struck()
 
 
 def hung_plan(at: Scene) -> None:
     at.strike(at.old)
-    at.watch(1.0)
+    at.until_struck()
 
 
 @pytest.mark.parametrize(

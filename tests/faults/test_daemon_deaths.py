@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 from station import ROOT, Station, build_children
-from waiting import LIMIT_S, wait_for
+from waiting import LIMIT_S, is_alive, wait_for
 
 from vajra_edge.demo.broker import Broker
 from vajra_edge.plans.history import History
@@ -97,7 +97,7 @@ def test_a_child_dies_with_the_daemon_and_the_next_start_builds_to_the_end(stati
     pid = station.process.pid
     (child,) = wait_for(lambda: build_children(pid))
     kill(station, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{child}").exists())
+    wait_for(lambda: not is_alive(child))
     station.spawn()
     assert station.serving()
 

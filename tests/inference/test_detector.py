@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.build.accuracy_check import counted
 from vajra_edge.errors import InferenceError
@@ -33,7 +34,7 @@ class FixedRunner:
         self.rows = [list(row) for row in ROWS]
 
     def infer(self, batch):
-        self.gate.wait(5)
+        self.gate.wait(LIMIT_S)
         self.seen.append(batch.copy())
         if self.fails:
             raise InferenceError("refused")

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge import durable
 from vajra_edge.errors import PlanError, StoreError
@@ -294,8 +294,12 @@ def test_the_lock_tells_who_holds_it_and_goes_with_its_holder(store: EngineStore
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(StoreError, match=rf"rebuild \(pid {other.pid}\)"), store.lock("daemon"):
             pass
-        threading.Timer(0.5, other.kill).start()
-        with store.lock("daemon", wait_s=30.0, waiting=told.append):
+
+        def wait(for_whom: str) -> None:
+            told.append(for_whom)
+            other.kill()
+
+        with store.lock("daemon", wait_s=LIMIT_S, waiting=wait):
             assert f"rebuild (pid {other.pid})" in told[0]
     with store.lock("daemon"):
         pass
