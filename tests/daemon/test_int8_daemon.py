@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import re
 import shutil
 import sys
@@ -56,7 +57,7 @@ def jobs(station: Station) -> int:
 
 
 def test_int8_serves_fp32_collects_from_its_cameras_freezes_and_is_built_once(quantizable: Station):
-    quantizable.settings["calibration"]["sample_s"] = 0.4
+    quantizable.settings["calibration"]["sample_s"] = 60.0  # the second image comes when this test says so
     ears = quantizable.listen("engine")
     station = quantizable.start()
     first = station.until(lambda status: status["engine"]["serving"])
@@ -68,6 +69,7 @@ def test_int8_serves_fp32_collects_from_its_cameras_freezes_and_is_built_once(qu
     said = ears.until(lambda _, content: content["fingerprint"] and waiting.search(content["why"]))
     assert (said["precision"], said["wanted_precision"]) == ("fp32", "int8")
     assert f"of {MOST} calibration images for int8" in station.supervisor.status().line()
+    station.write(calibration={"sample_s": 0.05})
     last = station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
     assert last["engine"]["calibration"] == ""
     assert last["engine"]["serving"]["verify"]["judged"]
@@ -102,7 +104,7 @@ def test_images_may_be_deleted_after_their_work_is_done(quantizable: Station):
 def test_images_deleted_under_a_running_daemon_are_collected_anew_while_their_plan_serves(quantizable: Station):
     station = quantizable.start()
     old = station.until(lambda status: (status["engine"]["serving"] or {}).get("precision") == "int8")
-    station.write(calibration={"sample_s": 0.4})
+    station.write(calibration={"sample_s": 2.0})
     assert main(["calibration", "--config", str(station.config), "--delete"]) == 0
     anew = station.until(lambda status: "of 8 calibration images for int8" in status["engine"]["calibration"])
     assert anew["phase"] == "serving"
@@ -212,14 +214,24 @@ def test_a_folder_that_is_being_written_to_is_used_once_it_stays_as_it_is(
 ):
     monkeypatch.setattr(calibration_images, "LOOK_S", 0.5)
     folder = Path(draw(tmp_path / "images", 24, 8))
-    picture, full = (folder / "00.png").read_bytes(), threading.Event()
+    picture, full, numbers = (folder / "00.png").read_bytes(), threading.Event(), itertools.count(100)
+    look = calibration_images.look
+
+    def copy_one() -> None:
+        number = next(numbers)
+        (folder / f"{number}.png").write_bytes(picture + bytes(str(number), "ascii"))
 
     def copy() -> None:
-        for number in range(100, 10_000):
-            if full.wait(0.05):
-                return
-            (folder / f"{number}.png").write_bytes(picture + bytes(str(number), "ascii"))
+        while not full.wait(0.05):
+            copy_one()
 
+    def looked(*about: Any) -> str:
+        """Between two looks there is always one more, however seldom the thread that copies has its turn."""
+        if not full.is_set():
+            copy_one()
+        return look(*about)
+
+    monkeypatch.setattr(calibration_images, "look", looked)
     copying = threading.Thread(target=copy)
     quantizable.settings["calibration"] = {"data": str(folder), "max_images": 24}
     quantizable.settings["engine"]["first_boot"] = "wait"
@@ -332,15 +344,14 @@ def test_a_quick_plan_serves_while_a_slow_build_goes_on(
 
 
 @contextmanager
-def snapshots_of(station: Station) -> Iterator[list[tuple[float, np.ndarray]]]:
-    """When each picture of the gate came, and the picture."""
+def snapshots_of(station: Station) -> Iterator[list[np.ndarray]]:
+    """The pictures of the gate, as they come."""
     subscription = Subscription(MqttSettings(host="127.0.0.1", port=station.port), ["vajra/test/camera/gate/snapshot"])
-    heard: list[tuple[float, np.ndarray]] = []
+    heard: list[np.ndarray] = []
     try:
         wait_for(lambda: subscription.poll(0.02) is not None and subscription.ready)
         station.hear = lambda: heard.extend(  # type: ignore[attr-defined]
-            (time.monotonic(), cv2.imdecode(np.frombuffer(item.payload, np.uint8), cv2.IMREAD_COLOR))
-            for item in subscription.poll(0.02)
+            cv2.imdecode(np.frombuffer(item.payload, np.uint8), cv2.IMREAD_COLOR) for item in subscription.poll(0.02)
         )
         yield heard
     finally:
@@ -350,22 +361,26 @@ def snapshots_of(station: Station) -> Iterator[list[tuple[float, np.ndarray]]]:
 def test_snapshots_come_at_their_interval_and_the_setting_applies_in_place(rebooted: Station):
     rebooted.camera("gate", snapshot_every_s=0.5)
     with snapshots_of(rebooted) as heard:
+        began_s = time.monotonic()
         rebooted.start()
         rebooted.serving()
         gate = rebooted.grabber("gate")
-        wait_for(lambda: rebooted.hear() or len(heard) >= 4)
-        assert heard[0][1].shape == (256, 256, 3)
-        gaps_s = np.diff([at_s for at_s, _ in heard[:4]])
-        assert np.median(gaps_s) > 0.3, "at most two a second"
+        wait_for(lambda: rebooted.hear() or len(heard) >= 8)
+        assert heard[0].shape == (256, 256, 3)
+        assert len(heard) <= 1 + (time.monotonic() - began_s) / 0.5, "two a second, however late they are heard"
         del rebooted.settings["cameras"]["gate"]["snapshot_every_s"]
         rebooted.write()
         wait_for(lambda: rebooted.supervisor._known.settings.cameras[0].snapshot_every_s is None)
-        time.sleep(0.3)
-        rebooted.hear()
+
+        def quiet() -> bool:
+            """Some may still be under way when the setting is known."""
+            count = len(heard)
+            time.sleep(1.5)
+            rebooted.hear()
+            return len(heard) == count
+
+        wait_for(quiet)
         count = len(heard)
-        time.sleep(1.5)
-        rebooted.hear()
-        assert len(heard) == count
         rebooted.camera("gate", snapshot_every_s=0.2)
         rebooted.write()
         wait_for(lambda: rebooted.hear() or len(heard) > count + 2)
