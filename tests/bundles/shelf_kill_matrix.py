@@ -15,14 +15,14 @@ from pathlib import Path
 from plans.kill_matrix import COMPLETED, Countdown
 
 from vajra_edge.bundles.keyring import Keyring
-from vajra_edge.bundles.shelf import Adopted, Outcome, Shelf
+from vajra_edge.bundles.shelf import Adopted, AdoptionOutcome, Shelf
 
 
 def adopt(shelf: Shelf, path: Path, keyring: Keyring, adopted: Adopted) -> None:
     with path.open("rb") as file:
         told = shelf.unpack(file, keyring)
     shelf.try_out(told.digest)
-    shelf.settle(Outcome(told.digest, adopted, serial=told.manifest.serial))
+    shelf.settle(AdoptionOutcome(told.digest, adopted, serial=told.manifest.serial))
 
 
 def run_until_killed(shelf: Shelf, path: Path, keyring: Keyring, adopted: Adopted, touches: int) -> bool:

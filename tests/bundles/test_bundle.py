@@ -14,7 +14,7 @@ from signed import Signer
 from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.bundle import BundleManifest
 from vajra_edge.bundles.keyring import Keyring
-from vajra_edge.bundles.shelf import Adopted, Outcome, Shelf
+from vajra_edge.bundles.shelf import Adopted, AdoptionOutcome, Shelf
 from vajra_edge.errors import BundleError, StoreError
 
 WEIGHTS = bytes(range(256)) * 5
@@ -184,7 +184,7 @@ def test_a_serial_only_grows(signer, tmp_path):
     shelf = Shelf(tmp_path)
     fifth = shelf.unpack(opened(signer.make(WEIGHTS, 5)), signer.keyring())
     shelf.try_out(fifth.digest)
-    shelf.settle(Outcome(fifth.digest, Adopted.SERVING, serial=5))
+    shelf.settle(AdoptionOutcome(fifth.digest, Adopted.SERVING, serial=5))
     for serial in (4, 5):
         with pytest.raises(BundleError, match=f"serial {serial} is not above 5"):
             shelf.unpack(opened(signer.make(WEIGHTS + b"x", serial)), signer.keyring())

@@ -15,7 +15,7 @@ from station import Ears, Station
 from waiting import wait_for
 
 from vajra_edge.daemon import probation
-from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 
 pytestmark = pytest.mark.long(
     "a daemon and a probation for each verdict, a minute each; test_probation.py judges always"
@@ -32,7 +32,7 @@ def without(*classes: int) -> bytes:
     return made.SerializeToString()
 
 
-def entries(station: Station, happened: Happened) -> list[Entry]:
+def entries(station: Station, happened: Happened) -> list[AuditEntry]:
     told = AuditLog(station.state_dir).read()
     assert not told.doubts
     return [one for one in told.entries if one.happened is happened]

@@ -8,17 +8,16 @@ from vajra_edge.daemon import events
 from vajra_edge.daemon.adoption import verdict
 from vajra_edge.daemon.death import Death, End
 from vajra_edge.daemon.events import Job
-from vajra_edge.daemon.recorder import TOLD, Recorder, Step, entries_of
-from vajra_edge.daemon.state_machine import Phase, State
-from vajra_edge.daemon.state_machine import Step as PlanStep
-from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
+from vajra_edge.daemon.recorder import TOLD, MachineStep, Recorder, entries_of
+from vajra_edge.daemon.state_machine import Phase, State, Step
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 
 BUILD, LATE = Job(3, "a" * 64), Job(2, "b" * 64)
 BUILDING = State(building=BUILD, wanted=BUILD.fingerprint)
 
 
-def told(event: events.Event, *actions: events.Action, before: State = BUILDING, **after: object) -> list[Entry]:
-    return list(entries_of(Step(event, before, replace(before, **after), actions), {3: 1.5}, {"frames": 120.0}))
+def told(event: events.Event, *actions: events.Action, before: State = BUILDING, **after: object) -> list[AuditEntry]:
+    return list(entries_of(MachineStep(event, before, replace(before, **after), actions), {3: 1.5}, {"frames": 120.0}))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ def told(event: events.Event, *actions: events.Action, before: State = BUILDING,
     ],
 )
 def test_the_end_of_a_build_is_told_with_its_time_and_late_news_are_not(event, happened, reason):
-    assert told(event) == [Entry(happened, BUILD.fingerprint, reason, duration_s=1.5)]
+    assert told(event) == [AuditEntry(happened, BUILD.fingerprint, reason, duration_s=1.5)]
     assert told(replace(event, job=LATE)) == []
 
 
@@ -53,11 +52,11 @@ def test_what_is_not_known_is_told_once_a_reason():
 
 def test_the_newest_entries_are_told_with_those_of_the_last_process(tmp_path):
     for number in range(TOLD):
-        AuditLog(tmp_path).append(Entry(Happened.BUILT, reason=str(number)))
+        AuditLog(tmp_path).append(AuditEntry(Happened.BUILT, reason=str(number)))
     recorder = Recorder(AuditLog(tmp_path), lambda _, task: task())
     recorder.start(Death(End.POWER, "the machine went down"))
     recorder.because("the weights file")
-    recorder.advanced(Step(events.BuildDone(BUILD), BUILDING, State(), ()), {})
+    recorder.advanced(MachineStep(events.BuildDone(BUILD), BUILDING, State(), ()), {})
     newest = recorder.newest()
     assert [one.number for one in newest] == list(range(3, TOLD + 3))
     assert [(one.happened, one.asked_by) for one in newest[-2:]] == [("crash", "start"), ("built", "the weights file")]
@@ -72,11 +71,11 @@ OTHER = State(phase=Phase.SERVING, wanted="w", serving=Job(1, "o"))
     [
         (SERVED, "", "serving"),
         (replace(SERVED, probation_until_s=5.0), "", None),
-        (replace(OTHER, step=PlanStep.BUILD, building=Job(2, "w")), "", None),
-        (replace(OTHER, step=PlanStep.LOAD, loading=Job(2, "w")), "", None),
+        (replace(OTHER, step=Step.BUILD, building=Job(2, "w")), "", None),
+        (replace(OTHER, step=Step.LOAD, loading=Job(2, "w")), "", None),
         (replace(OTHER, reason="no such layer"), "", "refused"),
-        (replace(OTHER, step=PlanStep.WAIT, retry_at_s=9.0, reason="no memory"), "", "refused"),
-        (replace(OTHER, step=PlanStep.WAIT, retry_at_s=9.0), "it crashed 3 times", "rolled back"),
+        (replace(OTHER, step=Step.WAIT, retry_at_s=9.0, reason="no memory"), "", "refused"),
+        (replace(OTHER, step=Step.WAIT, retry_at_s=9.0), "it crashed 3 times", "rolled back"),
         (replace(SERVED, going_back=True, prior="o", probation_until_s=5.0), "it found nothing", None),
         (replace(OTHER, reason="it found nothing"), "it found nothing", "rolled back"),
         (replace(SERVED, wanted="x"), "", None),

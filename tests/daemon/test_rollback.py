@@ -11,10 +11,10 @@ from station import Station
 
 from vajra_edge.errors import ControlError
 from vajra_edge.mqtt.schema import HistoryMessage
-from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 
 
-def entries(station: Station) -> list[Entry]:
+def entries(station: Station) -> list[AuditEntry]:
     told = AuditLog(station.state_dir).read()
     assert not told.doubts
     return list(told.entries)

@@ -23,7 +23,7 @@ from faults import outbox_kills
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.messages import EngineTag
-from vajra_edge.mqtt.outbox import Batch
+from vajra_edge.mqtt.outbox import DiskBatch
 from vajra_edge.mqtt.outbox_file import OutboxFile
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics
@@ -49,7 +49,7 @@ class Ledger:
 def note_commits(ledger: Ledger) -> None:
     commit = OutboxFile.commit
 
-    def noted(file: OutboxFile, batch: Batch, *, sync: bool) -> None:
+    def noted(file: OutboxFile, batch: DiskBatch, *, sync: bool) -> None:
         commit(file, batch, sync=sync)
         ledger.write(*(f"{each.camera}/{each.seq}" for each in batch.messages))
 

@@ -7,7 +7,7 @@ from vajra_edge.mqtt import events
 from vajra_edge.mqtt.backlog import HOLD_S, Backlog
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.messages import Draft
-from vajra_edge.mqtt.outbox import Kept, OutboxBounds
+from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds
 from vajra_edge.mqtt.topics import Topics
 
 TOPICS = Topics("vajra", "dev")
@@ -15,7 +15,7 @@ DRAFT = Draft("gate", "dev", b'"replayed":false}')
 
 
 def backlog() -> Backlog:
-    made = Backlog(OutboxBounds(Kept.MEMORY, 1_000_000, 60.0), "e1")
+    made = Backlog(OutboxBounds(KeptIn.MEMORY, 1_000_000, 60.0), "e1")
     made.connected()
     return made
 

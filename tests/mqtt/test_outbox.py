@@ -13,8 +13,8 @@ from vajra_edge.mqtt.outbox import (
     LIVE_AGE_S,
     MAX_ATTEMPTS,
     MEMORY_BYTES,
-    Batch,
-    Kept,
+    DiskBatch,
+    KeptIn,
     Outbox,
     OutboxBounds,
     Queued,
@@ -25,7 +25,7 @@ REST = b"x" * 20
 SIZE_BYTES = len(Draft("gate", "dev", REST).numbered("e1", 0)) + ENTRY_BYTES
 
 
-def outbox(messages: int = 100, max_age_s: float = 60.0, kept: Kept = Kept.MEMORY) -> Outbox:
+def outbox(messages: int = 100, max_age_s: float = 60.0, kept: KeptIn = KeptIn.MEMORY) -> Outbox:
     return Outbox(OutboxBounds(kept, messages * SIZE_BYTES, max_age_s), "e1")
 
 
@@ -167,7 +167,7 @@ def test_a_message_refused_for_the_moment_is_tried_a_bounded_number_of_times() -
 def test_smaller_bounds_apply_at_once() -> None:
     box = outbox(messages=5)
     fill(box, 5)
-    box.resize(OutboxBounds(Kept.MEMORY, 2 * SIZE_BYTES, 60.0), 0.0)
+    box.resize(OutboxBounds(KeptIn.MEMORY, 2 * SIZE_BYTES, 60.0), 0.0)
     assert (box.counts().queued, box.counts().dropped) == (2, {"bytes": 3})
 
 
@@ -180,7 +180,7 @@ def test_what_is_left_in_memory_at_the_end_is_counted() -> None:
 
 
 def test_live_messages_do_not_wait_for_a_broker_and_say_so() -> None:
-    box = outbox(kept=Kept.LIVE)
+    box = outbox(kept=KeptIn.LIVE)
     fill(box, 3)
     assert box.counts().queued == 0
     box.connected()
@@ -200,7 +200,7 @@ def test_live_messages_do_not_wait_for_a_broker_and_say_so() -> None:
 
 
 def test_a_live_message_that_a_slow_broker_holds_up_is_dropped() -> None:
-    box = outbox(kept=Kept.LIVE)
+    box = outbox(kept=KeptIn.LIVE)
     box.connected()
     fill(box, 2)
     messages, gaps = take_all(box, 2.0 * LIVE_AGE_S)
@@ -208,12 +208,12 @@ def test_a_live_message_that_a_slow_broker_holds_up_is_dropped() -> None:
 
 
 def durable(found: Recovered | None = None, messages: int = 10_000) -> Outbox:
-    box = outbox(messages, kept=Kept.DISK)
+    box = outbox(messages, kept=KeptIn.DISK)
     box.opened(found or Recovered("d1", {}, 0, 0, 0))
     return box
 
 
-def commit(box: Outbox) -> Batch:
+def commit(box: Outbox) -> DiskBatch:
     batch = box.collect()
     assert batch is not None
     assert box.committed(batch)
@@ -233,7 +233,7 @@ def test_nothing_is_sent_before_the_disk_has_it() -> None:
 
 
 def test_nothing_is_numbered_before_the_disk_was_read_and_nothing_is_lost_meanwhile() -> None:
-    box = outbox(kept=Kept.DISK)
+    box = outbox(kept=KeptIn.DISK)
     fill(box, 2)
     assert (box.take(0.0), box.collect()) == (None, None)
     box.opened(Recovered("d1", {"gate": 40}, 7, 0, 0))
@@ -394,7 +394,7 @@ def test_a_gap_that_was_refused_waits_and_others_do_not() -> None:
 
 
 def test_the_bound_is_one_of_real_memory() -> None:
-    box = Outbox(OutboxBounds(Kept.MEMORY, 1_000_000, 60.0))
+    box = Outbox(OutboxBounds(KeptIn.MEMORY, 1_000_000, 60.0))
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -409,14 +409,14 @@ def test_the_bound_is_one_of_real_memory() -> None:
 class Walk:
     """An outbox, the disk below it if any, and a broker that takes or refuses; keeps account of every number."""
 
-    def __init__(self, seed: int, kept: Kept) -> None:
+    def __init__(self, seed: int, kept: KeptIn) -> None:
         self.dice, self.kept = random.Random(seed), kept
         self.box = outbox(messages=20, max_age_s=30.0, kept=kept)
         self.disk: dict[int, Queued] = {}
         self.in_flight: list[Queued | tuple[int, Gap]] = []
         self.offered, self.now_s = 0, 0.0
         self.settled: set[int] = set()
-        if kept is Kept.DISK:
+        if kept is KeptIn.DISK:
             self.box.opened(Recovered("d1", {}, 0, 0, 0))
 
     def step(self) -> None:
@@ -467,8 +467,8 @@ class Walk:
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("kept", [Kept.MEMORY, Kept.DISK])
-def test_random_walks_lose_nothing_that_is_not_announced(seed: int, kept: Kept) -> None:
+@pytest.mark.parametrize("kept", [KeptIn.MEMORY, KeptIn.DISK])
+def test_random_walks_lose_nothing_that_is_not_announced(seed: int, kept: KeptIn) -> None:
     walk = Walk(seed, kept)
     for _ in range(2_000):
         walk.step()

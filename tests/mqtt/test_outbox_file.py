@@ -12,7 +12,7 @@ import pytest
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
-from vajra_edge.mqtt.outbox import Batch, DeadLetter, Queued, Recovered
+from vajra_edge.mqtt.outbox import DeadLetter, DiskBatch, Queued, Recovered
 from vajra_edge.mqtt.outbox_file import BLOCK, DAMAGED_KEPT, DEAD_KEPT, NAME, OutboxFile
 
 
@@ -56,8 +56,8 @@ def queued(number: int, found: Recovered, camera: str = "gate", offered_s: float
     return Queued(number, camera, found.epoch, number - 1, b"m%d" % number, offered_s)
 
 
-def batch(found: Recovered, first: int, last: int, upto: int = 0) -> Batch:
-    return Batch(tuple(queued(number, found) for number in range(first, last + 1)), upto)
+def batch(found: Recovered, first: int, last: int, upto: int = 0) -> DiskBatch:
+    return DiskBatch(tuple(queued(number, found) for number in range(first, last + 1)), upto)
 
 
 def test_a_new_file_is_the_owners_alone_and_begins_a_count(tmp_path: Path, opened: Callable) -> None:
@@ -112,7 +112,7 @@ def test_a_number_is_never_used_before_its_block_is_reserved(opened: Callable) -
 def test_acknowledged_messages_do_not_come_back(opened: Callable) -> None:
     file, found = opened()
     file.commit(batch(found, 1, 5), sync=False)
-    file.commit(Batch((), 4), sync=False)
+    file.commit(DiskBatch((), 4), sync=False)
     file.close(tidy=False)
     file, again = opened()
     assert [one.number for one in file.read(0)] == [5]
@@ -122,12 +122,12 @@ def test_acknowledged_messages_do_not_come_back(opened: Callable) -> None:
 def test_gaps_stay_until_they_were_told(opened: Callable) -> None:
     file, found = opened()
     gap = Gap("gate", found.epoch, 0, 3, "age", 1)
-    file.commit(Batch((), 4, (gap,)), sync=True)
+    file.commit(DiskBatch((), 4, (gap,)), sync=True)
     file.close(tidy=True)
     file, again = opened()
     assert again.gaps == (gap,)
     assert again.next_seq == {"gate": 4}
-    file.commit(Batch((), 4, ()), sync=True)
+    file.commit(DiskBatch((), 4, ()), sync=True)
     file.close(tidy=True)
     assert opened()[1].gaps == ()
 
@@ -136,7 +136,7 @@ def test_the_newest_dead_letters_are_kept_with_the_brokers_reason(opened: Callab
     file, found = opened()
     for number in range(1, DEAD_KEPT + 20):
         letter = DeadLetter(queued(number, found), "refused", 0x99)
-        file.commit(Batch((), number, None, (letter,)), sync=False)
+        file.commit(DiskBatch((), number, None, (letter,)), sync=False)
     rows = file._connection.execute("SELECT seq, why, code, payload FROM dead ORDER BY letter").fetchall()
     assert len(rows) == DEAD_KEPT
     assert rows[-1] == (DEAD_KEPT + 18, "refused", 0x99, b"m%d" % (DEAD_KEPT + 19))
@@ -157,7 +157,7 @@ def test_age_is_time_of_service_where_the_wall_clock_cannot_be_trusted(opened: C
     file, found = opened()
     file.commit(batch(found, 1, 1), sync=True)
     clock.advance(40.0)
-    file.commit(Batch((), 0, ()), sync=True)
+    file.commit(DiskBatch((), 0, ()), sync=True)
     file.close(tidy=True)
     clock.now_s, clock.unix_s = 5.0, 3.0e9  # another boot, then the time is told: half a century later
     file, _ = opened()
@@ -257,8 +257,8 @@ def test_a_file_that_may_not_grow_says_that_the_disk_is_full_and_keeps_what_it_h
 def test_a_long_backlog_that_is_gone_gives_its_room_back(tmp_path: Path, opened: Callable) -> None:
     file, found = opened()
     large = tuple(Queued(n, "gate", found.epoch, n - 1, bytes(4000), 0.0) for n in range(1, 5001))
-    file.commit(Batch(large, 0), sync=True)
+    file.commit(DiskBatch(large, 0), sync=True)
     for _ in range(20):
-        file.commit(Batch((), 5000), sync=True)
+        file.commit(DiskBatch((), 5000), sync=True)
     file.close(tidy=True)
     assert (tmp_path / "outbox" / NAME).stat().st_size < 12e6

@@ -9,13 +9,14 @@ import pytest
 
 from vajra_edge.errors import StoreError
 from vajra_edge.plans import audit_log
-from vajra_edge.plans.audit_log import NAME, AuditLog, Entry, Happened
+from vajra_edge.plans.audit_log import NAME, AuditEntry, AuditLog, Happened
 
 
-def written(root: Path, count: int) -> list[Entry]:
+def written(root: Path, count: int) -> list[AuditEntry]:
     log = AuditLog(root)
     return [
-        log.append(Entry(Happened.BUILT, f"{n:064x}", f"reason {n}", "test", 1.5, {"a_ms": n})) for n in range(count)
+        log.append(AuditEntry(Happened.BUILT, f"{n:064x}", f"reason {n}", "test", 1.5, {"a_ms": n}))
+        for n in range(count)
     ]
 
 
@@ -74,7 +75,7 @@ def test_it_never_grows_beyond_its_bound_and_goes_on_counting(tmp_path, monkeypa
 
 
 def test_an_endless_reason_is_one_line_that_ends(tmp_path):
-    AuditLog(tmp_path).append(Entry(Happened.FAILED, reason="a\nb " + "x" * 100_000))
+    AuditLog(tmp_path).append(AuditEntry(Happened.FAILED, reason="a\nb " + "x" * 100_000))
     (entry,) = AuditLog(tmp_path).read().entries
     assert entry.reason.startswith("a b x")
     assert len(entry.reason) == audit_log.MOST_REASON_CHARS

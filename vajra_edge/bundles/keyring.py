@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vajra_edge.bundles import minisign
-from vajra_edge.bundles.minisign import PublicKey, Signature
+from vajra_edge.bundles.minisign import FileSignature, PublicKey
 from vajra_edge.errors import BundleError
 
 
@@ -53,7 +53,7 @@ class Keyring:
         revoked = frozenset(_read(path).key_id for path in files if path.suffix == ".revoked")
         return cls(folder, {key.key_id: key for key in trusted if key.key_id not in revoked}, revoked)
 
-    def verify(self, content: bytes, signature: Signature) -> PublicKey:
+    def verify(self, content: bytes, signature: FileSignature) -> PublicKey:
         """See that a trusted key signed ``content``; returns it.
 
         Raises:

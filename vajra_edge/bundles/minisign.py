@@ -72,7 +72,7 @@ class SecretKey:
 
 
 @dataclass(frozen=True)
-class Signature:
+class FileSignature:
     """Of one file.
 
     Attributes:
@@ -154,7 +154,7 @@ def sign(content: bytes, key: SecretKey, comment: str) -> bytes:
     return f"{UNTRUSTED}\n{first}\n{_TRUSTED}{comment}\n{base64.b64encode(over_comment).decode()}\n".encode()
 
 
-def parse_signature(content: bytes) -> Signature:
+def parse_signature(content: bytes) -> FileSignature:
     """Read a signature file.
 
     Raises:
@@ -172,10 +172,10 @@ def parse_signature(content: bytes) -> Signature:
         raise BundleError("its signature is damaged")
     if first[:2] != b"ED" or len(comment) > MOST_COMMENT_CHARS:
         raise BundleError("its signature is of a kind that is not taken", remedy="sign with bundle make")
-    return Signature(first[2:10], first[10:], comment, over_comment)
+    return FileSignature(first[2:10], first[10:], comment, over_comment)
 
 
-def verify(content: bytes, signature: Signature, key: PublicKey) -> None:
+def verify(content: bytes, signature: FileSignature, key: PublicKey) -> None:
     """See that the owner of ``key`` signed ``content`` and the comment.
 
     Raises:

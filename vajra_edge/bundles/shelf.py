@@ -42,7 +42,7 @@ class Adopted(str, Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AdoptionOutcome:
     """Of one bundle.
 
     Attributes:
@@ -200,7 +200,7 @@ class Shelf:
         """
         self._relink(CANDIDATE, digest)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: AdoptionOutcome) -> None:
         """Keep the candidate that serves, or leave any other; and remember what came of it.
 
         Raises:
@@ -214,11 +214,13 @@ class Shelf:
             durable.sync_folder(self.root)
             self._clear(keep=())
 
-    def outcome(self, digest: str) -> Outcome | None:
+    def outcome(self, digest: str) -> AdoptionOutcome | None:
         """What came of a bundle, if it was the last one."""
         try:
             told = json.loads((self.root / OUTCOME).read_bytes())
-            found = Outcome(str(told["bundle"]), Adopted(told["adopted"]), str(told["reason"]), int(told["serial"]))
+            found = AdoptionOutcome(
+                str(told["bundle"]), Adopted(told["adopted"]), str(told["reason"]), int(told["serial"])
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if found.bundle == digest else None

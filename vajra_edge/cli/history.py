@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vajra_edge.cli.terminal import inert
 from vajra_edge.config.settings import load
-from vajra_edge.plans.audit_log import AuditLog, Entry
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog
 from vajra_edge.privileges import become_service_user
 
 SHOWN = 50
@@ -41,7 +41,7 @@ def history(config: Path, *, as_json: bool) -> int:
     return int(bool(told.doubts))
 
 
-def _table(entries: tuple[Entry, ...]) -> Table:
+def _table(entries: tuple[AuditEntry, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "when", "what", "plan", "took", "why", "asked by"):
         table.add_column(heading, overflow="fold")
@@ -53,12 +53,12 @@ def _table(entries: tuple[Entry, ...]) -> Table:
     return table
 
 
-def _when(entry: Entry) -> str:
+def _when(entry: AuditEntry) -> str:
     """In UTC; a clock that nobody had set is told."""
     if entry.at is None or entry.at_utc is None:
         return ""
     return f"{entry.at_utc:%Y-%m-%d %H:%M:%S}" + ("" if entry.at.synchronised else " (clock not set)")
 
 
-def _figures(entry: Entry) -> str:
+def _figures(entry: AuditEntry) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in entry.figures.items())

@@ -26,7 +26,7 @@ from vajra_edge.daemon.build_process import Builder, BuildProgressed, BuildSucce
 from vajra_edge.daemon.control.client import ask
 from vajra_edge.daemon.reconciler import DesiredPlan, DesiredPlans
 from vajra_edge.errors import BuildError, ControlError
-from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Plan
 from vajra_edge.plans.report_json import write_verify
@@ -165,10 +165,10 @@ def _in_place(settings: Settings, *, force: bool, dry_run: bool, show: Show) -> 
     try:
         plan = ready_plan(settings, force=force, show=step)
     except BuildError as error:
-        log.append(Entry(Happened.REFUSED, desired.fingerprint.digest, str(error), who))
+        log.append(AuditEntry(Happened.REFUSED, desired.fingerprint.digest, str(error), who))
         raise
     manifest = plan.manifest
-    log.append(Entry(Happened.BUILT, plan.fingerprint, "; ".join(desired.why()), who, manifest.build_s))
+    log.append(AuditEntry(Happened.BUILT, plan.fingerprint, "; ".join(desired.why()), who, manifest.build_s))
     achieved = {"precision": manifest.precision.value, "target": str(manifest.target), "build_s": manifest.build_s}
     return {**said, "built": True, **achieved, "verify": write_verify(manifest.verify)}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vajra_edge.bundles.keyring import Keyring
-from vajra_edge.bundles.shelf import Adopted, Outcome, Shelf
+from vajra_edge.bundles.shelf import Adopted, AdoptionOutcome, Shelf
 from vajra_edge.daemon import events
 from vajra_edge.daemon.control.callers import HEARTBEAT_S, Caller
 from vajra_edge.daemon.reconciler import DesiredPlan
@@ -47,7 +47,7 @@ class Settled:
         changed: what is wanted is another than before.
     """
 
-    outcome: Outcome
+    outcome: AdoptionOutcome
     caller: Caller | None = None
     changed: bool = False
 
@@ -168,10 +168,10 @@ class Adoption:
             return
         self._settling, bundle = True, self._bundle
         log.info("bundle %s: %s%s", bundle[:12], adopted.value, f": {reason}" if reason else "")
-        self._do("settle a bundle", lambda: self._write(Outcome(bundle, adopted, reason)))
+        self._do("settle a bundle", lambda: self._write(AdoptionOutcome(bundle, adopted, reason)))
 
-    def _write(self, outcome: Outcome) -> Settled:
-        full = Outcome(outcome.bundle, outcome.adopted, outcome.reason, self._shelf.serial(outcome.bundle))
+    def _write(self, outcome: AdoptionOutcome) -> Settled:
+        full = AdoptionOutcome(outcome.bundle, outcome.adopted, outcome.reason, self._shelf.serial(outcome.bundle))
         self._shelf.settle(full)
         return Settled(full, changed=outcome.adopted is not Adopted.SERVING)
 
@@ -182,7 +182,7 @@ class Adoption:
     def _choose(self, caller: Caller, digest: str, keys: Path, *, wait: bool, resume: bool) -> AdoptionEvent:
         """In the background thread."""
         if digest == self._shelf.current and self._shelf.candidate is None:
-            return Settled(Outcome(digest, Adopted.SERVING, serial=self._shelf.serial(digest)), caller)
+            return Settled(AdoptionOutcome(digest, Adopted.SERVING, serial=self._shelf.serial(digest)), caller)
         if digest == self._shelf.candidate:
             return Chosen(digest, caller, wait)
         if resume and (known := self._shelf.outcome(digest)) is not None:
@@ -193,5 +193,5 @@ class Adoption:
             self._shelf.require_newer(self._shelf.installed(digest, Keyring.load(keys)))
             self._shelf.try_out(digest)
         except VajraError as error:
-            return Settled(Outcome(digest, Adopted.REFUSED, str(error)), caller)
+            return Settled(AdoptionOutcome(digest, Adopted.REFUSED, str(error)), caller)
         return Chosen(digest, caller, wait)

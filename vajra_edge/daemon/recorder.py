@@ -15,7 +15,7 @@ from vajra_edge.daemon.death import Death
 from vajra_edge.daemon.state_machine import State
 from vajra_edge.errors import StoreError
 from vajra_edge.mqtt.messages import HistoryEntry
-from vajra_edge.plans.audit_log import AuditLog, Entry, Happened
+from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 
 TOLD = 10
 """Newest entries in one message: more than can come while a message is under way."""
@@ -25,7 +25,7 @@ PROBATION = "probation"
 
 
 @dataclass(frozen=True)
-class Step:
+class MachineStep:
     """One step of the machine.
 
     Attributes:
@@ -41,7 +41,7 @@ class Step:
     actions: tuple[events.Action, ...]
 
 
-def entries_of(step: Step, took_s: Mapping[int, float], compared: Mapping[str, float]) -> tuple[Entry, ...]:
+def entries_of(step: MachineStep, took_s: Mapping[int, float], compared: Mapping[str, float]) -> tuple[AuditEntry, ...]:
     """What is worth remembering of a step, in order.
 
     Args:
@@ -51,30 +51,32 @@ def entries_of(step: Step, took_s: Mapping[int, float], compared: Mapping[str, f
     """
     told = [*_ended(step, took_s)]
     if step.after.unknown and step.after.unknown != step.before.unknown:
-        told.append(Entry(Happened.REFUSED, reason=step.after.unknown))
+        told.append(AuditEntry(Happened.REFUSED, reason=step.after.unknown))
     for action in step.actions:
         match action:
             case events.MarkGood(fingerprint) if step.before.probation_until_s is not None:
-                told.append(Entry(Happened.KEPT, fingerprint, "it passed its probation", PROBATION, figures=compared))
+                told.append(
+                    AuditEntry(Happened.KEPT, fingerprint, "it passed its probation", PROBATION, figures=compared)
+                )
             case events.Reject(fingerprint, reason):
-                told.append(Entry(Happened.ROLLED_BACK, fingerprint, reason, PROBATION, figures=compared))
+                told.append(AuditEntry(Happened.ROLLED_BACK, fingerprint, reason, PROBATION, figures=compared))
             case events.Strike(fingerprint, reason):
-                told.append(Entry(Happened.STRUCK, fingerprint, reason))
+                told.append(AuditEntry(Happened.STRUCK, fingerprint, reason))
             case _:
                 pass
     return tuple(told)
 
 
-def _ended(step: Step, took_s: Mapping[int, float]) -> Iterable[Entry]:
+def _ended(step: MachineStep, took_s: Mapping[int, float]) -> Iterable[AuditEntry]:
     """Builds and loads; late news of a job that nobody waits for any more is none."""
     match step.event:
         case events.BuildDone(job) if job == step.before.building:
-            yield Entry(Happened.BUILT, job.fingerprint, duration_s=took_s.get(job.number))
+            yield AuditEntry(Happened.BUILT, job.fingerprint, duration_s=took_s.get(job.number))
         case events.BuildFailed(job, reason, permanent) if job == step.before.building:
             happened = Happened.REFUSED if permanent else Happened.FAILED
-            yield Entry(happened, job.fingerprint, reason, duration_s=took_s.get(job.number))
+            yield AuditEntry(happened, job.fingerprint, reason, duration_s=took_s.get(job.number))
         case events.LoadFailed(job, reason) if job == step.before.loading:
-            yield Entry(Happened.FAILED, job.fingerprint, reason, duration_s=took_s.get(job.number))
+            yield AuditEntry(Happened.FAILED, job.fingerprint, reason, duration_s=took_s.get(job.number))
         case _:
             return
 
@@ -97,19 +99,19 @@ class Recorder:
         self._log, self._do, self._clock = log, do, clock
         self._asked_by = "start"
         self._began_s: dict[int, float] = {}
-        self._newest: tuple[Entry, ...] = ()  # the background thread alone replaces it
+        self._newest: tuple[AuditEntry, ...] = ()  # the background thread alone replaces it
 
     def start(self, death: Death | None) -> None:
         """Recall what the last process told, and note how it ended unless it did in order."""
         self._do("read the history", self._recall)
         if death is not None and death.line:
-            self.note(Entry(Happened.CRASHED, death.fingerprint or "", death.line, "start"))
+            self.note(AuditEntry(Happened.CRASHED, death.fingerprint or "", death.line, "start"))
 
     def because(self, asked_by: str) -> None:
         """What follows was caused by this: a person, a file, the settings."""
         self._asked_by = asked_by
 
-    def advanced(self, step: Step, compared: Mapping[str, float]) -> None:
+    def advanced(self, step: MachineStep, compared: Mapping[str, float]) -> None:
         """Note what is worth it of a step."""
         now_s = self._clock()
         self._began_s.update({a.job.number: now_s for a in step.actions if isinstance(a, events.Build | events.Load)})
@@ -119,7 +121,7 @@ class Recorder:
         under_way = {job.number for job in (step.after.building, step.after.loading) if job is not None}
         self._began_s = {number: began_s for number, began_s in self._began_s.items() if number in under_way}
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: AuditEntry) -> None:
         """Write an entry down, behind what the background thread has to do already."""
         entry = replace(entry, asked_by=entry.asked_by or self._asked_by)
         self._do("note in the history", lambda: self._append(entry))
@@ -128,7 +130,7 @@ class Recorder:
         """For the topic, the newest last."""
         return tuple(_told(entry) for entry in self._newest)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: AuditEntry) -> None:
         self._keep((self._log.append(entry),))
 
     def _recall(self) -> None:
@@ -137,11 +139,11 @@ class Recorder:
         if told.doubts:
             raise StoreError(f"the history was changed or damaged: {'; '.join(told.doubts[:3])}")
 
-    def _keep(self, entries: Iterable[Entry]) -> None:
+    def _keep(self, entries: Iterable[AuditEntry]) -> None:
         self._newest = (*self._newest, *entries)[-TOLD:]
 
 
-def _told(entry: Entry) -> HistoryEntry:
+def _told(entry: AuditEntry) -> HistoryEntry:
     return HistoryEntry(
         entry.number,
         entry.at_utc,

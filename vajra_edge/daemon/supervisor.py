@@ -44,7 +44,7 @@ from vajra_edge.daemon.inbox import Heard
 from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
-from vajra_edge.daemon.recorder import Step
+from vajra_edge.daemon.recorder import MachineStep
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
@@ -52,7 +52,7 @@ from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.publisher import BrokerChanged
-from vajra_edge.plans.audit_log import Entry, Happened
+from vajra_edge.plans.audit_log import AuditEntry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView, SettingsView, Status
 
@@ -201,7 +201,7 @@ class Supervisor:
         if outcome.adopted is not Adopted.SERVING or told.caller is None:
             happened = {Adopted.SERVING: Happened.ADOPTED, Adopted.REFUSED: Happened.REFUSED}
             reason = f"bundle {outcome.bundle[:12]}, serial {outcome.serial}: {outcome.reason or 'it serves'}"
-            entry = Entry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
+            entry = AuditEntry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
             self._parts.recorder.note(entry)
         self._parts.adoption.settled(told)
         if told.changed:
@@ -277,7 +277,7 @@ class Supervisor:
         self._s, actions = advance(self._s, event)
         build_outcomes.note(self._parts.history, event, before, self._s)
         self._parts.adoption.heard(actions, self._s.wanted)
-        self._parts.recorder.advanced(Step(event, before, self._s, actions), self._parts.serving.compared())
+        self._parts.recorder.advanced(MachineStep(event, before, self._s, actions), self._parts.serving.compared())
         news = (before.phase, before.why) != (self._s.phase, self._s.why)
         if news and self._s.phase is not Phase.STOPPED:  # the last word is that of ``Parts.stop``
             log.info("%s%s", self._s.phase.value, f": {self._s.why}" if self._s.why else "")
@@ -331,7 +331,9 @@ class Supervisor:
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
         why = "; ".join(self._known.why)
-        self._parts.recorder.note(Entry(Happened.SWAPPED, served.job.fingerprint, why, figures=served.ready.figures))
+        self._parts.recorder.note(
+            AuditEntry(Happened.SWAPPED, served.job.fingerprint, why, figures=served.ready.figures)
+        )
         self._let_go()
 
     def _let_go(self) -> None:
@@ -412,10 +414,12 @@ class Supervisor:
     def _obey(self, asked: RebuildAsked, desired: DesiredPlan, refused: str, serving: str | None) -> None:
         """Do what was asked for, or say why not; what is wanted is known to the machine already."""
         if refused:
-            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"rollback: {refused}"))
+            self._parts.recorder.note(AuditEntry(Happened.REFUSED, reason=f"rollback: {refused}"))
             asked.caller.error(refused)
         elif asked.rollback:
-            self._parts.recorder.note(Entry(Happened.ROLLED_BACK, serving or "", "somebody asked for the plan before"))
+            self._parts.recorder.note(
+                AuditEntry(Happened.ROLLED_BACK, serving or "", "somebody asked for the plan before")
+            )
             self._rebuild(asked, desired.preview(serving, self._known.served))
         elif desired.pinned:
             asked.caller.error(f"plan {desired.fingerprint.short} serves, for {desired.why()[0]}")
@@ -459,7 +463,7 @@ class Supervisor:
         except VajraError as refused:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
-            self._parts.recorder.note(Entry(Happened.REFUSED, reason=f"settings stay as they are: {error}"))
+            self._parts.recorder.note(AuditEntry(Happened.REFUSED, reason=f"settings stay as they are: {error}"))
         else:
             self._known = replace(
                 self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)

@@ -16,7 +16,7 @@ from vajra_edge.mqtt import events
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
-from vajra_edge.mqtt.outbox import Batch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
+from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
 from vajra_edge.mqtt.topics import Topic, Topics
 
 
@@ -228,12 +228,12 @@ class Backlog:
         with self._lock:
             return self._outbox.failed(why)
 
-    def collect(self) -> Batch | None:
+    def collect(self) -> DiskBatch | None:
         """See ``Outbox``."""
         with self._lock:
             return self._outbox.collect()
 
-    def committed(self, batch: Batch) -> bool:
+    def committed(self, batch: DiskBatch) -> bool:
         """See ``Outbox``."""
         with self._lock:
             return self._outbox.committed(batch)

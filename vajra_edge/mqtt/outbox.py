@@ -39,7 +39,7 @@ _UNPLACED = 2**62
 """Numbers from here on are of messages that came before the disk was read, so that none is used twice."""
 
 
-class Kept(str, Enum):
+class KeptIn(str, Enum):
     """Where messages wait for the broker."""
 
     DISK = "disk"
@@ -57,13 +57,13 @@ class OutboxBounds:
         max_age_s: an older message goes.
     """
 
-    kept: Kept
+    kept: KeptIn
     max_bytes: int
     max_age_s: float
 
 
 @dataclass(frozen=True)
-class Waiting:
+class UnnumberedMessage:
     """A message without a number.
 
     Attributes:
@@ -115,7 +115,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class Batch:
+class DiskBatch:
     """What goes to the disk in one transaction.
 
     Attributes:
@@ -209,10 +209,10 @@ class Outbox:
         self._bounds = bounds
         self._passing = Numbering(epoch) if epoch else Numbering()
         self._stored: Numbering | None = None
-        self._is_opening = bounds.kept is Kept.DISK
+        self._is_opening = bounds.kept is KeptIn.DISK
         self._trouble = ""
-        self._fresh: deque[Waiting] = deque()
-        self._committing: tuple[Waiting, ...] = ()
+        self._fresh: deque[UnnumberedMessage] = deque()
+        self._committing: tuple[UnnumberedMessage, ...] = ()
         self._committing_again: list[Queued] = []
         self._committing_bytes = 0
         self._ready: deque[Queued] = deque()
@@ -238,10 +238,10 @@ class Outbox:
 
     def offer(self, draft: Draft, now_s: float) -> None:
         """Take a message; what no longer fits is dropped, oldest first."""
-        if self._bounds.kept is Kept.LIVE and not self._is_connected:
+        if self._bounds.kept is KeptIn.LIVE and not self._is_connected:
             self._skip(draft.camera, 1, "live", self._passing)
             return
-        self._fresh.append(Waiting(draft.camera, draft, now_s))
+        self._fresh.append(UnnumberedMessage(draft.camera, draft, now_s))
         self._fresh_bytes += draft.size_bytes + ENTRY_BYTES
         if not (self._is_opening or self.is_durable):
             self._pass_on()
@@ -295,7 +295,7 @@ class Outbox:
         if again := [each for each in self._in_flight.values() if isinstance(each, Queued)]:
             self._ready = deque(sorted([*again, *self._ready], key=_number))
         self._in_flight = {}
-        while self._bounds.kept is Kept.LIVE and self._ready:
+        while self._bounds.kept is KeptIn.LIVE and self._ready:
             self._drop_oldest("live")
 
     def expire(self, now_s: float) -> None:
@@ -322,7 +322,7 @@ class Outbox:
 
     def counts(self) -> OutboxCounts:
         """A snapshot."""
-        kept = Kept.MEMORY.value if self._trouble else self._bounds.kept.value
+        kept = KeptIn.MEMORY.value if self._trouble else self._bounds.kept.value
         return OutboxCounts(
             len(self._fresh) + len(self._committing) + len(self._again) + len(self._ready) + self._unread,
             len(self._in_flight),
@@ -381,7 +381,7 @@ class Outbox:
         self._pass_on()
         return is_new
 
-    def collect(self) -> Batch | None:
+    def collect(self) -> DiskBatch | None:
         """What is to be written; None when the disk has everything."""
         if self._stored is None:
             return None
@@ -399,9 +399,9 @@ class Outbox:
         )
         self._fresh.clear()
         dead, self._dead, self._gaps_changed, self._again = tuple(self._dead), [], False, []
-        return Batch(messages, upto, gaps, dead)
+        return DiskBatch(messages, upto, gaps, dead)
 
-    def committed(self, batch: Batch) -> bool:
+    def committed(self, batch: DiskBatch) -> bool:
         """The disk has a batch; False where it was given up meanwhile, so that its messages do not belong there."""
         if self._stored is None:
             return False
@@ -448,7 +448,7 @@ class Outbox:
 
     def _is_placed(self, entry: Queued) -> bool:
         """Whether the disk has it."""
-        return self._bounds.kept is Kept.DISK and entry.number < _UNPLACED
+        return self._bounds.kept is KeptIn.DISK and entry.number < _UNPLACED
 
     def _next_unplaced(self) -> int:
         return max((number for number in self._in_flight if number >= _UNPLACED), default=_UNPLACED) + 1
@@ -470,7 +470,7 @@ class Outbox:
         self._next_number += 1
         return self._next_number - 1
 
-    def _number(self, waiting: Waiting, numbering: Numbering) -> Queued:
+    def _number(self, waiting: UnnumberedMessage, numbering: Numbering) -> Queued:
         seq = numbering.take(waiting.camera)
         payload = waiting.draft.numbered(numbering.epoch, seq)
         return Queued(self._take_number(), waiting.camera, numbering.epoch, seq, payload, waiting.offered_s)
@@ -507,7 +507,7 @@ class Outbox:
         return entry
 
     def _trim(self, now_s: float) -> None:
-        live = self._bounds.kept is Kept.LIVE
+        live = self._bounds.kept is KeptIn.LIVE
         oldest_s = now_s - (LIVE_AGE_S if live else self._bounds.max_age_s)
         while self._ready and self._ready[0].offered_s < oldest_s:
             self._drop_oldest("live" if live else "age")
@@ -519,7 +519,7 @@ class Outbox:
             self._lost[waiting.camera] += 1
 
     def _is_full(self) -> bool:
-        if self._bounds.kept is Kept.DISK and not self.is_durable and self._held_bytes > MEMORY_BYTES:
+        if self._bounds.kept is KeptIn.DISK and not self.is_durable and self._held_bytes > MEMORY_BYTES:
             return True
         return self._held_bytes + self._fresh_bytes + self._unread_bytes > self._bounds.max_bytes
 

@@ -21,7 +21,7 @@ from vajra_edge import clock as clocks
 from vajra_edge import durable
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
-from vajra_edge.mqtt.outbox import ENTRY_BYTES, Batch, DeadLetter, Queued, Recovered
+from vajra_edge.mqtt.outbox import ENTRY_BYTES, DeadLetter, DiskBatch, Queued, Recovered
 from vajra_edge.wording import Setting, Text, say
 
 NAME = "outbox.sqlite"
@@ -127,7 +127,7 @@ class OutboxFile:
         with self._reported("made"):
             return self._open(why, 0)
 
-    def commit(self, batch: Batch, *, sync: bool) -> None:
+    def commit(self, batch: DiskBatch, *, sync: bool) -> None:
         """Write a batch; with ``sync`` it, and all before it, survives a power cut.
 
         Raises:
@@ -167,7 +167,7 @@ class OutboxFile:
             for number, camera, epoch, seq, payload, at_s, unix_s in rows
         ]
 
-    def withdraw(self, batch: Batch) -> None:
+    def withdraw(self, batch: DiskBatch) -> None:
         """Take the messages of a batch out again, for they are sent under other numbers; they become gaps.
 
         Raises:
@@ -269,7 +269,7 @@ class OutboxFile:
                 self._next[camera] = reserved
         return gaps
 
-    def _insert(self, base: sqlite3.Connection, batch: Batch) -> None:
+    def _insert(self, base: sqlite3.Connection, batch: DiskBatch) -> None:
         ahead_s, wall_s = self._service_s - self._opened_s, self._wall() if batch.messages or batch.dead else None
         to_wall_s = None if wall_s is None else wall_s - self._clock()
         base.executemany(

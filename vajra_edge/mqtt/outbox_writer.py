@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.backlog import Backlog
-from vajra_edge.mqtt.outbox import Batch
+from vajra_edge.mqtt.outbox import DiskBatch
 from vajra_edge.mqtt.outbox_file import Damaged, OutboxFile
 
 _Answer = TypeVar("_Answer")
@@ -178,11 +178,11 @@ class OutboxWriter:
         self._backlog.opened(found)
         self._ready()
 
-    def _write(self, batch: Batch | None) -> None:
+    def _write(self, batch: DiskBatch | None) -> None:
         due = self._unsynced and self._clock() - self._synced_s >= self.commit_every_s
         if batch is None and not due:
             return
-        batch = batch or Batch((), self._backlog.done_upto())
+        batch = batch or DiskBatch((), self._backlog.done_upto())
         sync = due or self.commit_every_s == 0.0
         try:
             self._timed(STUCK_S, lambda: self._file.commit(batch, sync=sync))
@@ -235,7 +235,7 @@ class OutboxWriter:
         if not self._is_open:
             return
         try:
-            batch = self._backlog.collect() or Batch((), self._backlog.done_upto())
+            batch = self._backlog.collect() or DiskBatch((), self._backlog.done_upto())
             self._file.commit(batch, sync=True)
             tidy = self._backlog.committed(batch)
             self._file.close(tidy=tidy)

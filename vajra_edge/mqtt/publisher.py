@@ -28,7 +28,7 @@ from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, 
 from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
-from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, Kept, OutboxBounds, OutboxCounts
+from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
@@ -138,7 +138,7 @@ class Publisher:
         self._close_by_s: float | None = None
         self._link = Link(self._endpoint(), self._now_s)
         self._disk: Disk = NoDisk()
-        if folder is not None and bounds.kept is Kept.DISK:
+        if folder is not None and bounds.kept is KeptIn.DISK:
             wake = self._link.wake
             self._disk = OutboxWriter(folder, topics.device, self._backlog, mqtt.commit_every_s, wake, self._now_s)
         self._held: Parcel | None = None
@@ -158,7 +158,7 @@ class Publisher:
         self._backlog.offer(
             encode_detections(frame, detections, tag, self._topics.device, self._clock_ns()), self._now_s()
         )
-        if self._kept is Kept.DISK:
+        if self._kept is KeptIn.DISK:
             self._disk.wake()
         else:
             self._link.wake()
@@ -477,10 +477,10 @@ class Publisher:
 
 
 def _bounds(mqtt: MqttSettings, topics: Topics, folder: Path | None) -> OutboxBounds:
-    kept = Kept.LIVE if topics.delivery == "live" else Kept(mqtt.outbox)
-    if kept is Kept.DISK and folder is None:
-        kept = Kept.MEMORY
-    room_bytes = DISK_BYTES if kept is Kept.DISK else MEMORY_BYTES
+    kept = KeptIn.LIVE if topics.delivery == "live" else KeptIn(mqtt.outbox)
+    if kept is KeptIn.DISK and folder is None:
+        kept = KeptIn.MEMORY
+    room_bytes = DISK_BYTES if kept is KeptIn.DISK else MEMORY_BYTES
     return OutboxBounds(kept, mqtt.outbox_bytes or room_bytes, mqtt.outbox_age_s)
 
 

@@ -52,7 +52,7 @@ class Happened(str, Enum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEntry:
     """One thing that happened.
 
     Attributes:
@@ -94,7 +94,7 @@ class Entry:
         }
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Entry:
+    def from_json(cls, plain: Mapping[str, Any]) -> AuditEntry:
         """The inverse.
 
         Raises:
@@ -123,7 +123,7 @@ class Read:
         doubts: what is wrong with it, one line each.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[AuditEntry, ...]
     doubts: tuple[str, ...] = ()
 
 
@@ -137,7 +137,7 @@ class AuditLog:
     def __init__(self, root: Path) -> None:
         self._root, self._path = root, root / NAME
 
-    def append(self, entry: Entry) -> Entry:
+    def append(self, entry: AuditEntry) -> AuditEntry:
         """Write an entry, durably; returns it with its number and time.
 
         Raises:
@@ -205,7 +205,7 @@ class AuditLog:
             durable.sync_folder(self._root)
 
 
-def _line(entry: Entry, after: str, key: bytes) -> bytes:
+def _line(entry: AuditEntry, after: str, key: bytes) -> bytes:
     plain = {"after": after, "entry": entry.to_json()}
     text = json.dumps({"hmac": _mac(plain, key), **plain}, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
@@ -230,9 +230,9 @@ def _end(line: bytes) -> tuple[int, str] | None:
         return None
 
 
-def _checked(lines: list[bytes], key: bytes) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+def _checked(lines: list[bytes], key: bytes) -> tuple[tuple[AuditEntry, ...], tuple[str, ...]]:
     """Only what this device wrote; a line that does not follow the one before it is told."""
-    entries: list[Entry] = []
+    entries: list[AuditEntry] = []
     doubts: list[str] = []
     before: str | None = None
     for number, line in enumerate(lines, 1):
@@ -242,7 +242,7 @@ def _checked(lines: list[bytes], key: bytes) -> tuple[tuple[Entry, ...], tuple[s
             if not hmac.compare_digest(str(told["hmac"]), _mac(plain, key)):
                 doubts.append(f"line {number} was not written by this device")
                 continue
-            entries.append(Entry.from_json(told["entry"]))
+            entries.append(AuditEntry.from_json(told["entry"]))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             doubts.append(f"line {number} is damaged: {type(error).__name__}")
             continue
