@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from waiting import LIMIT_S
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.commands import Requested
@@ -55,8 +56,9 @@ def test_a_clean_end_says_stopped_after_everything_was_sent(any_broker: Any, dae
     device.publisher.start()
     device.until_connected()
     device.send(300)
-    device.publisher.close(5.0)
+    device.publisher.close(LIMIT_S)
     until(lambda: len(hearing.on("/detections")) == 300)
+    until(lambda: len(hearing.on("/status")) >= 2)
     assert device.counts.outbox.acked == 300
     assert device.counts.outbox.dropped == {}
     states = [ServiceMessage.model_validate_json(item.payload).state for item in hearing.on("/status")]
@@ -142,11 +144,16 @@ def test_a_bad_request_is_answered_and_harms_nothing(any_broker: Any, daemon: An
     device = daemon(mqtt)
     device.publisher.start()
     device.until_connected()
-    time.sleep(0.1)
-    for payload in (b"{", b"[]", b"\xff" * 20_000):
-        hearing.subscription._link._session._client.publish("vajra/dev/request/rebuild", payload, 1)
-        hearing.subscription._link.wake()
-    answers = until(lambda: len(hearing.received) >= 3 and hearing.received)
+
+    def ask() -> bool:  # until the device listens
+        for payload in (b"{", b"[]", b"\xff" * 20_000):
+            hearing.subscription._link._session._client.publish("vajra/dev/request/rebuild", payload, 1)
+            hearing.subscription._link.wake()
+        time.sleep(0.1)
+        return len(hearing.received) >= 3
+
+    until(ask)
+    answers = list(hearing.received)
     assert {ResponseMessage.model_validate_json(item.payload).status for item in answers} == {"error"}
     assert not [event for event in device.events if isinstance(event, Requested)]
     device.send(5)
