@@ -336,7 +336,7 @@ def _over(signed: Installed, settings: Settings) -> Settings:
         return signed.over(settings)
     except ValueError as error:
         raise WeightsError(
-            f"the wishes of bundle {signed.digest[:12]} do not go with [engine] of the settings: {error}",
+            f"the wishes of bundle {signed.digest[:12]} do not go with the other settings of the engine: {error}",
             remedy="make it anew, or leave those settings out",
         ) from error
 

@@ -157,7 +157,7 @@ class HistoryRow(Payload):
 class HistoryMessage(Payload):
     """``history``."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     device: str
     entries: tuple[HistoryRow, ...]
     at: AwareDatetime
