@@ -144,10 +144,8 @@ def test_the_drop_in_for_csi_reaches_argus_and_follows_its_daemon(installed):
     (root / "etc/systemd/system/nvargus-daemon.service").write_text(ARGUS)
     assert probed(installed, "systemctl start nvargus-daemon")["argus"] != "allowed"
     shutil.copy(ROOT / "systemd/vajra-edge-csi.conf", root / f"{booted.UNIT[1:]}.d/csi.conf")
-    said = installed.boot(
-        f"{PREPARE}systemctl start nvargus-daemon vajra-edge; systemctl show -p ConsistsOf nvargus-daemon"
-    )
-    assert "ConsistsOf=vajra-edge.service" in said
+    said = installed.boot(f"{PREPARE}systemctl start nvargus-daemon vajra-edge; systemctl show -p PartOf vajra-edge")
+    assert "PartOf=nvargus-daemon.service" in said
     assert json.loads((root / "probe.json").read_text())["argus"] == "allowed"
 
 
