@@ -7,15 +7,12 @@ the old one in force, or the new one being tried, and never a half of anything.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -109,7 +106,7 @@ class Shelf:
             BundleError: see ``bundle.read``; or its serial is older than that of the one in force.
             StoreError: the folder cannot be written; nothing is left of it.
         """
-        with durable.reported(self.root, "written"), self._locked():
+        with durable.reported(self.root, "written"), durable.locked(self.root / "lock"):
             self._clear(keep=())
             staged = self.root / f"{_STAGING}{uuid.uuid4().hex}"
             staged.mkdir(mode=0o700)
@@ -208,7 +205,7 @@ class Shelf:
         """
         if outcome.adopted is Adopted.SERVING:
             self._relink(CURRENT, outcome.bundle)
-        with durable.reported(self.root, "written"), self._locked():
+        with durable.reported(self.root, "written"), durable.locked(self.root / "lock"):
             durable.replace(self.root / OUTCOME, json.dumps(asdict(outcome)).encode(), self.root)
             (self.root / CANDIDATE).unlink(missing_ok=True)
             durable.sync_folder(self.root)
@@ -233,7 +230,7 @@ class Shelf:
             return 0
 
     def _relink(self, name: str, digest: str) -> None:
-        with durable.reported(self.root, "written"), self._locked():
+        with durable.reported(self.root, "written"), durable.locked(self.root / "lock"):
             durable.relink(self.root / name, digest, self.root)
 
     def _linked(self, name: str) -> str | None:
@@ -259,13 +256,3 @@ class Shelf:
             stale = path.name.startswith(_STAGING) or (_DIGEST.fullmatch(path.name) and path.name not in kept)
             if stale and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        durable.make_folder(self.root)
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

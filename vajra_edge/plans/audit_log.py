@@ -7,14 +7,12 @@ power cut tore is cut off by the next writer; at ``MOST_BYTES`` the older half g
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -143,7 +141,7 @@ class AuditLog:
         Raises:
             StoreError: it cannot be written.
         """
-        with durable.reported(self._root, "written"), self._locked():
+        with durable.reported(self._root, "written"), durable.locked(self._root / "history.lock"):
             key = make_key(self._root / "store.key", self._root)
             self._mend()
             lines = self._path.read_bytes().splitlines() if self._path.exists() else []
@@ -167,16 +165,6 @@ class AuditLog:
         whole, torn = content.rpartition(b"\n")[::2]
         entries, doubts = _checked(whole.splitlines(), key or b"")
         return Read(entries, (*doubts, "its last line was torn by a power cut") if torn else doubts)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        durable.make_folder(self._root)
-        descriptor = os.open(self._root / "history.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _mend(self) -> None:
         """Cut off what a power cut, or a full disk, left of the last line."""
