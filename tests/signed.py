@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("cryptography", reason="pip install 'vajra-edge[bundles]'")
+pytest.importorskip("cryptography", reason="absent here: cryptography")
 
 from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.keyring import Keyring

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-pytest.importorskip("cryptography", reason="pip install 'vajra-edge[bundles]'")
+pytest.importorskip("cryptography", reason="absent here: cryptography")
 
 from vajra_edge.bundles import minisign
 from vajra_edge.bundles.minisign import PublicKey, parse_public, parse_secret, parse_signature, sign, verify
@@ -64,7 +64,7 @@ def test_what_is_no_key_is_refused_in_one_line(text):
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.skipif(shutil.which("minisign") is None, reason="apt install minisign")
+@pytest.mark.skipif(shutil.which("minisign") is None, reason="absent here: minisign")
 def test_minisign_takes_our_signatures_and_keys_and_we_take_its(tmp_path):
     def run(*arguments: object) -> str:
         told = subprocess.run(["minisign", *map(str, arguments)], capture_output=True, text=True, check=True)
@@ -87,7 +87,7 @@ def test_minisign_takes_our_signatures_and_keys_and_we_take_its(tmp_path):
 
 
 def test_py_minisign_takes_our_signatures_and_we_decrypt_its_keys(tmp_path):
-    theirs = pytest.importorskip("minisign", reason="pip install py-minisign")
+    theirs = pytest.importorskip("minisign", reason="absent here: py-minisign")
     ours = minisign.make_key()
     public = theirs.PublicKey.from_base64(ours.public.text().splitlines()[1])
     public.verify(b"weights", theirs.Signature.from_bytes(sign(b"weights", ours, "serial 3")))

@@ -248,6 +248,13 @@ def test_the_texts_name_nothing_that_a_supported_jetson_lacks_or_that_is_slow() 
         assert text.endswith("appsink name=pictures drop=true max-buffers=1 sync=false")
 
 
+def test_an_address_stays_within_its_property() -> None:
+    camera = CameraSettings(id="gate", source="rtsp://cam/1")
+    text = jetson.rtsp_pipeline(camera, 'rtsp://cam/a\\" ! filesink location="/etc/x', "tcp")
+    assert 'location="rtsp://cam/a%5C%22 ! filesink location=%22/etc/x" ' in text
+    assert text.count('"') == 2
+
+
 def test_a_csi_source_is_shown_whole_and_counts_from_nought() -> None:
     assert address.kind_of("csi:3") is address.Kind.CSI
     assert address.shown("csi:3") == "csi:3"

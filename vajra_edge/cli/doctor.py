@@ -46,7 +46,6 @@ PACKAGES = (
     "paho-mqtt",
     "systemd-python",
 )
-FITS = "can build and run this"
 LITTLE_SPACE_BYTES = 512 * 1024 * 1024
 """A plan of the largest network in FP32 is under 300 MB; two must fit beside each other."""
 

@@ -210,7 +210,7 @@ class DecodedInHardware(_Pipeline):
         credentials = read_credentials(camera.id, camera.credentials_file)
         deadline = Deadline(camera.open_timeout_s)
         transport = "udp" if camera.rtsp_transport == "udp" else "tcp"
-        url = with_credentials(camera.source, credentials).replace('"', "%22")
+        url = with_credentials(camera.source, credentials)
         try:
             look_up(self._endpoint.host, self._endpoint.port, deadline)
             self._start(jetson.rtsp_pipeline(camera, url, transport), deadline)

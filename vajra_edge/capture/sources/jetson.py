@@ -73,11 +73,12 @@ def rtsp_pipeline(camera: CameraSettings, url: str, transport: str) -> str:
 
     Args:
         camera: its settings.
-        url: its address, with credentials, percent-encoded: a quotation mark in it would end the property.
+        url: its address, with credentials, percent-encoded.
         transport: tcp or udp.
     """
     patience_us = round(camera.open_timeout_s * 1e6)
-    source = f'rtspsrc location="{url}" protocols={transport} latency={_JITTER_MS} drop-on-latency=true'
+    quoted = url.replace("\\", "%5C").replace('"', "%22")  # in GStreamer's text the one escapes, the other ends it
+    source = f'rtspsrc location="{quoted}" protocols={transport} latency={_JITTER_MS} drop-on-latency=true'
     source += f" timeout={patience_us} tcp-timeout={patience_us}"
     if not camera.tls_verify:
         source += " tls-validation-flags=0"
