@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from signed import Signer
+from signed import Signer, make_key
 
 from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.bundle import BundleManifest
@@ -72,7 +72,7 @@ def test_a_bundle_that_was_cut_off_or_goes_on_is_refused(signer, tmp_path):
 
 
 def test_a_key_that_is_not_trusted_or_was_revoked_is_named(signer, tmp_path):
-    stranger, shelf = minisign.make_key(), Shelf(tmp_path)
+    stranger, shelf = make_key(), Shelf(tmp_path)
     line = refused(signer, signer.make(WEIGHTS, key=stranger).read_bytes(), shelf)
     assert f"key {stranger.public.name}, which is not trusted here (trusted: {signer.key.public.name})" in line
     posing = minisign.SecretKey(minisign.PublicKey(signer.key.public.key_id, stranger.public.raw), stranger.seed)

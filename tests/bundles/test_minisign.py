@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("cryptography", reason="absent here: cryptography")
 
+from signed import make_key, secret_text
+
 from vajra_edge.bundles import minisign
 from vajra_edge.bundles.minisign import PublicKey, parse_public, parse_secret, parse_signature, sign, verify
 from vajra_edge.errors import BundleError
@@ -30,7 +32,7 @@ def no_password() -> str:
 
 
 def test_what_is_signed_verifies_and_nothing_else_does():
-    key, other = minisign.make_key(), minisign.make_key()
+    key, other = make_key(), make_key()
     told = parse_signature(sign(b"weights", key, "serial 3"))
     assert (told.key_id, told.comment) == (key.public.key_id, "serial 3")
     verify(b"weights", told, key.public)
@@ -40,7 +42,7 @@ def test_what_is_signed_verifies_and_nothing_else_does():
 
 
 def test_a_signature_has_one_spelling_so_that_no_bit_of_it_can_be_another():
-    key = minisign.make_key()
+    key = make_key()
     content = sign(b"weights", key, "serial 3")
     for place in range(len(content)):
         for bit in range(8):
@@ -50,8 +52,8 @@ def test_a_signature_has_one_spelling_so_that_no_bit_of_it_can_be_another():
 
 
 def test_keys_come_back_as_they_were_written():
-    key = minisign.make_key()
-    assert parse_secret(minisign.secret_text(key), no_password) == key
+    key = make_key()
+    assert parse_secret(secret_text(key), no_password) == key
     assert parse_public(key.public.text()) == key.public
     assert parse_public(key.public.text().splitlines()[1]) == key.public
 
@@ -71,9 +73,9 @@ def test_minisign_takes_our_signatures_and_keys_and_we_take_its(tmp_path):
         return told.stdout
 
     (tmp_path / "m").write_bytes(b"weights")
-    ours = minisign.make_key()
+    ours = make_key()
     (tmp_path / "ours.pub").write_text(ours.public.text())
-    (tmp_path / "ours.key").write_text(minisign.secret_text(ours))
+    (tmp_path / "ours.key").write_text(secret_text(ours))
     (tmp_path / "m.minisig").write_bytes(sign(b"weights", ours, "serial 3"))
     assert "Trusted comment: serial 3" in run("-Vm", tmp_path / "m", "-p", tmp_path / "ours.pub")
     run("-G", "-W", "-p", tmp_path / "its.pub", "-s", tmp_path / "its.key")
@@ -88,7 +90,7 @@ def test_minisign_takes_our_signatures_and_keys_and_we_take_its(tmp_path):
 
 def test_py_minisign_takes_our_signatures_and_we_decrypt_its_keys(tmp_path):
     theirs = pytest.importorskip("minisign", reason="absent here: py-minisign")
-    ours = minisign.make_key()
+    ours = make_key()
     public = theirs.PublicKey.from_base64(ours.public.text().splitlines()[1])
     public.verify(b"weights", theirs.Signature.from_bytes(sign(b"weights", ours, "serial 3")))
     del tmp_path

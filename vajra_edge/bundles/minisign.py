@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,19 +102,6 @@ def parse_public(text: str) -> PublicKey:
     if len(told) != 2 + _ID_BYTES + _KEY_BYTES or told[:2] != b"Ed":
         raise BundleError("this is no public key of minisign", remedy="give the .pub file")
     return PublicKey(told[2 : 2 + _ID_BYTES], told[2 + _ID_BYTES :])
-
-
-def make_key() -> SecretKey:
-    """A new pair."""
-    seed = secrets.token_bytes(_KEY_BYTES)
-    return SecretKey(PublicKey(secrets.token_bytes(_ID_BYTES), _public_of(seed)), seed)
-
-
-def secret_text(key: SecretKey) -> str:
-    """The secret key's file, without a password, as ``minisign -G -W`` writes it."""
-    body = key.public.key_id + key.seed + key.public.raw + bytes(_KEY_BYTES)
-    told = b"Ed" + b"\0\0" + b"B2" + bytes(_SALT_BYTES + 16) + body
-    return f"{_COMMENT} minisign secret key {key.public.name}\n{base64.b64encode(told).decode()}\n"
 
 
 def parse_secret(text: str, password: Callable[[], str]) -> SecretKey:
