@@ -18,6 +18,19 @@ from packaging.requirements import Requirement
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 UNIT = "/etc/systemd/system/vajra-edge.service"
+CONFIG = """
+[weights]
+path = "/var/lib/vajra-edge/weights/network.onnx"
+[mqtt]
+host = "127.0.0.1"
+port = 18830
+[[cameras]]
+id = "gate"
+source = "/srv/pictures"
+fps = 10.0
+loop = true
+"""
+"""Of a device with pictures for a camera and a broker of its own."""
 _DRIVE = """[Unit]
 Requires=basic.target dbus.socket
 After=basic.target dbus.socket

@@ -30,19 +30,6 @@ pytestmark = [
     pytest.mark.skipif(bool(absent()), reason=f"absent here: {absent()}"),
 ]
 
-CONFIG = """
-[weights]
-path = "/var/lib/vajra-edge/weights/network.onnx"
-[mqtt]
-host = "127.0.0.1"
-port = 18830
-[[cameras]]
-id = "gate"
-source = "/srv/pictures"
-fps = 10.0
-loop = true
-"""
-
 WORDS = """
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels PYTHON={python}
 set_up() {{ bash /srv/checkout/deploy/install.sh 2>&1; echo "rc $?"; }}
@@ -78,7 +65,7 @@ def prepare(root: Path, wheels: Path) -> None:
     for number in range(3):
         cv2.imwrite(str(root / f"srv/pictures/{number}.png"), tiny.scene(seed=number).image)
     (root / "srv/network.onnx").write_bytes(tiny.network())
-    (root / "srv/config.toml").write_text(CONFIG)
+    (root / "srv/config.toml").write_text(booted.CONFIG)
 
 
 @pytest.fixture(scope="module")

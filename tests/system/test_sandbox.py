@@ -34,19 +34,6 @@ WatchdogSec=0
 StandardOutput=truncate:/probe.json
 """
 
-CONFIG = """
-[weights]
-path = "/var/lib/vajra-edge/weights/network.onnx"
-[mqtt]
-host = "127.0.0.1"
-port = 18830
-[[cameras]]
-id = "gate"
-source = "/srv/pictures"
-fps = 10.0
-loop = true
-"""
-
 WAIT_FOR_FRAMES = """
 serves() { for _ in $(seq 120); do
     if vajra-edge status --json 2>/dev/null | grep -q '"frames":[1-9]'; then echo "$1"; return; fi; sleep 0.5
@@ -77,7 +64,7 @@ def installed(machine):
 
 def furnish(root: Path) -> None:
     (root / "etc/vajra-edge/credentials").mkdir(parents=True)
-    (root / "etc/vajra-edge/config.toml").write_text(CONFIG)
+    (root / "etc/vajra-edge/config.toml").write_text(booted.CONFIG)
     (root / "srv/pictures").mkdir(parents=True)
     for number in range(3):
         cv2.imwrite(str(root / f"srv/pictures/{number}.png"), tiny.scene(seed=number).image)
