@@ -97,6 +97,9 @@ class Acted:
         while not Path(path).exists():
             time.sleep(0.01)
 
+    def _tell(self, path: str) -> None:
+        Path(path).touch()
+
     def _nap(self, seconds: float) -> None:
         time.sleep(seconds)
 
