@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from ports import free_port
 from system import rtsp_server
@@ -24,6 +28,7 @@ from vajra_edge.errors import SourceError
 HERE = Path(__file__).parent
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 GI = Path("/usr/lib/python3/dist-packages/gi")
+SLOW = "identity sleep-time=100000 ! appsink name=pictures"
 USER, PASSWORD = "us er", 'p"w@d/1'
 
 READ = """
@@ -102,22 +107,42 @@ def read(elements: Path, count: int, *, jetson_there: bool = True, **camera: obj
     return told
 
 
-@pytest.fixture
-def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """An RTSP camera with a login of awkward characters, and the file that holds it."""
-    server = [sys.executable, str(HERE.parent / "system" / "rtsp_server.py")]
+def encoded(width: int, height: int) -> bytes:
+    """An H.264 stream of thirty grey pictures."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(30):
+            picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), "bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@contextmanager
+def served(*options: str) -> Iterator[str]:
+    """The address of an RTSP camera that gives the demo's clip."""
     if not rtsp_server.is_installed():
         pytest.skip("absent here: Debian's packages for an RTSP server")
-    login = tmp_path / "login"
-    login.write_text(f"{USER}:{PASSWORD}", encoding="utf-8")
-    login.chmod(0o600)
     port = free_port()
-    arguments = ["--port", str(port), "--clip", str(CLIP), "--path", "/gate", "--credentials", f"{USER}:{PASSWORD}"]
+    server = [sys.executable, str(HERE.parent / "system" / "rtsp_server.py")]
+    arguments = ["--port", str(port), "--clip", str(CLIP), "--path", "/gate", *options]
     with subprocess.Popen([*server, *arguments], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert "ready" in running.stdout.readline()
-        yield f"rtsp://127.0.0.1:{port}/gate", login
+        yield f"rtsp://127.0.0.1:{port}/gate"
         running.terminate()
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An RTSP camera with a login of awkward characters, and the file that holds it."""
+    login = tmp_path / "login"
+    login.write_text(f"{USER}:{PASSWORD}", encoding="utf-8")
+    login.chmod(0o600)
+    with served("--credentials", f"{USER}:{PASSWORD}") as url:
+        yield url, login
 
 
 @needs_gstreamer
@@ -151,6 +176,30 @@ def test_an_rtsp_camera_is_decoded_by_the_hardware_where_there_is_one(elements: 
     assert cpu["by"] == "NetworkStream"
     assert hardware["pictures"][0][:3] == cpu["pictures"][0][:3]
     assert read(elements, 1, jetson_there=False, source=url, credentials_file=str(login))["by"] == "NetworkStream"
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("decode", ["nvdec", "cpu"])
+def test_a_camera_whose_sound_comes_before_its_pictures_is_read(elements: Path, decode: str) -> None:
+    with served("--sound") as url:
+        told = read(elements, 30, source=url, decode=decode)
+    assert told.get("error") is None
+    assert len(told["pictures"]) == 30
+
+
+@needs_gstreamer
+def test_a_change_of_size_in_mid_stream_is_followed_in_hardware(elements: Path, tmp_path: Path) -> None:
+    """Two H.264 streams one after the other, as a camera sends whose profile was edited."""
+    sizes = [(640, 480), (320, 176)]
+    stream = tmp_path / "both.h264"
+    with stream.open("wb") as file:
+        for width, height in sizes:
+            file.write(encoded(width, height))
+    decoder = "h264parse ! nvv4l2decoder ! nvvidconv ! video/x-raw,format=BGRx"
+    told = read(elements, 99, source=f"gst:filesrc location={stream} ! {decoder} ! {SLOW}")
+    seen = [(width, height) for height, width, *_ in told["pictures"]]
+    assert list(dict.fromkeys(seen)) == sizes
+    assert str(told["error"]).endswith("the stream ended")
 
 
 @needs_gstreamer

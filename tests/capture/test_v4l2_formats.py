@@ -10,23 +10,24 @@ from vajra_edge.capture.sources import v4l2_formats
 from vajra_edge.errors import SourceError
 
 
-def driver(*formats: str):
-    """An ioctl that lists these, as the kernel does: EINVAL after the last."""
+def driver(*formats: str, of_type: int = 1):
+    """An ioctl that lists these, as the kernel does: EINVAL after the last, and for the other type of buffers."""
 
     def ioctl(_: int, request: int, content: bytes) -> bytes:
         assert request == 0xC0405602
         index, kind = struct.unpack_from("=II", content)
-        assert (kind, len(content)) == (1, 64)
-        if index >= len(formats):
+        assert len(content) == 64
+        if kind != of_type or index >= len(formats):
             raise OSError(22, "Invalid argument")
         return struct.pack("=III32s4sI12x", index, kind, 0, b"x", formats[index].encode(), 0)
 
     return ioctl
 
 
-def test_a_device_lists_its_formats_in_its_own_order():
-    assert v4l2_formats.listed("/dev/null", driver("YUYV", "MJPG")) == ("YUYV", "MJPG")
-    assert v4l2_formats.listed("/dev/null", driver()) == ()
+@pytest.mark.parametrize("of_type", [1, 9])
+def test_a_device_of_one_plane_or_of_more_lists_its_formats_in_its_own_order(of_type: int):
+    assert v4l2_formats.listed("/dev/null", driver("YUYV", "MJPG", of_type=of_type)) == ("YUYV", "MJPG")
+    assert v4l2_formats.listed("/dev/null", driver(of_type=of_type)) == ()
 
 
 def test_a_real_file_that_is_no_device_lists_nothing():

@@ -27,6 +27,7 @@ PACKAGES = (
     "gstreamer1.0-plugins-good",
     "gstreamer1.0-plugins-ugly",
 )
+_SOUND = "audiotestsrc is-live=true ! audioconvert ! mulawenc ! rtppcmupay name=pay0 pt=0"
 _PROBE = """
 import gi
 gi.require_version("Gst", "1.0")
@@ -88,7 +89,7 @@ def serve(arguments: argparse.Namespace) -> None:
             f'( multifilesrc location="{arguments.unpacked}/%05d.jpg" loop=true caps="image/jpeg,framerate={fps}/1" '
             "! jpegdec ! videoconvert ! video/x-raw,format=I420 "
             f"! x264enc tune=zerolatency speed-preset=ultrafast bitrate=2000 key-int-max={fps} "
-            "! rtph264pay name=pay0 pt=96 config-interval=1 )"
+            f"! rtph264pay name=pay{int(arguments.sound)} pt=96 config-interval=1 {_SOUND if arguments.sound else ''} )"
         )
         factory.set_shared(True)
         if arguments.credentials:
@@ -125,6 +126,7 @@ def _arguments() -> argparse.Namespace:
         "--path", action="append", required=True, help="mount point, for example /gate; may be repeated"
     )
     parser.add_argument("--credentials", default="", help="user:password that clients must give")
+    parser.add_argument("--sound", action="store_true", help="a stream of sound before that of pictures")
     parser.add_argument("--frames", type=int, default=300, help="length of the loop")
     parser.add_argument("--unpacked", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -187,8 +187,8 @@ class CsiCamera(_Pipeline):
         except PipelineFailed as failed:
             raise SourceError(
                 f"{self._name} gives no pictures: {self._words(failed)}",
-                remedy="check its ribbon cable, that jetson-io has configured its sensor, that nvargus-daemon runs, "
-                "and that the unit has its drop-in for CSI",
+                remedy="check its ribbon cable, that jetson-io has configured its sensor, and that the unit has its "
+                "drop-in for CSI; where it gave pictures before, sudo systemctl restart nvargus-daemon frees it",
             ) from None
 
 

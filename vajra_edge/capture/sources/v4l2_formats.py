@@ -12,7 +12,7 @@ from vajra_edge.errors import SourceError
 # linux/videodev2.h: struct v4l2_fmtdesc is index, type, flags, description[32], pixelformat, mbus_code, reserved[3].
 _FMTDESC = struct.Struct("=III32sI16x")
 _VIDIOC_ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc)
-_VIDEO_CAPTURE = 1
+_BUFFER_TYPES = (1, 9)  # enum v4l2_buf_type: VIDEO_CAPTURE, and VIDEO_CAPTURE_MPLANE, which OpenCV reads from 4.7 on
 _MOST = 64
 
 PREFERRED = ("MJPG", "YUYV", "UYVY", "NV12", "YU12")
@@ -39,16 +39,22 @@ def listed(path: str, ioctl: Ioctl = fcntl.ioctl) -> tuple[str, ...]:
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}", remedy="end what else uses it") from error
     try:
-        found = []
-        for index in range(_MOST):
-            try:
-                answer = ioctl(descriptor, _VIDIOC_ENUM_FMT, _FMTDESC.pack(index, _VIDEO_CAPTURE, 0, b"", 0))
-            except OSError:  # the end of the list (EINVAL), or no capture device at all
-                break
-            found.append(_FMTDESC.unpack(answer)[4].to_bytes(4, "little").decode("latin-1"))
-        return tuple(found)
+        of_each = (_of_type(descriptor, buffer_type, ioctl) for buffer_type in _BUFFER_TYPES)
+        return next((found for found in of_each if found), ())
     finally:
         os.close(descriptor)
+
+
+def _of_type(descriptor: int, buffer_type: int, ioctl: Ioctl) -> tuple[str, ...]:
+    """A device has formats of one type; asked of the other it says EINVAL at once."""
+    found = []
+    for index in range(_MOST):
+        try:
+            answer = ioctl(descriptor, _VIDIOC_ENUM_FMT, _FMTDESC.pack(index, buffer_type, 0, b"", 0))
+        except OSError:  # the end of the list, or no device of that type
+            break
+        found.append(_FMTDESC.unpack(answer)[4].to_bytes(4, "little").decode("latin-1"))
+    return tuple(found)
 
 
 def chosen(formats: tuple[str, ...], name: str) -> str | None:
