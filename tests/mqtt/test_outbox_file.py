@@ -13,7 +13,7 @@ import pytest
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.outbox import DeadLetter, DiskBatch, Queued, Recovered
-from vajra_edge.mqtt.outbox_file import BLOCK, DAMAGED_KEPT, DEAD_KEPT, NAME, OutboxFile
+from vajra_edge.mqtt.outbox_file import BLOCK, DAMAGED_KEPT, DEAD_KEPT, NAME, Damaged, OutboxFile
 
 
 class Clock:
@@ -211,6 +211,63 @@ def test_a_damaged_file_is_put_aside_and_said(tmp_path: Path, opened: Callable, 
         file.close(tidy=True)
         assert len(list(path.parent.glob("damaged-*.sqlite"))) == min(count, DAMAGED_KEPT)
         path.unlink()
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """What a worn card does: a value is another, and SQLite sees nothing."""
+    base = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        base.execute(statement)
+    base.close()
+
+
+def test_a_message_whose_payload_changed_is_a_gap_and_is_not_sent(tmp_path: Path, opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=True)
+    file.close(tidy=True)
+    tamper(tmp_path / "outbox" / NAME, "UPDATE messages SET payload = X'6d34' WHERE number = 3")
+    file, again = opened()
+    assert [one.number for one in file.read(0)] == [1, 2, 4, 5]
+    assert [(gap.camera, gap.first, gap.last, gap.why) for gap in again.fresh_gaps] == [("gate", 2, 2, "damaged")]
+    assert (again.epoch, again.messages, file.damage) == (found.epoch, 4, "")
+    file.close(tidy=True)
+    assert opened()[1].gaps == again.gaps, "told until the broker has it"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE messages SET seq = 7 WHERE number = 3",
+        "UPDATE messages SET camera = 'yard' WHERE number = 3",
+        "UPDATE messages SET upto = 5",
+        "UPDATE cameras SET next_seq = 2, reserved = 2",
+        "UPDATE count SET upto = 4",
+        "UPDATE count SET epoch = 'other'",
+        "UPDATE gaps SET last = 900",
+        "DROP TABLE cameras",
+    ],
+)
+def test_a_row_that_changed_puts_the_file_aside(tmp_path: Path, opened: Callable, statement: str) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=True)
+    file.commit(DiskBatch((), 0, (Gap("yard", found.epoch, 0, 3, "age", 1),)), sync=True)
+    file.close(tidy=True)
+    tamper(tmp_path / "outbox" / NAME, statement)
+    file, again = opened()
+    assert "put aside as damaged-" in file.damage
+    assert again.epoch != found.epoch
+
+
+def test_a_file_that_is_damaged_in_use_and_looks_whole_afterwards_is_put_aside(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(batch(found, 1, 5), sync=True)
+    file._connection.execute("DROP TABLE dead")
+    with pytest.raises(Damaged, match="no such table: dead"):
+        file.commit(DiskBatch((), 1, None, (DeadLetter(queued(1, found), "refused", 0x99),)), sync=True)
+    file.open()
+    assert "put aside as damaged-" in file.damage
+    file.commit(DiskBatch((), 1, None, (DeadLetter(queued(1, found), "refused", 0x99),)), sync=True)
+    file.close(tidy=True)
 
 
 def test_an_empty_file_is_a_new_one(tmp_path: Path, opened: Callable) -> None:

@@ -163,8 +163,8 @@ class OutboxCounts:
         in_flight: sent, not yet acknowledged.
         size_bytes: room that both take.
         acked: acknowledged by the broker (for quality of service 0: written to it).
-        dropped: by reason: ``bytes``, ``age``, ``live``, ``refused``, ``too_large``, ``died``, ``disk``, ``moved``,
-            and ``closed``, which is what a process in whose memory they waited took with it.
+        dropped: by reason: ``bytes``, ``age``, ``live``, ``refused``, ``too_large``, ``died``, ``disk``, ``damaged``,
+            ``moved``, and ``closed``, which is what a process in whose memory they waited took with it.
         kept: where messages wait: ``disk``, ``memory`` or ``live``.
         trouble: why they are not kept where the settings say; empty while they are.
     """

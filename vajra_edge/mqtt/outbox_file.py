@@ -5,6 +5,9 @@ A transaction survives a kill of the process once it is committed, and a power c
 a word the count goes on behind the block, so that no number is used twice, and what is left of the block is one gap.
 
 Of what was acknowledged only the highest number is written at once; the rows go when the log is synced.
+
+Each row has its checksum, for SQLite finds no bit that a worn card turned within a value. A message whose payload is
+damaged is one gap; whatever else is damaged puts the file aside.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import contextlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vajra_edge import clock as clocks
 from vajra_edge import durable
@@ -43,13 +48,13 @@ _LOG_PAGES, _LOG_BYTES = 2000, 8 * 1024**2
 _TABLES = """
 PRAGMA auto_vacuum = INCREMENTAL;
 BEGIN IMMEDIATE;
-CREATE TABLE count (device TEXT, epoch TEXT, upto INTEGER, service_s REAL);
-CREATE TABLE cameras (camera TEXT PRIMARY KEY, next_seq INTEGER, reserved INTEGER) WITHOUT ROWID;
+CREATE TABLE count (device TEXT, epoch TEXT, upto INTEGER, service_s REAL, crc32 INTEGER);
+CREATE TABLE cameras (camera TEXT PRIMARY KEY, next_seq INTEGER, reserved INTEGER, crc32 INTEGER) WITHOUT ROWID;
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, service_s REAL, unix_s REAL, upto INTEGER,
-    payload BLOB
+    crc32 INTEGER, payload_crc32 INTEGER, payload BLOB
 );
-CREATE TABLE gaps (epoch TEXT, camera TEXT, first INTEGER, last INTEGER, why TEXT, place INTEGER);
+CREATE TABLE gaps (epoch TEXT, camera TEXT, first INTEGER, last INTEGER, why TEXT, place INTEGER, crc32 INTEGER);
 CREATE TABLE dead (
     letter INTEGER PRIMARY KEY, camera TEXT, epoch TEXT, seq INTEGER, why TEXT, code INTEGER, unix_s REAL, payload BLOB
 );
@@ -65,7 +70,9 @@ _REMEDIES: Mapping[str, Text] = {
     "exists": "remove what lies in the folder's place",
     "not a directory": "remove what lies in the folder's place",
     "locked": "another process has it open: end that",
+    "disk i/o": "check that disk",
 }
+"""What a disk or another process does to a file that is whole; whatever else SQLite says is damage."""
 
 
 def wall_clock() -> float | None:
@@ -107,6 +114,7 @@ class OutboxFile:
         self._reserved: dict[str, int] = {}
         self._service_s = self._opened_s = 0.0
         self._upto = 0
+        self._suspected = ""
 
     def open(self, why: str = "died", upto: int = 0) -> Recovered:
         """Open it, or make it; one that is damaged is put aside.
@@ -121,9 +129,14 @@ class OutboxFile:
         try:
             with self._reported("opened"):
                 durable.make_folder(self._folder)
-                return self._open(why, upto)
+                found = self._open(why, upto)
+                self._mistrust(found)
         except Damaged as error:
+            self._suspected = ""
             self._put_aside(error)
+        else:
+            self._suspected = ""
+            return found
         with self._reported("made"):
             return self._open(why, 0)
 
@@ -143,7 +156,7 @@ class OutboxFile:
                 self._upto = max(self._upto, batch.upto)
                 self._insert(base, batch)
                 if sync or not batch.messages:  # else the messages' rows say it, and a page less is written
-                    base.execute("UPDATE count SET upto = ?, service_s = ?", (self._upto, self._now_service_s()))
+                    self._write_count(base, self._now_service_s())
                 if sync:
                     self._tidy(base)
             if sync and base.execute("PRAGMA freelist_count").fetchone()[0] > _VACUUM_FROM_PAGES:
@@ -157,14 +170,15 @@ class OutboxFile:
         """
         with self._reported("read"):
             rows = self._connection.execute(
-                "SELECT number, camera, epoch, seq, payload, service_s, unix_s FROM messages WHERE number > ?"
-                " ORDER BY number LIMIT ?",
+                "SELECT * FROM messages WHERE number > ? ORDER BY number LIMIT ?",
                 (max(after, self._upto), READ_AT_ONCE),
             ).fetchall()
+            if not all(map(_is_whole, rows)):
+                raise Damaged(f"{self._path} is damaged: a message changed in it")
         now_s, wall_s, service_s = self._clock(), self._wall(), self._now_service_s()
         return [
             Queued(number, camera, epoch, seq, payload, now_s - _age_s(service_s - at_s, unix_s, wall_s))
-            for number, camera, epoch, seq, payload, at_s, unix_s in rows
+            for number, camera, epoch, seq, at_s, unix_s, *_, payload in rows
         ]
 
     def withdraw(self, batch: DiskBatch) -> None:
@@ -198,6 +212,11 @@ class OutboxFile:
             raise PublishError("the outbox is closed", remedy="report it with the log")
         return self._base
 
+    def _mistrust(self, found: Recovered) -> None:
+        """Raise where it was damaged in use and looks whole: it would fail in use again."""
+        if self._suspected and not any(gap.why == "damaged" for gap in found.fresh_gaps):
+            raise Damaged(self._suspected)
+
     def _open(self, why: str, upto: int) -> Recovered:
         base = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
         self._base = base
@@ -217,16 +236,17 @@ class OutboxFile:
 
     def _recover(self, why: str, upto: int) -> Recovered:
         with self._transaction(sync=True) as base:
-            count = "SELECT device, epoch, upto, service_s FROM count"
-            base.execute("UPDATE count SET upto = max(upto, (SELECT coalesce(max(upto), 0) FROM messages))")
-            device, _, _, service_s = base.execute(count).fetchone() or ("", "", 0, 0.0)
-            fresh = [] if device == self._device else self._begin_count(base, service_s)
-            _, self._epoch, self._upto, self._service_s = base.execute(count).fetchone()
+            device = self._read_count(base)
+            fresh = self._drop_damaged(base)
             told = base.execute("SELECT coalesce(max(upto), 0), coalesce(max(service_s), 0) FROM messages").fetchone()
-            self._upto, self._service_s = max(self._upto, upto, told[0]), max(self._service_s, told[1])
+            self._upto, self._service_s = max(self._upto, told[0]), max(self._service_s, told[1])
+            if device != self._device:
+                fresh += self._begin_count(base)
+            self._upto = max(self._upto, upto)
             self._opened_s = self._clock()
             last = max(self._upto, base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
-            self._find_next(base)
+            gaps = _read_gaps(base, self._path)
+            self._find_next(base, [*gaps, *fresh])
             fresh += self._skip_reserved(why, last + 1)
             _write_gaps(base, fresh)
             self._release()
@@ -234,31 +254,59 @@ class OutboxFile:
             messages, size_bytes = base.execute(
                 "SELECT count(*), coalesce(sum(length(payload) + ?), 0) FROM messages", (ENTRY_BYTES,)
             ).fetchone()
-            rows = base.execute("SELECT camera, epoch, first, last, why, place FROM gaps ORDER BY epoch, camera, first")
-            gaps = tuple(Gap(*row) for row in rows.fetchall())
-        return Recovered(self._epoch, dict(self._next), last, messages, size_bytes, gaps, tuple(fresh))
+            gaps = _read_gaps(base, self._path)
+        return Recovered(self._epoch, dict(self._next), last, messages, size_bytes, tuple(gaps), tuple(fresh))
 
-    def _begin_count(self, base: sqlite3.Connection, service_s: float) -> list[Gap]:
+    def _read_count(self, base: sqlite3.Connection) -> str:
+        """Whose count it is; that of nobody in a new file."""
+        row = base.execute("SELECT * FROM count").fetchone()
+        if row is None:
+            self._epoch, self._upto, self._service_s = "", 0, 0.0
+            return ""
+        device, self._epoch, self._upto, self._service_s = _checked(row, self._path)
+        return str(device)
+
+    def _write_count(self, base: sqlite3.Connection, service_s: float) -> None:
+        row = (self._device, self._epoch, self._upto, service_s)
+        base.execute("UPDATE count SET device = ?, epoch = ?, upto = ?, service_s = ?, crc32 = ?", _summed(*row))
+
+    def _drop_damaged(self, base: sqlite3.Connection) -> list[Gap]:
+        """Messages whose payload changed on the disk; whose they are is known, so that each is a gap.
+
+        Raises:
+            Damaged: nor is that known.
+        """
+        gaps = []
+        for row in base.execute("SELECT * FROM messages WHERE number > ?", (self._upto,)):
+            if not _is_whole(row):
+                number, camera, epoch, seq, *_ = _checked(row[:-2], self._path)
+                gaps.append(Gap(camera, epoch, seq, seq, "damaged", number))
+        base.executemany("DELETE FROM messages WHERE number = ?", ((gap.place,) for gap in gaps))
+        return gaps
+
+    def _begin_count(self, base: sqlite3.Connection) -> list[Gap]:
         """The first of this device; what another device left is not sent under this one's name."""
-        base.execute("DELETE FROM messages WHERE number <= (SELECT max(upto) FROM count)")
+        base.execute("DELETE FROM messages WHERE number <= ?", (self._upto,))
         rows = base.execute(
             "SELECT camera, epoch, min(seq), max(seq), 'moved', min(number) FROM messages GROUP BY camera, epoch"
         ).fetchall()
-        upto = base.execute("SELECT max(number) FROM (SELECT number FROM messages UNION SELECT upto FROM count)")
-        count = (self._device, secrets.token_hex(4), upto.fetchone()[0] or 0, service_s)
+        last = base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0]
+        self._epoch, self._upto = secrets.token_hex(4), max(self._upto, last)
         for table in ("count", "cameras", "messages"):
             base.execute(f"DELETE FROM {table}")  # noqa: S608  our own names
-        base.execute("INSERT INTO count VALUES (?, ?, ?, ?)", count)
+        base.execute("INSERT INTO count VALUES (NULL, NULL, NULL, NULL, NULL)")
+        self._write_count(base, self._service_s)
         return [Gap(*row) for row in rows]
 
-    def _find_next(self, base: sqlite3.Connection) -> None:
+    def _find_next(self, base: sqlite3.Connection, gaps: list[Gap]) -> None:
         """What each camera's next number is, from all that the file knows."""
-        rows = base.execute("SELECT camera, next_seq, reserved FROM cameras").fetchall()
+        rows = [_checked(row, self._path) for row in base.execute("SELECT * FROM cameras")]
         self._next = {camera: next_seq for camera, next_seq, _ in rows}
         self._noted, self._reserved = dict(self._next), {camera: reserved for camera, _, reserved in rows}
-        for query in ("SELECT camera, max(seq) FROM messages", "SELECT camera, max(last) FROM gaps"):
-            for camera, seq in base.execute(f"{query} WHERE epoch = ? GROUP BY camera", (self._epoch,)):
-                self._next[camera] = max(self._next.get(camera, 0), seq + 1)
+        used = base.execute("SELECT camera, max(seq) FROM messages WHERE epoch = ? GROUP BY camera", (self._epoch,))
+        lost = ((gap.camera, gap.last) for gap in gaps if gap.epoch == self._epoch)
+        for camera, seq in (*used, *lost):
+            self._next[camera] = max(self._next.get(camera, 0), seq + 1)
 
     def _skip_reserved(self, why: str, place: int) -> list[Gap]:
         """What is left of each block was perhaps given to messages that came to nothing."""
@@ -273,16 +321,19 @@ class OutboxFile:
         ahead_s, wall_s = self._service_s - self._opened_s, self._wall() if batch.messages or batch.dead else None
         to_wall_s = None if wall_s is None else wall_s - self._clock()
         base.executemany(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    each.number,
-                    each.camera,
-                    each.epoch,
-                    each.seq,
-                    each.offered_s + ahead_s,
-                    None if to_wall_s is None else each.offered_s + to_wall_s,
-                    self._upto,
+                    *_summed(
+                        each.number,
+                        each.camera,
+                        each.epoch,
+                        each.seq,
+                        each.offered_s + ahead_s,
+                        None if to_wall_s is None else each.offered_s + to_wall_s,
+                        self._upto,
+                    ),
+                    zlib.crc32(each.payload),
                     each.payload,
                 )
                 for each in batch.messages
@@ -307,8 +358,8 @@ class OutboxFile:
             if used:
                 self._reserved[camera] = next_seq + BLOCK
             if used or self._noted.get(camera) != next_seq:
-                row = (camera, next_seq, self._reserved[camera])
-                base.execute("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", row)
+                row = _summed(camera, next_seq, self._reserved[camera])
+                base.execute("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?, ?)", row)
                 self._noted[camera] = next_seq
 
     @contextmanager
@@ -337,17 +388,18 @@ class OutboxFile:
         """
         try:
             yield
-        except (sqlite3.Error, OSError, Damaged) as error:
+        except Damaged as error:
             self.close(tidy=False)
-            if isinstance(error, Damaged):
-                raise
-            if isinstance(error, sqlite3.DatabaseError) and any(
-                word in str(error) for word in ("malformed", "not a database")
-            ):
-                raise Damaged(f"{self._path} is damaged: {error}") from error
+            self._suspected = str(error)
+            raise
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            self.close(tidy=False)
             what = str(getattr(error, "strerror", None) or error).lower()
-            remedy = next((text for word, text in _REMEDIES.items() if word in what), "check that disk")
-            raise PublishError(f"{self._path} cannot be {verb}: {what}", remedy=remedy) from error
+            remedy = next((text for word, text in _REMEDIES.items() if word in what), None)
+            if remedy is None and not isinstance(error, OSError):
+                self._suspected = f"{self._path} is damaged: {what}"
+                raise Damaged(self._suspected) from error
+            raise PublishError(f"{self._path} cannot be {verb}: {what}", remedy=remedy or "check that disk") from error
         except PublishError:
             self.close(tidy=False)
             raise
@@ -369,9 +421,36 @@ def _age_s(served_s: float, unix_s: float | None, wall_s: float | None) -> float
     return max(served_s if unix_s is None or wall_s is None else wall_s - unix_s, 0.0)
 
 
-def _write_gaps(base: sqlite3.Connection, gaps: Iterator[Gap] | tuple[Gap, ...] | list[Gap]) -> None:
-    rows = ((each.epoch, each.camera, each.first, each.last, each.why, each.place) for each in gaps)
-    base.executemany("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?)", rows)
+def _read_gaps(base: sqlite3.Connection, path: Path) -> list[Gap]:
+    rows = (_checked(row, path) for row in base.execute("SELECT * FROM gaps ORDER BY epoch, camera, first"))
+    return [Gap(camera, epoch, first, last, why, place) for epoch, camera, first, last, why, place in rows]
+
+
+def _write_gaps(base: sqlite3.Connection, gaps: Iterable[Gap]) -> None:
+    rows = (_summed(each.epoch, each.camera, each.first, each.last, each.why, each.place) for each in gaps)
+    base.executemany("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _summed(*values: str | float | None) -> tuple[str | float | None, ...]:
+    """A row with its checksum behind it."""
+    return (*values, zlib.crc32(repr(values).encode()))
+
+
+def _checked(row: tuple[Any, ...], path: Path) -> tuple[Any, ...]:
+    """A row without its checksum.
+
+    Raises:
+        Damaged: it does not fit.
+    """
+    if _summed(*row[:-1]) != row:
+        raise Damaged(f"{path} is damaged: a row changed in it")
+    return row[:-1]
+
+
+def _is_whole(row: tuple[Any, ...]) -> bool:
+    """Whether a message's row and payload are as they were written."""
+    *told, payload_crc32, payload = row
+    return isinstance(payload, bytes) and _summed(*told[:-1]) == tuple(told) and zlib.crc32(payload) == payload_crc32
 
 
 def _bury(base: sqlite3.Connection, dead: tuple[DeadLetter, ...], wall_s: float | None) -> None:

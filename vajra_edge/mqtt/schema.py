@@ -65,7 +65,7 @@ class GapRow(Payload):
 
     first: Annotated[int, Field(ge=0)] = Field(alias="from", description="`seq` of the first")
     last: Annotated[int, Field(ge=0)] = Field(alias="to", description="`seq` of the last, included")
-    why: Literal["bytes", "age", "live", "refused", "too_large", "died", "disk", "moved", "several"] = Field(
+    why: Literal["bytes", "age", "live", "refused", "too_large", "died", "disk", "damaged", "moved", "several"] = Field(
         description="see below"
     )
 
