@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import threading
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,6 +207,26 @@ def test_a_damaged_image_leaves_fp32_serving_with_the_reason_until_it_is_mended(
     assert status["engine"]["serving"]["precision"] == "int8"
     assert status["engine"]["retry_in_s"] is None
     assert jobs(station) == before + 1
+    ears.close()
+
+
+def test_names_of_images_that_are_no_utf8_are_shown_escaped_and_stop_nothing(quantizable: Station, tmp_path: Path):
+    """As an old camera or another system's archive writes them."""
+    folder = Path(draw(tmp_path / "images", 24, 8))
+    latin = folder / os.fsdecode(b"caf\xe9.png")
+    good = (folder / "07.png").read_bytes()
+    (folder / "07.png").rename(latin)
+    latin.write_bytes(b"no picture")
+    quantizable.settings["calibration"] = {"data": str(folder)}
+    quantizable.settings["engine"]["first_boot"] = "wait"
+    ears = quantizable.listen("engine")
+    station = quantizable.start()
+    ears.until(lambda _, content: content["fingerprint"] and "caf\\udce9.png" in content["why"])
+    status = station.until(lambda status: status["phase"] == "serving")
+    assert "caf\\udce9.png" in status["reason"]
+    assert any("caf\\udce9.png" in entry["reason"] for entry in station.ask(verb="history")["entries"])
+    latin.write_bytes(good)
+    station.until(lambda status: status["engine"]["serving"]["precision"] == "int8")
     ears.close()
 
 

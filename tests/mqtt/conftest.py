@@ -88,6 +88,11 @@ class Mosquitto:
             self.child.wait()
             self.child = None
 
+    def logged(self, *words: str) -> int:
+        """How many lines of its log hold all of these."""
+        lines = (self.folder / "log").read_text(errors="replace").splitlines()
+        return sum(all(word in line for word in words) for line in lines)
+
     def send(self, signum: int) -> None:
         assert self.child is not None
         self.child.send_signal(signum)

@@ -94,6 +94,8 @@ def test_a_stop_while_the_broker_is_away_is_quick_and_loses_nothing(
 
 
 def test_a_frozen_and_a_restarted_broker_cost_nothing(mosquitto: Any, durable: Any, ear: Any, until: Any) -> None:
+    """What came after the restart is counted in the broker's log: a subscriber may be back later than the device."""
+    mosquitto.lines.append("log_type all")
     mosquitto.start()
     hearing = ear(at(mosquitto.port, keepalive_s=60), DETECTIONS)
     device = durable(at(mosquitto.port))
@@ -106,11 +108,11 @@ def test_a_frozen_and_a_restarted_broker_cost_nothing(mosquitto: Any, durable: A
     until(lambda: len(heard(hearing)[0].get("gate", ())) == 200)
     mosquitto.stop(signal.SIGTERM)
     until(lambda: not device.counts.connected)
+    before = mosquitto.logged("Received PUBLISH", "/detections")
     device.send(300)
     mosquitto.start()
-    until(lambda: hearing.subscription.ready)
     device.until_acked(500)
-    until(lambda: len(heard(hearing)[0]["gate"]) >= 500 - 20)
+    assert mosquitto.logged("Received PUBLISH", "/detections") - before >= 300
     assert device.counts.outbox.dropped == {}
     assert heard(hearing)[1] == []
 
@@ -147,7 +149,6 @@ def test_a_password_that_is_revoked_and_restored_costs_nothing(
     let_in("right")
     lines = ("allow_anonymous false", f"password_file {users}")
     mosquitto.start(*lines)
-    hearing = ear(at(mosquitto.port, username="ear", password_file=tmp_path / "ear"), DETECTIONS)
     device = durable(at(mosquitto.port, username="device", password_file=secret))
     device.send(50)
     device.until_acked(50)
@@ -157,12 +158,11 @@ def test_a_password_that_is_revoked_and_restored_costs_nothing(
     until(lambda: "username" in device.counts.last_error)
     device.send(100)
     assert device.counts.outbox.dropped == {}
+    hearing = ear(at(mosquitto.port, username="ear", password_file=tmp_path / "ear"), DETECTIONS)
     let_in("right")
     mosquitto.send(signal.SIGHUP)
-    until(lambda: hearing.subscription.ready)
     device.until_acked(150)
-    until(lambda: len(heard(hearing)[0]["gate"]) == 150)
-    assert heard(hearing)[1] == []
+    until(lambda: heard(hearing) == ({"gate": list(range(50, 150))}, []))
 
 
 def test_what_the_bounds_dropped_is_announced_after_a_restart_too(

@@ -54,7 +54,6 @@ def test_a_thousand_messages_through_an_outage_arrive_in_order(
     mosquitto: Any, daemon: Any, ear: Any, until: Any
 ) -> None:
     mosquitto.start()
-    hearing = ear(at(mosquitto.port), DETECTIONS)
     device = daemon(at(mosquitto.port))
     device.publisher.state(TOPICS.status, encode(ServiceStatus("dev", "serving")))
     device.publisher.start()
@@ -66,7 +65,7 @@ def test_a_thousand_messages_through_an_outage_arrive_in_order(
     device.send(400)
     assert device.counts.outbox.queued >= 400
     mosquitto.start()
-    until(lambda: hearing.subscription.ready)
+    hearing = ear(at(mosquitto.port), DETECTIONS)
     device.until_connected()
     device.send(300)
     device.until_acked(1_000)
