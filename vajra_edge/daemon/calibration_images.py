@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def look(calibration: CalibrationSettings, state_dir: Path) -> str:
         return str(error)
     total = hashlib.sha256()
     for path in paths:
-        total.update(f"{path} {_seen(path)}\n".encode())
+        total.update(os.fsencode(path) + f" {_seen(path)}\n".encode())
     return total.hexdigest()
 
 

@@ -23,6 +23,7 @@ from vajra_edge import clock, durable
 from vajra_edge.clock import Moment
 from vajra_edge.plans.plain import Fields
 from vajra_edge.plans.signing import make_key, read_key
+from vajra_edge.wording import shown
 
 NAME = "history.jsonl"
 
@@ -146,7 +147,7 @@ class AuditLog:
             self._mend()
             lines = self._path.read_bytes().splitlines() if self._path.exists() else []
             number, mac = _end_of(lines)
-            reason = " ".join(entry.reason.split())[:MOST_REASON_CHARS]
+            reason = shown(" ".join(entry.reason.split()))[:MOST_REASON_CHARS]
             entry = replace(entry, number=number + 1, reason=reason, at=entry.at or clock.now())
             self._write(lines, _line(entry, mac, key))
         return entry
