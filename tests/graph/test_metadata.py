@@ -120,3 +120,7 @@ def test_names_that_are_numbers_are_texts():
 @pytest.mark.parametrize("text", ["None", "{}", "[]", "", " null "])
 def test_an_exporter_without_names_writes_nothing(text):
     assert metadata.class_names_of({"names": text}) is None
+
+
+def test_half_characters_in_names_are_shown_escaped_for_no_message_takes_them():
+    assert metadata.class_names_of({"names": r"['caf\udce9', 'caf\xe9']"}) == ("caf\\udce9", "café")

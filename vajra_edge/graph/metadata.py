@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vajra_edge.errors import GraphError
-from vajra_edge.wording import Setting, say
+from vajra_edge.wording import Setting, say, shown
 
 if TYPE_CHECKING:
     import onnx
@@ -103,7 +103,7 @@ def class_names_of(fields: Mapping[str, str]) -> tuple[str, ...] | None:
         raise GraphError(
             f"metadata 'names' exceeds {MAX_CLASSES} classes or {MAX_NAME_LENGTH} letters a name", remedy=remedy
         )
-    return tuple(value)
+    return tuple(map(shown, value))
 
 
 def resolution_hw_of(fields: Mapping[str, str], keys: Sequence[str] = SIZES) -> tuple[int, int] | None:
