@@ -26,6 +26,7 @@ from vajra_edge.build.outcome import Cancelled, Proved, Unproved
 from vajra_edge.build.precision_fallback import prove
 from vajra_edge.build.progress import Stages
 from vajra_edge.build.request import BuildRequest, images_of, weights_digest
+from vajra_edge.clock import is_synchronised
 from vajra_edge.errors import (
     BackendUnavailable,
     BuildCancelled,
@@ -202,7 +203,7 @@ def _made(
 def _manifest(
     request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved, stages: Stages
 ) -> Manifest:
-    passed = proved.passed
+    passed, synchronised = proved.passed, is_synchronised()
     return Manifest(
         fingerprint=fingerprint,
         backend=backend.name,
@@ -215,6 +216,7 @@ def _manifest(
         weights_name=request.weights_path.name,
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        clock_synchronised=synchronised,
     )
 
 

@@ -97,6 +97,8 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "service", _coloured(phase) + (f": {escape(reason)}" if reason else "")
     if document["before"]:
         yield "before", escape(document["before"])
+    if not document["clock_synchronised"]:
+        yield "clock", "[yellow]not synchronised:[/] times may be wrong; start timesyncd, chrony or the like"
     yield from _engine_rows(document["engine"])
     for camera in document["cameras"]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vajra_edge import clock
 from vajra_edge.build.request import weights_digest
 from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.config.changes import Action
@@ -21,6 +22,7 @@ from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import ImageWatch
 from vajra_edge.daemon.cameras import Cameras
+from vajra_edge.daemon.clock_watch import ClockWatch
 from vajra_edge.daemon.control.server import Control
 from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.death import Death, judge
@@ -80,6 +82,7 @@ class Parts:
     control: Control
     announcements: Announcements
     crash_log: CrashLog
+    clock_watch: ClockWatch
     bystanders: frozenset[threading.Thread]
 
     def start(self, settings: Settings, path: Path | None) -> Death | None:
@@ -245,5 +248,6 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
         crash_log=crash_log,
+        clock_watch=ClockWatch(clock.now),
         bystanders=frozenset(threading.enumerate()),
     )

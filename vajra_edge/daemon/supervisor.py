@@ -219,6 +219,9 @@ class Supervisor:
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
         self._look_after_threads(now_s)
+        for told in self._parts.clock_watch.look():
+            log.warning("%s: %s", told.happened.value, told.reason)
+            self._parts.recorder.note(told)
         self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
@@ -147,7 +148,8 @@ class Backlog:
         else:
             number, gap = entry
             first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
-            payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc))
+            known = is_synchronised()
+            payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc), clock_synchronised=known)
         topic = topics.detections(camera)
         return Parcel(topics.path(topic), payload, topic, number)
 

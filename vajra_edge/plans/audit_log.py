@@ -1,4 +1,4 @@
-"""Audit log: every build, refusal, swap, rollback, strike, crash and adoption here, with reason and who asked.
+"""Audit log: every build, refusal, swap, rollback, strike, crash, adoption and jump of the clock, why, and who asked.
 
 One JSON line an entry in ``history.jsonl``, appended and synced. Each carries an HMAC under the store's key over itself
 and the line before, so that no line can be changed, put in or taken from between without being noticed. A line that a
@@ -48,6 +48,9 @@ class Happened(str, Enum):
     STRUCK = "strike"
     CRASHED = "crash"
     ADOPTED = "adopted"
+    CLOCK_JUMPED = "clock jumped"
+    CLOCK_SYNCHRONISED = "clock synchronised"
+    CLOCK_UNSYNCHRONISED = "clock unsynchronised"
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,7 @@ class Status:
         before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
         requests_refused: those that came too often, over the control socket and MQTT, since the start.
+        clock_synchronised: the clock that ``started_at`` and the times of ``stalls`` are by is known to be right.
     """
 
     device: str
@@ -248,6 +249,7 @@ class Status:
     stalls: tuple[StallView, ...] = ()
     before: str = ""
     requests_refused: int = 0
+    clock_synchronised: bool = False
     version: str = VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -318,6 +320,7 @@ class Status:
             dla=serving.dla,
             refused=serving.refused,
             built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
+            built_at_synchronised=serving.built_at_synchronised,
             building=known.building,
             loading=known.loading,
             why=known.why,
