@@ -99,6 +99,16 @@ def test_charges_outlive_the_process_and_the_pause_ends(root: Path, history: His
     assert fresh.hold(A) is not None, "it is tried by itself before it is loaded"
 
 
+def test_a_failure_whose_time_nobody_vouched_for_says_so_from_then_on(root: Path):
+    for synchronised in (True, False, True):
+        history = History(root, lambda known=synchronised: Moment("a", 100.0, NOW_S, known))
+        history.charge(A, Charged.UNFIT, "slow")
+        history.note(B, Cause.BUILD, "no memory", Follows.RETRY, 30.0)
+        told = {one.fingerprint: one.unsure for one in history.failures()}
+        assert told[B] is not synchronised
+    assert told[A]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[1]", b"{", b"null", b'{"a": 1}', b'{"a": [{"charged": "x"}]}', b"\xff\xfe"]
 )

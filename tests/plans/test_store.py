@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from waiting import LIMIT_S
 
-from vajra_edge import durable
+from vajra_edge import clock, durable
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
@@ -262,6 +262,14 @@ def test_a_store_without_plans_tells_of_no_damage_and_stays_untouched(store: Eng
     assert not store.root.exists()
 
 
+def test_a_plan_that_was_built_after_the_clock_was_set_back_is_the_newest(store: EngineStore, manifest_of: Make):
+    first, second = (store.commit(b"plan", manifest_of(name)).fingerprint for name in "ab")
+    ahead_s = clock.now().unix_s + 10 * 365 * 86_400.0
+    os.utime(store.root / "engines" / second, (ahead_s, ahead_s))
+    third = store.commit(b"plan", manifest_of("c")).fingerprint
+    assert store.plans() == (third, second, first)
+
+
 def test_pruning_keeps_a_few_quarantined_plans_to_look_at(store: EngineStore, manifest_of: Make):
     for _ in range(QUARANTINED_KEPT + 2):
         store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, "crashed")
@@ -276,10 +284,12 @@ def test_what_a_killed_build_left_is_swept_by_age(store: EngineStore, manifest_o
     (folder / "plan").write_bytes(b"half")
     link.symlink_to("../engines")
     file.write_bytes(b"")
-    now_s = folder.stat().st_mtime
-    store.sweep(now_s + STALE_S - 10)
+    now = replace(clock.now(), boot_s=2.0 * STALE_S)
+    store.sweep(replace(now, unix_s=now.unix_s + STALE_S - 10))
     assert len(list((store.root / "staging").iterdir())) == 3
-    store.sweep(now_s + STALE_S + 10)
+    store.sweep(replace(now, unix_s=now.unix_s + 10 * STALE_S, boot_s=60.0))
+    assert len(list((store.root / "staging").iterdir())) == 3, "the clock was set; nothing is older than the boot"
+    store.sweep(replace(now, unix_s=now.unix_s + STALE_S + 10))
     assert list((store.root / "staging").iterdir()) == []
     assert store.plans()
 

@@ -179,7 +179,8 @@ def _failure(failure: dict[str, Any]) -> str:
     times = f", {len(failure['at'])} times" if len(failure["at"]) > 1 else ""
     at = f", {failure['at'][-1].replace('+00:00', ' UTC')}" if failure["at"] else ""
     again = f" at {failure['retry_at'].replace('+00:00', ' UTC')}" if failure["retry_at"] else ""
-    head = f"{failure['fingerprint'][:12]} {failure['cause']}{times}{at}"
+    unsure = "" if failure["clock_synchronised"] or not at else " (clock not set)"
+    head = f"{failure['fingerprint'][:12]} {failure['cause']}{times}{at}{unsure}"
     return f"{head}: {escape(failure['reason'])}; {failure['follows']}{again}"
 
 

@@ -69,6 +69,7 @@ class Failure:
         follows: what comes of it.
         times_s: Unix times, the newest last; empty where an earlier release did not note them.
         retry_at_s: Unix time of the next try, where that has a time.
+        unsure: a time of these is by a clock that was not known to be right.
     """
 
     fingerprint: str
@@ -77,6 +78,7 @@ class Failure:
     follows: Follows
     times_s: tuple[float, ...] = ()
     retry_at_s: float | None = None
+    unsure: bool = False
 
 
 _CAUSES = {
@@ -114,10 +116,11 @@ class History:
         self, fingerprint: str, cause: Cause, reason: str, follows: Follows, retry_in_s: float | None = None
     ) -> None:
         """A build, a load or its images failed; remembered until the process ends."""
-        now_s = self._now().unix_s
-        retry_at_s = None if retry_in_s is None else now_s + retry_in_s
+        now = self._now()
+        retry_at_s = None if retry_in_s is None else now.unix_s + retry_in_s
         with self._lock:
-            self._put(Failure(fingerprint, cause, reason, follows, (now_s,), retry_at_s))
+            times_s, unsure = (now.unix_s,), not now.synchronised
+            self._put(Failure(fingerprint, cause, reason, follows, times_s, retry_at_s, unsure))
 
     def served(self, fingerprint: str) -> None:
         """The plan was built, loaded, and serves. What it is charged with stays."""
@@ -218,7 +221,8 @@ class History:
         key = (failure.fingerprint, failure.cause)
         before = self._known.pop(key, None)
         times_s = (*(before.times_s if before else ()), *failure.times_s)[-TIMES_KEPT:]
-        self._known[key] = replace(failure, times_s=times_s)
+        unsure = failure.unsure or (before is not None and before.unsure)
+        self._known[key] = replace(failure, times_s=times_s, unsure=unsure)
         same = [one for one in self._known.values() if one.cause is failure.cause]
         for old in same[:-PLANS_KEPT]:
             del self._known[old.fingerprint, old.cause]
@@ -264,7 +268,8 @@ def _failures_of(fingerprint: str, told: Iterable[Charge]) -> list[Failure]:
         cause = _CAUSES[charge.charged]
         before = by_cause.get(cause)
         times_s = (*(before.times_s if before else ()), *((charge.at.unix_s,) if charge.at.unix_s else ()))
-        by_cause[cause] = Failure(fingerprint, cause, charge.reason, Follows.RETRY, times_s)
+        unsure = not charge.at.synchronised or (before is not None and before.unsure)
+        by_cause[cause] = Failure(fingerprint, cause, charge.reason, Follows.RETRY, times_s, unsure=unsure)
     return list(by_cause.values())
 
 

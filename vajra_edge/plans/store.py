@@ -23,7 +23,8 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from vajra_edge import durable
+from vajra_edge import clock, durable
+from vajra_edge.clock import Moment
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans import caches
 from vajra_edge.plans.fingerprint import SHORT
@@ -97,6 +98,9 @@ OUTBOX = "outbox"
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
 
+_UNSURE = "-unsure"
+"""Behind the time in a name: the clock was not known to be right."""
+
 _SUCCEEDED = "succeeded"
 """File beside a damaged plan whose successor was built: what befell it is history then."""
 
@@ -160,6 +164,7 @@ class EngineStore:
                 staged.mkdir(mode=0o700)
                 durable.write(staged / "plan", plan)
                 durable.write(staged / "manifest.json", sign(full, make_key(self._key, self._staging)))
+                durable.make_newest(staged, self._engines)
                 durable.sync_folder(staged)
                 durable.rename_over(staged, folder)
                 with contextlib.suppress(OSError):  # the plan is stored, whatever becomes of the note
@@ -216,7 +221,7 @@ class EngineStore:
             StoreError: the store cannot be written.
         """
         kept = {*keep, self._linked("current"), self._linked("previous")}
-        self.sweep(time.time())
+        self.sweep(clock.now())
         with durable.reported(self.root, "written"):
             for path in sorted(_entries(self._quarantine), key=_age_key)[QUARANTINED_KEPT:]:
                 shutil.rmtree(path)
@@ -230,11 +235,11 @@ class EngineStore:
             caches.prune(self.root, self._manifests(kept))
         return tuple(gone)
 
-    def sweep(self, now_s: float) -> None:
-        """Delete what a killed build left in staging more than ``STALE_S`` before ``now_s`` (Unix time)."""
+    def sweep(self, now: Moment) -> None:
+        """Delete what a killed build left in staging more than ``STALE_S`` ago."""
         with durable.reported(self.root, "written"):
             for path in _entries(self._staging):
-                if now_s - path.lstat().st_mtime > STALE_S:
+                if clock.is_older(path.lstat().st_mtime, STALE_S, now):
                     _remove(path)
 
     def quarantine(self, fingerprint: str, reason: str) -> None:
@@ -247,7 +252,8 @@ class EngineStore:
         with durable.reported(self.root, "written"):
             self._open()
             if folder.is_dir():
-                aside = self._quarantine / f"{fingerprint}.{time.time_ns()}"
+                unsure = "" if clock.is_synchronised() else _UNSURE
+                aside = self._quarantine / f"{fingerprint}.{time.time_ns()}{unsure}"
                 folder.rename(aside)
                 durable.sync_folder(self._engines)
                 (aside / "reason.txt").write_text(f"{reason}\n", encoding="utf-8")
@@ -371,19 +377,19 @@ def _damage_of(fingerprint: str, aside: Path) -> Failure:
     reason = "why was not noted"
     with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
         reason = (aside / "reason.txt").read_text(encoding="utf-8").strip()
-    at_ns = aside.name.partition(".")[2]
+    at_ns, unsure, _ = aside.name.partition(".")[2].partition(_UNSURE)
     times_s = (int(at_ns) / 1e9,) if at_ns.isdigit() else ()
     follows = Follows.MENDED if (aside / _SUCCEEDED).exists() else Follows.REBUILD
-    return Failure(fingerprint, Cause.DAMAGE, reason, follows, times_s)
+    return Failure(fingerprint, Cause.DAMAGE, reason, follows, times_s, unsure=bool(unsure))
 
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _age_key(path: Path) -> float:
+def _age_key(path: Path) -> int:
     """Sorts the newest first."""
-    return -path.lstat().st_mtime
+    return -path.lstat().st_mtime_ns
 
 
 def _size_bytes(folder: Path) -> int:

@@ -71,6 +71,7 @@ class FailureView:
         at: when, UTC, ISO 8601, the newest last.
         follows: what comes of it, in words.
         retry_at: when it is tried again by itself; None: at no set time, or not at all.
+        clock_synchronised: these times are all by a clock that was known to be right.
     """
 
     fingerprint: str
@@ -79,6 +80,7 @@ class FailureView:
     at: tuple[str, ...]
     follows: str
     retry_at: str | None = None
+    clock_synchronised: bool = True
 
     @classmethod
     def of(cls, failure: Failure) -> FailureView:
@@ -86,7 +88,7 @@ class FailureView:
         at = tuple(_utc(at_s) for at_s in failure.times_s)
         retry_at = None if failure.retry_at_s is None else _utc(failure.retry_at_s)
         cause, follows = failure.cause.value, failure.follows.value
-        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at)
+        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at, not failure.unsure)
 
 
 def _utc(at_s: float) -> str:
