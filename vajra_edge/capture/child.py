@@ -96,15 +96,15 @@ class _Camera:
         return self._source.decode_errors if self._source else 0
 
     def _got(self, picture: RawFrame) -> None:
-        moment = _moment()
+        captured_ns, taken_ns, known = _moment()
         digest = _digest(picture.image) if self._camera.freeze_s is not None else None
-        at_s = moment[0] / 1e9 if picture.position_s is None else picture.position_s
+        at_s = captured_ns / 1e9 if picture.position_s is None else picture.position_s
         if not self._cap.admits(at_s):
             self._tell(digest, read=True)
             return
         if picture.position_s is not None and self._camera.realtime:
             self._wait(self._pace.delay_s(picture.position_s, time.monotonic()))
-            moment = _moment()
+            captured_ns, taken_ns, known = _moment()
         finite = self._source is not None and not self._source.live
         while finite and not self._camera.realtime and not self._ring.has_room(picture.image):
             self._wait(ALIVE_S, back=True)  # no picture of it is to be lost
@@ -114,7 +114,8 @@ class _Camera:
             return
         height_px, width_px = picture.image.shape[:2]
         place, size = self._ring.write(picture.image), (width_px, height_px)
-        self._say(FilledSlot(*place, *size, *moment, self._dropped, self._decode_errors, digest))
+        lost = self._dropped, self._decode_errors
+        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, known, *lost, digest))
 
     def _wait(self, seconds: float, *, back: bool = False) -> None:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
