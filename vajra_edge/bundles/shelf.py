@@ -176,7 +176,10 @@ class Shelf:
             minisign.require_library()
             return self.installed(name, keyring, candidate=candidate is not None)
         except BundleError as error:
-            raise UnsignedWeights(f"bundle {name[:12]} is refused: {error.message}", remedy=error.remedy) from error
+            raise UnsignedWeights(
+                f"bundle {name[:12]} is refused: {error.message}; what served well goes on",
+                remedy=error.remedy or "adopt one that a trusted key signed",
+            ) from error
 
     @property
     def candidate(self) -> str | None:

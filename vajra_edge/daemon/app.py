@@ -6,12 +6,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vajra_edge import clock
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
@@ -107,6 +108,7 @@ class Parts:
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
+        self.watch.follow("keys", settings.weights.keys, _keys_digest)  # before what is wanted is worked out
         self.watch.follow("weights", settings.weights.path, weights_digest)
         if path is not None:
             self.watch.follow("settings", path, file_watcher.digest)
@@ -153,6 +155,8 @@ class Parts:
             self.watch.pace(new.service.settle_s, new.service.poll_s)
             self.store.max_bytes = new.store.max_bytes
             daemon_systemd.set_up(new.service.log_level)
+        if "weights.keys" in changes.fields:
+            self.watch.follow("keys", new.weights.keys, _keys_digest)
         if "weights.path" in changes.fields:
             self.watch.follow("weights", new.weights.path, weights_digest)
             return False
@@ -196,6 +200,15 @@ class Parts:
         for thread in waited_for:
             thread.join(max(until_s - time.monotonic(), 0.0))
         return {thread.name for thread in waited_for if thread.is_alive()}
+
+
+def _keys_digest(folder: Path, _beat: Callable[[], None]) -> str:
+    """For the watch.
+
+    Raises:
+        BundleError: nobody knows whom to trust.
+    """
+    return Keyring.load(folder).digest
 
 
 def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, str] = os.environ) -> Parts:
