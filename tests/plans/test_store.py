@@ -207,6 +207,36 @@ def test_what_unsent_messages_take_plans_cannot(store: EngineStore, manifest_of:
     assert small.prune() == (plans[1].fingerprint,)
 
 
+@pytest.mark.parametrize("beside", ["bundles/0a/weights.onnx", "history.jsonl"])
+def test_what_bundles_and_the_history_take_plans_cannot(store: EngineStore, manifest_of: Make, beside: str):
+    plans = aged(store, "abc", manifest_of)
+    store.mark_good(plans[0].fingerprint)
+    size_bytes = sum(path.stat().st_size for path in plans[0].path.parent.iterdir())
+    small = EngineStore(store.root, 3 * size_bytes + 100)
+    (store.root / beside).parent.mkdir(parents=True, exist_ok=True)
+    (store.root / beside).write_bytes(bytes(size_bytes))
+    (store.root / "bundles").mkdir(exist_ok=True)
+    (store.root / "bundles" / "current").symlink_to("0a")  # counted once
+    assert small.prune() == (plans[1].fingerprint,)
+
+
+def test_where_room_is_short_damaged_plans_go_before_those_that_may_serve(store: EngineStore, manifest_of: Make):
+    for _ in range(2):
+        store.quarantine(store.commit(bytes(1000), manifest_of("d")).fingerprint, "crashed")
+    plans = aged(store, "ab", manifest_of)
+    size_bytes = sum(path.stat().st_size for path in plans[0].path.parent.iterdir())
+    assert EngineStore(store.root, 3 * size_bytes + 500).prune() == ()
+    assert len(list((store.root / "quarantine").iterdir())) == 1
+
+
+def test_a_store_that_is_over_its_cap_with_what_is_needed_alone_says_so(
+    store: EngineStore, manifest_of: Make, caplog: pytest.LogCaptureFixture
+):
+    plan = store.commit(bytes(1000), manifest_of("a"))
+    assert EngineStore(store.root, 1).prune(keep=[plan.fingerprint]) == ()
+    assert "all of that is needed; raise it" in caplog.text
+
+
 def damage(plan: Plan) -> None:
     plan.path.write_bytes(b"plam")
 

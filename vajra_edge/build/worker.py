@@ -40,6 +40,7 @@ from vajra_edge.errors import (
     VajraError,
     WeightsError,
 )
+from vajra_edge.plans import pin
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.manifest import Manifest, Plan
 from vajra_edge.plans.spec import EngineSpec, Precision
@@ -184,7 +185,7 @@ def _made(
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its accuracy check; nothing is stored yet."""
     with stages("load", f"reading {request.weights_path.name}"):
-        store.prune(keep=(fingerprint.digest,))
+        store.prune(keep=(fingerprint.digest, *request.keep, *pin.kept(request.state_dir)))
         store.require_space(PLAN_PER_WEIGHTS * size_bytes(request))
         onnx_bytes = onnx_of(request)
         images = images_of(request) if request.spec.precision is Precision.INT8 else None

@@ -167,7 +167,9 @@ class AuditLog:
                 return Read(())
             content = self._path.read_bytes()
         whole, torn = content.rpartition(b"\n")[::2]
-        entries, doubts = _checked(whole.splitlines(), key or b"")
+        if key is None:
+            return Read((), ("the device's key is gone: nothing tells whether this device wrote it",))
+        entries, doubts = _checked(whole.splitlines(), key)
         return Read(entries, (*doubts, "its last line was torn by a power cut") if torn else doubts)
 
     def _mend(self) -> None:

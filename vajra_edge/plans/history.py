@@ -19,14 +19,18 @@ from typing import Any
 
 from vajra_edge import clock, durable
 from vajra_edge.clock import Moment
+from vajra_edge.errors import StoreError
 from vajra_edge.plans import charges
 from vajra_edge.plans.charges import Charge, Charged, Hold
+from vajra_edge.plans.signing import make_key, read_key, seal, unseal
 
 TIMES_KEPT = 16
 """Of one plan and cause; for people."""
 
 PLANS_KEPT = 32
 """Of one cause. Older plans have long been pruned; images that go on changing make another plan with each build."""
+
+_KIND = "charges"
 
 _DATE = " (%Y-%m-%d %H:%M:%S UTC)"
 """At the end of a rejection's reason in 0.1.0's file."""
@@ -229,15 +233,20 @@ class History:
 
     def _charges(self) -> dict[str, tuple[Charge, ...]]:
         if self._charged is None:
-            self._charged = _read(self._path, _charges_of) if self._path.exists() else self._before.charges()
+            own = self._path.exists()
+            self._charged = _read(self._path, _charges_of, self._opened) if own else self._before.charges()
         return self._charged
+
+    def _opened(self, content: bytes) -> Any:
+        return unseal(_KIND, content, read_key(self._path.parent / "store.key"))
 
     def _write(self) -> None:
         with self._lock:
             plain = {name: [one.to_json() for one in told] for name, told in self._charges().items()}
-        with durable.reported(self._path.parent, "written"):
-            durable.make_folder(self._path.parent)
-            durable.replace(self._path, json.dumps(plain).encode(), self._path.parent)
+        root = self._path.parent
+        with durable.reported(root, "written"):
+            durable.make_folder(root)
+            durable.replace(self._path, seal(_KIND, plain, make_key(root / "store.key", root)), root)
             self._before.delete()
 
 
@@ -297,12 +306,14 @@ def _long_ago(unix_s: float) -> Moment:
     return Moment("", 0.0, unix_s, synchronised=False)
 
 
-def _read(path: Path, of: Callable[[Any], tuple[Charge, ...]]) -> dict[str, tuple[Charge, ...]]:
+def _read(
+    path: Path, of: Callable[[Any], tuple[Charge, ...]], opened: Callable[[bytes], Any] = json.loads
+) -> dict[str, tuple[Charge, ...]]:
     """What a file says; a damaged one is forgotten, for it must never keep the service from starting."""
     try:
-        return {str(name): of(value) for name, value in json.loads(path.read_bytes()).items()}
+        return {str(name): of(value) for name, value in opened(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StoreError) as error:
         _LOGGER.warning("%s cannot be read and is forgotten: %s", path, error)
         return {}

@@ -92,8 +92,11 @@ def _holder(descriptor: int) -> str:
 STALE_S = 3600.0
 """A commit takes seconds, on a worn SD card minutes; what lies in staging for longer was abandoned by a kill."""
 
-OUTBOX = "outbox"
-"""Folder of the messages that the broker does not have yet; what they take, plans cannot."""
+OUTBOX, BUNDLES = "outbox", "bundles"
+"""Folders of the messages that the broker does not have yet, and of signed weights; what they take, plans cannot."""
+
+BESIDE = (OUTBOX, BUNDLES, "history.jsonl")
+"""What counts against the room for plans, and bounds itself."""
 
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
@@ -103,6 +106,8 @@ _UNSURE = "-unsure"
 
 _SUCCEEDED = "succeeded"
 """File beside a damaged plan whose successor was built: what befell it is history then."""
+
+_ALL_NEEDED = "%s has %.0f MB more than [store] max_bytes, and all of that is needed; raise it"
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 _LOGGER = logging.getLogger(__name__)
@@ -117,7 +122,7 @@ class EngineStore:
 
     Args:
         root: the state directory.
-        max_bytes: what ``prune`` keeps plans and unsent messages under, by deleting plans.
+        max_bytes: what ``prune`` keeps plans and ``BESIDE`` under, by deleting plans.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
@@ -212,7 +217,7 @@ class EngineStore:
         """Delete the oldest plans beyond ``max_bytes``, abandoned staging, old quarantine, and old files of builds.
 
         Args:
-            keep: fingerprints that stay, like the one being served; current and previous always do.
+            keep: fingerprints that stay: what serves or may be gone back to; current and previous always do.
 
         Returns:
             What was deleted.
@@ -223,17 +228,35 @@ class EngineStore:
         kept = {*keep, self._linked("current"), self._linked("previous")}
         self.sweep(clock.now())
         with durable.reported(self.root, "written"):
-            for path in sorted(_entries(self._quarantine), key=_age_key)[QUARANTINED_KEPT:]:
-                shutil.rmtree(path)
             sizes = {name: _size_bytes(self._engines / name) for name in self.plans()}
-            total_bytes, gone = _size_bytes(self.root / OUTBOX) + sum(sizes.values()), []
+            over_bytes = sum(_size_bytes(self.root / name) for name in BESIDE) + sum(sizes.values()) - self.max_bytes
+            over_bytes, gone = self._thin_quarantine(over_bytes), []
             for name in reversed(sizes):
-                if total_bytes > self.max_bytes and name not in kept:
+                if over_bytes > 0 and name not in kept:
                     self._delete(name)
-                    total_bytes -= sizes[name]
+                    over_bytes -= sizes[name]
                     gone.append(name)
+            if over_bytes > 0:
+                _LOGGER.warning(_ALL_NEEDED, self.root, over_bytes / 1e6)
             caches.prune(self.root, self._manifests(kept))
         return tuple(gone)
+
+    def _thin_quarantine(self, over_bytes: int) -> int:
+        """Keep a few damaged plans, fewer where room is short: they are there to be looked at, and serve nobody.
+
+        Returns:
+            What is left of the bytes too many.
+        """
+        aside = sorted(_entries(self._quarantine), key=_age_key)
+        for path in aside[QUARANTINED_KEPT:]:
+            shutil.rmtree(path)
+        few = [(path, _size_bytes(path)) for path in aside[:QUARANTINED_KEPT]]
+        over_bytes += sum(size_bytes for _, size_bytes in few)
+        while few and over_bytes > 0:
+            path, size_bytes = few.pop()
+            shutil.rmtree(path)
+            over_bytes -= size_bytes
+        return over_bytes
 
     def sweep(self, now: Moment) -> None:
         """Delete what a killed build left in staging more than ``STALE_S`` ago."""
@@ -392,8 +415,14 @@ def _age_key(path: Path) -> int:
     return -path.lstat().st_mtime_ns
 
 
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in _entries(folder))
+def _size_bytes(path: Path) -> int:
+    """Of a file, or of all in a folder; what goes meanwhile counts nothing."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return path.lstat().st_size
+        return sum(_size_bytes(one) for one in _entries(path))
+    except FileNotFoundError:
+        return 0
 
 
 def _remove(path: Path) -> None:
