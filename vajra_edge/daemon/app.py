@@ -105,6 +105,7 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.publisher.expect(_in_use(settings))
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
@@ -141,6 +142,7 @@ class Parts:
         if changes.fields or changes.added or changes.removed:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
         if changes.added or changes.removed or changes.reopened:
+            self.publisher.expect(_in_use(new))
             self.cameras.change(new, changes)
         for name in changes.removed:
             self.announcements.forget(name)
@@ -200,6 +202,10 @@ class Parts:
         for thread in waited_for:
             thread.join(max(until_s - time.monotonic(), 0.0))
         return {thread.name for thread in waited_for if thread.is_alive()}
+
+
+def _in_use(settings: Settings) -> tuple[str, ...]:
+    return tuple(camera.id for camera in settings.cameras if camera.enabled)
 
 
 def _keys_digest(folder: Path, _beat: Callable[[], None]) -> str:

@@ -104,6 +104,11 @@ class Backlog:
         self._pictures: dict[Topic, bytes] = {}
         self._hold_until_s = 0.0
 
+    def expect(self, cameras: Sequence[str]) -> None:
+        """See ``Outbox``."""
+        with self._lock:
+            self._outbox.expect(cameras)
+
     def offer(self, draft: Draft, now_s: float) -> None:
         """A detection message."""
         with self._lock:
