@@ -234,3 +234,18 @@ def test_a_folder_is_another_once_a_file_in_it_is_made_renamed_overwritten_or_de
     (tmp_path / "keys" / "dangling.pub").symlink_to("nowhere")
     assert look_at(tmp_path / "keys") is not None
     assert look_at(tmp_path / "none") is None
+
+
+def test_keys_that_kubernetes_mounts_are_others_once_it_moves_its_one_link(tmp_path):
+    """``fleet.pub -> ..data/fleet.pub``, ``..data -> ..1``: what is replaced is the link that nobody names."""
+    keys = tmp_path / "keys"
+    for number in "12":
+        (keys / f"..{number}").mkdir(parents=True)
+        (keys / f"..{number}" / "fleet.pub").write_text(number)
+    (keys / "..data").symlink_to("..1")
+    (keys / "fleet.pub").symlink_to("..data/fleet.pub")
+    watched = WatchedFile("keys", keys, lambda folder, _beat: (folder / "fleet.pub").read_text())
+    assert watched.poll(0.0, 0.0).digest == "1"
+    (keys / "..data.new").symlink_to("..2")
+    (keys / "..data.new").rename(keys / "..data")
+    assert watched.poll(1.0, 0.0).digest == "2"
