@@ -20,9 +20,13 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TIMESYNC = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd touches it once it has the time (systemd-timesyncd.service(8)); /run is empty after a boot."""
 
-_STA_UNSYNC = 0x0040  # of adjtimex(2): nobody disciplines the clock; chrony clears it under ``rtcsync``, its default
-_TIMEX_BYTES = 256  # struct timex has 208 on 64-bit Linux
-_TIMEX_STATUS_AT = 40
+UNSYNCHRONISED_US = 16_000_000
+"""The kernel's bound on the wall clock's error when nobody vouches for it: after a boot, after ``date -s``, and nine
+hours after the last word of a time server, for it grows by 500 us a second. timedatectl goes by it too, and not by the
+bit STA_UNSYNC: chrony leaves that set without ``rtcsync``. chrony, timesyncd, ntpd and phc2sys (PTP) all lower it."""
+
+_READS = 4
+"""Both clocks are read so often; the pair counts that was read closest together: another may get the CPU between."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,42 @@ class Moment:
         return cls(str(plain["boot"]), boot_s, unix_s, plain["synchronised"] is True)
 
 
+class _Timex(ctypes.Structure):
+    """The head of ``struct timex`` of adjtimex(2), with room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("rest", ctypes.c_char * 256),
+    )
+
+
 def now() -> Moment:
-    """This moment."""
-    boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return Moment(boot_id(), boot_s, time.time(), is_synchronised())
+    """This moment. Asked first: else a clock that is set meanwhile would vouch for what it said before."""
+    synchronised = is_synchronised()
+    _, boot_s, unix_s = min(_read_both() for _ in range(_READS))
+    return Moment(boot_id(), boot_s, unix_s, synchronised)
+
+
+def is_older(unix_s: float, than_s: float, moment: Moment) -> bool:
+    """Whether a file's time is surely so long ago: by the wall clock, whichever way that was set, and by this boot's.
+
+    Args:
+        unix_s: of the file.
+        than_s: seconds.
+        moment: this one.
+    """
+    return min(abs(moment.unix_s - unix_s), moment.boot_s) > than_s
+
+
+def _read_both() -> tuple[float, float, float]:
+    """How far apart they were read, and the clock of this boot and the wall clock."""
+    before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    unix_s = time.time()
+    after_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return after_s - before_s, (before_s + after_s) / 2.0, unix_s
 
 
 def boot_id(path: Path = BOOT_ID) -> str:
@@ -91,22 +127,24 @@ def boot_id(path: Path = BOOT_ID) -> str:
 
 
 def is_synchronised(timesync: Path = TIMESYNC) -> bool:
-    """Whether the wall clock is known to be right: timesyncd says so, or the kernel that somebody disciplines it."""
-    return timesync.exists() or _is_disciplined()
+    """Whether the wall clock is known to be right.
+
+    The kernel says so, whoever disciplines it, and takes it back. Where a sandbox forbids the question timesyncd's file
+    is believed, which is there until the next boot; where that is absent too nobody knows, which is no.
+    """
+    error_us = _max_error_us()
+    return timesync.exists() if error_us is None else error_us < UNSYNCHRONISED_US
 
 
-def _is_disciplined() -> bool:
-    """What the kernel says; a sandbox that forbids the question leaves it unknown, which is no."""
-    adjtimex = _adjtimex()
-    if adjtimex is None:
-        return False
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only read
-    if adjtimex(timex) < 0:
-        return False
-    status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
-    return not status & _STA_UNSYNC
+def _max_error_us() -> int | None:
+    """The kernel's bound on the error of the wall clock; None where it does not answer."""
+    adjtimex, timex = _adjtimex(), _Timex()  # modes = 0: only read
+    return None if adjtimex is None or adjtimex(timex) < 0 else int(timex.maxerror)
 
 
 @functools.cache
 def _adjtimex() -> Any:
-    return getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    function = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    if function is not None:
+        function.argtypes = [ctypes.POINTER(_Timex)]
+    return function

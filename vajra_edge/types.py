@@ -20,6 +20,7 @@ class Frame:
         taken_at: the same moment in UTC; for people and subscribers.
         seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.
         camera: the camera's id in the settings.
+        clock_synchronised: ``taken_at`` is by a clock that was known to be right then.
     """
 
     image: NDArray[np.uint8]
@@ -27,6 +28,7 @@ class Frame:
     taken_at: datetime
     seq: int
     camera: str
+    clock_synchronised: bool = False
 
     @property
     def resolution_wh(self) -> tuple[int, int]:

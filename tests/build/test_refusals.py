@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from vajra_edge.build.refusals import (
     excuse,
 )
 from vajra_edge.build.rung import Rung
+from vajra_edge.clock import Moment
 from vajra_edge.plans import caches
 from vajra_edge.plans.spec import Precision
 from vajra_edge.version import VERSION
@@ -31,10 +33,15 @@ from vajra_edge.version import VERSION
 QDQ = Rung(Precision.INT8, "qdq")
 PLAN, LIBRARY = "a" * 64, "TensorRT 10.3.0"
 RELEASE = VERSION.encode()
+NOW = Moment("this boot", 100.0, 1_764_000_000.0, synchronised=True)
 
 
 def refusals(folder: Path, library: str = LIBRARY) -> Refusals:
-    return Refusals(folder, PLAN, library, now_s=lambda: 1_764_000_000.0)
+    return Refusals(folder, PLAN, library, now=lambda: NOW)
+
+
+def after(seconds: float, moment: Moment = NOW) -> Moment:
+    return replace(moment, boot_s=moment.boot_s + seconds, unix_s=moment.unix_s + seconds)
 
 
 def test_what_was_refused_is_known_after_a_restart_until_it_is_good_or_somebody_insists(tmp_path: Path):
@@ -182,10 +189,10 @@ def cut_short(kept: Refusals) -> None:
 
 def test_a_power_cut_is_no_crash_and_many_of_them_are(tmp_path: Path):
     for number in range(REBOOTS + 1):
-        at_boot = Refusals(tmp_path, PLAN, LIBRARY, boot=f"boot {number}")
+        at_boot = Refusals(tmp_path, PLAN, LIBRARY, now=lambda boot=f"boot {number}": replace(NOW, boot=boot))
         assert at_boot.all() == {}, number
         cut_short(at_boot)
-    (found,) = Refusals(tmp_path, PLAN, LIBRARY, boot="last").all().values()
+    (found,) = Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot="last")).all().values()
     assert (found.cause, found.reason) == (
         RefusalCause.CRASH,
         f"the machine went down {REBOOTS} times during its build",
@@ -193,16 +200,16 @@ def test_a_power_cut_is_no_crash_and_many_of_them_are(tmp_path: Path):
 
 
 def test_two_crashes_of_one_boot_count_after_a_power_cut_too(tmp_path: Path):
-    cut_short(Refusals(tmp_path, PLAN, LIBRARY, boot="first"))
+    cut_short(Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot="first")))
     for _ in range(2):
-        cut_short(Refusals(tmp_path, PLAN, LIBRARY, boot="second"))
-    (found,) = Refusals(tmp_path, PLAN, LIBRARY, boot="second").all().values()
+        cut_short(Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot="second")))
+    (found,) = Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot="second")).all().values()
     assert found.reason == CRASHED
 
 
 def test_what_was_missed_is_tried_again_further_and_further_apart_and_then_not_any_more(tmp_path: Path):
-    now_s = [1_764_000_000.0]
-    kept = Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: now_s[0])
+    now = [NOW]
+    kept = Refusals(tmp_path, PLAN, LIBRARY, now=lambda: now[0])
     assert not kept.try_missed()
     kept.miss("int8 by Q/DQ was missed: not enough memory")
     assert kept.missed
@@ -210,12 +217,12 @@ def test_what_was_missed_is_tried_again_further_and_further_apart_and_then_not_a
         "int8 by Q/DQ was missed: not enough memory; it is tried again after 2025-11-24 17:00 UTC (try 1 of 4)"
     )
     for pause_s in RETRY_AFTER_S:
-        now_s[0] += pause_s - 1
+        now[0] = after(pause_s - 1, now[0])
         assert not kept.try_missed()
-        now_s[0] += 1
+        now[0] = after(1, now[0])
         assert kept.try_missed()
         kept.miss("int8 by Q/DQ was missed: not enough memory")
-    now_s[0] += 1e9
+    now[0] = after(1e9, now[0])
     assert not kept.try_missed()
     assert kept.missed.line.endswith("tried 4 times more in vain: vajra-edge rebuild --force tries it once again")
     assert list(RETRY_AFTER_S) == sorted(set(RETRY_AFTER_S))
@@ -223,17 +230,36 @@ def test_what_was_missed_is_tried_again_further_and_further_apart_and_then_not_a
     assert kept.missed is None
 
 
+def test_a_clock_that_is_set_neither_brings_a_try_forward_nor_puts_it_off(tmp_path: Path):
+    """A board that booted in 1970, missed INT8, and was told the time; and one whose clock was far ahead."""
+    booted = Moment("this boot", 100.0, 60.0, synchronised=False)
+    for wrong_s in (60.0, 4e9):
+        Refusals(tmp_path, PLAN, LIBRARY, now=lambda at_s=wrong_s: replace(booted, unix_s=at_s)).miss("int8 was missed")
+        kept = Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot_s=200.0))
+        assert not kept.try_missed()
+        assert kept.missed
+        assert kept.missed.line == "int8 was missed; it is tried again after 1 h (try 1 of 4)", "by no date of 1970"
+        assert Refusals(tmp_path, PLAN, LIBRARY, now=lambda: replace(NOW, boot_s=3701.0)).try_missed()
+        kept.clear()
+
+
+def test_what_was_refused_while_the_clock_was_not_set_says_so(tmp_path: Path):
+    unset = replace(NOW, unix_s=60.0, synchronised=False)
+    Refusals(tmp_path, PLAN, LIBRARY, now=lambda: unset).add(QDQ, RefusalCause.LIBRARY, "no tactic", 1.0)
+    assert refusals(tmp_path).all()[QDQ].line == "refused on 1970-01-01 (clock not set): no tactic"
+
+
 def test_a_try_counts_before_it_begins_so_that_one_which_takes_the_machine_down_is_no_loop(tmp_path: Path):
     refusals(tmp_path).miss("int8 by Q/DQ was missed: not enough memory")
-    later_s = 1_764_000_000.0 + RETRY_AFTER_S[0]
-    assert Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: later_s).try_missed()
-    assert not Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: later_s).try_missed(), "the process died meanwhile"
+    later = after(RETRY_AFTER_S[0])
+    assert Refusals(tmp_path, PLAN, LIBRARY, now=lambda: later).try_missed()
+    assert not Refusals(tmp_path, PLAN, LIBRARY, now=lambda: later).try_missed(), "the process died meanwhile"
 
 
 def test_what_cannot_be_counted_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     refusals(tmp_path).miss("int8 by Q/DQ was missed: not enough memory")
     monkeypatch.setattr(module, "_write", lambda *_: None)
-    assert not Refusals(tmp_path, PLAN, LIBRARY, now_s=lambda: 1e12).try_missed()
+    assert not Refusals(tmp_path, PLAN, LIBRARY, now=lambda: after(1e12)).try_missed()
 
 
 def test_what_was_missed_and_what_was_refused_leave_each_other_alone(tmp_path: Path):

@@ -98,6 +98,7 @@ def test_a_request_survives_the_way_to_the_child(tmp_path: Path):
         frames=tmp_path,
         timeout_s=9.0,
         address_space_bytes=1,
+        keep=("ab" * 32,),
         force=True,
         again=True,
     )

@@ -14,7 +14,7 @@ from signed import Signer, make_key
 from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.bundle import BundleManifest
 from vajra_edge.bundles.keyring import Keyring
-from vajra_edge.bundles.shelf import Adopted, AdoptionOutcome, Shelf
+from vajra_edge.bundles.shelf import OUTCOME, Adopted, AdoptionOutcome, Shelf
 from vajra_edge.errors import BundleError, StoreError
 
 WEIGHTS = bytes(range(256)) * 5
@@ -194,6 +194,41 @@ def test_a_serial_only_grows(signer, tmp_path):
     signer.revoke("fleet")  # a revoked key makes what it signed no older
     with pytest.raises(BundleError, match="serial 2 is not above 5"):
         shelf.unpack(opened(signer.make(WEIGHTS, 2, key=signer.trust("third"))), signer.keyring())
+
+
+def folders(shelf: Shelf) -> set[str]:
+    return {path.name for path in shelf.root.iterdir() if path.is_dir() and not path.is_symlink()}
+
+
+def test_what_is_about_to_be_adopted_stays_while_another_is_settled_and_what_is_done_with_goes(signer, tmp_path):
+    shelf, keyring = Shelf(tmp_path), signer.keyring()
+    made = [shelf.unpack(opened(signer.make(WEIGHTS, serial)), keyring) for serial in (1, 2)]
+    old, tried = (told.digest for told in made)
+    for digest in (old, tried):
+        shelf.try_out(digest)
+        if digest == old:
+            shelf.settle(AdoptionOutcome(digest, Adopted.SERVING, serial=1))
+    waiting = shelf.unpack(opened(signer.make(WEIGHTS, 3)), keyring).digest
+    assert folders(shelf) == {old, tried, waiting}
+    shelf.settle(AdoptionOutcome(tried, Adopted.ROLLED_BACK, "it found nothing", 2))
+    assert folders(shelf) == {old, waiting}
+    later = shelf.unpack(opened(signer.make(WEIGHTS, 4)), keyring).digest
+    shelf.try_out(later)
+    shelf.settle(AdoptionOutcome(later, Adopted.SERVING, serial=4))
+    assert folders(shelf) == {later, waiting}, "the one before is no way back: its plan is"
+    assert shelf.installed(waiting, keyring).manifest.serial == 3
+
+
+def test_an_outcome_that_this_device_did_not_write_is_believed_by_no_fleet_tool(signer, tmp_path):
+    shelf = Shelf(tmp_path)
+    told = shelf.unpack(opened(signer.make(WEIGHTS, 1)), signer.keyring())
+    outcome = AdoptionOutcome(told.digest, Adopted.ROLLED_BACK, "it found nothing", 1)
+    shelf.try_out(told.digest)
+    shelf.settle(outcome)
+    assert shelf.outcome(told.digest) == outcome
+    path = shelf.root / OUTCOME
+    path.write_bytes(path.read_bytes().replace(b"rolled back", b"serving"))
+    assert shelf.outcome(told.digest) is None
 
 
 def test_a_full_disk_leaves_nothing_half(signer, tmp_path, monkeypatch):

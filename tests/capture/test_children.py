@@ -291,7 +291,7 @@ def test_a_process_that_says_what_makes_no_sense_is_not_believed() -> None:
     ours, theirs = protocol.pair()
     child = Child(1, ours, lambda _: None)
     with theirs:
-        for datagram in (b"nonsense", protocol.encode(protocol.FilledSlot(0, 0, 1, 9, 9, 0, 0, 0, 0, None))):
+        for datagram in (b"nonsense", protocol.encode(protocol.FilledSlot(0, 0, 1, 9, 9, 0, 0, False, 0, 0, None))):
             theirs.send(datagram)
             with pytest.raises(protocol.BrokenProtocol):
                 child.receive(LIMIT_S)

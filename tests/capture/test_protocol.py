@@ -27,7 +27,7 @@ from vajra_edge.capture.protocol import (
     Spawn,
 )
 
-PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, 7, 3, 2**32 - 1)
+PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, True, 7, 3, 2**32 - 1)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, 7, 3, 2**32 - 1)
         CameraOpened(),
         Slots(0, 4096),
         PICTURE,
-        FilledSlot(0, 0, 1, 64, 48, 0, 0, 0, 0, None),
+        FilledSlot(0, 0, 1, 64, 48, 0, 0, False, 0, 0, None),
         Alive(read=True, decode_errors=2, digest=None),
         Note(30, "low light ü"),
         CameraEnded(0),

@@ -36,7 +36,7 @@ class Pair:
 
 def as_told(place: Place, image: np.ndarray) -> FilledSlot:
     height_px, width_px = image.shape[:2]
-    return FilledSlot(*place, width_px, height_px, 0, 0, 0, 0, None)
+    return FilledSlot(*place, width_px, height_px, 0, 0, False, 0, 0, None)
 
 
 def memory(size_bytes: int, seals: int | None = None) -> int:

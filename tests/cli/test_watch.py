@@ -185,7 +185,9 @@ def test_the_board_counts_classes_and_names_engine_rate_and_age() -> None:
 
 
 def gap(first: int, last: int) -> Received:
-    payload = encode_gap(Number("dev", "e", "gate", first), last, "died", datetime.now(timezone.utc))
+    payload = encode_gap(
+        Number("dev", "e", "gate", first), last, "died", datetime.now(timezone.utc), clock_synchronised=True
+    )
     return Received("vajra/dev/camera/gate/detections", payload)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import queue
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from waiting import LIMIT_S, wait_for
 
 from vajra_edge.backends.onnxruntime import OnnxRuntime
+from vajra_edge.build.request import BuildRequest
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.build_process import BuildSucceeded
 from vajra_edge.daemon.crash_log import CrashLog
@@ -17,8 +20,11 @@ from vajra_edge.daemon.deployment import STEADY_S, Plans
 from vajra_edge.daemon.events import Build, BuildDone, BuildFailed, Job, Loaded, LoadFailed, MarkGood
 from vajra_edge.daemon.trial import Outcome
 from vajra_edge.inference import open_detector
+from vajra_edge.plans import pin
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import Cause, History
+from vajra_edge.plans.pin import Pin
+from vajra_edge.plans.spec import EngineSpec
 from vajra_edge.plans.store import EngineStore
 
 
@@ -50,6 +56,23 @@ def test_a_plan_is_warm_when_it_is_announced_and_closed_when_it_retires(loading)
     plans.retire(loaded.job)
     with pytest.raises(KeyError):
         plans.ready(loaded.job)
+
+
+def test_what_is_loaded_is_deleted_neither_by_a_build_nor_when_another_plan_proves_good(loading, monkeypatch):
+    """A plan on probation serves, and is neither the current one nor the one before."""
+    plans, fingerprint, inbox = loading
+    pruned, started = [], []
+    monkeypatch.setattr(EngineStore, "prune", lambda self, keep=(): pruned.append(set(keep)) or ())
+    monkeypatch.setattr(plans._builder, "start", lambda number, request: started.append(request))
+    plans.load(Job(3, fingerprint))
+    assert isinstance(inbox.get(timeout=LIMIT_S), Loaded)
+    pin.write(plans._store.root, Pin("b" * 64, "x"))
+    request = BuildRequest(Path("net.onnx"), "0" * 64, "onnxruntime", EngineSpec(), plans._store.root, 1 << 30)
+    plans.build(Build(Job(4, "c" * 64)), SimpleNamespace(request_of=lambda _: request))
+    assert started[0].keep == (fingerprint,)
+    plans._mark_good(fingerprint, "d" * 64)
+    assert pruned == [{fingerprint, "b" * 64, "d" * 64}]
+    plans.cancel()
 
 
 def test_a_plan_whose_load_ends_during_the_stop_is_closed_once(loading):

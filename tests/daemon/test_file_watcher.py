@@ -10,7 +10,7 @@ import pytest
 from waiting import LIMIT_S, wait_for
 
 from vajra_edge.build.request import weights_digest
-from vajra_edge.daemon.file_watcher import FileChanged, FileWatch, WatchedFile
+from vajra_edge.daemon.file_watcher import FileChanged, FileWatch, WatchedFile, look_at
 from vajra_edge.errors import WeightsError
 
 SETTLE_S = 2.0
@@ -209,3 +209,43 @@ def test_a_file_larger_than_any_network_is_refused_unread(tmp_path):
     assert changed.digest is None
     assert "has 2199 GB" in changed.reason
     assert "name a .pt or .onnx file in [weights] path" in changed.reason
+
+
+def test_a_folder_is_another_once_a_file_in_it_is_made_renamed_overwritten_or_deleted(tmp_path):
+    def digest(folder, _beat):
+        return " ".join(f"{path.name}={path.read_text()}" for path in sorted(folder.iterdir()))
+
+    watched = WatchedFile("keys", tmp_path / "keys", digest)
+    (tmp_path / "keys").mkdir()
+    key = tmp_path / "keys" / "fleet.pub"
+    assert watched.poll(0.0, 0.0).digest == ""
+    for number, (change, expected) in enumerate(
+        (
+            (lambda: key.write_text("a"), "fleet.pub=a"),
+            (lambda: moved(key, lambda: key.write_text("b")), "fleet.pub=b"),
+            (lambda: key.rename(key.with_suffix(".revoked")), "fleet.revoked=b"),
+            (lambda: key.with_suffix(".revoked").unlink(), ""),
+        ),
+        1,
+    ):
+        change()
+        watched.poll(float(number), 0.0)
+        assert watched._told == (expected, "")
+    (tmp_path / "keys" / "dangling.pub").symlink_to("nowhere")
+    assert look_at(tmp_path / "keys") is not None
+    assert look_at(tmp_path / "none") is None
+
+
+def test_keys_that_kubernetes_mounts_are_others_once_it_moves_its_one_link(tmp_path):
+    """``fleet.pub -> ..data/fleet.pub``, ``..data -> ..1``: what is replaced is the link that nobody names."""
+    keys = tmp_path / "keys"
+    for number in "12":
+        (keys / f"..{number}").mkdir(parents=True)
+        (keys / f"..{number}" / "fleet.pub").write_text(number)
+    (keys / "..data").symlink_to("..1")
+    (keys / "fleet.pub").symlink_to("..data/fleet.pub")
+    watched = WatchedFile("keys", keys, lambda folder, _beat: (folder / "fleet.pub").read_text())
+    assert watched.poll(0.0, 0.0).digest == "1"
+    (keys / "..data.new").symlink_to("..2")
+    (keys / "..data.new").rename(keys / "..data")
+    assert watched.poll(1.0, 0.0).digest == "2"

@@ -305,7 +305,7 @@ def test_int8_that_memory_was_short_for_is_tried_again_a_few_times_and_serves_on
     quantizable.settings["engine"]["first_boot"] = "wait"
     ears = quantizable.listen("engine")
     station = quantizable.start()
-    told = "int8 by Q/DQ was missed: too little memory; stop other programs; it is tried again after 20"
+    told = "int8 by Q/DQ was missed: too little memory; stop other programs; it is tried again after "
     first = station.until(lambda status: told in status["reason"])
     assert first["engine"]["serving"]["precision"] == "fp32"
     assert jobs(station) == 2

@@ -160,7 +160,9 @@ class World:
         if self.reconsider and r.random() < 0.7:
             return self.wish_again()
         if self.s.wanted is None or r.random() < 0.12:
-            return self.desired() if r.random() < 0.9 else Unknown("gone", self.desired().fallback, now_s=self.now_s)
+            desired, distrusted = self.desired(), r.random() < 0.5
+            unknown = Unknown("gone", desired.fallback, now_s=self.now_s, distrusted=distrusted)
+            return desired if r.random() < 0.9 else unknown
         if r.random() < 0.05:
             return Rebuild(force=r.random() < 0.5)
         if r.random() < 0.05:
@@ -752,3 +754,29 @@ def test_a_plan_that_is_damaged_again_right_after_its_build_is_not_built_in_a_ti
 def test_the_same_wish_again_changes_nothing_under_way():
     s, _ = after(Wanted("A", Have.MISSING))
     assert advance(s, Wanted("A", Have.MISSING)) == (s, ())
+
+
+REVOKED = Unknown("it is signed by key 0A, which was revoked", Fallback("A"), watched=True, distrusted=True)
+
+
+def test_what_is_built_of_weights_whose_key_was_revoked_is_cancelled_and_what_serves_stays():
+    s, actions = advance(serving(), Wanted("B", Have.MISSING))
+    (build,) = actions
+    s, actions = advance(s, REVOKED)
+    assert actions == (CancelBuild(build.job),)
+    assert (s.phase, s.building, s.step, s.why) == (Phase.SERVING, None, Step.IDLE, REVOKED.reason)
+    assert advance(s, BuildDone(build.job)) == (s, ()), "it was done already"
+
+
+def test_what_is_loaded_of_weights_whose_key_was_revoked_never_serves():
+    s, (load,) = advance(serving(), Wanted("B", Have.READY))
+    s, actions = advance(s, REVOKED)
+    assert actions == ()
+    assert advance(s, Loaded(load.job, 1.0)) == (s, (Retire(load.job),))
+
+
+def test_a_first_boot_with_a_revoked_key_leaves_its_quick_plan_too_and_serves_what_served_well():
+    s, (build,) = after(Wanted("B", Have.MISSING, Fallback("quick", ready=False)))
+    s, actions = advance(s, REVOKED)
+    assert actions == (CancelBuild(build.job), Load(Job(build.job.number + 1, "A")))
+    assert s.phase is Phase.PREPARING

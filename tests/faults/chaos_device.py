@@ -66,6 +66,7 @@ def main() -> None:
     quick = {"keepalive_s": 2, "commit_every_s": commit_every_s}  # shorter than the settings allow, for time's sake
     mqtt = MqttSettings(host="127.0.0.1", port=int(port)).model_copy(update=quick)
     publisher = Publisher(mqtt, Topics("vajra", "dev"), lambda _event: None, folder=folder / "outbox")
+    publisher.expect(CAMERAS)
     publisher.start()
     image, number = np.zeros((8, 8, 3), np.uint8), offered.lines
     due_s = time.monotonic()

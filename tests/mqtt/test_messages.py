@@ -41,7 +41,7 @@ NUMBER = Number("dev", "e1", "gate", 7)
 
 def frame(width: int = 200, height: int = 100) -> Frame:
     taken_at = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone.utc)
-    return Frame(np.zeros((height, width, 3), np.uint8), 1_000_000_000, taken_at, 42, "gate")
+    return Frame(np.zeros((height, width, 3), np.uint8), 1_000_000_000, taken_at, 42, "gate", clock_synchronised=True)
 
 
 def some(count: int) -> Detections:
@@ -85,6 +85,7 @@ def test_every_field_carries_its_value() -> None:
         "key": "dev/e1/gate/7",
         "replayed": False,
         "taken_at": "2026-01-02T03:04:05.678901Z",
+        "clock_synchronised": True,
         "frame_age_ms": 12.3,
         "frame_seq": 42,
         "resolution_wh": [200, 100],
@@ -166,7 +167,7 @@ def test_a_hundred_detections_are_encoded_whole_and_in_order() -> None:
 
 
 def test_a_gap_record_says_which_messages_do_not_come_and_cannot_be_taken_for_one() -> None:
-    told = encode_gap(NUMBER, 9, "age", datetime(2026, 1, 2, tzinfo=timezone.utc))
+    told = encode_gap(NUMBER, 9, "age", datetime(2026, 1, 2, tzinfo=timezone.utc), clock_synchronised=False)
     parsed = GapMessage.model_validate_json(told)
     assert (parsed.gap.first, parsed.gap.last, parsed.gap.why, parsed.key) == (7, 9, "age", "dev/e1/gate/7-9")
     with pytest.raises(ValidationError):

@@ -232,6 +232,19 @@ def test_nothing_is_sent_before_the_disk_has_it() -> None:
     assert seqs(box) == [0, 1, 2]
 
 
+def test_numbers_of_cameras_in_use_are_reserved_before_they_give_a_message_and_whenever_the_disk_is_opened() -> None:
+    box = outbox(kept=KeptIn.DISK)
+    box.expect(("gate", "yard"))
+    assert box.collect() is None, "the disk was not read yet"
+    for _ in range(2):
+        box.opened(Recovered("d1", {}, 0, 0, 0))
+        made = commit(box)
+        assert (made.messages, made.cameras) == ((), ("gate", "yard"))
+        assert box.collect() is None
+    box.expect(("gate",))
+    assert commit(box).cameras == ("gate",)
+
+
 def test_nothing_is_numbered_before_the_disk_was_read_and_nothing_is_lost_meanwhile() -> None:
     box = outbox(kept=KeptIn.DISK)
     fill(box, 2)

@@ -100,6 +100,30 @@ def test_after_an_end_without_a_word_the_rest_of_the_block_is_one_gap(opened: Ca
     assert third.gaps == (gap,), "it gave no numbers, so that none of them is missing"
 
 
+def test_what_is_lost_before_a_cameras_first_message_is_on_disk_is_a_gap_too(opened: Callable) -> None:
+    file, found = opened()
+    file.commit(DiskBatch((), 0, cameras=("gate", "yard")), sync=False)
+    file.close(tidy=False)  # a kill: nobody knows whether either had given a message
+    file, again = opened()
+    assert [(gap.camera, gap.first, gap.last, gap.why) for gap in again.fresh_gaps] == [
+        (camera, 0, BLOCK - 1, "died") for camera in ("gate", "yard")
+    ]
+    assert again.next_seq == {"gate": BLOCK, "yard": BLOCK}
+    assert again.epoch == found.epoch
+    file.commit(DiskBatch((), 0, cameras=("gate",)), sync=False)
+    file.close(tidy=False)
+    _, third = opened()
+    assert [(gap.camera, gap.first) for gap in third.fresh_gaps] == [("gate", BLOCK)], "the yard is in use no more"
+
+
+def test_after_an_end_in_order_a_camera_that_gave_nothing_leaves_no_gap(opened: Callable) -> None:
+    file, _ = opened()
+    file.commit(DiskBatch((), 0, cameras=("gate",)), sync=False)
+    file.close(tidy=True)
+    _, again = opened()
+    assert (again.next_seq, again.gaps) == ({"gate": 0}, ())
+
+
 def test_a_number_is_never_used_before_its_block_is_reserved(opened: Callable) -> None:
     """Whatever was committed, synced or not, lies below what the last synced state would begin with."""
     file, found = opened()

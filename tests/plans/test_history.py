@@ -9,6 +9,7 @@ from vajra_edge.clock import Moment
 from vajra_edge.errors import StoreError
 from vajra_edge.plans.charges import BESIDE_S, KEPT, STRIKES, Charged
 from vajra_edge.plans.history import PLANS_KEPT, Cause, Failure, Follows, History
+from vajra_edge.plans.signing import KEY_BYTES
 from vajra_edge.plans.store import EngineStore
 
 A, B, C, D, E = (letter * 64 for letter in "abcde")
@@ -80,7 +81,7 @@ def test_a_crash_beside_those_that_0_1_0_counted_is_a_first_one(root: Path, hist
     (root / "rejected.json").write_bytes(REJECTED_0_1_0)
     history.charge(A, Charged.CRASH, "SIGSEGV")
     assert history.hold(A) is None
-    assert [path.name for path in root.iterdir()] == ["charges.json"], "it is read no more"
+    assert sorted(path.name for path in root.iterdir()) == ["charges.json", "store.key"], "it is read no more"
     assert len(of(History(root), A, Cause.CRASH).times_s) == 3
     assert of(History(root), D, Cause.SERVICE).reason.startswith("it found 0.31 boxes")
 
@@ -97,6 +98,29 @@ def test_charges_outlive_the_process_and_the_pause_ends(root: Path, history: His
     clock.now_s += BESIDE_S[0]
     assert fresh.left_s(A) == 0.0
     assert fresh.hold(A) is not None, "it is tried by itself before it is loaded"
+
+
+@pytest.mark.parametrize("who", ["a hand", "another device"])
+def test_charges_that_this_device_did_not_write_hold_no_plan_back(root: Path, history: History, who: str, caplog):
+    history.charge(A, Charged.UNFIT, "slow")
+    assert History(root).hold(A) is not None
+    if who == "a hand":
+        path = root / "charges.json"
+        path.write_bytes(path.read_bytes().replace(b"slow", b"fast"))
+    else:
+        (root / "store.key").write_bytes(bytes(KEY_BYTES))
+    assert History(root).hold(A) is None
+    assert "was not written by this device" in caplog.text
+
+
+def test_a_failure_whose_time_nobody_vouched_for_says_so_from_then_on(root: Path):
+    for synchronised in (True, False, True):
+        history = History(root, lambda known=synchronised: Moment("a", 100.0, NOW_S, known))
+        history.charge(A, Charged.UNFIT, "slow")
+        history.note(B, Cause.BUILD, "no memory", Follows.RETRY, 30.0)
+        told = {one.fingerprint: one.unsure for one in history.failures()}
+        assert told[B] is not synchronised
+    assert told[A]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from waiting import LIMIT_S
 
-from vajra_edge import durable
+from vajra_edge import clock, durable
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
@@ -207,6 +207,36 @@ def test_what_unsent_messages_take_plans_cannot(store: EngineStore, manifest_of:
     assert small.prune() == (plans[1].fingerprint,)
 
 
+@pytest.mark.parametrize("beside", ["bundles/0a/weights.onnx", "history.jsonl"])
+def test_what_bundles_and_the_history_take_plans_cannot(store: EngineStore, manifest_of: Make, beside: str):
+    plans = aged(store, "abc", manifest_of)
+    store.mark_good(plans[0].fingerprint)
+    size_bytes = sum(path.stat().st_size for path in plans[0].path.parent.iterdir())
+    small = EngineStore(store.root, 3 * size_bytes + 100)
+    (store.root / beside).parent.mkdir(parents=True, exist_ok=True)
+    (store.root / beside).write_bytes(bytes(size_bytes))
+    (store.root / "bundles").mkdir(exist_ok=True)
+    (store.root / "bundles" / "current").symlink_to("0a")  # counted once
+    assert small.prune() == (plans[1].fingerprint,)
+
+
+def test_where_room_is_short_damaged_plans_go_before_those_that_may_serve(store: EngineStore, manifest_of: Make):
+    for _ in range(2):
+        store.quarantine(store.commit(bytes(1000), manifest_of("d")).fingerprint, "crashed")
+    plans = aged(store, "ab", manifest_of)
+    size_bytes = sum(path.stat().st_size for path in plans[0].path.parent.iterdir())
+    assert EngineStore(store.root, 3 * size_bytes + 500).prune() == ()
+    assert len(list((store.root / "quarantine").iterdir())) == 1
+
+
+def test_a_store_that_is_over_its_cap_with_what_is_needed_alone_says_so(
+    store: EngineStore, manifest_of: Make, caplog: pytest.LogCaptureFixture
+):
+    plan = store.commit(bytes(1000), manifest_of("a"))
+    assert EngineStore(store.root, 1).prune(keep=[plan.fingerprint]) == ()
+    assert "all of that is needed; raise it" in caplog.text
+
+
 def damage(plan: Plan) -> None:
     plan.path.write_bytes(b"plam")
 
@@ -262,6 +292,14 @@ def test_a_store_without_plans_tells_of_no_damage_and_stays_untouched(store: Eng
     assert not store.root.exists()
 
 
+def test_a_plan_that_was_built_after_the_clock_was_set_back_is_the_newest(store: EngineStore, manifest_of: Make):
+    first, second = (store.commit(b"plan", manifest_of(name)).fingerprint for name in "ab")
+    ahead_s = clock.now().unix_s + 10 * 365 * 86_400.0
+    os.utime(store.root / "engines" / second, (ahead_s, ahead_s))
+    third = store.commit(b"plan", manifest_of("c")).fingerprint
+    assert store.plans() == (third, second, first)
+
+
 def test_pruning_keeps_a_few_quarantined_plans_to_look_at(store: EngineStore, manifest_of: Make):
     for _ in range(QUARANTINED_KEPT + 2):
         store.quarantine(store.commit(b"plan", manifest_of("a")).fingerprint, "crashed")
@@ -276,10 +314,12 @@ def test_what_a_killed_build_left_is_swept_by_age(store: EngineStore, manifest_o
     (folder / "plan").write_bytes(b"half")
     link.symlink_to("../engines")
     file.write_bytes(b"")
-    now_s = folder.stat().st_mtime
-    store.sweep(now_s + STALE_S - 10)
+    now = replace(clock.now(), boot_s=2.0 * STALE_S)
+    store.sweep(replace(now, unix_s=now.unix_s + STALE_S - 10))
     assert len(list((store.root / "staging").iterdir())) == 3
-    store.sweep(now_s + STALE_S + 10)
+    store.sweep(replace(now, unix_s=now.unix_s + 10 * STALE_S, boot_s=60.0))
+    assert len(list((store.root / "staging").iterdir())) == 3, "the clock was set; nothing is older than the boot"
+    store.sweep(replace(now, unix_s=now.unix_s + STALE_S + 10))
     assert list((store.root / "staging").iterdir()) == []
     assert store.plans()
 

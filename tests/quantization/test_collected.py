@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
 from vajra_edge.config.settings import CalibrationSettings
 from vajra_edge.quantization.camera_samples import Kept
-from vajra_edge.quantization.collection import lacking
+from vajra_edge.quantization.collection import Collected, lacking
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 NO_CLOCK = datetime(2023, 4, 27, tzinfo=timezone.utc)
@@ -48,3 +49,11 @@ def test_the_smallest_set_can_be_completed():
     smallest = CalibrationSettings(max_images=8, sample_s=60.0)
     assert "pictures of 0.5 hours (0.5 so far)" in awaited(pictures((NOON, 7, 5)), smallest)
     assert awaited(pictures((NOON, 8, 5)), smallest) == ""
+
+
+def test_pictures_from_before_the_clock_was_set_are_counted_and_their_time_is_told_to_nobody(tmp_path: Path):
+    for one in pictures((NO_CLOCK, 2, 1), (NOON, 2, 1)):
+        (tmp_path / one.name).write_bytes(b"")
+    told = Collected.of(tmp_path, CalibrationSettings(), 1)
+    assert (told.images, told.since) == (4, NOON)
+    assert "since 2026-11-23 12:00 UTC" in told.line()

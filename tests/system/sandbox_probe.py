@@ -24,6 +24,7 @@ LIBRARY = next(Path("/usr/lib").glob("*-linux-gnu/libz.so.1"), Path("/nonexisten
 WRITABLE = ("/var/lib/vajra-edge", "/run/vajra-edge", "/tmp", "/var/tmp", "/dev/shm")
 CLONE_NEWUSER, PTRACE_ATTACH, PERSONA_NO_RANDOMIZE = 0x10000000, 16, 0x0040000
 NETLINK, VSOCK = 16, 40
+ADJ_TICK = 0x4000
 
 
 def call(name: str, *arguments: object) -> None:
@@ -112,6 +113,14 @@ def trace_child() -> None:
         os.waitpid(child, 0)
 
 
+def adjust_time(modes: int) -> None:
+    """adjtimex(2); what it does, if anything, is to set the length of a tick to what it has."""
+    timex = ctypes.create_string_buffer(256)
+    call("adjtimex", timex)
+    timex[0:4] = modes.to_bytes(4, sys.byteorder)
+    call("adjtimex", timex)
+
+
 def set_user_id_bit() -> None:
     path = Path(f"/var/lib/vajra-edge/.probe-{os.getpid()}")
     try:
@@ -164,6 +173,8 @@ def attempts() -> dict[str, Callable[[], object]]:
         "mount": lambda: call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
         "load module": lambda: call("syscall", 313 if os.uname().machine == "x86_64" else 273, -1, b"", 0),
         "chroot": lambda: os.chroot("/tmp"),
+        "read the clock's state": lambda: adjust_time(0),
+        "adjust time": lambda: adjust_time(ADJ_TICK),
         "set time": lambda: time.clock_settime(time.CLOCK_REALTIME, 1.0),
         "become root": lambda: os.setuid(0),
         "set-user-id bit": set_user_id_bit,

@@ -99,6 +99,7 @@ NEEDED = {
     *(f"write {folder}" for folder in ("/var/lib/vajra-edge", "/run/vajra-edge", "/tmp", "/var/tmp", "/dev/shm")),
     *(f"read /proc/{file}" for file in ("meminfo", "cpuinfo", "devices", "sys/kernel/random/boot_id")),
     "read /run/systemd/timesync/synchronized",
+    "read the clock's state",
     "camera child",
     "datagrams",
     "dial",

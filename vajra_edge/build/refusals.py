@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -19,9 +18,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import clock, durable
 from vajra_edge.build.rung import Rung
-from vajra_edge.clock import boot_id
+from vajra_edge.clock import Moment
 from vajra_edge.errors import StoreError
 from vajra_edge.plans import caches
 from vajra_edge.version import VERSION
@@ -44,6 +43,9 @@ hang the GPU. Power cuts alone hardly fall into the same minutes so often."""
 
 RETRY_AFTER_S = (3600.0, 6 * 3600.0, 24 * 3600.0, 7 * 24 * 3600.0)
 """Pauses before the tries of what was missed; when all are over only a person tries it again."""
+
+UNSURE = "?"
+"""Behind a time."""
 
 CRASHED = "its build ended the process twice"
 
@@ -70,7 +72,7 @@ class Refusal:
         cause: what refused it.
         reason: in one line.
         seconds: it took to find out.
-        at: UTC, ISO 8601.
+        at: UTC, ISO 8601; ``UNSURE`` at its end: by a clock that was not known to be right.
         layers: names or keys of the layers at fault, as the library gave them.
         timeout_s: the time for the build that did not suffice; None of any other cause.
     """
@@ -86,7 +88,8 @@ class Refusal:
     @property
     def line(self) -> str:
         """For people."""
-        return f"refused on {self.at[:10]}: {self.reason}"
+        unsure = " (clock not set)" if self.at.endswith(UNSURE) else ""
+        return f"refused on {self.at[:10]}{unsure}: {self.reason}"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Refusal:
@@ -154,28 +157,36 @@ class Missed:
 
     Attributes:
         reason: the way and why, in one line.
-        at_s: when it failed or was begun the last time, Unix time.
+        at: when it failed or was begun the last time.
         tries: how often it was tried again by itself.
     """
 
     reason: str
-    at_s: float
+    at: Moment
     tries: int = 0
 
     @property
-    def due_s(self) -> float | None:
-        """When it is tried again by itself, Unix time; None: not any more."""
-        return self.at_s + RETRY_AFTER_S[self.tries] if self.tries < len(RETRY_AFTER_S) else None
+    def pause_s(self) -> float | None:
+        """From ``at`` until it is tried again by itself; None: not any more."""
+        return RETRY_AFTER_S[self.tries] if self.tries < len(RETRY_AFTER_S) else None
+
+    def is_due(self, now: Moment) -> bool:
+        """Whether that is over for certain, whatever the wall clock did since."""
+        return self.pause_s is not None and now.at_least_since_s(self.at) >= self.pause_s
 
     @property
     def line(self) -> str:
         """For people."""
-        if self.due_s is None:
+        if self.pause_s is None:
             again = f"tried {self.tries} times more in vain: vajra-edge rebuild --force tries it once again"
         else:
-            at = datetime.fromtimestamp(self.due_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-            again = f"it is tried again after {at} (try {self.tries + 1} of {len(RETRY_AFTER_S)})"
+            again = f"it is tried again {self._when(self.pause_s)} (try {self.tries + 1} of {len(RETRY_AFTER_S)})"
         return f"{self.reason}; {again}"
+
+    def _when(self, pause_s: float) -> str:
+        if not self.at.synchronised:
+            return f"after {pause_s / 3600:.0f} h"
+        return f"after {datetime.fromtimestamp(self.at.unix_s + pause_s, timezone.utc):%Y-%m-%d %H:%M UTC}"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Missed:
@@ -184,7 +195,7 @@ class Missed:
         Raises:
             KeyError, TypeError, ValueError: a field is missing or of another type.
         """
-        return cls(str(fields["reason"]), float(fields["at_s"]), int(fields["tries"]))
+        return cls(str(fields["reason"]), Moment.from_json(fields["at"]), int(fields["tries"]))
 
 
 @dataclass(frozen=True)
@@ -203,8 +214,7 @@ class Refusals:
         state_dir: the folder of refusals lies below it.
         fingerprint: hex digest of what is wanted.
         library: name and version, from ``Backend.identity``.
-        now_s: Unix time.
-        boot: the kernel's name of this boot; None: ask it.
+        now: this moment.
     """
 
     def __init__(
@@ -212,11 +222,10 @@ class Refusals:
         state_dir: Path,
         fingerprint: str,
         library: str,
-        now_s: Callable[[], float] = time.time,
-        boot: str | None = None,
+        now: Callable[[], Moment] = clock.now,
     ) -> None:
-        self._state_dir, self._fingerprint, self._library, self._now_s = state_dir, fingerprint, library, now_s
-        self._boot = boot_id() if boot is None else boot
+        self._state_dir, self._fingerprint, self._library, self._now = state_dir, fingerprint, library, now
+        self._boot = now().boot
 
     @property
     def path(self) -> Path:
@@ -239,7 +248,7 @@ class Refusals:
         timeout_s: float | None = None,
     ) -> None:
         """Remember one more; a disk that refuses is logged, for the build is worth more."""
-        made = Refusal(rung, cause, reason[:LONGEST], round(seconds, 1), self._now(), layers, timeout_s)
+        made = Refusal(rung, cause, reason[:LONGEST], round(seconds, 1), self._date(), layers, timeout_s)
         kept = self._read()
         self._write(replace(kept, refused=(*(one for one in kept.refused if one.rung != rung), made)[-KEPT:]))
 
@@ -259,7 +268,7 @@ class Refusals:
         """A plan was built below this, or the try that somebody began came to nothing."""
         kept = self._read()
         tries = kept.missed.tries if kept.missed else 0
-        self._write(replace(kept, missed=Missed(reason[:LONGEST], self._now_s(), tries)))
+        self._write(replace(kept, missed=Missed(reason[:LONGEST], self._now(), tries)))
 
     def missed_nothing(self) -> None:
         """What was missed came to be, or is refused for good."""
@@ -274,11 +283,13 @@ class Refusals:
             Whether it may begin. What a disk does not let count would never end.
         """
         kept = self._read()
-        if kept.missed is None or kept.missed.due_s is None or self._now_s() < kept.missed.due_s:
+        now = self._now()
+        if kept.missed is None or not kept.missed.is_due(now):
             return False
-        counted = replace(kept.missed, tries=kept.missed.tries + 1, at_s=self._now_s())
+        counted = replace(kept.missed, tries=kept.missed.tries + 1, at=now)
         self._write(replace(kept, missed=counted))
-        return self._read().missed == counted
+        stored = self._read().missed
+        return stored is not None and stored.tries == counted.tries
 
     def clear(self) -> None:
         """Somebody insists: everything may be tried again."""
@@ -290,7 +301,7 @@ class Refusals:
         kept = self._read()
         others = tuple(one for one in kept.begun if one.rung != rung)
         before = next((one for one in kept.begun if one.rung == rung), Begun(rung, (), "", self._boot))
-        begun = before.again(os.getpid(), self._now(), self._boot)
+        begun = before.again(os.getpid(), self._date(), self._boot)
         self._write(replace(kept, begun=(*others, begun)[-KEPT:]))
         try:
             yield
@@ -298,8 +309,10 @@ class Refusals:
             kept = self._read()
             self._write(replace(kept, begun=tuple(one for one in kept.begun if one.rung != rung)))
 
-    def _now(self) -> str:
-        return datetime.fromtimestamp(self._now_s(), timezone.utc).isoformat(timespec="seconds")
+    def _date(self) -> str:
+        now = self._now()
+        date = datetime.fromtimestamp(now.unix_s, timezone.utc).isoformat(timespec="seconds")
+        return date if now.synchronised else f"{date}{UNSURE}"
 
     def _read(self) -> _Kept:
         plain = _read(self.path)
@@ -323,7 +336,7 @@ class Refusals:
             name: [{**asdict(one), "rung": one.rung.to_json()} for one in ones]
             for name, ones in (("refused", kept.refused), ("begun", kept.begun))
         }
-        missed = {"missed": asdict(kept.missed)} if kept.missed else {}
+        missed = {"missed": {**asdict(kept.missed), "at": kept.missed.at.to_json()}} if kept.missed else {}
         return _write(self._state_dir, self.path, {**plain, **rows, **missed})
 
 
@@ -373,6 +386,7 @@ def _write(state_dir: Path, path: Path, plain: Mapping[str, Any]) -> None:
         with durable.reported(path.parent, "written"):
             durable.make_folder(path.parent)
             durable.replace(path, json.dumps(plain).encode(), path.parent)
+            durable.make_newest(path, path.parent)
             caches.thin(state_dir, caches.REFUSALS)
     except StoreError as error:
         _LOGGER.warning("what was refused is not remembered: %s", error)

@@ -50,6 +50,7 @@ class BuildRequest:
         again: a forced build that failed before, perhaps with its process: what was refused since stays refused.
         missed: the store's plan is of a lower precision than ``spec``: try what is above it and was missed for a cause
             that may have passed; where that fails, the plan stays as it is.
+        keep: fingerprints of plans that are loaded, which are not deleted to make room.
         keep_slower: INT8 is wanted even where FP16 is faster; the times are noted.
     """
 
@@ -72,6 +73,7 @@ class BuildRequest:
     again: bool = False
     missed: bool = False
     keep_slower: bool = False
+    keep: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings, weights_sha256: str, backend: Backend) -> BuildRequest:
@@ -120,6 +122,7 @@ class BuildRequest:
                 **{name: Path(plain[name]) for name in _PATHS if plain[name] is not None},
                 "spec": EngineSpec.from_json(plain["spec"]),
                 "calibration": CalibrationSettings.model_validate(plain["calibration"]),
+                "keep": tuple(str(name) for name in plain["keep"]),
                 "class_names": None if names is None else tuple(str(name) for name in names),
             }
             return cls(**{**plain, **known})

@@ -26,6 +26,7 @@ from vajra_edge.build.outcome import Cancelled, Proved, Unproved
 from vajra_edge.build.precision_fallback import prove
 from vajra_edge.build.progress import Stages
 from vajra_edge.build.request import BuildRequest, images_of, weights_digest
+from vajra_edge.clock import is_synchronised
 from vajra_edge.errors import (
     BackendUnavailable,
     BuildCancelled,
@@ -39,6 +40,7 @@ from vajra_edge.errors import (
     VajraError,
     WeightsError,
 )
+from vajra_edge.plans import pin
 from vajra_edge.plans.fingerprint import Fingerprint
 from vajra_edge.plans.manifest import Manifest, Plan
 from vajra_edge.plans.spec import EngineSpec, Precision
@@ -183,7 +185,7 @@ def _made(
 ) -> tuple[bytes, Manifest]:
     """From the weights to a plan that passed its accuracy check; nothing is stored yet."""
     with stages("load", f"reading {request.weights_path.name}"):
-        store.prune(keep=(fingerprint.digest,))
+        store.prune(keep=(fingerprint.digest, *request.keep, *pin.kept(request.state_dir)))
         store.require_space(PLAN_PER_WEIGHTS * size_bytes(request))
         onnx_bytes = onnx_of(request)
         images = images_of(request) if request.spec.precision is Precision.INT8 else None
@@ -202,7 +204,7 @@ def _made(
 def _manifest(
     request: BuildRequest, fingerprint: Fingerprint, backend: Backend, proved: Proved, stages: Stages
 ) -> Manifest:
-    passed = proved.passed
+    passed, synchronised = proved.passed, is_synchronised()
     return Manifest(
         fingerprint=fingerprint,
         backend=backend.name,
@@ -215,6 +217,7 @@ def _manifest(
         weights_name=request.weights_path.name,
         build_s=0.0,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        clock_synchronised=synchronised,
     )
 
 

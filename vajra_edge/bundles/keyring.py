@@ -6,6 +6,7 @@ With a key there, unsigned weights are refused. A key is replaced by another fil
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,12 @@ class Keyring:
         """Only signed weights are taken."""
         return bool(self.trusted or self.revoked)
 
+    @property
+    def digest(self) -> str:
+        """Of whom to trust, and whom not: another one where that changed."""
+        trusted = sorted(key_id + key.raw for key_id, key in self.trusted.items())
+        return hashlib.sha256(b"\0".join((*trusted, b"revoked", *sorted(self.revoked)))).hexdigest()
+
     @classmethod
     def load(cls, folder: Path) -> Keyring:
         """Read the folder; one that does not exist has no keys.
@@ -60,7 +67,9 @@ class Keyring:
             BundleError: not so.
         """
         if signature.key_id in self.revoked:
-            raise BundleError(f"it is signed by key {signature.key_name}, which was revoked", remedy="sign it anew")
+            raise BundleError(
+                f"it is signed by key {signature.key_name}, which was revoked", remedy="sign it anew and adopt that"
+            )
         key = self.trusted.get(signature.key_id)
         if key is None:
             known = ", ".join(sorted(one.name for one in self.trusted.values())) or "none"

@@ -8,11 +8,9 @@ the old one in force, or the new one being tried, and never a half of anything.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import uuid
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -23,9 +21,12 @@ from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.bundle import BundleManifest, Verified
 from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.config.settings import EngineSettings, Settings
-from vajra_edge.errors import BundleError, UnsignedWeights
+from vajra_edge.errors import BundleError, StoreError, UnsignedWeights
+from vajra_edge.plans.signing import make_key, read_key, seal, unseal
+from vajra_edge.plans.store import BUNDLES
 
 CURRENT, CANDIDATE, OUTCOME = "current", "candidate", "outcome.json"
+_KIND = "outcome"
 _STAGING = ".staging-"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -97,7 +98,7 @@ class Shelf:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self.root = state_dir / "bundles"
+        self.root, self._key = state_dir / BUNDLES, state_dir / "store.key"
 
     def unpack(self, file: BinaryIO, keyring: Keyring) -> Verified:
         """Check a bundle and put its parts here; one that is here already is not written again.
@@ -107,7 +108,7 @@ class Shelf:
             StoreError: the folder cannot be written; nothing is left of it.
         """
         with durable.reported(self.root, "written"), durable.locked(self.root / "lock"):
-            self._clear(keep=())
+            self._clear()
             staged = self.root / f"{_STAGING}{uuid.uuid4().hex}"
             staged.mkdir(mode=0o700)
             try:
@@ -115,6 +116,7 @@ class Shelf:
                 self.require_newer(verified)
                 folder = self.root / verified.digest
                 if not self._is_whole(folder, verified.manifest):
+                    durable.make_newest(staged, self.root)
                     durable.sync_folder(staged)
                     durable.rename_over(staged, folder)
             finally:
@@ -176,7 +178,10 @@ class Shelf:
             minisign.require_library()
             return self.installed(name, keyring, candidate=candidate is not None)
         except BundleError as error:
-            raise UnsignedWeights(f"bundle {name[:12]} is refused: {error.message}", remedy=error.remedy) from error
+            raise UnsignedWeights(
+                f"bundle {name[:12]} is refused: {error.message}; what served well goes on",
+                remedy=error.remedy or "adopt one that a trusted key signed",
+            ) from error
 
     @property
     def candidate(self) -> str | None:
@@ -206,19 +211,20 @@ class Shelf:
         if outcome.adopted is Adopted.SERVING:
             self._relink(CURRENT, outcome.bundle)
         with durable.reported(self.root, "written"), durable.locked(self.root / "lock"):
-            durable.replace(self.root / OUTCOME, json.dumps(asdict(outcome)).encode(), self.root)
+            content = seal(_KIND, asdict(outcome), make_key(self._key, self.root))
+            durable.replace(self.root / OUTCOME, content, self.root)
             (self.root / CANDIDATE).unlink(missing_ok=True)
             durable.sync_folder(self.root)
-            self._clear(keep=())
+            self._clear(done=outcome.bundle)
 
     def outcome(self, digest: str) -> AdoptionOutcome | None:
         """What came of a bundle, if it was the last one."""
         try:
-            told = json.loads((self.root / OUTCOME).read_bytes())
+            told = unseal(_KIND, (self.root / OUTCOME).read_bytes(), read_key(self._key))
             found = AdoptionOutcome(
                 str(told["bundle"]), Adopted(told["adopted"]), str(told["reason"]), int(told["serial"])
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
             return None
         return found if found.bundle == digest else None
 
@@ -249,10 +255,16 @@ class Shelf:
         except OSError:
             return False
 
-    def _clear(self, keep: Collection[str]) -> None:
-        """Delete what a kill left, and bundles that nothing names; called under the lock."""
-        kept = {*keep, self._linked(CURRENT), self._linked(CANDIDATE)}
-        for path in self.root.iterdir():
-            stale = path.name.startswith(_STAGING) or (_DIGEST.fullmatch(path.name) and path.name not in kept)
-            if stale and not path.is_symlink():
+    def _clear(self, done: str = "") -> None:
+        """Delete what a kill left, and bundles that nothing names; called under the lock.
+
+        The newest of those stays unless it is ``done`` with: whoever unpacked it is about to ask for it.
+        """
+        named = {self._linked(CURRENT), self._linked(CANDIDATE)}
+        unpacked = [path for path in self.root.iterdir() if _DIGEST.fullmatch(path.name) and path.name not in named]
+        asked = [path for path in unpacked if path.name != done]
+        newest = max(asked, key=lambda path: path.stat().st_mtime_ns, default=None)
+        staged = self.root.glob(f"{_STAGING}*")
+        for path in (*staged, *(path for path in unpacked if path != newest)):
+            if not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

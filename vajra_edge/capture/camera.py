@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from vajra_edge import clock
 from vajra_edge.capture import limits, protocol, reconnect
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
 from vajra_edge.capture.rate import Rate, patience_s
@@ -322,12 +323,14 @@ class Grabber:
                 return
             self._read += max(picture.dropped - self._child_dropped, 0)
             self._child_dropped, self._decode_errors = picture.dropped, picture.decode_errors
+            synchronised = picture.clock_synchronised if self._live else clock.is_synchronised()
             frame = Frame(
                 image=arrived.image,
                 captured_ns=picture.captured_ns if self._live else time.monotonic_ns(),
                 taken_at=_utc(picture.taken_ns) if self._live else datetime.now(timezone.utc),
                 seq=self._read,
                 camera=self._camera.id,
+                clock_synchronised=synchronised,
             )
             self._read += 1
             self._rate.count(time.monotonic())

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge import clock
 from vajra_edge.capture import protocol
 from vajra_edge.capture.protocol import Alive, BrokenProtocol, CameraEnded, CameraFailed, CameraOpened, FilledSlot, Note
 from vajra_edge.capture.rate import Pace, RateCap
@@ -95,7 +96,7 @@ class _Camera:
         return self._source.decode_errors if self._source else 0
 
     def _got(self, picture: RawFrame) -> None:
-        captured_ns, taken_ns = time.monotonic_ns(), time.time_ns()
+        captured_ns, taken_ns, known = _moment()
         digest = _digest(picture.image) if self._camera.freeze_s is not None else None
         at_s = captured_ns / 1e9 if picture.position_s is None else picture.position_s
         if not self._cap.admits(at_s):
@@ -103,7 +104,7 @@ class _Camera:
             return
         if picture.position_s is not None and self._camera.realtime:
             self._wait(self._pace.delay_s(picture.position_s, time.monotonic()))
-            captured_ns, taken_ns = time.monotonic_ns(), time.time_ns()
+            captured_ns, taken_ns, known = _moment()
         finite = self._source is not None and not self._source.live
         while finite and not self._camera.realtime and not self._ring.has_room(picture.image):
             self._wait(ALIVE_S, back=True)  # no picture of it is to be lost
@@ -113,7 +114,8 @@ class _Camera:
             return
         height_px, width_px = picture.image.shape[:2]
         place, size = self._ring.write(picture.image), (width_px, height_px)
-        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, self._dropped, self._decode_errors, digest))
+        lost = self._dropped, self._decode_errors
+        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, known, *lost, digest))
 
     def _wait(self, seconds: float, *, back: bool = False) -> None:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
@@ -174,6 +176,12 @@ def run(channel: socket.socket, camera: CameraSettings, make: Make) -> None:
         _Camera(channel, camera, make).run()
     except (BrokenProtocol, _Left) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
+
+
+def _moment() -> tuple[int, int, bool]:
+    """Now: by the monotonic clock, in UTC, and whether that is right, which is asked first: see ``clock.now``."""
+    synchronised = clock.is_synchronised()
+    return time.monotonic_ns(), time.time_ns(), synchronised
 
 
 def _digest(image: NDArray[np.uint8]) -> int:

@@ -89,6 +89,7 @@ class FilledSlot:
         height_px: of the picture.
         captured_ns: CLOCK_MONOTONIC, when it was read.
         taken_ns: the same moment in UTC, since 1970.
+        clock_synchronised: the clock that says so was known to be right.
         dropped: pictures that found no free slot, since the process began.
         decode_errors: of the source, since the process began.
         digest: of its pixels, where freezes are looked for.
@@ -101,6 +102,7 @@ class FilledSlot:
     height_px: int
     captured_ns: int
     taken_ns: int
+    clock_synchronised: bool
     dropped: int
     decode_errors: int
     digest: int | None
@@ -172,7 +174,7 @@ def _shape_of(kind: type[Any]) -> tuple[tuple[type, ...], ...]:
     return tuple(get_args(hints[one.name]) or (hints[one.name],) for one in fields(kind))
 
 
-_PICTURE, _BACK = struct.Struct("=c2IQ2I2qQQBI"), struct.Struct("=c2IQ")
+_PICTURE, _BACK = struct.Struct("=c2IQ2I2q?QQBI"), struct.Struct("=c2IQ")
 _PICTURE_TAG, _BACK_TAG = b"P", b"B"  # the two of each frame cost less than JSON, which begins with a bracket
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _RECEIVE_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)

@@ -97,6 +97,8 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "service", _coloured(phase) + (f": {escape(reason)}" if reason else "")
     if document["before"]:
         yield "before", escape(document["before"])
+    if not document["clock_synchronised"]:
+        yield "clock", "[yellow]not synchronised:[/] times may be wrong; start timesyncd, chrony or the like"
     yield from _engine_rows(document["engine"])
     for camera in document["cameras"]:
         text = f"{_coloured(camera['state'])}, {camera['fps']} frames/s, {camera['published']} published"
@@ -177,7 +179,8 @@ def _failure(failure: dict[str, Any]) -> str:
     times = f", {len(failure['at'])} times" if len(failure["at"]) > 1 else ""
     at = f", {failure['at'][-1].replace('+00:00', ' UTC')}" if failure["at"] else ""
     again = f" at {failure['retry_at'].replace('+00:00', ' UTC')}" if failure["retry_at"] else ""
-    head = f"{failure['fingerprint'][:12]} {failure['cause']}{times}{at}"
+    unsure = "" if failure["clock_synchronised"] or not at else " (clock not set)"
+    head = f"{failure['fingerprint'][:12]} {failure['cause']}{times}{at}{unsure}"
     return f"{head}: {escape(failure['reason'])}; {failure['follows']}{again}"
 
 

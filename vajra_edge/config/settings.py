@@ -217,7 +217,9 @@ class StoreSettings(Section):
     """``[store]``: where plans live."""
 
     state_dir: File = Field(Path("/var/lib/vajra-edge"), description="plans, keys, calibration images")
-    max_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(4 * 1024**3, description="older plans beyond this go")
+    max_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+        4 * 1024**3, description="of plans, bundles, unsent messages and history; older plans beyond this go"
+    )
 
 
 class ServiceSettings(Section):

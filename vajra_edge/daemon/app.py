@@ -6,11 +6,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vajra_edge import clock
 from vajra_edge.build.request import weights_digest
+from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
@@ -21,6 +23,7 @@ from vajra_edge.daemon.announcements import Announcements
 from vajra_edge.daemon.background import Background
 from vajra_edge.daemon.calibration_images import ImageWatch
 from vajra_edge.daemon.cameras import Cameras
+from vajra_edge.daemon.clock_watch import ClockWatch
 from vajra_edge.daemon.control.server import Control
 from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.death import Death, judge
@@ -80,6 +83,7 @@ class Parts:
     control: Control
     announcements: Announcements
     crash_log: CrashLog
+    clock_watch: ClockWatch
     bystanders: frozenset[threading.Thread]
 
     def start(self, settings: Settings, path: Path | None) -> Death | None:
@@ -101,9 +105,11 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.publisher.expect(_in_use(settings))
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
+        self.watch.follow("keys", settings.weights.keys, _keys_digest)  # before what is wanted is worked out
         self.watch.follow("weights", settings.weights.path, weights_digest)
         if path is not None:
             self.watch.follow("settings", path, file_watcher.digest)
@@ -136,6 +142,7 @@ class Parts:
         if changes.fields or changes.added or changes.removed:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
         if changes.added or changes.removed or changes.reopened:
+            self.publisher.expect(_in_use(new))
             self.cameras.change(new, changes)
         for name in changes.removed:
             self.announcements.forget(name)
@@ -150,6 +157,8 @@ class Parts:
             self.watch.pace(new.service.settle_s, new.service.poll_s)
             self.store.max_bytes = new.store.max_bytes
             daemon_systemd.set_up(new.service.log_level)
+        if "weights.keys" in changes.fields:
+            self.watch.follow("keys", new.weights.keys, _keys_digest)
         if "weights.path" in changes.fields:
             self.watch.follow("weights", new.weights.path, weights_digest)
             return False
@@ -193,6 +202,19 @@ class Parts:
         for thread in waited_for:
             thread.join(max(until_s - time.monotonic(), 0.0))
         return {thread.name for thread in waited_for if thread.is_alive()}
+
+
+def _in_use(settings: Settings) -> tuple[str, ...]:
+    return tuple(camera.id for camera in settings.cameras if camera.enabled)
+
+
+def _keys_digest(folder: Path, _beat: Callable[[], None]) -> str:
+    """For the watch.
+
+    Raises:
+        BundleError: nobody knows whom to trust.
+    """
+    return Keyring.load(folder).digest
 
 
 def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, str] = os.environ) -> Parts:
@@ -245,5 +267,6 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
         crash_log=crash_log,
+        clock_watch=ClockWatch(clock.now),
         bystanders=frozenset(threading.enumerate()),
     )

@@ -41,6 +41,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.inference.pipeline import Exhausted, FrameResult, LoopFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.mqtt.messages import EngineTag
+from vajra_edge.plans import pin
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Manifest
@@ -123,7 +124,8 @@ class Plans:
         if action.force:
             self._background.do("acquit plan", lambda: self._history.acquit(job.fingerprint))
         self._building = job
-        self._builder.start(job.number, replace(request, force=action.force, again=action.again, missed=action.missed))
+        asked = replace(request, force=action.force, again=action.again, missed=action.missed, keep=self._loaded())
+        self._builder.start(job.number, asked)
 
     def cancel(self) -> None:
         """End the build child."""
@@ -214,8 +216,12 @@ class Plans:
         self._store.mark_good(fingerprint)
         self._history.loads(fingerprint)
         self._history.put_aside(self._store.put_aside())
-        for gone in self._store.prune({fingerprint, keep or fingerprint}):
+        for gone in self._store.prune({fingerprint, keep or fingerprint, *self._loaded(), *pin.kept(self._store.root)}):
             log.info("plan %s is deleted to stay under [store] max_bytes", gone[:12])
+
+    def _loaded(self) -> tuple[str, ...]:
+        """Fingerprints of the plans in memory: what serves, what it may give way to, and what is to serve next."""
+        return tuple(sorted({ready.manifest.fingerprint.digest for ready in tuple(self._ready.values())}))
 
     def _quarantine(self, fingerprint: str, reason: str) -> None:
         self._store.quarantine(fingerprint, reason)

@@ -72,6 +72,7 @@ class Unknown:
         fallback: what may serve meanwhile.
         again: nobody asked anew: what failed to serve meanwhile is not offered once more.
         watched: files are what stands in the way, and whoever watches them tells when they are others.
+        distrusted: no key that is trusted now signed the weights: nothing is built or loaded of them any more.
         again_in_s: until a plan that is held may serve meanwhile; None: there is none.
         now_s: monotonic.
     """
@@ -80,6 +81,7 @@ class Unknown:
     fallback: Fallback | None = None
     again: bool = False
     watched: bool = False
+    distrusted: bool = False
     again_in_s: float | None = None
     now_s: float = 0.0
 

@@ -1,4 +1,4 @@
-"""File watcher: the weights and settings files, settled before they count, hashed only when their status moved.
+"""File watcher: weights, settings and trusted keys, settled before they count, hashed only when their status moved.
 
 Polling, not inotify: it sees replaced symlinks (as Kubernetes mounts them), renames over a file, network disks and
 files that do not exist yet, all in one way.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ class FileChanged:
     """Event: a watched file has other content than at the last event, or was looked at for the first time.
 
     Attributes:
-        name: what the file is to the daemon, ``weights`` or ``settings``.
+        name: what the file is to the daemon, ``weights``, ``settings`` or ``keys``, which is a folder.
         path: where it is.
         digest: of its content; None: it cannot be read.
         reason: why it cannot be read; empty where it can.
@@ -48,8 +50,26 @@ class FileChanged:
     reason: str = ""
 
 
+def look_at(path: Path) -> Look | None:
+    """What another content moves of a file, or of a folder of files; None: it is not there, or hidden."""
+    try:
+        look = _numbers(path)
+        if path.is_dir():
+            for entry in sorted(path.iterdir()):
+                look += (zlib.crc32(os.fsencode(entry.name)), *(_numbers(entry) if entry.exists() else ()))
+    except OSError:
+        return None
+    return look
+
+
+def _numbers(path: Path) -> Look:
+    """The change time too: ``cp -p`` and ``rsync -t`` keep the other one, and chmod mends an unreadable file."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 class WatchedFile:
-    """One file, followed through symlinks.
+    """One file or folder of files, followed through symlinks.
 
     Args:
         name: given back in events.
@@ -76,7 +96,7 @@ class WatchedFile:
         Returns:
             The event, if the content is another than last told.
         """
-        look = self._look()
+        look = look_at(self.path)
         if self._told is not None:
             if look == self._seen:
                 self._candidate = look
@@ -86,21 +106,13 @@ class WatchedFile:
             if now_s - self._since_s < settle_s:
                 return None
         told = self._read()
-        if self._told is not None and self._look() != look:  # it moved while it was read
+        if self._told is not None and look_at(self.path) != look:  # it moved while it was read
             return None
         self._seen = self._candidate = look
         if told == self._told:
             return None
         self._told = told
         return FileChanged(self.name, self.path, *told)
-
-    def _look(self) -> Look | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        # The change time too: ``cp -p`` and ``rsync -t`` keep the other one, and chmod mends an unreadable file.
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def _read(self) -> tuple[str | None, str]:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
+from vajra_edge.clock import is_synchronised
 from vajra_edge.config.settings import MqttSettings, Settings
 from vajra_edge.daemon.app import Parts
 from vajra_edge.daemon.reconciler import DesiredPlan
@@ -43,7 +44,6 @@ class Observed:
         stalls: times in which everything stood still, the newest last.
         before: how the process before this one ended; empty where it did in order.
         started_s: monotonic time of the start.
-        started_at: the same in UTC.
     """
 
     settings: Settings
@@ -60,7 +60,6 @@ class Observed:
     stalls: tuple[Stall, ...] = ()
     before: str = ""
     started_s: float = field(default_factory=time.monotonic)
-    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
@@ -76,7 +75,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
     calibration = known.desired.calibration if known.desired else ""
     instead = known.desired.backend_reason if known.desired and known.desired.instead else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())
-    published, counts = parts.serving.published(), parts.publisher.counters()
+    published, counts, synchronised = parts.serving.published(), parts.publisher.counters(), is_synchronised()
     return Status(
         device=parts.topics.device,
         phase=s.phase.value,
@@ -86,7 +85,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
                 *(*troubles, *known.late, *_stalled(known, now_s)),
             )
         ),
-        started_at=known.started_at,
+        started_at=_utc(now_s - known.started_s),
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
@@ -99,6 +98,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         stalls=tuple(_stall_view(stall, now_s) for stall in known.stalls),
         before=known.before,
         requests_refused=parts.control.refused + counts.requests_refused,
+        clock_synchronised=synchronised,
     )
 
 
@@ -107,9 +107,13 @@ def _stalled(known: Observed, now_s: float) -> list[str]:
 
 
 def _stall_view(stall: Stall, now_s: float) -> StallView:
-    until_s = time.time() - (now_s - stall.until_s)
-    until = datetime.fromtimestamp(until_s, timezone.utc).isoformat(timespec="seconds")
+    until = _utc(now_s - stall.until_s).isoformat(timespec="seconds")
     return StallView(until, round(stall.seconds, 1), stall.line)
+
+
+def _utc(ago_s: float) -> datetime:
+    """So long ago, by what the wall clock says now: it may have been set since."""
+    return datetime.fromtimestamp(time.time() - ago_s, timezone.utc)
 
 
 def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView:

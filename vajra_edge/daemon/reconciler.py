@@ -471,8 +471,8 @@ class Reconciler:
                 desired = desired if refused else work_out()
         except VajraError as error:
             watched = isinstance(error, (CalibrationError, DatasetError, WeightsError))
-            watched = watched and not isinstance(error, UnsignedWeights)  # nobody watches keys
-            desired = replace(self._unknown(str(error), without), watched=watched)
+            distrusted = isinstance(error, UnsignedWeights)
+            desired = replace(self._unknown(str(error), without), watched=watched, distrusted=distrusted)
         except Exception as error:  # the top of a background task: with no answer nothing serves or is tried again
             log.exception("what is wanted cannot be worked out")
             desired = self._unknown(f"what is wanted cannot be worked out: {type(error).__name__}: {error}", without)

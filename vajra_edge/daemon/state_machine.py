@@ -301,9 +301,24 @@ def _unknown(s: State, e: Unknown) -> Advanced:
     elif s.ask_at_s is None or not e.again:
         s = replace(s, asks=0, ask_at_s=e.now_s + RETRY_S[0])
     s = replace(s, unknown=e.reason, failed=s.failed if e.again else ())
+    before: tuple[Action, ...] = ()
+    if e.distrusted:
+        s, before = _leave_wanted(s)
     if s.serving or s.building or s.loading or s.step is not Step.IDLE:
-        return _offer_again(s, e.fallback)
-    return _pursue(_offer(s, e.fallback))
+        s, actions = _offer_again(s, e.fallback)
+    else:
+        s, actions = _pursue(_offer(s, e.fallback))
+    return s, (*before, *actions)
+
+
+def _leave_wanted(s: State) -> Advanced:
+    """Nothing that is under way of the wanted weights goes on; what serves stays, and going back to what did too."""
+    quick = s.fallback_step is Step.BUILD
+    loading = s.loading if s.loading and (s.loading.fingerprint != s.wanted or s.going_back) else None
+    left = replace(s, building=None, loading=loading, step=Step.IDLE, retry_at_s=None, forced=False, missed=False)
+    if quick:
+        left = replace(left, fallback=None, fallback_step=Step.IDLE)
+    return replace(left, phase=_phase(left)), _cancel(s)
 
 
 def _rebuild(s: State, force: bool) -> Advanced:

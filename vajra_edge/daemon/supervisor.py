@@ -87,6 +87,7 @@ class Supervisor:
         self._next_tick_s = 0.0
         self._told: orjson.Fragment | None = None
         self._unseen = False
+        self._keys_known = False
         self._exit_code: int | None = None
         self._shut = False
         self._late: tuple[str, ...] = ()
@@ -219,6 +220,9 @@ class Supervisor:
     def _tick(self, now_s: float) -> None:
         self._advance(events.Tick(now_s))
         self._look_after_threads(now_s)
+        for told in self._parts.clock_watch.look():
+            log.warning("%s: %s", told.happened.value, told.reason)
+            self._parts.recorder.note(told)
         self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
@@ -376,12 +380,23 @@ class Supervisor:
             self._parts.recorder.because("the settings file")
             self._reload(ReloadAsked(look=False))
             return
+        if changed.name == "keys":
+            self._keys_changed(changed)
+            return
         if self._known.weights_sha256 is not None:
             self._parts.recorder.because("the weights file")
         self._known = replace(self._known, weights_sha256=changed.digest)
         if changed.digest is None:
             log.warning("%s", changed.reason)
         self._work_out()
+
+    def _keys_changed(self, changed: FileChanged) -> None:
+        """Whom to trust; the first look comes before anything is worked out."""
+        first, self._keys_known = not self._keys_known, True
+        if not first:
+            log.warning("the trusted keys are others now%s", f": {changed.reason}" if changed.reason else "")
+            self._parts.recorder.because("the trusted keys")
+            self._work_out()
 
     def _work_out(self, asked: RebuildAsked | None = None) -> None:
         self._reconciler.work_out(self._known.settings, self._known.weights_sha256, asked)

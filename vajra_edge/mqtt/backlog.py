@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
@@ -103,6 +104,11 @@ class Backlog:
         self._pictures: dict[Topic, bytes] = {}
         self._hold_until_s = 0.0
 
+    def expect(self, cameras: Sequence[str]) -> None:
+        """See ``Outbox``."""
+        with self._lock:
+            self._outbox.expect(cameras)
+
     def offer(self, draft: Draft, now_s: float) -> None:
         """A detection message."""
         with self._lock:
@@ -147,7 +153,8 @@ class Backlog:
         else:
             number, gap = entry
             first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
-            payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc))
+            known = is_synchronised()
+            payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc), clock_synchronised=known)
         topic = topics.detections(camera)
         return Parcel(topics.path(topic), payload, topic, number)
 

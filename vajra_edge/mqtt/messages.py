@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 import orjson
 
+from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
 from vajra_edge.plans.report import GateFigures
 from vajra_edge.types import Detections, Frame
@@ -112,6 +113,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
         {
             "replayed": False,
             "taken_at": frame.taken_at,
+            "clock_synchronised": frame.clock_synchronised,
             "frame_age_ms": round((now_ns - frame.captured_ns) / 1e6, 1),
             "frame_seq": frame.seq,
             "resolution_wh": (width, height),
@@ -127,7 +129,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
     return Draft(frame.camera, device, content[1:])
 
 
-def encode_gap(number: Number, last: int, why: str, now: datetime) -> bytes:
+def encode_gap(number: Number, last: int, why: str, now: datetime, *, clock_synchronised: bool) -> bytes:
     """A gap record: the camera's messages from ``number.seq`` to ``last``, both included, do not come.
 
     Args:
@@ -135,6 +137,7 @@ def encode_gap(number: Number, last: int, why: str, now: datetime) -> bytes:
         last: ``seq`` of the last of them.
         why: see ``schema.GapRow``.
         now: when this is said.
+        clock_synchronised: that clock is known to be right.
     """
     return orjson.dumps(
         {
@@ -145,6 +148,7 @@ def encode_gap(number: Number, last: int, why: str, now: datetime) -> bytes:
             "key": f"{number.key}-{last}",
             "gap": {"from": number.seq, "to": last, "why": why},
             "at": now,
+            "clock_synchronised": clock_synchronised,
         },
         option=_OPTIONS,
     )
@@ -198,6 +202,7 @@ class ServiceStatus:
         dropped: detection messages that were not sent, since the start, by reason; gap records say which.
         outbox: where messages wait: ``disk``, ``memory``, ``live`` (nowhere); and why, where that is not as set.
         at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
     """
 
     device: str
@@ -207,6 +212,7 @@ class ServiceStatus:
     progress: float | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     outbox: str = ""
+    clock_synchronised: bool = field(default_factory=is_synchronised)
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 
@@ -232,11 +238,14 @@ class EngineStatus:
         dla: the report card; None of a plan for another target.
         refused: what the accuracy check refused before this plan.
         built_at: when the plan was built.
+        built_at_synchronised: the clock that says so was known to be right then; None where no plan
+            serves, or an earlier release built it.
         building: fingerprint of the plan being built, or None.
         loading: fingerprint of the plan being loaded, to serve next, or None.
         why: what befell the stored plan, why another is built or loaded, why the last build failed, what INT8 waits
             for, what the accuracy check refused.
         at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
     """
 
     device: str
@@ -255,9 +264,11 @@ class EngineStatus:
     dla: DlaFigures | None = None
     refused: Sequence[Refused] = ()
     built_at: datetime | None = None
+    built_at_synchronised: bool | None = None
     building: str | None = None
     loading: str | None = None
     why: str = ""
+    clock_synchronised: bool = field(default_factory=is_synchronised)
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 
@@ -277,6 +288,7 @@ class CameraStatus:
         dropped: of those, replaced by a newer one before inference.
         attempts: failed openings in a row.
         at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
     """
 
     device: str
@@ -288,6 +300,7 @@ class CameraStatus:
     frames: int = 0
     dropped: int = 0
     attempts: int = 0
+    clock_synchronised: bool = field(default_factory=is_synchronised)
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 
@@ -300,10 +313,11 @@ class HistoryEntry:
         number: counts the device's entries from 1 on, over restarts.
         at: when, by the device's clock.
         clock_synchronised: whether that clock was known to be right.
-        happened: built, failed, refused, swapped, kept, rolled back, strike, crash or adopted.
+        happened: built, failed, refused, swapped, kept, rolled back, strike, crash, adopted, clock jumped, clock
+            synchronised or clock unsynchronised.
         fingerprint: first 12 digits of the plan that it happened to, or None.
         reason: why, in one line.
-        asked_by: who caused it: a person, a file, the settings, probation, a start.
+        asked_by: who caused it: a person, a file, the settings, probation, a start, the clock.
         duration_s: how long it took, or None.
         figures: what was measured, by name.
     """
@@ -327,10 +341,12 @@ class HistoryStatus:
         device: the device's id.
         entries: the newest last.
         at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
     """
 
     device: str
     entries: Sequence[HistoryEntry]
+    clock_synchronised: bool = field(default_factory=is_synchronised)
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 
@@ -347,6 +363,7 @@ class Response:
         error: one line, empty when ok.
         content: the verb's answer.
         at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
     """
 
     device: str
@@ -355,6 +372,7 @@ class Response:
     status: str
     error: str = ""
     content: Mapping[str, object] = field(default_factory=dict)
+    clock_synchronised: bool = field(default_factory=is_synchronised)
     at: datetime = field(default_factory=_now)
     schema: int = SCHEMA
 

@@ -123,12 +123,14 @@ class DiskBatch:
         upto: every message up to this number is done with.
         gaps: all that are not told yet; None: as before.
         dead: letters to be kept.
+        cameras: may give messages from now on: their numbers are to be reserved before there is one.
     """
 
     messages: tuple[Queued, ...]
     upto: int
     gaps: tuple[Gap, ...] | None = None
     dead: tuple[DeadLetter, ...] = ()
+    cameras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ class Outbox:
         self._gaps = Gaps()
         self._gaps_changed = False
         self._dead: list[DeadLetter] = []
+        self._expected: tuple[str, ...] = ()
+        self._reserves = False
         self._held_bytes = self._fresh_bytes = self._unread_bytes = self._unread = 0
         self._read_upto = self._written_upto = 0
         self._next_number = _UNPLACED if self._is_opening else 1
@@ -235,6 +239,10 @@ class Outbox:
     def is_durable(self) -> bool:
         """Whether messages go to the disk before they are sent."""
         return self._stored is not None
+
+    def expect(self, cameras: Sequence[str]) -> None:
+        """These may give messages from now on; what is lost of them before the first is on disk is a gap too."""
+        self._expected, self._reserves = tuple(cameras), True
 
     def offer(self, draft: Draft, now_s: float) -> None:
         """Take a message; what no longer fits is dropped, oldest first."""
@@ -343,7 +351,7 @@ class Outbox:
     def opened(self, found: Recovered) -> None:
         """The disk was read: numbers go on where they ended, and messages go there from now on before they are sent."""
         self._stored = Numbering(found.epoch, dict(found.next_seq))
-        self._is_opening, self._trouble = False, ""
+        self._is_opening, self._trouble, self._reserves = False, "", True
         done = self.done_upto()
         unsaved = [entry for entry in self._ready if not self._is_placed(entry)]
         self._held_bytes -= sum(entry.size_bytes for entry in self._ready)  # what the disk has is read again
@@ -390,7 +398,8 @@ class Outbox:
         self._lost.clear()
         messages = (*self._again, *(self._number(each, self._stored) for each in self._fresh))
         upto, gaps = self.done_upto(), self._untold() if self._gaps_changed else None
-        if not messages and gaps is None and not self._dead and upto == self._written_upto:
+        cameras = self._expected if self._reserves else ()
+        if not (messages or self._dead or cameras) and gaps is None and upto == self._written_upto:
             return None
         self._committing, self._committing_again, self._committing_bytes = (
             tuple(self._fresh),
@@ -399,7 +408,8 @@ class Outbox:
         )
         self._fresh.clear()
         dead, self._dead, self._gaps_changed, self._again = tuple(self._dead), [], False, []
-        return DiskBatch(messages, upto, gaps, dead)
+        self._reserves = False
+        return DiskBatch(messages, upto, gaps, dead, cameras)
 
     def committed(self, batch: DiskBatch) -> bool:
         """The disk has a batch; False where it was given up meanwhile, so that its messages do not belong there."""

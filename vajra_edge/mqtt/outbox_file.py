@@ -3,6 +3,7 @@
 A transaction survives a kill of the process once it is committed, and a power cut once the log was synced, which every
 ``commit_every_s`` one is. Before a camera's numbers are used a block of them is reserved, synced: after an end without
 a word the count goes on behind the block, so that no number is used twice, and what is left of the block is one gap.
+That is done at a start for every camera that may give messages, so that what is lost of its first ones is a gap too.
 
 Of what was acknowledged only the highest number is written at once; the rows go when the log is synced.
 
@@ -151,6 +152,9 @@ class OutboxFile:
                 if each.epoch == self._epoch:
                     self._next[each.camera] = each.seq + 1
                     self._active.add(each.camera)
+            for camera in batch.cameras:
+                self._next.setdefault(camera, 0)
+                self._active.add(camera)
             sync |= any(self._next[name] > self._reserved.get(name, 0) - BLOCK // 4 for name in self._active)
             with self._transaction(sync=sync) as base:
                 self._upto = max(self._upto, batch.upto)

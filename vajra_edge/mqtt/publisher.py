@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -147,6 +147,11 @@ class Publisher:
         self._admission, self._flood = Admission(LIMITS, self._now_s), Bucket(FLOOD, self._now_s())
         self._troubles = Troubles(self._now_s)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def expect(self, cameras: Sequence[str]) -> None:
+        """These may give detections from now on, see ``Outbox.expect``; before ``start`` for those of the start."""
+        self._backlog.expect(cameras)
+        self._disk.wake()
 
     def start(self) -> None:
         """Start the thread; a broker need not be there."""

@@ -53,6 +53,7 @@ class DetectionMessage(Payload):
     key: str = Field(description="device/epoch/camera/seq, unique")
     replayed: bool = Field(description="the message had to wait for the broker")
     taken_at: AwareDatetime = Field(description="when the frame was captured, UTC")
+    clock_synchronised: bool = Field(description="the clock was known to be right then, see [Time](#time)")
     frame_age_ms: FiniteFloat = Field(description="from the capture of the frame to this message, in milliseconds")
     frame_seq: Annotated[int, Field(ge=0)] = Field(description="counts the camera's frames; a gap is dropped frames")
     resolution_wh: tuple[int, int] = Field(description="width and height of the camera's image in pixels")
@@ -80,6 +81,7 @@ class GapMessage(Payload):
     key: str = Field(description="device/epoch/camera/from-to, unique")
     gap: GapRow = Field(description="which messages, and why; no detection message has this field")
     at: AwareDatetime = Field(description="when this was said")
+    clock_synchronised: bool = Field(description="the clock that says so was known to be right")
 
 
 class ServiceMessage(Payload):
@@ -94,6 +96,7 @@ class ServiceMessage(Payload):
     dropped: dict[str, int]
     outbox: str
     at: AwareDatetime
+    clock_synchronised: bool
 
 
 class EngineMessage(Payload):
@@ -116,10 +119,12 @@ class EngineMessage(Payload):
     dla: DlaFigures | None
     refused: tuple[Refused, ...]
     built_at: datetime | None
+    built_at_synchronised: bool | None
     building: str | None
     loading: str | None
     why: str
     at: AwareDatetime
+    clock_synchronised: bool
 
 
 class CameraMessage(Payload):
@@ -136,6 +141,7 @@ class CameraMessage(Payload):
     dropped: int
     attempts: int
     at: AwareDatetime
+    clock_synchronised: bool
 
 
 class HistoryRow(Payload):
@@ -144,12 +150,25 @@ class HistoryRow(Payload):
     number: Annotated[int, Field(ge=1)] = Field(description="counts the device's entries from 1 on, over restarts")
     at: AwareDatetime | None = Field(description="when, by the device's clock")
     clock_synchronised: bool = Field(description="that clock was known to be right")
-    happened: Literal["built", "failed", "refused", "swapped", "kept", "rolled back", "strike", "crash", "adopted"] = (
-        Field(description="what")
-    )
+    happened: Literal[
+        "built",
+        "failed",
+        "refused",
+        "swapped",
+        "kept",
+        "rolled back",
+        "strike",
+        "crash",
+        "adopted",
+        "clock jumped",
+        "clock synchronised",
+        "clock unsynchronised",
+    ] = Field(description="what")
     fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
     reason: str = Field(description="why, in one line")
-    asked_by: str = Field(description="who caused it: a person, a file, the settings, `probation`, `start`")
+    asked_by: str = Field(
+        description="who caused it: a person, a file, the settings, `probation`, `start`, `the clock`"
+    )
     duration_s: FiniteFloat | None = Field(description="how long it took")
     figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
 
@@ -161,6 +180,7 @@ class HistoryMessage(Payload):
     device: str
     entries: tuple[HistoryRow, ...]
     at: AwareDatetime
+    clock_synchronised: bool
 
 
 class ResponseMessage(Payload):
@@ -174,3 +194,4 @@ class ResponseMessage(Payload):
     error: str
     content: dict[str, Any]
     at: AwareDatetime
+    clock_synchronised: bool

@@ -1,4 +1,4 @@
-"""Audit log: every build, refusal, swap, rollback, strike, crash and adoption here, with reason and who asked.
+"""Audit log: every build, refusal, swap, rollback, strike, crash, adoption and jump of the clock, why, and who asked.
 
 One JSON line an entry in ``history.jsonl``, appended and synced. Each carries an HMAC under the store's key over itself
 and the line before, so that no line can be changed, put in or taken from between without being noticed. A line that a
@@ -48,6 +48,9 @@ class Happened(str, Enum):
     STRUCK = "strike"
     CRASHED = "crash"
     ADOPTED = "adopted"
+    CLOCK_JUMPED = "clock jumped"
+    CLOCK_SYNCHRONISED = "clock synchronised"
+    CLOCK_UNSYNCHRONISED = "clock unsynchronised"
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,9 @@ class AuditLog:
                 return Read(())
             content = self._path.read_bytes()
         whole, torn = content.rpartition(b"\n")[::2]
-        entries, doubts = _checked(whole.splitlines(), key or b"")
+        if key is None:
+            return Read((), ("the device's key is gone: nothing tells whether this device wrote it",))
+        entries, doubts = _checked(whole.splitlines(), key)
         return Read(entries, (*doubts, "its last line was torn by a power cut") if torn else doubts)
 
     def _mend(self) -> None:

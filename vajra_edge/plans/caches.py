@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vajra_edge import clock
+from vajra_edge.clock import Moment
 from vajra_edge.plans.manifest import Manifest
 
 STALE_S = 3600.0
@@ -45,13 +46,13 @@ CALIBRATION_CACHES = CacheFolder("calibration/caches", ".cache", 8)
 FOLDERS = (RANGES, TIMING, REFUSALS, CALIBRATION_CACHES)
 
 
-def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = None) -> tuple[Path, ...]:
+def prune(state_dir: Path, plans: Collection[Manifest], now: Moment | None = None) -> tuple[Path, ...]:
     """Delete the oldest beyond what is kept.
 
     Args:
         state_dir: the folders lie below it.
         plans: those whose files stay however old they are: what serves, and what may serve again.
-        now_s: Unix time; None: now.
+        now: this moment; None: read it.
 
     Returns:
         What was deleted.
@@ -60,11 +61,11 @@ def prune(state_dir: Path, plans: Collection[Manifest], now_s: float | None = No
         OSError: a file cannot be deleted.
     """
     used = {name for plan in plans for name in used_by(plan)}
-    return tuple(path for folder in FOLDERS for path in thin(state_dir, folder, used, now_s))
+    return tuple(path for folder in FOLDERS for path in thin(state_dir, folder, used, now))
 
 
 def thin(
-    state_dir: Path, folder: CacheFolder, used: Collection[str] = (), now_s: float | None = None
+    state_dir: Path, folder: CacheFolder, used: Collection[str] = (), now: Moment | None = None
 ) -> tuple[Path, ...]:
     """Delete the oldest of one kind, as ``prune`` does.
 
@@ -72,7 +73,7 @@ def thin(
         state_dir: the folder lies below it.
         folder: which kind.
         used: names of files that stay however old they are.
-        now_s: Unix time; None: now.
+        now: this moment; None: read it.
 
     Returns:
         What was deleted.
@@ -80,7 +81,7 @@ def thin(
     Raises:
         OSError: a file cannot be deleted.
     """
-    gone = tuple(_surplus(state_dir / folder.path, folder, used, time.time() if now_s is None else now_s))
+    gone = tuple(_surplus(state_dir / folder.path, folder, used, clock.now() if now is None else now))
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
@@ -95,11 +96,11 @@ def used_by(manifest: Manifest) -> Iterator[str]:
             yield f"{plan.int8.ranges.key}{RANGES.suffix}"
 
 
-def _surplus(path: Path, folder: CacheFolder, used: Collection[str], now_s: float) -> Iterator[Path]:
+def _surplus(path: Path, folder: CacheFolder, used: Collection[str], now: Moment) -> Iterator[Path]:
     found = sorted(_dated(path), reverse=True)
     free = [one for _, one in found if one.suffix == folder.suffix and one.name not in used]
     yield from free[folder.kept :]
-    yield from (one for at_s, one in found if one.suffix != folder.suffix and now_s - at_s > STALE_S)
+    yield from (one for at_s, one in found if one.suffix != folder.suffix and clock.is_older(at_s, STALE_S, now))
 
 
 def _dated(path: Path) -> Iterator[tuple[float, Path]]:

@@ -19,14 +19,18 @@ from typing import Any
 
 from vajra_edge import clock, durable
 from vajra_edge.clock import Moment
+from vajra_edge.errors import StoreError
 from vajra_edge.plans import charges
 from vajra_edge.plans.charges import Charge, Charged, Hold
+from vajra_edge.plans.signing import make_key, read_key, seal, unseal
 
 TIMES_KEPT = 16
 """Of one plan and cause; for people."""
 
 PLANS_KEPT = 32
 """Of one cause. Older plans have long been pruned; images that go on changing make another plan with each build."""
+
+_KIND = "charges"
 
 _DATE = " (%Y-%m-%d %H:%M:%S UTC)"
 """At the end of a rejection's reason in 0.1.0's file."""
@@ -69,6 +73,7 @@ class Failure:
         follows: what comes of it.
         times_s: Unix times, the newest last; empty where an earlier release did not note them.
         retry_at_s: Unix time of the next try, where that has a time.
+        unsure: a time of these is by a clock that was not known to be right.
     """
 
     fingerprint: str
@@ -77,6 +82,7 @@ class Failure:
     follows: Follows
     times_s: tuple[float, ...] = ()
     retry_at_s: float | None = None
+    unsure: bool = False
 
 
 _CAUSES = {
@@ -114,10 +120,11 @@ class History:
         self, fingerprint: str, cause: Cause, reason: str, follows: Follows, retry_in_s: float | None = None
     ) -> None:
         """A build, a load or its images failed; remembered until the process ends."""
-        now_s = self._now().unix_s
-        retry_at_s = None if retry_in_s is None else now_s + retry_in_s
+        now = self._now()
+        retry_at_s = None if retry_in_s is None else now.unix_s + retry_in_s
         with self._lock:
-            self._put(Failure(fingerprint, cause, reason, follows, (now_s,), retry_at_s))
+            times_s, unsure = (now.unix_s,), not now.synchronised
+            self._put(Failure(fingerprint, cause, reason, follows, times_s, retry_at_s, unsure))
 
     def served(self, fingerprint: str) -> None:
         """The plan was built, loaded, and serves. What it is charged with stays."""
@@ -218,22 +225,28 @@ class History:
         key = (failure.fingerprint, failure.cause)
         before = self._known.pop(key, None)
         times_s = (*(before.times_s if before else ()), *failure.times_s)[-TIMES_KEPT:]
-        self._known[key] = replace(failure, times_s=times_s)
+        unsure = failure.unsure or (before is not None and before.unsure)
+        self._known[key] = replace(failure, times_s=times_s, unsure=unsure)
         same = [one for one in self._known.values() if one.cause is failure.cause]
         for old in same[:-PLANS_KEPT]:
             del self._known[old.fingerprint, old.cause]
 
     def _charges(self) -> dict[str, tuple[Charge, ...]]:
         if self._charged is None:
-            self._charged = _read(self._path, _charges_of) if self._path.exists() else self._before.charges()
+            own = self._path.exists()
+            self._charged = _read(self._path, _charges_of, self._opened) if own else self._before.charges()
         return self._charged
+
+    def _opened(self, content: bytes) -> Any:
+        return unseal(_KIND, content, read_key(self._path.parent / "store.key"))
 
     def _write(self) -> None:
         with self._lock:
             plain = {name: [one.to_json() for one in told] for name, told in self._charges().items()}
-        with durable.reported(self._path.parent, "written"):
-            durable.make_folder(self._path.parent)
-            durable.replace(self._path, json.dumps(plain).encode(), self._path.parent)
+        root = self._path.parent
+        with durable.reported(root, "written"):
+            durable.make_folder(root)
+            durable.replace(self._path, seal(_KIND, plain, make_key(root / "store.key", root)), root)
             self._before.delete()
 
 
@@ -264,7 +277,8 @@ def _failures_of(fingerprint: str, told: Iterable[Charge]) -> list[Failure]:
         cause = _CAUSES[charge.charged]
         before = by_cause.get(cause)
         times_s = (*(before.times_s if before else ()), *((charge.at.unix_s,) if charge.at.unix_s else ()))
-        by_cause[cause] = Failure(fingerprint, cause, charge.reason, Follows.RETRY, times_s)
+        unsure = not charge.at.synchronised or (before is not None and before.unsure)
+        by_cause[cause] = Failure(fingerprint, cause, charge.reason, Follows.RETRY, times_s, unsure=unsure)
     return list(by_cause.values())
 
 
@@ -292,12 +306,14 @@ def _long_ago(unix_s: float) -> Moment:
     return Moment("", 0.0, unix_s, synchronised=False)
 
 
-def _read(path: Path, of: Callable[[Any], tuple[Charge, ...]]) -> dict[str, tuple[Charge, ...]]:
+def _read(
+    path: Path, of: Callable[[Any], tuple[Charge, ...]], opened: Callable[[bytes], Any] = json.loads
+) -> dict[str, tuple[Charge, ...]]:
     """What a file says; a damaged one is forgotten, for it must never keep the service from starting."""
     try:
-        return {str(name): of(value) for name, value in json.loads(path.read_bytes()).items()}
+        return {str(name): of(value) for name, value in opened(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StoreError) as error:
         _LOGGER.warning("%s cannot be read and is forgotten: %s", path, error)
         return {}

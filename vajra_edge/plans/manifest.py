@@ -39,6 +39,7 @@ class Manifest:
         sha256: hex digest of the plan; filled in by ``EngineStore.commit``.
         size_bytes: likewise, its length.
         schema: see ``SCHEMA``.
+        clock_synchronised: ``created_at`` is by a clock that was known to be right; None: nobody asked then.
     """
 
     fingerprint: Fingerprint
@@ -55,9 +56,11 @@ class Manifest:
     sha256: str = ""
     size_bytes: int = 0
     schema: int = SCHEMA
+    clock_synchronised: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, read back by ``from_json``."""
+        noted = {} if self.clock_synchronised is None else {"clock_synchronised": self.clock_synchronised}
         return {
             "fingerprint": self.fingerprint.to_json(),
             "backend": self.backend,
@@ -70,6 +73,7 @@ class Manifest:
             "weights_name": self.weights_name,
             "build_s": self.build_s,
             "created_at": self.created_at,
+            **noted,
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
             "schema": self.schema,
@@ -97,6 +101,7 @@ class Manifest:
             sha256=str(plain["sha256"]),
             size_bytes=int(plain["size_bytes"]),
             schema=int(plain["schema"]),
+            clock_synchronised=plain["clock_synchronised"] is True if "clock_synchronised" in plain else None,
         )
 
     @property

@@ -6,7 +6,6 @@ One small file in the state directory, ``rollback.json``, under an HMAC of the s
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -17,10 +16,11 @@ from typing import Any
 from vajra_edge import durable
 from vajra_edge.errors import StoreError
 from vajra_edge.plans.manifest import Plan
-from vajra_edge.plans.signing import make_key, read_key
+from vajra_edge.plans.signing import make_key, read_key, seal, unseal
 from vajra_edge.plans.store import EngineStore
 
 NAME = "rollback.json"
+_KIND = "pin"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,16 +54,19 @@ def digest_of(weights_sha256: str, wishes: Mapping[str, Any]) -> str:
 def read(root: Path) -> Pin | None:
     """The pin of this device; None where there is none. One that was not written here counts for nothing."""
     try:
-        told = json.loads((root / NAME).read_bytes())
-        pin = Pin(str(told["pin"]["fingerprint"]), str(told["pin"]["instead_of"]))
-        if hmac.compare_digest(str(told["hmac"]), _mac(pin, read_key(root / "store.key") or b"")):
-            return pin
-        _LOGGER.warning("%s was not written by this device and is passed over", root / NAME)
+        told = unseal(_KIND, (root / NAME).read_bytes(), read_key(root / "store.key"))
+        return Pin(str(told["fingerprint"]), str(told["instead_of"]))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError) as error:
         _LOGGER.warning("%s cannot be read and is passed over: %s", root / NAME, error)
     return None
+
+
+def kept(root: Path) -> tuple[str, ...]:
+    """Fingerprint of the plan that is pinned, which is not deleted to make room; none where none is."""
+    pin = read(root)
+    return () if pin is None else (pin.fingerprint,)
 
 
 def write(root: Path, pin: Pin) -> None:
@@ -74,8 +77,7 @@ def write(root: Path, pin: Pin) -> None:
     """
     with durable.reported(root, "written"):
         durable.make_folder(root)
-        signed = {"hmac": _mac(pin, make_key(root / "store.key", root)), "pin": pin.to_json()}
-        durable.replace(root / NAME, json.dumps(signed).encode(), root)
+        durable.replace(root / NAME, seal(_KIND, pin.to_json(), make_key(root / "store.key", root)), root)
 
 
 def delete(root: Path) -> None:
@@ -108,8 +110,3 @@ def target(store: EngineStore, wanted: str) -> Plan:
             f"the plan before, {name[:12]}, cannot serve: {reason}", remedy="what serves stays; give other weights"
         )
     return plan
-
-
-def _mac(pin: Pin, key: bytes) -> str:
-    text = json.dumps(pin.to_json(), sort_keys=True, separators=(",", ":"))
-    return hmac.new(key, b"rollback\0" + text.encode(), hashlib.sha256).hexdigest()

@@ -90,6 +90,30 @@ def open_signed(path: Path, key: bytes) -> Manifest:
         raise PlanError(f"its manifest is damaged: {type(error).__name__}", path=path) from error
 
 
+def seal(kind: str, plain: Any, key: bytes) -> bytes:
+    """A small file of this device: plain values under an HMAC, with ``kind`` in it so that none stands for another."""
+    return json.dumps({"hmac": _seal(kind, plain, key), kind: plain}).encode()
+
+
+def unseal(kind: str, content: bytes, key: bytes | None) -> Any:
+    """The inverse.
+
+    Raises:
+        StoreError: the device has no key, or did not write this.
+        KeyError, TypeError, ValueError, RecursionError: it is damaged.
+    """
+    sealed = json.loads(content)
+    plain = sealed[kind]
+    if key is None or not hmac.compare_digest(str(sealed["hmac"]), _seal(kind, plain, key)):
+        raise StoreError("it was not written by this device", remedy="delete it")
+    return plain
+
+
+def _seal(kind: str, plain: Any, key: bytes) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, f"{kind}\0{text}".encode(), hashlib.sha256).hexdigest()
+
+
 def check_plan(path: Path, manifest: Manifest) -> None:
     """See that the plan file is the one its manifest describes.
 

@@ -23,7 +23,8 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from vajra_edge import durable
+from vajra_edge import clock, durable
+from vajra_edge.clock import Moment
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans import caches
 from vajra_edge.plans.fingerprint import SHORT
@@ -91,14 +92,22 @@ def _holder(descriptor: int) -> str:
 STALE_S = 3600.0
 """A commit takes seconds, on a worn SD card minutes; what lies in staging for longer was abandoned by a kill."""
 
-OUTBOX = "outbox"
-"""Folder of the messages that the broker does not have yet; what they take, plans cannot."""
+OUTBOX, BUNDLES = "outbox", "bundles"
+"""Folders of the messages that the broker does not have yet, and of signed weights; what they take, plans cannot."""
+
+BESIDE = (OUTBOX, BUNDLES, "history.jsonl")
+"""What counts against the room for plans, and bounds itself."""
 
 QUARANTINED_KEPT = 3
 """Damaged plans kept for somebody to look at."""
 
+_UNSURE = "-unsure"
+"""Behind the time in a name: the clock was not known to be right."""
+
 _SUCCEEDED = "succeeded"
 """File beside a damaged plan whose successor was built: what befell it is history then."""
+
+_ALL_NEEDED = "%s has %.0f MB more than [store] max_bytes, and all of that is needed; raise it"
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 _LOGGER = logging.getLogger(__name__)
@@ -113,7 +122,7 @@ class EngineStore:
 
     Args:
         root: the state directory.
-        max_bytes: what ``prune`` keeps plans and unsent messages under, by deleting plans.
+        max_bytes: what ``prune`` keeps plans and ``BESIDE`` under, by deleting plans.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
@@ -160,6 +169,7 @@ class EngineStore:
                 staged.mkdir(mode=0o700)
                 durable.write(staged / "plan", plan)
                 durable.write(staged / "manifest.json", sign(full, make_key(self._key, self._staging)))
+                durable.make_newest(staged, self._engines)
                 durable.sync_folder(staged)
                 durable.rename_over(staged, folder)
                 with contextlib.suppress(OSError):  # the plan is stored, whatever becomes of the note
@@ -207,7 +217,7 @@ class EngineStore:
         """Delete the oldest plans beyond ``max_bytes``, abandoned staging, old quarantine, and old files of builds.
 
         Args:
-            keep: fingerprints that stay, like the one being served; current and previous always do.
+            keep: fingerprints that stay: what serves or may be gone back to; current and previous always do.
 
         Returns:
             What was deleted.
@@ -216,25 +226,43 @@ class EngineStore:
             StoreError: the store cannot be written.
         """
         kept = {*keep, self._linked("current"), self._linked("previous")}
-        self.sweep(time.time())
+        self.sweep(clock.now())
         with durable.reported(self.root, "written"):
-            for path in sorted(_entries(self._quarantine), key=_age_key)[QUARANTINED_KEPT:]:
-                shutil.rmtree(path)
             sizes = {name: _size_bytes(self._engines / name) for name in self.plans()}
-            total_bytes, gone = _size_bytes(self.root / OUTBOX) + sum(sizes.values()), []
+            over_bytes = sum(_size_bytes(self.root / name) for name in BESIDE) + sum(sizes.values()) - self.max_bytes
+            over_bytes, gone = self._thin_quarantine(over_bytes), []
             for name in reversed(sizes):
-                if total_bytes > self.max_bytes and name not in kept:
+                if over_bytes > 0 and name not in kept:
                     self._delete(name)
-                    total_bytes -= sizes[name]
+                    over_bytes -= sizes[name]
                     gone.append(name)
+            if over_bytes > 0:
+                _LOGGER.warning(_ALL_NEEDED, self.root, over_bytes / 1e6)
             caches.prune(self.root, self._manifests(kept))
         return tuple(gone)
 
-    def sweep(self, now_s: float) -> None:
-        """Delete what a killed build left in staging more than ``STALE_S`` before ``now_s`` (Unix time)."""
+    def _thin_quarantine(self, over_bytes: int) -> int:
+        """Keep a few damaged plans, fewer where room is short: they are there to be looked at, and serve nobody.
+
+        Returns:
+            What is left of the bytes too many.
+        """
+        aside = sorted(_entries(self._quarantine), key=_age_key)
+        for path in aside[QUARANTINED_KEPT:]:
+            shutil.rmtree(path)
+        few = [(path, _size_bytes(path)) for path in aside[:QUARANTINED_KEPT]]
+        over_bytes += sum(size_bytes for _, size_bytes in few)
+        while few and over_bytes > 0:
+            path, size_bytes = few.pop()
+            shutil.rmtree(path)
+            over_bytes -= size_bytes
+        return over_bytes
+
+    def sweep(self, now: Moment) -> None:
+        """Delete what a killed build left in staging more than ``STALE_S`` ago."""
         with durable.reported(self.root, "written"):
             for path in _entries(self._staging):
-                if now_s - path.lstat().st_mtime > STALE_S:
+                if clock.is_older(path.lstat().st_mtime, STALE_S, now):
                     _remove(path)
 
     def quarantine(self, fingerprint: str, reason: str) -> None:
@@ -247,7 +275,8 @@ class EngineStore:
         with durable.reported(self.root, "written"):
             self._open()
             if folder.is_dir():
-                aside = self._quarantine / f"{fingerprint}.{time.time_ns()}"
+                unsure = "" if clock.is_synchronised() else _UNSURE
+                aside = self._quarantine / f"{fingerprint}.{time.time_ns()}{unsure}"
                 folder.rename(aside)
                 durable.sync_folder(self._engines)
                 (aside / "reason.txt").write_text(f"{reason}\n", encoding="utf-8")
@@ -371,23 +400,29 @@ def _damage_of(fingerprint: str, aside: Path) -> Failure:
     reason = "why was not noted"
     with contextlib.suppress(FileNotFoundError):  # a kill came between the plan and its reason
         reason = (aside / "reason.txt").read_text(encoding="utf-8").strip()
-    at_ns = aside.name.partition(".")[2]
+    at_ns, unsure, _ = aside.name.partition(".")[2].partition(_UNSURE)
     times_s = (int(at_ns) / 1e9,) if at_ns.isdigit() else ()
     follows = Follows.MENDED if (aside / _SUCCEEDED).exists() else Follows.REBUILD
-    return Failure(fingerprint, Cause.DAMAGE, reason, follows, times_s)
+    return Failure(fingerprint, Cause.DAMAGE, reason, follows, times_s, unsure=bool(unsure))
 
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _age_key(path: Path) -> float:
+def _age_key(path: Path) -> int:
     """Sorts the newest first."""
-    return -path.lstat().st_mtime
+    return -path.lstat().st_mtime_ns
 
 
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in _entries(folder))
+def _size_bytes(path: Path) -> int:
+    """Of a file, or of all in a folder; what goes meanwhile counts nothing."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return path.lstat().st_size
+        return sum(_size_bytes(one) for one in _entries(path))
+    except FileNotFoundError:
+        return 0
 
 
 def _remove(path: Path) -> None:

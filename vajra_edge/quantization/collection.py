@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +35,10 @@ the past, and when NTP sets its clock, years lie between two pictures: they woul
 smaller part could never be enough of the smallest set, of eight, whose gaps thinning leaves uneven."""
 
 
+FIRST_RELEASE = datetime(2026, 1, 1, tzinfo=timezone.utc)
+"""A picture from before it was taken while nobody had set the clock."""
+
+
 @dataclass(frozen=True)
 class Collected:
     """What is in the folder.
@@ -43,7 +47,7 @@ class Collected:
         images: kept so far.
         most: that are kept at one time.
         boxes: objects in them, see ``Kept``.
-        since: UTC of the first one; None while there is none.
+        since: UTC of the first one whose time can be true; None while there is none.
         frozen: they are a set; nothing more is kept.
         lacking: why they are not frozen yet, in words; empty once they may be, or are.
         notes: what keeps pictures from being kept, in words; known to the daemon alone.
@@ -78,7 +82,7 @@ class Collected:
             images=len(there),
             most=settings.max_images,
             boxes=sum(one.boxes for one in there),
-            since=min((one.taken_at for one in there), default=None),
+            since=min((one.taken_at for one in there if one.taken_at >= FIRST_RELEASE), default=None),
             frozen=frozen,
             lacking=() if frozen else lacking(there, settings, batch),
         )

@@ -203,7 +203,9 @@ class RangeCache:
         with durable.reported(self.folder, "written"):
             durable.make_folder(self.folder)
             content = json.dumps(ranges.to_json()).encode()
-            durable.replace(self.folder / f"{ranges.key}.json", content, self.folder)
+            path = self.folder / f"{ranges.key}.json"
+            durable.replace(path, content, self.folder)
+            durable.make_newest(path, self.folder)
 
     def _read(self, path: Path) -> Ranges | None:
         try:

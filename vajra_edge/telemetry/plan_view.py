@@ -72,6 +72,7 @@ class PlanView:
         int8: figures of the calibration; None of any other precision.
         dla: the report card; None elsewhere.
         refused: ``rejected`` with its figures.
+        built_at_synchronised: ``built_at`` is by a clock that was known to be right; None: nobody asked then.
     """
 
     fingerprint: str
@@ -91,6 +92,7 @@ class PlanView:
     int8: Int8Figures | None = None
     dla: DlaFigures | None = None
     refused: tuple[Refused, ...] = ()
+    built_at_synchronised: bool | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> PlanView:
@@ -114,6 +116,7 @@ class PlanView:
             int8=int8_of(manifest.report.plan),
             dla=dla_of(manifest.report.plan),
             refused=refused,
+            built_at_synchronised=manifest.clock_synchronised,
         )
 
 

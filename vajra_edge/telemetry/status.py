@@ -71,6 +71,7 @@ class FailureView:
         at: when, UTC, ISO 8601, the newest last.
         follows: what comes of it, in words.
         retry_at: when it is tried again by itself; None: at no set time, or not at all.
+        clock_synchronised: these times are all by a clock that was known to be right.
     """
 
     fingerprint: str
@@ -79,6 +80,7 @@ class FailureView:
     at: tuple[str, ...]
     follows: str
     retry_at: str | None = None
+    clock_synchronised: bool = True
 
     @classmethod
     def of(cls, failure: Failure) -> FailureView:
@@ -86,7 +88,7 @@ class FailureView:
         at = tuple(_utc(at_s) for at_s in failure.times_s)
         retry_at = None if failure.retry_at_s is None else _utc(failure.retry_at_s)
         cause, follows = failure.cause.value, failure.follows.value
-        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at)
+        return cls(failure.fingerprint, cause, failure.reason, at, follows, retry_at, not failure.unsure)
 
 
 def _utc(at_s: float) -> str:
@@ -230,6 +232,7 @@ class Status:
         before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
         requests_refused: those that came too often, over the control socket and MQTT, since the start.
+        clock_synchronised: the clock that ``started_at`` and the times of ``stalls`` are by is known to be right.
     """
 
     device: str
@@ -248,6 +251,7 @@ class Status:
     stalls: tuple[StallView, ...] = ()
     before: str = ""
     requests_refused: int = 0
+    clock_synchronised: bool = False
     version: str = VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -318,6 +322,7 @@ class Status:
             dla=serving.dla,
             refused=serving.refused,
             built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
+            built_at_synchronised=serving.built_at_synchronised,
             building=known.building,
             loading=known.loading,
             why=known.why,

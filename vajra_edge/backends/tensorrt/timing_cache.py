@@ -58,6 +58,7 @@ def keep(path: Path, content: bytes) -> str:
     try:
         durable.make_folder(path.parent)
         durable.replace(path, content, path.parent)
+        durable.make_newest(path, path.parent)
     except OSError as error:
         return f"not kept: {error.strerror}"
     return path.name
