@@ -217,8 +217,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
     def sink(result: FrameResult[Served]) -> None:
-        publisher.detections(result.frame, result.found, result.plan.tag)
-        pictures.see(result.frame, result.unfiltered)
+        receipt = publisher.detections(result.frame, result.found, result.plan.tag)
+        pictures.see(result.frame, result.unfiltered, receipt)
 
     return Parts(
         inbox=inbox,

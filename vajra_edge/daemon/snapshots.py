@@ -17,6 +17,7 @@ from vajra_edge.daemon.background import Background, TaskFailed, TaskMended
 from vajra_edge.daemon.sample_collector import Collector, ImagesChanged
 from vajra_edge.daemon.watchdog import PICTURES, Beats
 from vajra_edge.errors import VajraError
+from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.quantization.collection import Collected
 from vajra_edge.types import Detections, Frame
 
@@ -28,10 +29,10 @@ class Snapshots:
     """Sends each camera's picture at its own interval.
 
     Args:
-        send: takes the camera's id and the JPEG; only enqueues.
+        send: takes the picture; only enqueues.
     """
 
-    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+    def __init__(self, send: Callable[[Snapshot], None]) -> None:
         self._send = send
         self._every_s: dict[str, float] = {}
         self._sent_s: dict[str, float] = {}
@@ -49,8 +50,12 @@ class Snapshots:
         self._sent_s[camera] = now_s
         return True
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, receipt: Receipt) -> None:
         """Encode a frame and hand it on. Takes milliseconds: called in the background.
+
+        Args:
+            frame: that was inferred.
+            receipt: of the message that says what was found in it.
 
         Raises:
             VajraError: the image cannot be encoded.
@@ -58,7 +63,7 @@ class Snapshots:
         encoded, jpeg = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not encoded:
             raise VajraError(f"a frame of camera {frame.camera} cannot be encoded as JPEG", remedy="check its size")
-        self._send(frame.camera, jpeg.tobytes())
+        self._send(Snapshot(frame.camera, frame.taken_at, frame.seq, receipt, jpeg.tobytes()))
 
 
 class Pictures:
@@ -99,16 +104,17 @@ class Pictures:
         """How far the calibration images got; None where the cameras are not asked for any."""
         return self._collector.collected
 
-    def see(self, frame: Frame, unfiltered: Detections) -> None:
+    def see(self, frame: Frame, unfiltered: Detections, receipt: Receipt) -> None:
         """Look whether the frame is due for anything. Called by the frame loop; microseconds, and a copy if it is.
 
         Args:
             frame: that was inferred.
             unfiltered: everything found in it, whatever its camera wants to hear of.
+            receipt: of its detection message.
         """
         now_s = time.monotonic()
         if self._snapshots.due(frame.camera, now_s):
-            self._do("publish a snapshot", frame, self._snapshots.send)
+            self._do("publish a snapshot", frame, lambda own: self._snapshots.send(own, receipt))
         if self._collector.due(frame.camera, now_s):
             self._do("keep a calibration image", frame, lambda own: self._collector.keep(own, counted(unfiltered)))
 

@@ -22,7 +22,7 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.backlog import Backlog, Parcel
-from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint
+from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint, PublishProperties
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
 from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.mqtt.invitation import Invitation
@@ -30,6 +30,7 @@ from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
 from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
+from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
 from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
@@ -153,24 +154,25 @@ class Publisher:
         self._disk.start()
         self._thread.start()
 
-    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> None:
+    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> Receipt:
         """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
-        self._backlog.offer(
+        receipt = self._backlog.offer(
             encode_detections(frame, detections, tag, self._topics.device, self._clock_ns()), self._now_s()
         )
         if self._kept is KeptIn.DISK:
             self._disk.wake()
         else:
             self._link.wake()
+        return receipt
 
     def state(self, topic: Topic, payload: bytes) -> None:
         """The newest value of a retained topic, sent now and at every connect; an empty one takes it off the broker."""
         self._backlog.set_state(topic, payload)
         self._link.wake()
 
-    def snapshot(self, camera: str, jpeg: bytes) -> None:
+    def snapshot(self, snapshot: Snapshot) -> None:
         """A picture, sent if the broker is there, and replaced by a newer one if it has to wait."""
-        self._backlog.set_picture(self._topics.snapshot(camera), jpeg)
+        self._backlog.set_picture(snapshot)
         self._link.wake()
 
     def respond(self, request: Requested, content: Mapping[str, object], error: str = "") -> None:
@@ -284,10 +286,11 @@ class Publisher:
             self._trouble(Trouble.BROKE, error, f"{reason} {parcel.path}")
             return
         correlation = parcel.reply_to.correlation if parcel.reply_to is not None else None
+        told = PublishProperties(correlation, parcel.user)
         topic, suspect = parcel.topic, self._suspects.has(sent.key)
         qos = max(topic.qos, 1) if suspect else topic.qos  # the broker has to say that it has a suspect
         try:
-            token = self._link.publish(parcel.path, parcel.payload, qos, retain=topic.retain, correlation=correlation)
+            token = self._link.publish(parcel.path, parcel.payload, qos, retain=topic.retain, told=told)
         except PublishError:
             self._settle(parcel, events.PACKET_TOO_LARGE)
         else:

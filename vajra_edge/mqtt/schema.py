@@ -82,6 +82,21 @@ class GapMessage(Payload):
     at: AwareDatetime = Field(description="when this was said")
 
 
+class SnapshotComment(Payload):
+    """``camera/<id>/snapshot``, in the JPEG's comment: which detection message is of this very frame."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str = Field(description="the device's id")
+    camera: str = Field(description="the camera's id")
+    epoch: str | None = Field(description="of the detection message; `null` like `seq`")
+    seq: Annotated[int, Field(ge=0)] | None = Field(
+        description="of the detection message, which comes or is in a gap record; `null`: lost before it had a number"
+    )
+    key: str | None = Field(description="of the detection message; `null` like `seq`")
+    taken_at: AwareDatetime = Field(description="when the frame was captured, UTC, as in the detection message")
+    frame_seq: Annotated[int, Field(ge=0)] = Field(description="of the frame, as in the detection message")
+
+
 class ServiceMessage(Payload):
     """``status``."""
 
