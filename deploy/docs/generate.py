@@ -39,7 +39,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
         schema.SnapshotComment,
         "a JPEG every `snapshot_every_s`, with this in its comment; one that cannot be sent now is not kept",
     ),
-    (_TOPICS.request("<verb>"), None, "received: `rebuild` or `status`, if `[mqtt] commands` is on"),
+    (_TOPICS.request("<verb>"), None, "received, if `[mqtt] commands` is on: see [requests](#requests)"),
     (_TOPICS.response("<verb>"), schema.ResponseMessage, "the answer, with the caller's `transaction`"),
 )
 """Every topic, its payload where that is JSON of ours, and what it says."""

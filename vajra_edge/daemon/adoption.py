@@ -116,10 +116,12 @@ class Adoption:
             self._bundle, self._rejected, self._settling = event.bundle, "", False
         if event.caller is None:
             return False
+        started = {"outcome": "started", "bundle": event.bundle}
         if event.wait:
             self._callers.append(event.caller)
+            event.caller.accepted(started)
         else:
-            event.caller.done({"outcome": "started", "bundle": event.bundle})
+            event.caller.done(started)
         return anew
 
     def settled(self, event: Settled) -> None:

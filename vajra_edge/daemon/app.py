@@ -30,6 +30,7 @@ from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.recorder import Recorder
+from vajra_edge.daemon.request_gate import RequestGate
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
@@ -66,6 +67,7 @@ class Parts:
     history: History
     recorder: Recorder
     adoption: Adoption
+    gate: RequestGate
     desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
@@ -230,6 +232,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         store=store,
         history=history,
         adoption=Adoption(Shelf(state_dir), background.do),
+        gate=RequestGate(publisher, background.do),
         recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),

@@ -45,6 +45,7 @@ from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
 from vajra_edge.daemon.recorder import MachineStep
+from vajra_edge.daemon.request_gate import SignatureChecked
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
@@ -134,7 +135,7 @@ class Supervisor:
         match heard:
             case FileChanged():
                 self._file_changed(heard)
-            case ReloadAsked() | Asked() | Requested():
+            case ReloadAsked() | Asked() | Requested() | SignatureChecked():
                 self._requested(heard)
             case CameraChanged() | BrokerChanged():
                 self._outside_told(heard)
@@ -159,16 +160,22 @@ class Supervisor:
         else:
             self._known = replace(self._known, broker=told)
 
-    def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
+    def _requested(self, asked: ReloadAsked | Asked | Requested | SignatureChecked) -> None:
         match asked:
             case ReloadAsked():
                 self._reload(asked)
             case Asked(_, verb, fields):
                 self._answer(SocketCaller(self._parts.control, asked), verb, fields)
             case Requested():
-                self._answer(MqttCaller(self._parts.publisher, asked), asked.verb, asked.payload)
+                self._let_in(self._parts.gate.take(asked, self._known.settings))
+            case SignatureChecked():
+                self._let_in(self._parts.gate.checked(asked))
             case _:
                 assert_never(asked)
+
+    def _let_in(self, caller: MqttCaller | None) -> None:
+        if caller is not None:
+            self._answer(caller, caller.request.verb, caller.request.payload)
 
     def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled) -> None:
         match told:
@@ -441,9 +448,12 @@ class Supervisor:
             if verb == "status":
                 caller.done({"status": self._document()})
             elif verb == "reload":
+                self._parts.recorder.because(caller.who)
                 self._reload(ReloadAsked(caller))
             elif verb == "adopt":
                 self._adopt(caller, fields)
+            elif verb == "rollback":
+                self._work_out(RebuildAsked.of(caller, {**fields, "rollback": True}))
             else:
                 self._work_out(RebuildAsked.of(caller, fields))
         except VajraError as error:

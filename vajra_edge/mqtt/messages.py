@@ -343,9 +343,9 @@ class Response:
         device: the device's id.
         verb: what was asked.
         transaction: the caller's own, echoed; None where it gave none.
-        status: ``ok`` or ``error``.
-        error: one line, empty when ok.
-        content: the verb's answer.
+        status: ``accepted``: it is being done, and another answer follows; ``ok`` or ``error``: the last one.
+        error: one line, empty unless it failed.
+        content: the verb's answer; of a request that was refused, what another try needs.
         at: when this was said.
     """
 

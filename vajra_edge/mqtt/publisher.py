@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -78,6 +78,15 @@ class BrokerChanged:
     connected: bool
     protocol: str = ""
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a response says; see ``messages.Response``."""
+
+    status: str
+    content: Mapping[str, object] = field(default_factory=dict)
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,10 +184,15 @@ class Publisher:
         self._backlog.set_picture(snapshot)
         self._link.wake()
 
+    def accept(self, request: Requested, content: Mapping[str, object]) -> None:
+        """Say that a request is being done; ``respond`` follows."""
+        self._answer(request.verb, request.transaction, request.reply_to, Answer("accepted", content))
+
     def respond(self, request: Requested, content: Mapping[str, object], error: str = "") -> None:
-        """Answer a request; with ``error``, that it failed."""
+        """Answer a request; with ``error``, that it failed. The last word."""
         self._admission.done(request.verb)
-        self._answer(request.verb, request.transaction, request.reply_to, content, error)
+        answer = Answer("error" if error else "ok", content, error)
+        self._answer(request.verb, request.transaction, request.reply_to, answer)
 
     def reconnect(self, mqtt: MqttSettings, topics: Topics) -> None:
         """Use other settings: leaves the broker and connects again; messages and states are kept."""
@@ -448,10 +462,12 @@ class Publisher:
             self._note(error, f"request {verb}")
             if verdict is Verdict.TAKEN:
                 self._admission.done(verb)
-            self._answer(verb, None, reply, {}, str(error))
+            transaction = error.values.get("transaction")
+            told = transaction if isinstance(transaction, str) else None
+            self._answer(verb, told, reply, Answer("error", error=str(error)))
             return
         if verdict is Verdict.BUSY:
-            self._answer(verb, request.transaction, reply, {}, _BUSY)
+            self._answer(verb, request.transaction, reply, Answer("error", error=_BUSY))
         else:
             self._post(request)
 
@@ -470,11 +486,8 @@ class Publisher:
             self._link.unsubscribe(self._request_paths())
             self._note(error)
 
-    def _answer(
-        self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str
-    ) -> None:
-        status = "error" if error else "ok"
-        response = Response(self._topics.device, verb, transaction, status, error, content)
+    def _answer(self, verb: str, transaction: str | None, reply: ReplyTo, answer: Answer) -> None:
+        response = Response(self._topics.device, verb, transaction, answer.status, answer.error, answer.content)
         self._backlog.answer(reply, encode(response))
         self._link.wake()
 

@@ -183,9 +183,9 @@ class ResponseMessage(Payload):
 
     schema_: Literal[2] = Field(alias="schema")
     device: str
-    verb: Literal["rebuild", "status"]
+    verb: Literal["rebuild", "reload", "rollback", "status"]
     transaction: str | None
-    status: Literal["ok", "error"]
+    status: Literal["accepted", "ok", "error"]
     error: str
     content: dict[str, Any]
     at: AwareDatetime

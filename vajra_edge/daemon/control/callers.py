@@ -34,6 +34,10 @@ class Caller(Protocol):
         """Whether this one may give the device new weights."""
         ...
 
+    def accepted(self, content: Mapping[str, object]) -> None:
+        """It is being done, and takes its time."""
+        ...
+
     def progress(self, content: Mapping[str, object], /) -> bool:
         """More will come; False: nobody hears it any more."""
         ...
@@ -65,6 +69,9 @@ class SocketCaller:
         """Root and the service's user; the group may ask for anything else."""
         return self.asked.peer is not None and self.asked.peer.may_adopt
 
+    def accepted(self, _content: Mapping[str, object]) -> None:
+        """Nothing; progress follows at once."""
+
     def progress(self, content: Mapping[str, object]) -> bool:
         """A line."""
         return self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
@@ -80,21 +87,32 @@ class SocketCaller:
 
 @dataclass(frozen=True)
 class MqttCaller:
-    """A subscriber; progress is on the retained topics already."""
+    """A subscriber; progress is on the retained topics already.
+
+    Attributes:
+        publisher: answers.
+        request: what was asked.
+        key: name of the trusted key that signed it; empty: nobody did.
+    """
 
     publisher: Publisher
     request: Requested
+    key: str = ""
 
     @property
     def who(self) -> str:
-        """MQTT does not say who publishes; the transaction is the caller's own word."""
-        transaction = self.request.transaction
-        return f"MQTT, transaction {transaction}" if transaction else "MQTT"
+        """MQTT does not say who publishes; the transaction is the caller's own word, a key is not."""
+        transaction, key = self.request.transaction, self.key
+        return "MQTT" + (f", transaction {transaction}" if transaction else "") + (f", key {key}" if key else "")
 
     @property
     def may_adopt(self) -> bool:
         """Nobody who is not on the device."""
         return False
+
+    def accepted(self, content: Mapping[str, object]) -> None:
+        """A response before the last one."""
+        self.publisher.accept(self.request, content)
 
     def progress(self, _content: Mapping[str, object]) -> bool:
         """Nothing; whether the subscriber is still there cannot be known."""
@@ -220,6 +238,7 @@ class Waiting:
             serving: the plan that serves now.
         """
         self._waiters.append(_Waiter(caller, preview, _built_at(serving)))
+        caller.accepted(preview.answer())
         self._last = None
 
     def look(
