@@ -19,6 +19,8 @@ from paho.mqtt.properties import Properties
 from station import Station
 from waiting import wait_for
 
+from vajra_edge.bundles.shelf import Shelf
+from vajra_edge.daemon import state_machine
 from vajra_edge.mqtt.schema import ResponseMessage
 from vajra_edge.plans.audit_log import AuditEntry, AuditLog
 
@@ -304,3 +306,87 @@ def test_a_request_can_be_signed_and_sent_from_a_shell(
     environ = {"PORT": str(rebooted.port), "PATH": "/usr/bin:/bin"}
     subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=environ, check=True)
     assert asker.last("from-a-shell").status == "ok"
+
+
+@pytest.fixture
+def spooling(rebooted: Station, signer, serving, monkeypatch: pytest.MonkeyPatch) -> Station:
+    """A daemon that serves, trusts a key, and has a short probation."""
+    monkeypatch.setattr(state_machine, "PROBATION_S", 2.0)
+    rebooted.settings["weights"]["keys"] = str(signer.keys)
+    serving()
+    return rebooted
+
+
+def spool(station: Station, path: Path, name: str) -> None:
+    folder = station.state_dir / "spool"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / name)
+
+
+def test_a_bundle_of_the_spool_is_adopted_and_the_history_says_who_asked(spooling: Station, signer, asker: Asker):
+    old = spooling.serving()
+    spool(spooling, signer.make(tiny.network(gain=30.0), 3), "net-3.bundle")
+    transaction, payload = signed(signer.key, "adopt", bundle="net-3.bundle")
+    asker.send("adopt", payload)
+    last = asker.last(transaction)
+    assert (last.status, last.content["outcome"], last.content["serial"]) == ("ok", "serving", 3)
+    accepted, _ = asker.answers(transaction)
+    assert (accepted.status, accepted.content["outcome"]) == ("accepted", "started")
+    assert accepted.content["bundle"] == last.content["bundle"] == Shelf(spooling.state_dir).current
+    assert spooling.serving() != old
+    again = asker.do("adopt", bundle="net-3.bundle")
+    assert (again.status, again.content["outcome"]) == ("ok", "serving")
+    spool(spooling, signer.make(tiny.network(gain=40.0), 2), "net-2.bundle")
+    older = asker.do("adopt", bundle="net-2.bundle")
+    assert (older.status, older.content["outcome"]) == ("error", "refused")
+    assert "its serial 2 is not above 3" in older.error
+    spooling.stop()
+    (adopted,) = [one for one in entries(spooling) if one.happened.value == "adopted"]
+    assert adopted.asked_by == f"MQTT, transaction {transaction}, key {signer.key.public.name}"
+
+
+def test_what_lies_elsewhere_or_is_not_right_is_refused_and_changes_nothing(spooling: Station, signer, asker: Asker):
+    from signed import make_key
+
+    old, jobs = spooling.serving(), spooling.supervisor._s.jobs
+    good = signer.make(tiny.network(gain=30.0), 1)
+    spool(spooling, good, "good")
+    (spooling.state_dir / "spool" / "link").symlink_to(good)
+    spool(spooling, signer.make(tiny.network(gain=30.0), 2, key=make_key()), "stranger")
+    flipped = bytearray(good.read_bytes())
+    flipped[-2000] ^= 1
+    (spooling.state_dir / "spool" / "flipped").write_bytes(flipped)
+    for name, words in (
+        ("../spool/good", "names no bundle"),
+        (str(good), "names no bundle"),
+        ("good\0", "names no bundle"),
+        ("link", "bundle link is a link"),
+        ("absent", "No such file"),
+        ("stranger", "which is not trusted here"),
+        ("flipped", "are not those that were signed"),
+    ):
+        answer = asker.do("adopt", bundle=name)
+        assert (answer.status, answer.content["outcome"]) == ("error", "refused")
+        assert words in answer.error
+    for fields in ({}, {"bundle": 7}, {"bundle": "good", "wait": "no"}):
+        assert "adopt takes bundle, the name of a file" in asker.do("adopt", **fields).error
+    assert "knows no field 'url'" in asker.do("adopt", url="http://x").error
+    assert (spooling.serving(), spooling.supervisor._s.jobs) == (old, jobs)
+    shelf = Shelf(spooling.state_dir)
+    assert (shelf.current, shelf.candidate) == (None, None)
+    assert [path for path in shelf.root.glob("*") if path.is_dir()] == []
+    spooling.stop()
+    assert not [one for one in entries(spooling) if "MQTT" in one.asked_by], "strangers do not fill the history"
+
+
+def test_a_bundle_that_cannot_be_built_is_refused_after_it_was_accepted(spooling: Station, signer, asker: Asker):
+    old = spooling.serving()
+    spool(spooling, signer.make(b"no network at all", 2), "bad")
+    transaction = asker.ask("adopt", bundle="bad")
+    last = asker.last(transaction)
+    assert [one.status for one in asker.answers(transaction)] == ["accepted", "error"]
+    assert (last.content["outcome"], last.content["serial"], last.error) == ("refused", 2, last.content["reason"])
+    assert spooling.serving() == old
+    spool(spooling, signer.make(tiny.network(gain=30.0), 3), "good")
+    begun = asker.do("adopt", bundle="good", wait=False)
+    assert (begun.status, begun.content["outcome"]) == ("ok", "started")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vajra_edge.build.request import weights_digest
 from vajra_edge.bundles.shelf import Shelf
+from vajra_edge.bundles.spool import Spool
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import aborts, file_watcher, last_broker
@@ -231,7 +232,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         background=background,
         store=store,
         history=history,
-        adoption=Adoption(Shelf(state_dir), background.do),
+        adoption=Adoption(Shelf(state_dir), Spool(state_dir), background.do),
         gate=RequestGate(publisher, background.do),
         recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),

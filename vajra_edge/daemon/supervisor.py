@@ -205,10 +205,11 @@ class Supervisor:
                 self._work_out()
             return
         outcome = told.outcome
-        if outcome.adopted is not Adopted.SERVING or told.caller is None:
+        if outcome.bundle and (outcome.adopted is not Adopted.SERVING or told.caller is None):
             happened = {Adopted.SERVING: Happened.ADOPTED, Adopted.REFUSED: Happened.REFUSED}
             reason = f"bundle {outcome.bundle[:12]}, serial {outcome.serial}: {outcome.reason or 'it serves'}"
-            entry = AuditEntry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
+            who = told.caller.who if told.caller else ""
+            entry = AuditEntry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason, who)
             self._parts.recorder.note(entry)
         self._parts.adoption.settled(told)
         if told.changed:
@@ -460,9 +461,13 @@ class Supervisor:
             caller.error(str(error))
 
     def _adopt(self, caller: Caller, fields: Mapping[str, Any]) -> None:
+        keys = self._known.settings.weights.keys
+        if isinstance(caller, MqttCaller):
+            self._parts.adoption.ask_by_name(caller, fields, keys)
+            return
         if not caller.may_adopt:
             raise ControlError("new weights are given by root or the service's own user", remedy="use sudo")
-        self._parts.adoption.ask(caller, fields, self._known.settings.weights.keys)
+        self._parts.adoption.ask(caller, fields, keys)
 
     def _reload(self, asked: ReloadAsked) -> None:
         """Take new settings if they are valid; a request also looks at the weights file at once."""

@@ -28,6 +28,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "reload": (),
     "rollback": ("wait",),
     "status": (),
+    "adopt": ("bundle", "wait"),
 }
 """What each verb takes beside what every request has."""
 

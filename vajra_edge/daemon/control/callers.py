@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.daemon.control.server import Asked, Control
 from vajra_edge.daemon.state_machine import Phase, State, Step
 from vajra_edge.errors import ControlError
@@ -107,7 +108,7 @@ class MqttCaller:
 
     @property
     def may_adopt(self) -> bool:
-        """Nobody who is not on the device."""
+        """Nobody who is not on the device, beyond what was put into its spool."""
         return False
 
     def accepted(self, content: Mapping[str, object]) -> None:
@@ -119,8 +120,9 @@ class MqttCaller:
         return True
 
     def done(self, content: Mapping[str, object]) -> None:
-        """The response."""
-        self.publisher.respond(self.request, content)
+        """The response; that a bundle does not serve is an error to who asked for it."""
+        failed = content.get("outcome") in (Adopted.REFUSED.value, Adopted.ROLLED_BACK.value)
+        self.publisher.respond(self.request, content, str(content["reason"]) if failed else "")
 
     def error(self, reason: str) -> None:
         """The response."""
