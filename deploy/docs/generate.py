@@ -37,7 +37,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (
         _TOPICS.snapshot("<id>"),
         schema.SnapshotComment,
-        "a JPEG every `snapshot_every_s`, with this in its comment; one that cannot be sent now is not kept",
+        "a JPEG every `snapshot_every_s` or on request, with this in its comment; one that cannot be sent is not kept",
     ),
     (_TOPICS.request("<verb>"), None, "received, if `[mqtt] commands` is on: see [requests](#requests)"),
     (_TOPICS.response("<verb>"), schema.ResponseMessage, "the answer, with the caller's `transaction`"),

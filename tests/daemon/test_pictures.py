@@ -97,6 +97,38 @@ def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: 
     assert sent == ["pictures"]
 
 
+def test_a_picture_that_was_asked_for_is_made_though_one_is_on_its_way(tmp_path: Path, posted):
+    busy, free, sent = threading.Event(), threading.Event(), []
+
+    def slow(snapshot: Snapshot) -> None:
+        busy.set()
+        free.wait()
+        sent.append(snapshot)
+
+    pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(1000.0))
+    pictures.see(frame(), objects(6), Receipt())
+    assert busy.wait(LIMIT_S)
+    pictures.ask("gate")
+    pictures.see(frame(), objects(6), Receipt())  # too soon: it must not be forgotten for that
+    free.set()
+    wait_for(lambda: sent)
+    wanted = Receipt()
+
+    def seen() -> bool:
+        pictures.see(frame(), objects(6), wanted)
+        return len(sent) == 2
+
+    wait_for(seen)
+    for _ in range(10):
+        pictures.see(frame(), objects(6), Receipt())
+    pictures.ask("yard")
+    pictures.withdraw("yard")
+    pictures.see(frame(camera="yard"), objects(6), Receipt())
+    assert pictures.close(LIMIT_S)
+    assert [(one.camera, one.asked) for one in sent] == [("gate", False), ("gate", True)]
+    assert sent[1].receipt is wanted
+
+
 def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, posted):
     snapshots = Snapshots(lambda snapshot: None)
     pictures = pictures_of(tmp_path, posted, snapshots, settings(precision="int8"))

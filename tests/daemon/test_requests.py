@@ -20,8 +20,8 @@ from station import Station
 from waiting import wait_for
 
 from vajra_edge.bundles.shelf import Shelf
-from vajra_edge.daemon import state_machine
-from vajra_edge.mqtt.schema import ResponseMessage
+from vajra_edge.daemon import picture_requests, state_machine
+from vajra_edge.mqtt.schema import ResponseMessage, SnapshotComment
 from vajra_edge.plans.audit_log import AuditEntry, AuditLog
 
 ANSWERS = "app/7/answers"
@@ -390,3 +390,34 @@ def test_a_bundle_that_cannot_be_built_is_refused_after_it_was_accepted(spooling
     spool(spooling, signer.make(tiny.network(gain=30.0), 3), "good")
     begun = asker.do("adopt", bundle="good", wait=False)
     assert (begun.status, begun.content["outcome"]) == ("ok", "started")
+
+
+def test_a_snapshot_is_sent_and_the_answer_names_the_message_of_its_frame(rebooted: Station, serving, asker: Asker):
+    pictures: list[bytes] = []
+    asker.client.message_callback_add("vajra/test/camera/+/snapshot", lambda _c, _u, one: pictures.append(one.payload))
+    asker.client.subscribe("vajra/test/camera/+/snapshot")
+    keys = rebooted.listen("camera/gate/detections")
+    serving()
+    answer = asker.do("snapshot", camera="gate")
+    assert answer.status == "ok"
+    wait_for(lambda: pictures)
+    SnapshotComment.model_validate(answer.content)
+    assert orjson.dumps(answer.content["key"]) in pictures[0]
+    message = keys.ever(lambda _, content: content["key"] == answer.content["key"])
+    assert message["taken_at"] == answer.content["taken_at"]
+    assert "there is no camera 'attic'; use one of gate" in asker.do("snapshot", camera="attic").error
+    assert len(pictures) == 1, "nobody asked for another"
+    keys.close()
+
+
+def test_a_snapshot_of_a_lost_camera_is_an_error_that_says_so(
+    rebooted: Station, serving, asker: Asker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(picture_requests, "WITHIN_S", 0.5)
+    rebooted.camera("yard", source=str(rebooted.folder / "nowhere.mp4"))
+    serving()
+    rebooted.until(lambda status: any(camera["state"] == "lost" for camera in status["cameras"]))
+    answer = asker.do("snapshot", camera="yard")
+    assert answer.status == "error"
+    assert "no picture of camera yard was sent" in answer.error
+    assert "it is lost" in answer.error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import orjson
@@ -104,6 +105,19 @@ def test_a_picture_waits_for_the_number_of_its_message_and_no_other_waits_for_it
     assert picture is not None
     assert picture.path == "vajra/dev/camera/gate/snapshot"
     assert dict(picture.user)["key"] == orjson.loads(message.payload)["key"] == "dev/d1/gate/40"
+
+
+def test_what_was_asked_for_is_told_though_a_newer_picture_takes_its_place() -> None:
+    waiting = backlog()
+    waiting.set_picture(replace(snapshot(settled(3)), asked=True))
+    waiting.set_picture(snapshot(settled(4)))
+    first = waiting.take(TOPICS, 0.0)
+    waiting.set_picture(snapshot(settled(5)))
+    second = waiting.take(TOPICS, 0.0)
+    assert first is not None
+    assert second is not None
+    assert first.sent is not None
+    assert (first.sent.camera, first.sent.told["seq"], second.sent) == ("gate", 4, None)
 
 
 def test_a_picture_of_a_message_that_waited_for_the_broker_names_it_all_the_same() -> None:

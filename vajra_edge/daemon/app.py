@@ -29,6 +29,7 @@ from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
+from vajra_edge.daemon.picture_requests import PictureRequests
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.recorder import Recorder
 from vajra_edge.daemon.request_gate import RequestGate
@@ -76,6 +77,7 @@ class Parts:
     publisher: Publisher
     topics: Topics
     pictures: Pictures
+    asked_pictures: PictureRequests
     images: ImageWatch
     missed: MissedWatch
     serving: Serving
@@ -242,6 +244,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         publisher=publisher,
         topics=topics,
         pictures=pictures,
+        asked_pictures=PictureRequests(pictures),
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),

@@ -32,6 +32,7 @@ from vajra_edge.daemon.request_gate import SignatureChecked
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
 
 BackgroundEvent: TypeAlias = (
@@ -53,6 +54,7 @@ Heard: TypeAlias = (
     | pipeline.Exhausted
     | CameraChanged
     | BrokerChanged
+    | SnapshotSent
     | ImagesChanged
     | FileChanged
 )

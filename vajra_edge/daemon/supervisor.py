@@ -52,6 +52,7 @@ from vajra_edge.daemon.watchdog import WATCH, Late
 from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
 from vajra_edge.plans.audit_log import AuditEntry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
@@ -137,7 +138,7 @@ class Supervisor:
                 self._file_changed(heard)
             case ReloadAsked() | Asked() | Requested() | SignatureChecked():
                 self._requested(heard)
-            case CameraChanged() | BrokerChanged():
+            case CameraChanged() | BrokerChanged() | SnapshotSent():
                 self._outside_told(heard)
             case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled():
                 self._desk_told(heard)
@@ -154,11 +155,16 @@ class Supervisor:
             case _:
                 self._advance(heard)
 
-    def _outside_told(self, told: CameraChanged | BrokerChanged) -> None:
-        if isinstance(told, CameraChanged):
-            self._parts.cameras.changed(told)
-        else:
-            self._known = replace(self._known, broker=told)
+    def _outside_told(self, told: CameraChanged | BrokerChanged | SnapshotSent) -> None:
+        match told:
+            case CameraChanged():
+                self._parts.cameras.changed(told)
+            case BrokerChanged():
+                self._known = replace(self._known, broker=told)
+            case SnapshotSent():
+                self._parts.asked_pictures.sent(told)
+            case _:
+                assert_never(told)
 
     def _requested(self, asked: ReloadAsked | Asked | Requested | SignatureChecked) -> None:
         match asked:
@@ -238,6 +244,7 @@ class Supervisor:
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
         self._parts.adoption.look(self._s, self._known.desired, now_s)
+        self._parts.asked_pictures.look(self._s, lambda: self._parts.cameras.views({}), now_s)
         self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
 
@@ -453,6 +460,8 @@ class Supervisor:
                 self._reload(ReloadAsked(caller))
             elif verb == "adopt":
                 self._adopt(caller, fields)
+            elif verb == "snapshot":
+                self._parts.asked_pictures.add(caller, fields, self._known.settings, time.monotonic())
             elif verb == "rollback":
                 self._work_out(RebuildAsked.of(caller, {**fields, "rollback": True}))
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from vajra_edge.mqtt import events
@@ -17,7 +17,7 @@ from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
 from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
-from vajra_edge.mqtt.picture import Receipt, Snapshot, encode_picture
+from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent, encode_picture
 from vajra_edge.mqtt.topics import Topic, Topics
 
 
@@ -75,6 +75,7 @@ class Parcel:
         number: in the outbox, negative for a gap record; None for what passes it by.
         reply_to: of a response, else None.
         user: user properties, which MQTT 5 has.
+        sent: to be posted once it is; None: nobody waits for it.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Parcel:
     number: int | None = None
     reply_to: ReplyTo | None = None
     user: tuple[tuple[str, str], ...] = ()
+    sent: SnapshotSent | None = None
 
     @property
     def is_gap(self) -> bool:
@@ -119,7 +121,9 @@ class Backlog:
     def set_picture(self, snapshot: Snapshot) -> None:
         """The newest picture of a camera."""
         with self._lock:
-            self._pictures[snapshot.camera] = snapshot
+            before = self._pictures.get(snapshot.camera)
+            asked = snapshot.asked or (before is not None and before.asked)
+            self._pictures[snapshot.camera] = replace(snapshot, asked=asked)
 
     def answer(self, reply_to: ReplyTo, payload: bytes) -> None:
         """A response; beyond 64 that wait the oldest is forgotten, as its caller has given up."""
@@ -145,8 +149,10 @@ class Backlog:
         camera = next((name for name, one in self._pictures.items() if one.receipt.is_settled), None)
         if camera is None:
             return None
-        topic, picture = topics.snapshot(camera), encode_picture(self._pictures.pop(camera), topics.device)
-        return Parcel(topics.path(topic), picture.payload, topic, user=picture.user)
+        topic, snapshot = topics.snapshot(camera), self._pictures.pop(camera)
+        picture = encode_picture(snapshot, topics.device)
+        sent = SnapshotSent(camera, picture.told) if snapshot.asked else None
+        return Parcel(topics.path(topic), picture.payload, topic, user=picture.user, sent=sent)
 
     def _parcel(self, entry: Queued | tuple[int, Gap], topics: Topics) -> Parcel:
         if isinstance(entry, Queued):

@@ -27,6 +27,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "rebuild": ("force", "dry_run", "wait", "rollback"),
     "reload": (),
     "rollback": ("wait",),
+    "snapshot": ("camera",),
     "status": (),
     "adopt": ("bundle", "wait"),
 }

@@ -6,6 +6,7 @@ meant at first. So the picture waits for its message's receipt, and nobody draws
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,6 +45,7 @@ class Snapshot:
         frame_seq: counts the camera's frames, likewise.
         receipt: of that message.
         jpeg: the picture, without a comment.
+        asked: somebody asked for it.
     """
 
     camera: str
@@ -51,6 +53,20 @@ class Snapshot:
     frame_seq: int
     receipt: Receipt
     jpeg: bytes
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class SnapshotSent:
+    """Event: a picture that somebody asked for is on its way to the broker.
+
+    Attributes:
+        camera: the camera's id.
+        told: what its comment says.
+    """
+
+    camera: str
+    told: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -60,10 +76,12 @@ class EncodedPicture:
     Attributes:
         payload: the JPEG, with what is known of it as JSON in its comment.
         user: user properties of the message, where the connection has such.
+        told: what the comment says.
     """
 
     payload: bytes
     user: tuple[tuple[str, str], ...]
+    told: Mapping[str, object]
 
 
 def encode_picture(snapshot: Snapshot, device: str) -> EncodedPicture:
@@ -84,4 +102,4 @@ def encode_picture(snapshot: Snapshot, device: str) -> EncodedPicture:
     )
     told = orjson.loads(comment)
     user = tuple((name, str(told[name])) for name in ("key", "seq", "taken_at") if told[name] is not None)
-    return EncodedPicture(with_comment(snapshot.jpeg, comment), user)
+    return EncodedPicture(with_comment(snapshot.jpeg, comment), user, told)

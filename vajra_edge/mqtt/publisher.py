@@ -30,7 +30,7 @@ from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
 from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
-from vajra_edge.mqtt.picture import Receipt, Snapshot
+from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
 from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
@@ -118,7 +118,7 @@ class Publisher:
     Args:
         mqtt: the settings.
         topics: the table of topics.
-        post: takes ``BrokerChanged`` and ``Requested`` events; must not block.
+        post: takes ``BrokerChanged``, ``Requested`` and ``SnapshotSent`` events; must not block.
         beat: called at least every second while the thread lives.
         clock_ns: monotonic, the clock of ``Frame.captured_ns``.
         epoch: names the counts of messages that are not on disk; None: another one each time.
@@ -129,7 +129,7 @@ class Publisher:
         self,
         mqtt: MqttSettings,
         topics: Topics,
-        post: Callable[[BrokerChanged | Requested], None],
+        post: Callable[[BrokerChanged | Requested | SnapshotSent], None],
         beat: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         epoch: str | None = None,
@@ -311,6 +311,8 @@ class Publisher:
             self._under_way[token] = parcel
             self._suspects.sent(sent)
             self._unanswered.update([token] if qos == 0 or not self._link.acknowledges else [])
+            if parcel.sent is not None:
+                self._post(parcel.sent)
 
     def _acked(self, token: int, code: int) -> None:
         parcel = self._under_way.pop(token, None)

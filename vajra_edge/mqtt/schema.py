@@ -183,7 +183,7 @@ class ResponseMessage(Payload):
 
     schema_: Literal[2] = Field(alias="schema")
     device: str
-    verb: Literal["rebuild", "reload", "rollback", "status", "adopt"]
+    verb: Literal["rebuild", "reload", "rollback", "snapshot", "status", "adopt"]
     transaction: str | None
     status: Literal["accepted", "ok", "error"]
     error: str
