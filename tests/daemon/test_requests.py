@@ -25,6 +25,7 @@ from vajra_edge.mqtt.schema import ResponseMessage, SnapshotComment
 from vajra_edge.plans.audit_log import AuditEntry, AuditLog
 
 ANSWERS = "app/7/answers"
+TOOLS = ("minisign", "jq", "mosquitto_pub")
 
 
 def now(ago_s: float = 0.0) -> str:
@@ -119,10 +120,16 @@ def entries(station: Station) -> list[AuditEntry]:
     return list(told.entries)
 
 
-def test_status_is_told_to_whoever_asks_and_comes_where_he_wants_it(serving, asker: Asker):
-    serving()
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_status_is_told_to_whoever_asks(serving, asker: Asker, protocol: str):
+    serving(protocol=protocol)
     answer = asker.do("status", at=None)
     assert (answer.status, answer.content["status"]["phase"]) == ("ok", "serving")
+    assert answer.content["status"]["broker"]["protocol"] == protocol
+
+
+def test_an_answer_comes_where_an_mqtt_5_caller_wants_it(serving, asker: Asker):
+    serving()
     properties = Properties(PacketTypes.PUBLISH)
     properties.ResponseTopic, properties.CorrelationData = ANSWERS, b"c7"
     asker.send("status", b'{"transaction": "mine"}', properties=properties)
@@ -289,7 +296,7 @@ def test_a_signature_that_is_not_right_is_refused_whether_one_is_asked_for_or_no
     assert asker.last(transaction).status == "ok"
 
 
-@pytest.mark.skipif(not (shutil.which("minisign") and shutil.which("jq")), reason="absent here: minisign, jq")
+@pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"absent here, or one of them: {', '.join(TOOLS)}")
 def test_a_request_can_be_signed_and_sent_from_a_shell(
     rebooted: Station, serving, asker: Asker, signer, tmp_path: Path
 ):

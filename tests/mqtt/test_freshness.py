@@ -75,6 +75,11 @@ def test_a_request_is_taken_within_the_window_around_the_devices_clock(clock: Cl
     assert bool(words) == bool(told)
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_no_time_is_too_far_away_to_be_refused(clock: Clock, at: str) -> None:
+    assert "which is beyond 300 s" in refusal(judge(clock), Requested("rebuild", "t1", at=datetime.fromisoformat(at)))
+
+
 def test_a_request_says_when_and_which_it_is_unless_it_only_reads(clock: Clock) -> None:
     judging = judge(clock)
     assert 'does not say when it was asked; send "at": "2026-11-28T' in refusal(judging, Requested("rebuild", "t1"))

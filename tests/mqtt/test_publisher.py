@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 import time
@@ -115,6 +116,7 @@ def test_a_picture_names_the_message_of_its_frame_and_arrives_whole(
     assert comment["frame_seq"] == 3
 
 
+@pytest.mark.skipif(shutil.which("mosquitto_sub") is None, reason="absent here: mosquitto_sub")
 def test_mqtt_5_carries_the_pictures_names_as_user_properties(
     mosquitto: Any, daemon: Any, ear: Any, until: Any
 ) -> None:

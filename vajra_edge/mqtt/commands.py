@@ -140,10 +140,9 @@ def _signed(told: Mapping[str, Any], verb: str) -> SignedText:
         raise PublishError(f"the signed request {verb} is not of its form", remedy=remedy)
     try:
         return SignedText(request.encode(), minisign.parse_signature(signature.encode(), any_comment=True))
-    except (BundleError, UnicodeEncodeError) as error:
-        what = error.message if isinstance(error, BundleError) else "it is no text"
+    except BundleError as error:
         remedy = "sign the request's text with minisign -S, and send its file as it is"
-        raise PublishError(f"request {verb}: {what}", remedy=remedy) from error
+        raise PublishError(f"request {verb}: {error.message}", remedy=remedy) from error
 
 
 def _transaction(told: object, verb: str) -> str | None:

@@ -303,7 +303,7 @@ class HistoryEntry:
         happened: built, failed, refused, swapped, kept, rolled back, strike, crash or adopted.
         fingerprint: first 12 digits of the plan that it happened to, or None.
         reason: why, in one line.
-        asked_by: who caused it: a person, a file, the settings, probation, a start.
+        asked_by: who caused it: a person, a request over MQTT, a file, the settings, probation, a start.
         duration_s: how long it took, or None.
         figures: what was measured, by name.
     """

@@ -164,7 +164,9 @@ class HistoryRow(Payload):
     )
     fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
     reason: str = Field(description="why, in one line")
-    asked_by: str = Field(description="who caused it: a person, a file, the settings, `probation`, `start`")
+    asked_by: str = Field(
+        description="who caused it: a person, `MQTT` and the transaction, a file, the settings, `probation`, `start`"
+    )
     duration_s: FiniteFloat | None = Field(description="how long it took")
     figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
 
