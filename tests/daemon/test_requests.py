@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -428,3 +429,16 @@ def test_a_snapshot_of_a_lost_camera_is_an_error_that_says_so(
     assert answer.status == "error"
     assert "no picture of camera yard was sent" in answer.error
     assert "it is lost" in answer.error
+
+
+def test_what_is_nested_too_deep_to_be_written_is_refused_and_ends_nothing(rebooted: Station, serving, asker: Asker):
+    serving()
+    deep = "[" * 1000 + "]" * 1000
+    for verb, field in (("rebuild", "force"), ("rollback", "wait"), ("snapshot", "camera"), ("adopt", "bundle")):
+        asker.send(verb, f'{{"transaction":"{verb}","at":"{now()}","{field}":{deep}}}'.encode())
+        assert asker.last(verb).status == "error"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(rebooted.socket))
+        sock.sendall(f'{{"verb":"rebuild","force":{deep}}}\n'.encode())
+        assert b"force = a list is not true or false" in sock.makefile("rb").readline()
+    assert asker.do("status").status == "ok"

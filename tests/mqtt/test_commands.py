@@ -92,6 +92,8 @@ def test_a_time_may_be_written_in_any_zone(at: str) -> None:
         (b'{"at": "2026-11-28T09:00:00"}', "no time with its zone"),
         (b'{"at": "yesterday"}', "no time with its zone"),
         (b'{"challenge": 7}', "challenge of request rebuild is not a text"),
+        (b'{"challenge": %s%s}' % (b"[" * 1000, b"]" * 1000), "is not a text: a list"),
+        (b'{"device": %s%s}' % (b"[" * 1000, b"]" * 1000), "is for device a list"),
         (b'{"device": "other"}', "is for device 'other', not 'dev'"),
         (b'{"verb": "adopt"}', "is for verb 'adopt', not 'rebuild'"),
         (b'{"url": "http://x"}', "knows no field 'url'; it takes force, dry_run, wait, rollback"),

@@ -12,6 +12,7 @@ from vajra_edge.daemon.state_machine import State
 from vajra_edge.errors import ControlError
 from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.telemetry.status import CameraView
+from vajra_edge.wording import clipped
 
 WITHIN_S = 10.0
 """A camera that streams gives a picture in a fraction of it, and none that is lost comes back for sure."""
@@ -57,7 +58,7 @@ class PictureRequests:
         known = {camera.id: camera.enabled for camera in settings.cameras}
         on = ", ".join(camera for camera, enabled in known.items() if enabled) or "none, for no camera is on"
         if not isinstance(name, str) or name not in known:
-            what = "snapshot takes camera, the id of one" if name is None else f"there is no camera {str(name)[:40]!r}"
+            what = "snapshot takes camera, the id of one" if name is None else f"there is no camera {clipped(name)}"
             raise ControlError(what, remedy=f"use one of {on}")
         if not known[name]:
             raise ControlError(f"camera {name} is off", remedy=f"turn it on, or use one of {on}")

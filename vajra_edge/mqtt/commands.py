@@ -18,6 +18,7 @@ from vajra_edge.bundles.minisign import FileSignature
 from vajra_edge.errors import BundleError, PublishError
 from vajra_edge.mqtt.events import Received
 from vajra_edge.mqtt.topics import VERBS, Topics
+from vajra_edge.wording import clipped
 
 MAX_REQUEST_BYTES = 16 * 1024
 _MAX_TRANSACTION_CHARS = 256
@@ -157,7 +158,7 @@ def _transaction(told: object, verb: str) -> str | None:
 
 def _text(told: object, name: str, verb: str) -> str | None:
     if told is not None and not isinstance(told, str):
-        raise PublishError(f"{name} of request {verb} is not a text: {str(told)[:40]!r}", remedy="put it in quotes")
+        raise PublishError(f"{name} of request {verb} is not a text: {clipped(told)}", remedy="put it in quotes")
     return told
 
 
@@ -172,7 +173,7 @@ def _time(told: object, verb: str) -> datetime | None:
     except ValueError:
         pass
     remedy = "send UTC like 2026-11-28T09:00:00Z"
-    raise PublishError(f"at of request {verb} is no time with its zone: {text[:40]!r}", remedy=remedy)
+    raise PublishError(f"at of request {verb} is no time with its zone: {clipped(text)}", remedy=remedy)
 
 
 def _require_ours(told: dict[str, Any], verb: str, topics: Topics, *, signed: bool) -> None:
@@ -182,15 +183,13 @@ def _require_ours(told: dict[str, Any], verb: str, topics: Topics, *, signed: bo
         if named is None and signed:
             raise PublishError(f"the signed request {verb} names no {name}", remedy=f'sign "{name}": "{ours}" in it')
         if named is not None and named != ours:
-            raise PublishError(
-                f"request {verb} is for {name} {str(named)[:40]!r}, not {ours!r}", remedy="send it there"
-            )
+            raise PublishError(f"request {verb} is for {name} {clipped(named)}, not {ours!r}", remedy="send it there")
 
 
 def _require_known(told: Mapping[str, Any], verb: str) -> None:
     if unknown := sorted(set(told) - set(FIELDS[verb])):
         takes = ", ".join(FIELDS[verb]) or "none"
-        raise PublishError(f"request {verb} knows no field {unknown[0][:40]!r}", remedy=f"it takes {takes}")
+        raise PublishError(f"request {verb} knows no field {clipped(unknown[0])}", remedy=f"it takes {takes}")
 
 
 def _may_answer_to(path: str, topics: Topics) -> bool:

@@ -17,6 +17,7 @@ from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.plans.report_json import write_verify
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView
+from vajra_edge.wording import clipped
 
 HEARTBEAT_S = 3.0
 """A waiting client hears at least this often; it gives up after 15 s of silence."""
@@ -192,9 +193,9 @@ class RebuildAsked:
         for name, value in fields.items():
             if name not in ("force", "dry_run", "wait", "rollback"):
                 remedy = "use force, dry_run, wait, rollback"
-                raise ControlError(f"rebuild knows no field {str(name)[:40]!r}", remedy=remedy)
+                raise ControlError(f"rebuild knows no field {clipped(name)}", remedy=remedy)
             if not isinstance(value, bool):
-                raise ControlError(f"{name} = {str(value)[:40]!r} is not true or false", remedy="send a boolean")
+                raise ControlError(f"{name} = {clipped(value)} is not true or false", remedy="send a boolean")
         if fields.get("rollback") and (fields.get("force") or fields.get("dry_run")):
             raise ControlError("a rollback builds nothing", remedy="leave out force and dry_run")
         return cls(caller, **fields)
