@@ -12,8 +12,9 @@ python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 # mosquitto: a real broker; the gstreamer parts: a real RTSP server, and stand-ins for a Jetson's elements;
 # libsystemd-dev, pkg-config: systemd-python builds; openssl: certificates for the TLS tests; systemd-container, dbus: a
-# systemd of its own for the sandbox, mmdebstrap: a Debian of its own for the installer (--all); minisign: what it says itself.
-packages=(mosquitto mosquitto-clients minisign openssl libsystemd-dev pkg-config gcc systemd-container dbus mmdebstrap
+# systemd of its own for the sandbox, mmdebstrap: a Debian of its own for the installer (--all); minisign: what it says itself;
+# jq: a shell that signs a request.
+packages=(mosquitto mosquitto-clients minisign jq openssl libsystemd-dev pkg-config gcc systemd-container dbus mmdebstrap
   libgstreamer1.0-dev
   gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-libav)

@@ -14,6 +14,9 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TypeAlias
 
+MOST_CLIPPED = 40
+"""Characters of a stranger's value in a message."""
+
 
 class Audience(Enum):
     """Who reads: the operator of a daemon, or who calls export, val and predict from a shell or from Python."""
@@ -57,6 +60,7 @@ class Setting(Enum):
     MQTT_PROTOCOL = "mqtt.protocol"
     MQTT_ROOT = "mqtt.root"
     MQTT_COMMANDS = "mqtt.commands"
+    MQTT_SIGNED_COMMANDS = "mqtt.signed_commands"
     MQTT_KEEPALIVE_S = "mqtt.keepalive_s"
     MQTT_USERNAME = "mqtt.username"
     MQTT_PASSWORD_FILE = "mqtt.password_file"  # noqa: S105  a name
@@ -224,6 +228,16 @@ def shown(text: str) -> str:
     Archives of other systems leave such names; Python holds them as half characters, which no encoder takes.
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def clipped(value: object) -> str:
+    """A stranger's value in JSON, in a few characters. What holds others is named and not looked into.
+
+    A thousand lists within each other are read by a parser, and are too deep for Python to write.
+    """
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list) else repr(str(value)[:MOST_CLIPPED])
 
 
 def _names(text: Text) -> Iterator[Name]:

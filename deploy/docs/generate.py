@@ -34,8 +34,12 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
     (_TOPICS.history, schema.HistoryMessage, "builds, refusals, swaps, rollbacks, strikes, crashes: the newest ten"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),
-    (_TOPICS.snapshot("<id>"), None, "a JPEG every `snapshot_every_s`; one that cannot be sent now is not kept"),
-    (_TOPICS.request("<verb>"), None, "received: `rebuild` or `status`, if `[mqtt] commands` is on"),
+    (
+        _TOPICS.snapshot("<id>"),
+        schema.SnapshotComment,
+        "a JPEG every `snapshot_every_s` or on request, with this in its comment; one that cannot be sent is not kept",
+    ),
+    (_TOPICS.request("<verb>"), None, "received, if `[mqtt] commands` is on: see [requests](#requests)"),
     (_TOPICS.response("<verb>"), schema.ResponseMessage, "the answer, with the caller's `transaction`"),
 )
 """Every topic, its payload where that is JSON of ours, and what it says."""

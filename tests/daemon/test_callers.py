@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from vajra_edge.daemon.control.callers import HEARTBEAT_S, Preview, RebuildAsked, Waiting, outcome
@@ -21,6 +22,9 @@ class Recorder:
 
     def __init__(self, *, listens=True):
         self.heard, self.listens = [], listens
+
+    def accepted(self, content):
+        """Nothing that these tests look at."""
 
     def progress(self, content):
         self.heard.append(("progress", content))
@@ -91,7 +95,8 @@ def test_a_failure_ends_every_wait_with_its_reason():
 def test_a_request_is_read_strictly():
     caller = Recorder()
     assert RebuildAsked.of(caller, {"force": True}) == RebuildAsked(caller, force=True)
-    for fields in ({"force": 1}, {"url": "http://x"}):
+    deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
+    for fields in ({"force": 1}, {"force": deep}, {"url": "http://x"}):
         with pytest.raises(ControlError):
             RebuildAsked.of(caller, fields)
 

@@ -136,6 +136,7 @@ def test_a_client_that_says_nothing_is_put_out(tmp_path, monkeypatch):
         (b"hello\n", "not JSON"),
         (b"[1]\n", "unknown verb"),
         (b'{"verb": "shutdown"}\n', "unknown verb 'shutdown'; use one of status, rebuild, reload"),
+        (b'{"verb": ' + b"[" * 1000 + b"]" * 1000 + b"}\n", "unknown verb a list"),
         (b'{"verb": "' + b"x" * (MAX_REQUEST_BYTES + 10), "longer than"),
     ],
 )

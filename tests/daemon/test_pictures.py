@@ -19,6 +19,7 @@ from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.watchdog import Beats
+from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.types import Detections, Frame
 
 
@@ -45,7 +46,7 @@ def objects(count: int) -> Detections:
 
 
 def test_a_snapshot_is_due_at_the_cameras_own_interval_which_changes_in_place():
-    snapshots = Snapshots(lambda camera, jpeg: None)
+    snapshots = Snapshots(lambda snapshot: None)
     snapshots.apply(settings(10.0))
     assert [snapshots.due("gate", now_s) for now_s in (50.0, 50.1, 59.9, 60.1, 65.0)] == [True, 0, 0, True, 0]
     assert not snapshots.due("yard", 50.0)
@@ -56,11 +57,13 @@ def test_a_snapshot_is_due_at_the_cameras_own_interval_which_changes_in_place():
 
 
 def test_a_snapshot_is_the_frame_as_a_jpeg():
-    sent: list[tuple[str, bytes]] = []
-    Snapshots(lambda camera, jpeg: sent.append((camera, jpeg))).send(frame())
-    ((camera, jpeg),) = sent
-    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert camera == "gate"
+    sent: list[Snapshot] = []
+    receipt, taken = Receipt(), frame()
+    Snapshots(sent.append).send(taken, receipt)
+    (snapshot,) = sent
+    shown = cv2.imdecode(np.frombuffer(snapshot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert (snapshot.camera, snapshot.taken_at, snapshot.frame_seq) == ("gate", taken.taken_at, taken.seq)
+    assert snapshot.receipt is receipt
     assert np.abs(shown.astype(int) - tiny.scene().image).mean() < 5
 
 
@@ -78,30 +81,62 @@ def pictures_of(folder: Path, posted: queue.SimpleQueue[object], snapshots: Snap
 def test_the_frame_loop_never_waits_and_a_slow_disk_gathers_no_frames(tmp_path: Path, posted):
     busy, free, sent = threading.Event(), threading.Event(), []
 
-    def slow(camera: str, jpeg: bytes) -> None:
+    def slow(snapshot: Snapshot) -> None:
         busy.set()
         free.wait()
         sent.append(threading.current_thread().name)
 
     pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(0.0001))
-    pictures.see(frame(), objects(6))
+    pictures.see(frame(), objects(6), Receipt())
     assert busy.wait(LIMIT_S)
     for _ in range(50):
-        pictures.see(frame(), objects(6))  # returns though nothing is written
+        pictures.see(frame(), objects(6), Receipt())  # returns though nothing is written
     assert sent == []
     free.set()
     assert pictures.close(LIMIT_S)
     assert sent == ["pictures"]
 
 
+def test_a_picture_that_was_asked_for_is_made_though_one_is_on_its_way(tmp_path: Path, posted):
+    busy, free, sent = threading.Event(), threading.Event(), []
+
+    def slow(snapshot: Snapshot) -> None:
+        busy.set()
+        free.wait()
+        sent.append(snapshot)
+
+    pictures = pictures_of(tmp_path, posted, Snapshots(slow), settings(1000.0))
+    pictures.see(frame(), objects(6), Receipt())
+    assert busy.wait(LIMIT_S)
+    pictures.ask("gate")
+    pictures.see(frame(), objects(6), Receipt())  # too soon: it must not be forgotten for that
+    free.set()
+    wait_for(lambda: sent)
+    wanted = Receipt()
+
+    def seen() -> bool:
+        pictures.see(frame(), objects(6), wanted)
+        return len(sent) == 2
+
+    wait_for(seen)
+    for _ in range(10):
+        pictures.see(frame(), objects(6), Receipt())
+    pictures.ask("yard")
+    pictures.withdraw("yard")
+    pictures.see(frame(camera="yard"), objects(6), Receipt())
+    assert pictures.close(LIMIT_S)
+    assert [(one.camera, one.asked) for one in sent] == [("gate", False), ("gate", True)]
+    assert sent[1].receipt is wanted
+
+
 def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, posted):
-    snapshots = Snapshots(lambda camera, jpeg: None)
+    snapshots = Snapshots(lambda snapshot: None)
     pictures = pictures_of(tmp_path, posted, snapshots, settings(precision="int8"))
     seeds = itertools.count()
 
     def frozen() -> bool:
         """A frame that comes while one waits is not kept."""
-        pictures.see(frame(tiny.scene(objects=8, seed=next(seeds)).image), objects(8))
+        pictures.see(frame(tiny.scene(objects=8, seed=next(seeds)).image), objects(8), Receipt())
         return not posted.empty()
 
     wait_for(frozen)
@@ -112,16 +147,16 @@ def test_calibration_images_are_kept_and_their_end_is_posted(tmp_path: Path, pos
 
 def test_a_picture_that_cannot_be_made_is_told_and_the_next_one_is_tried(tmp_path: Path, posted):
     sent = []
-    snapshots = Snapshots(lambda camera, jpeg: sent.append(camera))
+    snapshots = Snapshots(lambda snapshot: sent.append(snapshot.camera))
     pictures = pictures_of(tmp_path, posted, snapshots, settings(0.0001))
-    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), objects(0))
+    pictures.see(frame(np.zeros((1, 70_000, 3), np.uint8)), objects(0), Receipt())
     failed = posted.get(timeout=LIMIT_S)
     assert failed.name == "publish a snapshot"
     assert failed.reason
 
     def seen() -> bool:
         """Not at once: the one before may not be out of the way."""
-        pictures.see(frame(), objects(6))
+        pictures.see(frame(), objects(6), Receipt())
         return bool(sent)
 
     wait_for(seen)

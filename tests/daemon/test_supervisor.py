@@ -668,31 +668,6 @@ def test_the_failure_of_a_task_is_said_until_the_same_task_succeeds_whatever_els
     rebooted.until(lambda status: not status["reason"])
 
 
-def test_requests_over_mqtt_are_answered(rebooted):
-    rebooted.settings["mqtt"]["commands"] = True
-    rebooted.start()
-    rebooted.serving()
-    import paho.mqtt.client as paho
-
-    ears = rebooted.listen("response/#")
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", rebooted.port)
-    client.loop_start()
-    for verb, payload in (("status", b'{"transaction": "t1"}'), ("rebuild", b'{"transaction": "t2", "dry_run": true}')):
-        client.publish(f"vajra/test/request/{verb}", payload, qos=1).wait_for_publish(10)
-    status = ears.until(lambda path, content: path == "response/status")
-    assert (status["transaction"], status["status"]) == ("t1", "ok")
-    assert status["content"]["status"]["phase"] == "serving"
-    preview = ears.until(lambda path, _: path == "response/rebuild")
-    assert preview["content"]["needed"] is False
-    client.publish("vajra/test/request/rebuild", b'{"transaction": "t3", "url": "x"}', qos=1).wait_for_publish(10)
-    refused = ears.until(lambda path, content: content["transaction"] == "t3")
-    assert (refused["status"], "knows no field" in refused["error"]) == ("error", True)
-    client.disconnect()
-    client.loop_stop()
-    ears.close()
-
-
 def test_a_desk_that_hangs_while_a_plan_serves_is_named_and_costs_no_frame(rebooted):
     ears = rebooted.listen("camera/gate/detections")
     rebooted.start()

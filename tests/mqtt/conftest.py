@@ -23,6 +23,7 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.demo.broker import Broker
 from vajra_edge.mqtt.events import Received
 from vajra_edge.mqtt.messages import EngineTag
+from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.subscriber import Subscription
 from vajra_edge.mqtt.topics import Topics
@@ -127,6 +128,13 @@ class Daemon:
     def beat(self) -> None:
         self.beats += 1
 
+    def picture(self, jpeg: bytes, camera: str = "gate") -> None:
+        """A frame's detection message, and its picture."""
+        shown = frame(self.sent, camera)
+        receipt = self.publisher.detections(shown, detections(2), TAG)
+        self.publisher.snapshot(snapshot(receipt, jpeg, shown))
+        self.sent += 1
+
     def send(self, count: int, camera: str = "gate", tag: EngineTag = TAG) -> None:
         for _ in range(count):
             self.publisher.detections(frame(self.sent, camera), detections(2), tag)
@@ -193,6 +201,11 @@ def ear() -> Iterator[Callable[..., Ear]]:
 def frame(seq: int = 0, camera: str = "gate") -> Frame:
     image = np.zeros((120, 160, 3), np.uint8)
     return Frame(image, time.monotonic_ns(), datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=timezone.utc), seq, camera)
+
+
+def snapshot(receipt: Receipt, jpeg: bytes, of: Frame | None = None) -> Snapshot:
+    of = of or frame()
+    return Snapshot(of.camera, of.taken_at, of.seq, receipt, jpeg)
 
 
 def detections(count: int) -> Detections:

@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timezone
+
 import orjson
 import pytest
 
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.backlog import HOLD_S, Backlog
 from vajra_edge.mqtt.commands import ReplyTo
-from vajra_edge.mqtt.messages import Draft
-from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds
+from vajra_edge.mqtt.messages import Draft, Number
+from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds, Recovered
+from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.mqtt.topics import Topics
 
 TOPICS = Topics("vajra", "dev")
 DRAFT = Draft("gate", "dev", b'"replayed":false}')
+
+
+def settled(seq: int) -> Receipt:
+    receipt = Receipt()
+    receipt.settle(Number("dev", "e1", "yard", seq))
+    return receipt
+
+
+def snapshot(receipt: Receipt, camera: str = "gate") -> Snapshot:
+    return Snapshot(camera, datetime.now(timezone.utc), 0, receipt, b"\xff\xd8jpeg")
 
 
 def backlog() -> Backlog:
@@ -29,8 +43,7 @@ def take_paths(waiting: Backlog, now_s: float = 0.0) -> list[str]:
 
 def test_states_go_first_and_pictures_last() -> None:
     waiting = backlog()
-    waiting.set_picture(TOPICS.snapshot("gate"), b"jpeg")
-    waiting.offer(DRAFT, 0.0)
+    waiting.set_picture(snapshot(waiting.offer(DRAFT, 0.0)))
     waiting.answer(ReplyTo("app/answers"), b"{}")
     waiting.set_state(TOPICS.status, b"{}")
     assert take_paths(waiting) == ["status", "app/answers", "camera/gate/detections", "camera/gate/snapshot"]
@@ -71,9 +84,51 @@ def test_responses_under_way_when_the_connection_broke_are_sent_again_in_order()
 
 def test_pictures_are_not_kept_for_later() -> None:
     waiting = backlog()
-    waiting.set_picture(TOPICS.snapshot("gate"), b"jpeg")
+    waiting.set_picture(snapshot(waiting.offer(DRAFT, 0.0)))
     waiting.disconnected([])
+    assert take_paths(waiting) == ["camera/gate/detections"]
+
+
+def test_a_picture_waits_for_the_number_of_its_message_and_no_other_waits_for_it() -> None:
+    waiting = Backlog(OutboxBounds(KeptIn.DISK, 1_000_000, 60.0), "e1")
+    waiting.connected()
+    waiting.set_picture(snapshot(waiting.offer(DRAFT, 0.0)))
+    waiting.set_picture(snapshot(settled(3), "yard"))
+    assert take_paths(waiting) == ["camera/yard/snapshot"]
+    waiting.opened(Recovered("d1", {"gate": 40}, 7, 0, 0))
+    batch = waiting.collect()
+    assert batch is not None
     assert take_paths(waiting) == []
+    waiting.committed(batch)
+    message, picture = waiting.take(TOPICS, 0.0), waiting.take(TOPICS, 0.0)
+    assert message is not None
+    assert picture is not None
+    assert picture.path == "vajra/dev/camera/gate/snapshot"
+    assert dict(picture.user)["key"] == orjson.loads(message.payload)["key"] == "dev/d1/gate/40"
+
+
+def test_what_was_asked_for_is_told_though_a_newer_picture_takes_its_place() -> None:
+    waiting = backlog()
+    waiting.set_picture(replace(snapshot(settled(3)), asked=True))
+    waiting.set_picture(snapshot(settled(4)))
+    first = waiting.take(TOPICS, 0.0)
+    waiting.set_picture(snapshot(settled(5)))
+    second = waiting.take(TOPICS, 0.0)
+    assert first is not None
+    assert second is not None
+    assert first.sent is not None
+    assert (first.sent.camera, first.sent.told["seq"], second.sent) == ("gate", 4, None)
+
+
+def test_a_picture_of_a_message_that_waited_for_the_broker_names_it_all_the_same() -> None:
+    waiting = Backlog(OutboxBounds(KeptIn.MEMORY, 1_000_000, 60.0), "e1")
+    waiting.set_picture(snapshot(waiting.offer(DRAFT, 0.0)))
+    waiting.connected()
+    message, picture = waiting.take(TOPICS, 0.0), waiting.take(TOPICS, 0.0)
+    assert message is not None
+    assert picture is not None
+    assert b'"replayed":true' in message.payload
+    assert dict(picture.user)["key"] == orjson.loads(message.payload)["key"]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from vajra_edge.mqtt.outbox import (
     Queued,
     Recovered,
 )
+from vajra_edge.mqtt.picture import Receipt
 
 REST = b"x" * 20
+DRAFT = Draft("gate", "dev", REST)
 SIZE_BYTES = len(Draft("gate", "dev", REST).numbered("e1", 0)) + ENTRY_BYTES
 
 
@@ -370,6 +372,55 @@ def test_gaps_are_written_until_they_were_told() -> None:
     assert commit(box).gaps == ()
 
 
+def named(receipt: Receipt) -> tuple[str, int] | None:
+    return (receipt.number.epoch, receipt.number.seq) if receipt.number else None
+
+
+def test_a_receipt_says_the_number_once_the_message_keeps_it() -> None:
+    memory, disk = outbox(), durable()
+    at_once = memory.offer(DRAFT, 0.0)
+    assert (at_once.is_settled, named(at_once)) == (True, ("e1", 0))
+    later = disk.offer(DRAFT, 0.0)
+    batch = disk.collect()
+    assert batch is not None
+    assert not later.is_settled, "it is not on disk yet, and may get another number"
+    disk.committed(batch)
+    assert (later.is_settled, named(later)) == (True, ("d1", 0))
+
+
+def test_a_message_that_the_disk_did_not_take_has_the_number_that_it_is_sent_under() -> None:
+    box = durable()
+    receipts = [box.offer(DRAFT, 0.0), box.offer(DRAFT, 0.0)]
+    assert box.collect() is not None
+    box.failed("the disk is full")
+    assert [named(one) for one in receipts] == [(one.epoch, one.seq) for one in take_all(box)[0]]
+    box.disconnected()
+    box.opened(Recovered("d1", {"gate": 2}, 2, 0, 0))
+    receipts.append(box.offer(DRAFT, 0.0))
+    commit(box)
+    assert [named(one) for one in receipts] == [(one.epoch, one.seq) for one in take_all(box)[0]]
+
+
+def test_a_live_message_that_cannot_be_sent_has_a_number_of_its_gap() -> None:
+    box = outbox(kept=KeptIn.LIVE)
+    receipt = box.offer(DRAFT, 0.0)
+    box.connected()
+    gap = box.take(0.0)
+    assert isinstance(gap, tuple)
+    assert (named(receipt), gap[1].first, gap[1].last) == (("e1", 0), 0, 0)
+
+
+def test_a_message_that_was_lost_before_it_had_a_number_never_gets_one() -> None:
+    box = durable()
+    large = Draft("gate", "dev", b"x" * 1_000_000)
+    receipts = [box.offer(large, 0.0) for _ in range(20)]
+    lost = [one for one in receipts if one.is_settled]
+    assert lost
+    assert {named(one) for one in lost} == {None}
+    batch = commit(box)
+    assert [named(one) for one in receipts[len(lost) :]] == [(one.epoch, one.seq) for one in batch.messages]
+
+
 def test_a_disk_that_does_not_take_them_for_long_bounds_the_memory_and_announces_what_went() -> None:
     box = durable()
     large = b"x" * 1_000_000
@@ -429,6 +480,7 @@ class Walk:
         self.in_flight: list[Queued | tuple[int, Gap]] = []
         self.offered, self.now_s = 0, 0.0
         self.settled: set[int] = set()
+        self.receipts: list[Receipt] = []
         if kept is KeptIn.DISK:
             self.box.opened(Recovered("d1", {}, 0, 0, 0))
 
@@ -438,12 +490,16 @@ class Walk:
         self.dice.choice(moves)()
 
     def offer(self) -> None:
-        fill(self.box, 1, self.now_s, rest=b"x" * self.dice.randrange(300))
+        rest = b"x" * self.dice.randrange(300) + b"#%d" % self.offered
+        self.receipts.append(self.box.offer(Draft("gate", "dev", rest), self.now_s))
         self.offered += 1
 
     def take(self) -> None:
         if (entry := self.box.take(self.now_s)) is not None:
             self.in_flight.append(entry)
+            if isinstance(entry, Queued):
+                receipt = self.receipts[int(entry.payload.rpartition(b"#")[2])]
+                assert named(receipt) == (entry.epoch, entry.seq), "a receipt names its own message"
 
     def ack(self) -> None:
         if self.in_flight:
@@ -488,3 +544,4 @@ def test_random_walks_lose_nothing_that_is_not_announced(seed: int, kept: KeptIn
     walk.drain()
     assert (len(walk.box), walk.box.counts().size_bytes) == (0, 0)
     assert walk.settled == set(range(walk.offered))
+    assert [one.number.seq for one in walk.receipts if one.number] == list(range(walk.offered))

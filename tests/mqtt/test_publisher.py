@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -91,14 +94,52 @@ def test_a_camera_that_was_removed_leaves_no_ghost(any_broker: Any, daemon: Any,
     until(lambda: not retained(any_broker, "vajra/dev/camera/gate/status"))
 
 
-def test_a_picture_arrives_as_it_is(any_broker: Any, daemon: Any, ear: Any, until: Any) -> None:
-    hearing = ear(any_broker, "vajra/dev/camera/gate/snapshot")
-    device = daemon(any_broker)
+@pytest.mark.parametrize("kept", ["disk", "memory"])
+def test_a_picture_names_the_message_of_its_frame_and_arrives_whole(
+    any_broker: Any, daemon: Any, ear: Any, until: Any, tmp_path: Path, kept: str
+) -> None:
+    hearing = ear(any_broker, "vajra/dev/camera/gate/+")
+    device = daemon(any_broker, TOPICS, tmp_path / "outbox" if kept == "disk" else None)
     device.publisher.start()
     device.until_connected()
     jpeg = b"\xff\xd8" + bytes(range(256)) * 800
-    device.publisher.snapshot("gate", jpeg)
-    assert until(lambda: hearing.received)[0].payload == jpeg
+    device.send(3)
+    device.picture(jpeg)
+    device.send(3)
+    shown = until(lambda: hearing.on("/snapshot"))[0].payload
+    until(lambda: len(hearing.on("/detections")) == 7)
+    fourth = orjson.loads(hearing.on("/detections")[3].payload)
+    assert shown.startswith(b"\xff\xd8\xff\xfe")
+    assert shown.endswith(jpeg[2:])
+    comment = orjson.loads(shown[6 : len(shown) - len(jpeg) + 2])
+    assert (comment["key"], comment["frame_seq"]) == (fourth["key"], fourth["frame_seq"])
+    assert comment["frame_seq"] == 3
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_sub") is None, reason="absent here: mosquitto_sub")
+def test_mqtt_5_carries_the_pictures_names_as_user_properties(
+    mosquitto: Any, daemon: Any, ear: Any, until: Any
+) -> None:
+    mosquitto.start()
+    mqtt = MqttSettings(host="127.0.0.1", port=mosquitto.port)
+    hearing = ear(mqtt, "vajra/dev/camera/gate/detections")
+    command = ["mosquitto_sub", "-p", str(mosquitto.port), "-V", "5", "-t", "vajra/dev/camera/gate/snapshot", "-C", "1"]
+    listening = subprocess.Popen([*command, "-F", "%P"], stdout=subprocess.PIPE)
+    device = daemon(mqtt)
+    device.publisher.start()
+    device.until_connected()
+
+    def heard() -> bool:
+        """Nothing tells when the subscription stands."""
+        device.picture(b"\xff\xd8jpeg")
+        time.sleep(0.1)
+        return listening.poll() is not None
+
+    until(heard)
+    told = dict(pair.split(":", 1) for pair in listening.communicate()[0].decode().split())
+    until(lambda: len(hearing.received) == device.sent)
+    message = next(m for m in map(orjson.loads, [item.payload for item in hearing.received]) if m["key"] == told["key"])
+    assert told == {name: str(message[name]) for name in ("key", "seq", "taken_at")}
 
 
 def test_quality_of_service_zero_is_counted_when_it_is_written(

@@ -216,14 +216,13 @@ def test_a_snapshot_over_a_brokers_limit_is_dropped_and_detections_go_on(
     device.until_connected()
 
     def kept_back() -> bool:
-        device.publisher.snapshot("gate", secrets.token_bytes(90_000))
-        device.send(1)
+        device.picture(b"\xff\xd8" + secrets.token_bytes(90_000))
         return any("breaks the connection over such" in trouble for trouble in device.counts.troubles)
 
     until(kept_back)
     assert "turn this camera's snapshots off" in device.counts.troubles[0]
     connections = device.counts.connections
-    device.publisher.snapshot("gate", secrets.token_bytes(90_000))
+    device.picture(b"\xff\xd8" + secrets.token_bytes(90_000))
     device.send(20)
     device.until_acked(device.sent)
     assert device.counts.connections == connections

@@ -140,8 +140,12 @@ def sign(content: bytes, key: SecretKey, comment: str) -> bytes:
     return f"{UNTRUSTED}\n{first}\n{_TRUSTED}{comment}\n{base64.b64encode(over_comment).decode()}\n".encode()
 
 
-def parse_signature(content: bytes) -> FileSignature:
+def parse_signature(content: bytes, *, any_comment: bool = False) -> FileSignature:
     """Read a signature file.
+
+    Args:
+        content: of it.
+        any_comment: take the untrusted comment that minisign itself writes, too.
 
     Raises:
         BundleError: it is none, or not spelt as ``sign`` spells it.
@@ -150,7 +154,8 @@ def parse_signature(content: bytes) -> FileSignature:
         lines = content.decode().split("\n")
     except UnicodeDecodeError as error:
         raise BundleError("its signature is damaged") from error
-    if len(lines) != _SIGNATURE_LINES or lines[0] != UNTRUSTED or not lines[2].startswith(_TRUSTED) or lines[-1]:
+    first_line = (any_comment and lines[0].startswith(_COMMENT)) or lines[0] == UNTRUSTED
+    if len(lines) != _SIGNATURE_LINES or not first_line or not lines[2].startswith(_TRUSTED) or lines[-1]:
         raise BundleError("its signature is damaged")
     first, over_comment = _decoded(lines[1], "signature"), _decoded(lines[3], "signature")
     comment = lines[2].removeprefix(_TRUSTED)

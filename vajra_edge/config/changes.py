@@ -43,6 +43,7 @@ ACTIONS: Mapping[str, Action] = {
     "cameras.classes": Action.APPLY,
     "cameras.snapshot_every_s": Action.APPLY,
     **{f"mqtt.{name}": Action.RECONNECT for name in MqttSettings.model_fields},
+    "mqtt.signed_commands": Action.APPLY,
     **{f"mqtt.{name}": Action.RESTART for name in ("qos", "delivery", "outbox", "commit_every_s")},
     "store.state_dir": Action.RESTART,
     "store.max_bytes": Action.APPLY,

@@ -204,7 +204,10 @@ class MqttSettings(Section):
         1.0,
         description="a power cut loses what is newer and unsent; 0: nothing that was sent or is older than its group",
     )
-    commands: bool = Field(False, description="accept rebuild and status requests over MQTT")
+    commands: bool = Field(
+        False, description="accept rebuild, reload, rollback, snapshot, status and adopt requests over MQTT"
+    )
+    signed_commands: bool = Field(False, description="of those only what a key in [weights] keys signed")
 
     @model_validator(mode="after")
     def _belong_together(self) -> MqttSettings:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vajra_edge.bundles import bundle
 from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.bundles.shelf import Adopted, AdoptionOutcome, Shelf
+from vajra_edge.bundles.spool import Spool
 from vajra_edge.daemon import events
 from vajra_edge.daemon.control.callers import HEARTBEAT_S, Caller
 from vajra_edge.daemon.reconciler import DesiredPlan
@@ -80,11 +82,14 @@ class Adoption:
 
     Args:
         shelf: of this device.
+        spool: of this device.
         do: puts a task behind the others of the background thread; its event is posted.
     """
 
-    def __init__(self, shelf: Shelf, do: Callable[[str, Callable[[], AdoptionEvent | None]], None]) -> None:
-        self._shelf, self._do = shelf, do
+    def __init__(
+        self, shelf: Shelf, spool: Spool, do: Callable[[str, Callable[[], AdoptionEvent | None]], None]
+    ) -> None:
+        self._shelf, self._spool, self._do = shelf, spool, do
         self._bundle = ""
         self._rejected = ""
         self._settling = False
@@ -109,6 +114,18 @@ class Adoption:
             raise ControlError(f"adopt knows no field {min(unknown)[:40]!r}", remedy="use bundle, wait, resume")
         self._do("choose a bundle", lambda: self._choose(caller, digest, keys, wait=wait, resume=resume))
 
+    def ask_by_name(self, caller: Caller, fields: Mapping[str, object], keys: Path) -> None:
+        """Somebody elsewhere wants a bundle to serve that lies in the spool.
+
+        Raises:
+            ControlError: a field is missing or of another type.
+        """
+        name, wait = fields.get("bundle"), fields.get("wait", True)
+        if not isinstance(name, str) or not isinstance(wait, bool):
+            what = "adopt takes bundle, the name of a file, and wait, which is true or false"
+            raise ControlError(what, remedy=f"name a file in {self._spool.folder}")
+        self._do("unpack a bundle", lambda: self._unpack(caller, name, keys, wait=wait))
+
     def chosen(self, event: Chosen) -> bool:
         """A bundle is under way; whether what is wanted is another now."""
         anew = event.bundle != self._bundle
@@ -116,10 +133,12 @@ class Adoption:
             self._bundle, self._rejected, self._settling = event.bundle, "", False
         if event.caller is None:
             return False
+        started = {"outcome": "started", "bundle": event.bundle}
         if event.wait:
             self._callers.append(event.caller)
+            event.caller.accepted(started)
         else:
-            event.caller.done({"outcome": "started", "bundle": event.bundle})
+            event.caller.done(started)
         return anew
 
     def settled(self, event: Settled) -> None:
@@ -166,9 +185,9 @@ class Adoption:
     def _settle(self, adopted: Adopted, reason: str) -> None:
         if not self._bundle or self._settling:
             return
-        self._settling, bundle = True, self._bundle
-        log.info("bundle %s: %s%s", bundle[:12], adopted.value, f": {reason}" if reason else "")
-        self._do("settle a bundle", lambda: self._write(AdoptionOutcome(bundle, adopted, reason)))
+        self._settling, digest = True, self._bundle
+        log.info("bundle %s: %s%s", digest[:12], adopted.value, f": {reason}" if reason else "")
+        self._do("settle a bundle", lambda: self._write(AdoptionOutcome(digest, adopted, reason)))
 
     def _write(self, outcome: AdoptionOutcome) -> Settled:
         full = AdoptionOutcome(outcome.bundle, outcome.adopted, outcome.reason, self._shelf.serial(outcome.bundle))
@@ -178,6 +197,20 @@ class Adoption:
     def _found(self) -> Chosen | None:
         candidate = self._shelf.candidate
         return None if candidate is None else Chosen(candidate)
+
+    def _unpack(self, caller: Caller, name: str, keys: Path, *, wait: bool) -> AdoptionEvent:
+        """In the background thread. Nothing is written before the whole bundle was checked: it may be asked often."""
+        try:
+            keyring = Keyring.load(keys)
+            with self._spool.open(name) as file:
+                verified = bundle.read(file, keyring)
+                self._shelf.require_newer(verified)
+                if verified.digest not in (self._shelf.current, self._shelf.candidate):
+                    file.seek(0)
+                    verified = self._shelf.unpack(file, keyring)
+        except VajraError as error:
+            return Settled(AdoptionOutcome("", Adopted.REFUSED, f"bundle {name[:40]!r}: {error}"), caller)
+        return self._choose(caller, verified.digest, keys, wait=wait, resume=False)
 
     def _choose(self, caller: Caller, digest: str, keys: Path, *, wait: bool, resume: bool) -> AdoptionEvent:
         """In the background thread."""

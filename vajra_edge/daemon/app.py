@@ -14,6 +14,7 @@ from vajra_edge import clock
 from vajra_edge.build.request import weights_digest
 from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.bundles.shelf import Shelf
+from vajra_edge.bundles.spool import Spool
 from vajra_edge.config.changes import Action
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import aborts, file_watcher, last_broker
@@ -31,8 +32,10 @@ from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
+from vajra_edge.daemon.picture_requests import PictureRequests
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.recorder import Recorder
+from vajra_edge.daemon.request_gate import RequestGate
 from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
@@ -69,6 +72,7 @@ class Parts:
     history: History
     recorder: Recorder
     adoption: Adoption
+    gate: RequestGate
     desired_plans: DesiredPlans
     plans: Plans
     mailboxes: Mailboxes
@@ -76,6 +80,7 @@ class Parts:
     publisher: Publisher
     topics: Topics
     pictures: Pictures
+    asked_pictures: PictureRequests
     images: ImageWatch
     missed: MissedWatch
     serving: Serving
@@ -239,8 +244,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
     def sink(result: FrameResult[Served]) -> None:
-        publisher.detections(result.frame, result.found, result.plan.tag)
-        pictures.see(result.frame, result.unfiltered)
+        receipt = publisher.detections(result.frame, result.found, result.plan.tag)
+        pictures.see(result.frame, result.unfiltered, receipt)
 
     return Parts(
         inbox=inbox,
@@ -251,7 +256,8 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         background=background,
         store=store,
         history=history,
-        adoption=Adoption(Shelf(state_dir), background.do),
+        adoption=Adoption(Shelf(state_dir), Spool(state_dir), background.do),
+        gate=RequestGate(publisher, background.do),
         recorder=Recorder(AuditLog(state_dir), background.do),
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
@@ -260,6 +266,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         publisher=publisher,
         topics=topics,
         pictures=pictures,
+        asked_pictures=PictureRequests(pictures),
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),

@@ -28,13 +28,15 @@ from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.reconciler import Reconciled
+from vajra_edge.daemon.request_gate import SignatureChecked
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
 
 BackgroundEvent: TypeAlias = (
-    events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled | Chosen | Settled
+    events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled | Chosen | Settled | SignatureChecked
 )
 """What the tasks of the supervisor's background thread end with."""
 
@@ -52,6 +54,7 @@ Heard: TypeAlias = (
     | pipeline.Exhausted
     | CameraChanged
     | BrokerChanged
+    | SnapshotSent
     | ImagesChanged
     | FileChanged
 )

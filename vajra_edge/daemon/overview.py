@@ -97,8 +97,8 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         late=known.late,
         stalls=tuple(_stall_view(stall, now_s) for stall in known.stalls),
         before=known.before,
-        requests_refused=parts.control.refused + counts.requests_refused,
         clock_synchronised=synchronised,
+        requests_refused=parts.control.refused + counts.requests_refused + parts.gate.refused,
     )
 
 

@@ -45,12 +45,14 @@ from vajra_edge.daemon.missed_precisions import MissedSeen
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
 from vajra_edge.daemon.recorder import MachineStep
+from vajra_edge.daemon.request_gate import SignatureChecked
 from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.state_machine import Phase, State, advance
 from vajra_edge.daemon.watchdog import WATCH, Late
 from vajra_edge.errors import ControlError, VajraError
 from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
 from vajra_edge.plans.audit_log import AuditEntry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
@@ -135,9 +137,9 @@ class Supervisor:
         match heard:
             case FileChanged():
                 self._file_changed(heard)
-            case ReloadAsked() | Asked() | Requested():
+            case ReloadAsked() | Asked() | Requested() | SignatureChecked():
                 self._requested(heard)
-            case CameraChanged() | BrokerChanged():
+            case CameraChanged() | BrokerChanged() | SnapshotSent():
                 self._outside_told(heard)
             case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled():
                 self._desk_told(heard)
@@ -154,22 +156,33 @@ class Supervisor:
             case _:
                 self._advance(heard)
 
-    def _outside_told(self, told: CameraChanged | BrokerChanged) -> None:
-        if isinstance(told, CameraChanged):
-            self._parts.cameras.changed(told)
-        else:
-            self._known = replace(self._known, broker=told)
+    def _outside_told(self, told: CameraChanged | BrokerChanged | SnapshotSent) -> None:
+        match told:
+            case CameraChanged():
+                self._parts.cameras.changed(told)
+            case BrokerChanged():
+                self._known = replace(self._known, broker=told)
+            case SnapshotSent():
+                self._parts.asked_pictures.sent(told)
+            case _:
+                assert_never(told)
 
-    def _requested(self, asked: ReloadAsked | Asked | Requested) -> None:
+    def _requested(self, asked: ReloadAsked | Asked | Requested | SignatureChecked) -> None:
         match asked:
             case ReloadAsked():
                 self._reload(asked)
             case Asked(_, verb, fields):
                 self._answer(SocketCaller(self._parts.control, asked), verb, fields)
             case Requested():
-                self._answer(MqttCaller(self._parts.publisher, asked), asked.verb, asked.payload)
+                self._let_in(self._parts.gate.take(asked, self._known.settings))
+            case SignatureChecked():
+                self._let_in(self._parts.gate.checked(asked))
             case _:
                 assert_never(asked)
+
+    def _let_in(self, caller: MqttCaller | None) -> None:
+        if caller is not None:
+            self._answer(caller, caller.request.verb, caller.request.payload)
 
     def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled) -> None:
         match told:
@@ -199,10 +212,11 @@ class Supervisor:
                 self._work_out()
             return
         outcome = told.outcome
-        if outcome.adopted is not Adopted.SERVING or told.caller is None:
+        if outcome.bundle and (outcome.adopted is not Adopted.SERVING or told.caller is None):
             happened = {Adopted.SERVING: Happened.ADOPTED, Adopted.REFUSED: Happened.REFUSED}
             reason = f"bundle {outcome.bundle[:12]}, serial {outcome.serial}: {outcome.reason or 'it serves'}"
-            entry = AuditEntry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason)
+            who = told.caller.who if told.caller else ""
+            entry = AuditEntry(happened.get(outcome.adopted, Happened.ROLLED_BACK), self._s.wanted or "", reason, who)
             self._parts.recorder.note(entry)
         self._parts.adoption.settled(told)
         if told.changed:
@@ -234,6 +248,7 @@ class Supervisor:
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
         self._parts.adoption.look(self._s, self._known.desired, now_s)
+        self._parts.asked_pictures.look(self._s, lambda: self._parts.cameras.views({}), now_s)
         self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
 
@@ -456,18 +471,27 @@ class Supervisor:
             if verb == "status":
                 caller.done({"status": self._document()})
             elif verb == "reload":
+                self._parts.recorder.because(caller.who)
                 self._reload(ReloadAsked(caller))
             elif verb == "adopt":
                 self._adopt(caller, fields)
+            elif verb == "snapshot":
+                self._parts.asked_pictures.add(caller, fields, self._known.settings, time.monotonic())
+            elif verb == "rollback":
+                self._work_out(RebuildAsked.of(caller, {**fields, "rollback": True}))
             else:
                 self._work_out(RebuildAsked.of(caller, fields))
         except VajraError as error:
             caller.error(str(error))
 
     def _adopt(self, caller: Caller, fields: Mapping[str, Any]) -> None:
+        keys = self._known.settings.weights.keys
+        if isinstance(caller, MqttCaller):
+            self._parts.adoption.ask_by_name(caller, fields, keys)
+            return
         if not caller.may_adopt:
             raise ControlError("new weights are given by root or the service's own user", remedy="use sudo")
-        self._parts.adoption.ask(caller, fields, self._known.settings.weights.keys)
+        self._parts.adoption.ask(caller, fields, keys)
 
     def _reload(self, asked: ReloadAsked) -> None:
         """Take new settings if they are valid; a request also looks at the weights file at once."""

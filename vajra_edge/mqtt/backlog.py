@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from vajra_edge.clock import is_synchronised
@@ -18,6 +18,7 @@ from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
 from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
+from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent, encode_picture
 from vajra_edge.mqtt.topics import Topic, Topics
 
 
@@ -74,6 +75,8 @@ class Parcel:
         topic: quality of service and retention.
         number: in the outbox, negative for a gap record; None for what passes it by.
         reply_to: of a response, else None.
+        user: user properties, which MQTT 5 has.
+        sent: to be posted once it is; None: nobody waits for it.
     """
 
     path: str
@@ -81,6 +84,8 @@ class Parcel:
     topic: Topic
     number: int | None = None
     reply_to: ReplyTo | None = None
+    user: tuple[tuple[str, str], ...] = ()
+    sent: SnapshotSent | None = None
 
     @property
     def is_gap(self) -> bool:
@@ -101,7 +106,7 @@ class Backlog:
         self._outbox = Outbox(bounds, epoch)
         self._states = LastValues()
         self._responses: deque[tuple[ReplyTo, bytes]] = deque(maxlen=_MAX_RESPONSES)
-        self._pictures: dict[Topic, bytes] = {}
+        self._pictures: dict[str, Snapshot] = {}
         self._hold_until_s = 0.0
 
     def expect(self, cameras: Sequence[str]) -> None:
@@ -109,20 +114,22 @@ class Backlog:
         with self._lock:
             self._outbox.expect(cameras)
 
-    def offer(self, draft: Draft, now_s: float) -> None:
+    def offer(self, draft: Draft, now_s: float) -> Receipt:
         """A detection message."""
         with self._lock:
-            self._outbox.offer(draft, now_s)
+            return self._outbox.offer(draft, now_s)
 
     def set_state(self, topic: Topic, payload: bytes) -> None:
         """The newest value of a retained topic."""
         with self._lock:
             self._states.set(topic, payload)
 
-    def set_picture(self, topic: Topic, jpeg: bytes) -> None:
+    def set_picture(self, snapshot: Snapshot) -> None:
         """The newest picture of a camera."""
         with self._lock:
-            self._pictures[topic] = jpeg
+            before = self._pictures.get(snapshot.camera)
+            asked = snapshot.asked or (before is not None and before.asked)
+            self._pictures[snapshot.camera] = replace(snapshot, asked=asked)
 
     def answer(self, reply_to: ReplyTo, payload: bytes) -> None:
         """A response; beyond 64 that wait the oldest is forgotten, as its caller has given up."""
@@ -141,10 +148,17 @@ class Backlog:
             entry = self._outbox.take(now_s) if now_s >= self._hold_until_s else None
             if entry is not None:
                 return self._parcel(entry, topics)
-            if self._pictures:
-                topic, jpeg = self._pictures.popitem()
-                return Parcel(topics.path(topic), jpeg, topic)
-        return None
+            return self._picture(topics)
+
+    def _picture(self, topics: Topics) -> Parcel | None:
+        """One whose detection message has its number."""
+        camera = next((name for name, one in self._pictures.items() if one.receipt.is_settled), None)
+        if camera is None:
+            return None
+        topic, snapshot = topics.snapshot(camera), self._pictures.pop(camera)
+        picture = encode_picture(snapshot, topics.device)
+        sent = SnapshotSent(camera, picture.told) if snapshot.asked else None
+        return Parcel(topics.path(topic), picture.payload, topic, user=picture.user, sent=sent)
 
     def _parcel(self, entry: Queued | tuple[int, Gap], topics: Topics) -> Parcel:
         if isinstance(entry, Queued):

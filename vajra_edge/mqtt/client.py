@@ -63,6 +63,31 @@ _DO_NOT_SEND_RETAINED = 2
 
 
 @dataclass(frozen=True)
+class PublishProperties:
+    """What MQTT 5 sends beside a payload; MQTT 3.1.1 has no such thing.
+
+    Attributes:
+        correlation: of a response, given back as it came.
+        user: names and values.
+    """
+
+    correlation: bytes | None = None
+    user: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.correlation is not None or bool(self.user)
+
+    @property
+    def size_bytes(self) -> int:
+        """In a packet: the identifier of each, and the length of each of its parts."""
+        user = sum(5 + len(name.encode()) + len(value.encode()) for name, value in self.user)
+        return user + (3 + len(self.correlation) if self.correlation is not None else 0)
+
+
+NO_PROPERTIES = PublishProperties()
+
+
+@dataclass(frozen=True)
 class BrokerEndpoint:
     """Whom to connect to, and as whom.
 
@@ -135,18 +160,17 @@ class Session:
         """For how long the oldest message waits for its acknowledgement; 0 where none does."""
         return self._clock() - next(iter(self._unacked.values()), self._clock())
 
-    def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
+    def publish(
+        self, path: str, payload: bytes, qos: int, *, retain: bool, told: PublishProperties = NO_PROPERTIES
+    ) -> int:
         """Send a message; ``Acked`` with the returned token follows, or ``Down``.
 
         Raises:
             PublishError: the broker does not take so large a packet, or nobody takes such a topic.
         """
-        if len(payload) + len(path) + _OVERHEAD_BYTES > self._packet_bytes:
+        if len(payload) + len(path) + told.size_bytes + _OVERHEAD_BYTES > self._packet_bytes:
             raise events.not_sent(events.PACKET_TOO_LARGE, path, len(payload))
-        properties = None
-        if correlation is not None and self._protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
-            properties.CorrelationData = correlation
+        properties = _properties(told) if told and self._protocol == "5" else None
         try:
             info = self._client.publish(path, payload, min(qos, self._max_qos), retain, properties)
         except ValueError as error:
@@ -314,6 +338,15 @@ class Session:
                     getattr(properties, "CorrelationData", None),
                 )
             )
+
+
+def _properties(told: PublishProperties) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own
+    if told.correlation is not None:
+        properties.CorrelationData = told.correlation
+    if told.user:
+        properties.UserProperty = list(told.user)
+    return properties
 
 
 def _send_at_once(_client: Any, _user: Any, sock: Any) -> None:

@@ -16,7 +16,7 @@ from typing_extensions import assert_never
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
-from vajra_edge.mqtt.client import BrokerEndpoint, Session
+from vajra_edge.mqtt.client import NO_PROPERTIES, BrokerEndpoint, PublishProperties, Session
 from vajra_edge.mqtt.connection import (
     Accepted,
     Connection,
@@ -114,7 +114,9 @@ class Link:
         happened += self._collect()
         return [item for item in happened if self._absorb(item)]
 
-    def publish(self, path: str, payload: bytes, qos: int, *, retain: bool, correlation: bytes | None = None) -> int:
+    def publish(
+        self, path: str, payload: bytes, qos: int, *, retain: bool, told: PublishProperties = NO_PROPERTIES
+    ) -> int:
         """See ``Session.publish``; only where there is room.
 
         Raises:
@@ -122,7 +124,7 @@ class Link:
         """
         if self._session is None:
             raise events.lost(self._endpoint.mqtt, "no connection")
-        return self._session.publish(path, payload, qos, retain=retain, correlation=correlation)
+        return self._session.publish(path, payload, qos, retain=retain, told=told)
 
     def subscribe(self, paths: Sequence[str], *, retained: bool) -> None:
         """See ``Session.subscribe``; holds for this connection only, so it is asked again at each ``Up``."""

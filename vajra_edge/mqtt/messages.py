@@ -317,7 +317,7 @@ class HistoryEntry:
             synchronised or clock unsynchronised.
         fingerprint: first 12 digits of the plan that it happened to, or None.
         reason: why, in one line.
-        asked_by: who caused it: a person, a file, the settings, probation, a start, the clock.
+        asked_by: who caused it: a person, a request over MQTT, a file, the settings, probation, a start, the clock.
         duration_s: how long it took, or None.
         figures: what was measured, by name.
     """
@@ -359,9 +359,9 @@ class Response:
         device: the device's id.
         verb: what was asked.
         transaction: the caller's own, echoed; None where it gave none.
-        status: ``ok`` or ``error``.
-        error: one line, empty when ok.
-        content: the verb's answer.
+        status: ``accepted``: it is being done, and another answer follows; ``ok`` or ``error``: the last one.
+        error: one line, empty unless it failed.
+        content: the verb's answer; of a request that was refused, what another try needs.
         at: when this was said.
         clock_synchronised: the clock that says so was known to be right.
     """

@@ -18,7 +18,8 @@ from enum import Enum
 from math import inf
 
 from vajra_edge.mqtt.gaps import HOLD_S, Gap, Gaps
-from vajra_edge.mqtt.messages import Draft
+from vajra_edge.mqtt.messages import Draft, Number
+from vajra_edge.mqtt.picture import Receipt
 
 ENTRY_BYTES = 400
 """Memory of one entry beside its payload (objects, deque and dict slots), counted so that the bound is honest."""
@@ -70,11 +71,17 @@ class UnnumberedMessage:
         camera: whose it is.
         draft: the message.
         offered_s: monotonic seconds.
+        receipt: says which number it got, once it keeps that.
     """
 
     camera: str
     draft: Draft
     offered_s: float
+    receipt: Receipt
+
+    def settle(self, epoch: str, seq: int) -> None:
+        """It keeps this number."""
+        self.receipt.settle(Number(self.draft.device, epoch, self.camera, seq))
 
 
 @dataclass(frozen=True)
@@ -244,16 +251,19 @@ class Outbox:
         """These may give messages from now on; what is lost of them before the first is on disk is a gap too."""
         self._expected, self._reserves = tuple(cameras), True
 
-    def offer(self, draft: Draft, now_s: float) -> None:
+    def offer(self, draft: Draft, now_s: float) -> Receipt:
         """Take a message; what no longer fits is dropped, oldest first."""
+        receipt = Receipt()
         if self._bounds.kept is KeptIn.LIVE and not self._is_connected:
-            self._skip(draft.camera, 1, "live", self._passing)
-            return
-        self._fresh.append(UnnumberedMessage(draft.camera, draft, now_s))
+            seq = self._skip(draft.camera, 1, "live", self._passing)
+            receipt.settle(Number(draft.device, self._passing.epoch, draft.camera, seq))
+            return receipt
+        self._fresh.append(UnnumberedMessage(draft.camera, draft, now_s, receipt))
         self._fresh_bytes += draft.size_bytes + ENTRY_BYTES
         if not (self._is_opening or self.is_durable):
             self._pass_on()
         self._trim(now_s)
+        return receipt
 
     def take(self, now_s: float) -> Queued | tuple[int, Gap] | None:
         """The next to be sent, now in flight: a message, or a gap with its number; None when nothing waits."""
@@ -416,6 +426,8 @@ class Outbox:
         if self._stored is None:
             return False
         self._fresh_bytes -= self._committing_bytes
+        for waiting, entry in zip(self._committing, batch.messages[len(self._committing_again) :], strict=True):
+            waiting.settle(entry.epoch, entry.seq)
         self._committing, self._committing_again, self._committing_bytes = (), [], 0
         self._written_upto = batch.upto
         size_bytes = sum(each.size_bytes for each in batch.messages)
@@ -492,18 +504,20 @@ class Outbox:
         self._lost.clear()
         for waiting in self._fresh:
             entry = self._number(waiting, self._passing)
+            waiting.settle(entry.epoch, entry.seq)
             self._ready.append(entry)
             self._held_bytes += entry.size_bytes
         self._fresh.clear()
         self._fresh_bytes = 0
 
-    def _skip(self, camera: str, count: int, why: str, numbering: Numbering) -> None:
-        """Messages that are lost before they have a number."""
+    def _skip(self, camera: str, count: int, why: str, numbering: Numbering) -> int:
+        """Messages that are lost before they have a number; returns that of the first."""
         first = numbering.take(camera)
         numbering.next_seq[camera] = first + count
         self._gaps.add(Gap(camera, numbering.epoch, first, first + count - 1, why, self._next_number))
         self._dropped[why] += count
         self._gaps_changed = True
+        return first
 
     def _miss(self, entry: Queued, why: str) -> None:
         self._gaps.add(Gap(entry.camera, entry.epoch, entry.seq, entry.seq, why, entry.number))
@@ -527,6 +541,7 @@ class Outbox:
             waiting = self._fresh.popleft()
             self._fresh_bytes -= waiting.draft.size_bytes + ENTRY_BYTES
             self._lost[waiting.camera] += 1
+            waiting.receipt.settle(None)
 
     def _is_full(self) -> bool:
         if self._bounds.kept is KeptIn.DISK and not self.is_durable and self._held_bytes > MEMORY_BYTES:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -22,7 +22,7 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events
 from vajra_edge.mqtt.backlog import Backlog, Parcel
-from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint
+from vajra_edge.mqtt.client import DIAL_TIMEOUT_S, BrokerEndpoint, PublishProperties
 from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, parse, reply_to, verb_of
 from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.mqtt.invitation import Invitation
@@ -30,6 +30,7 @@ from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
 from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
+from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
 from vajra_edge.mqtt.topics import VERBS, Topic, Topics
 from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
@@ -80,6 +81,15 @@ class BrokerChanged:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a response says; see ``messages.Response``."""
+
+    status: str
+    content: Mapping[str, object] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class PublishCounts:
     """A snapshot of the MQTT side.
 
@@ -108,7 +118,7 @@ class Publisher:
     Args:
         mqtt: the settings.
         topics: the table of topics.
-        post: takes ``BrokerChanged`` and ``Requested`` events; must not block.
+        post: takes ``BrokerChanged``, ``Requested`` and ``SnapshotSent`` events; must not block.
         beat: called at least every second while the thread lives.
         clock_ns: monotonic, the clock of ``Frame.captured_ns``.
         epoch: names the counts of messages that are not on disk; None: another one each time.
@@ -119,7 +129,7 @@ class Publisher:
         self,
         mqtt: MqttSettings,
         topics: Topics,
-        post: Callable[[BrokerChanged | Requested], None],
+        post: Callable[[BrokerChanged | Requested | SnapshotSent], None],
         beat: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         epoch: str | None = None,
@@ -158,30 +168,36 @@ class Publisher:
         self._disk.start()
         self._thread.start()
 
-    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> None:
+    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> Receipt:
         """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
-        self._backlog.offer(
+        receipt = self._backlog.offer(
             encode_detections(frame, detections, tag, self._topics.device, self._clock_ns()), self._now_s()
         )
         if self._kept is KeptIn.DISK:
             self._disk.wake()
         else:
             self._link.wake()
+        return receipt
 
     def state(self, topic: Topic, payload: bytes) -> None:
         """The newest value of a retained topic, sent now and at every connect; an empty one takes it off the broker."""
         self._backlog.set_state(topic, payload)
         self._link.wake()
 
-    def snapshot(self, camera: str, jpeg: bytes) -> None:
+    def snapshot(self, snapshot: Snapshot) -> None:
         """A picture, sent if the broker is there, and replaced by a newer one if it has to wait."""
-        self._backlog.set_picture(self._topics.snapshot(camera), jpeg)
+        self._backlog.set_picture(snapshot)
         self._link.wake()
 
+    def accept(self, request: Requested, content: Mapping[str, object]) -> None:
+        """Say that a request is being done; ``respond`` follows."""
+        self._answer(request.verb, request.transaction, request.reply_to, Answer("accepted", content))
+
     def respond(self, request: Requested, content: Mapping[str, object], error: str = "") -> None:
-        """Answer a request; with ``error``, that it failed."""
+        """Answer a request; with ``error``, that it failed. The last word."""
         self._admission.done(request.verb)
-        self._answer(request.verb, request.transaction, request.reply_to, content, error)
+        answer = Answer("error" if error else "ok", content, error)
+        self._answer(request.verb, request.transaction, request.reply_to, answer)
 
     def reconnect(self, mqtt: MqttSettings, topics: Topics) -> None:
         """Use other settings: leaves the broker and connects again; messages and states are kept."""
@@ -289,16 +305,19 @@ class Publisher:
             self._trouble(Trouble.BROKE, error, f"{reason} {parcel.path}")
             return
         correlation = parcel.reply_to.correlation if parcel.reply_to is not None else None
+        told = PublishProperties(correlation, parcel.user)
         topic, suspect = parcel.topic, self._suspects.has(sent.key)
         qos = max(topic.qos, 1) if suspect else topic.qos  # the broker has to say that it has a suspect
         try:
-            token = self._link.publish(parcel.path, parcel.payload, qos, retain=topic.retain, correlation=correlation)
+            token = self._link.publish(parcel.path, parcel.payload, qos, retain=topic.retain, told=told)
         except PublishError:
             self._settle(parcel, events.PACKET_TOO_LARGE)
         else:
             self._under_way[token] = parcel
             self._suspects.sent(sent)
             self._unanswered.update([token] if qos == 0 or not self._link.acknowledges else [])
+            if parcel.sent is not None:
+                self._post(parcel.sent)
 
     def _acked(self, token: int, code: int) -> None:
         parcel = self._under_way.pop(token, None)
@@ -450,10 +469,12 @@ class Publisher:
             self._note(error, f"request {verb}")
             if verdict is Verdict.TAKEN:
                 self._admission.done(verb)
-            self._answer(verb, None, reply, {}, str(error))
+            transaction = error.values.get("transaction")
+            told = transaction if isinstance(transaction, str) else None
+            self._answer(verb, told, reply, Answer("error", error=str(error)))
             return
         if verdict is Verdict.BUSY:
-            self._answer(verb, request.transaction, reply, {}, _BUSY)
+            self._answer(verb, request.transaction, reply, Answer("error", error=_BUSY))
         else:
             self._post(request)
 
@@ -472,11 +493,8 @@ class Publisher:
             self._link.unsubscribe(self._request_paths())
             self._note(error)
 
-    def _answer(
-        self, verb: str, transaction: str | None, reply: ReplyTo, content: Mapping[str, object], error: str
-    ) -> None:
-        status = "error" if error else "ok"
-        response = Response(self._topics.device, verb, transaction, status, error, content)
+    def _answer(self, verb: str, transaction: str | None, reply: ReplyTo, answer: Answer) -> None:
+        response = Response(self._topics.device, verb, transaction, answer.status, answer.error, answer.content)
         self._backlog.answer(reply, encode(response))
         self._link.wake()
 

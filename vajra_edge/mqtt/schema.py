@@ -84,6 +84,21 @@ class GapMessage(Payload):
     clock_synchronised: bool = Field(description="the clock that says so was known to be right")
 
 
+class SnapshotComment(Payload):
+    """``camera/<id>/snapshot``, in the JPEG's comment: which detection message is of this very frame."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str = Field(description="the device's id")
+    camera: str = Field(description="the camera's id")
+    epoch: str | None = Field(description="of the detection message; `null` like `seq`")
+    seq: Annotated[int, Field(ge=0)] | None = Field(
+        description="of the detection message, which comes or is in a gap record; `null`: lost before it had a number"
+    )
+    key: str | None = Field(description="of the detection message; `null` like `seq`")
+    taken_at: AwareDatetime = Field(description="when the frame was captured, UTC, as in the detection message")
+    frame_seq: Annotated[int, Field(ge=0)] = Field(description="of the frame, as in the detection message")
+
+
 class ServiceMessage(Payload):
     """``status``."""
 
@@ -167,7 +182,8 @@ class HistoryRow(Payload):
     fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
     reason: str = Field(description="why, in one line")
     asked_by: str = Field(
-        description="who caused it: a person, a file, the settings, `probation`, `start`, `the clock`"
+        description="who caused it: a person, `MQTT` and the transaction, a file, the settings, `probation`, `start`, "
+        "`the clock`"
     )
     duration_s: FiniteFloat | None = Field(description="how long it took")
     figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
@@ -188,9 +204,9 @@ class ResponseMessage(Payload):
 
     schema_: Literal[2] = Field(alias="schema")
     device: str
-    verb: Literal["rebuild", "status"]
+    verb: Literal["rebuild", "reload", "rollback", "snapshot", "status", "adopt"]
     transaction: str | None
-    status: Literal["ok", "error"]
+    status: Literal["accepted", "ok", "error"]
     error: str
     content: dict[str, Any]
     at: AwareDatetime

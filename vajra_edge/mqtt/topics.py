@@ -13,7 +13,9 @@ from vajra_edge.config.settings import Settings
 
 Delivery: TypeAlias = Literal["durable", "live"]
 
-VERBS = ("rebuild", "status")
+VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt")
+"""What may be asked over MQTT, and nothing else."""
+
 _MACHINE_ID = Path("/etc/machine-id")
 
 

@@ -231,8 +231,9 @@ class Status:
         stalls: the last times in which everything stood still, which is no loop's fault and no plan's.
         before: how the process before this one ended and whom that is charged to; empty where it did in order.
         pipeline: ``PipelineCounters`` as a mapping.
-        requests_refused: those that came too often, over the control socket and MQTT, since the start.
         clock_synchronised: the clock that ``started_at`` and the times of ``stalls`` are by is known to be right.
+        requests_refused: those that came too often, over the control socket and MQTT, and over MQTT those that were not
+            of now, not for the first time or not signed, since the start.
     """
 
     device: str

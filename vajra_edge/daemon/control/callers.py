@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.daemon.control.server import Asked, Control
 from vajra_edge.daemon.state_machine import Phase, State, Step
 from vajra_edge.errors import ControlError
@@ -16,6 +17,7 @@ from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.plans.report_json import write_verify
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView
+from vajra_edge.wording import clipped
 
 HEARTBEAT_S = 3.0
 """A waiting client hears at least this often; it gives up after 15 s of silence."""
@@ -32,6 +34,10 @@ class Caller(Protocol):
     @property
     def may_adopt(self) -> bool:
         """Whether this one may give the device new weights."""
+        ...
+
+    def accepted(self, content: Mapping[str, object]) -> None:
+        """It is being done, and takes its time."""
         ...
 
     def progress(self, content: Mapping[str, object], /) -> bool:
@@ -65,6 +71,9 @@ class SocketCaller:
         """Root and the service's user; the group may ask for anything else."""
         return self.asked.peer is not None and self.asked.peer.may_adopt
 
+    def accepted(self, _content: Mapping[str, object]) -> None:
+        """Nothing; progress follows at once."""
+
     def progress(self, content: Mapping[str, object]) -> bool:
         """A line."""
         return self.control.reply(self.asked.client, {"kind": "progress", **content}, last=False)
@@ -80,29 +89,41 @@ class SocketCaller:
 
 @dataclass(frozen=True)
 class MqttCaller:
-    """A subscriber; progress is on the retained topics already."""
+    """A subscriber; progress is on the retained topics already.
+
+    Attributes:
+        publisher: answers.
+        request: what was asked.
+        key: name of the trusted key that signed it; empty: nobody did.
+    """
 
     publisher: Publisher
     request: Requested
+    key: str = ""
 
     @property
     def who(self) -> str:
-        """MQTT does not say who publishes; the transaction is the caller's own word."""
-        transaction = self.request.transaction
-        return f"MQTT, transaction {transaction}" if transaction else "MQTT"
+        """MQTT does not say who publishes; the transaction is the caller's own word, a key is not."""
+        transaction, key = self.request.transaction, self.key
+        return "MQTT" + (f", transaction {transaction}" if transaction else "") + (f", key {key}" if key else "")
 
     @property
     def may_adopt(self) -> bool:
-        """Nobody who is not on the device."""
+        """Nobody who is not on the device, beyond what was put into its spool."""
         return False
+
+    def accepted(self, content: Mapping[str, object]) -> None:
+        """A response before the last one."""
+        self.publisher.accept(self.request, content)
 
     def progress(self, _content: Mapping[str, object]) -> bool:
         """Nothing; whether the subscriber is still there cannot be known."""
         return True
 
     def done(self, content: Mapping[str, object]) -> None:
-        """The response."""
-        self.publisher.respond(self.request, content)
+        """The response; that a bundle does not serve is an error to who asked for it."""
+        failed = content.get("outcome") in (Adopted.REFUSED.value, Adopted.ROLLED_BACK.value)
+        self.publisher.respond(self.request, content, str(content["reason"]) if failed else "")
 
     def error(self, reason: str) -> None:
         """The response."""
@@ -172,9 +193,9 @@ class RebuildAsked:
         for name, value in fields.items():
             if name not in ("force", "dry_run", "wait", "rollback"):
                 remedy = "use force, dry_run, wait, rollback"
-                raise ControlError(f"rebuild knows no field {str(name)[:40]!r}", remedy=remedy)
+                raise ControlError(f"rebuild knows no field {clipped(name)}", remedy=remedy)
             if not isinstance(value, bool):
-                raise ControlError(f"{name} = {str(value)[:40]!r} is not true or false", remedy="send a boolean")
+                raise ControlError(f"{name} = {clipped(value)} is not true or false", remedy="send a boolean")
         if fields.get("rollback") and (fields.get("force") or fields.get("dry_run")):
             raise ControlError("a rollback builds nothing", remedy="leave out force and dry_run")
         return cls(caller, **fields)
@@ -220,6 +241,7 @@ class Waiting:
             serving: the plan that serves now.
         """
         self._waiters.append(_Waiter(caller, preview, _built_at(serving)))
+        caller.accepted(preview.answer())
         self._last = None
 
     def look(

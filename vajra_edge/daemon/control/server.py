@@ -35,7 +35,7 @@ import orjson
 from vajra_edge.admission import Admission, AdmissionLimits, Bucket, RequestPace, Verdict
 from vajra_edge.daemon.control.client import MAX_REQUEST_BYTES, ask
 from vajra_edge.errors import ControlError
-from vajra_edge.wording import Setting, say
+from vajra_edge.wording import Setting, clipped, say
 
 MODE = 0o660
 """The service's user and group may ask; everybody else may not."""
@@ -443,7 +443,7 @@ class Control:
             return
         verb = fields.pop("verb", None) if isinstance(fields, dict) else None
         if verb not in VERBS:
-            self._refuse(number, f"unknown verb {str(verb)[:40]!r}; use one of {', '.join(VERBS)}")
+            self._refuse(number, f"unknown verb {clipped(verb)}; use one of {', '.join(VERBS)}")
             return
         if self._admission.ask(client.process, verb) is not Verdict.TAKEN:
             self._refuse(number, busy(verb), BUSY_AFTER_S)
