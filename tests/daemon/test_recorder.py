@@ -62,6 +62,17 @@ def test_the_newest_entries_are_told_with_those_of_the_last_process(tmp_path):
     assert [(one.happened, one.asked_by) for one in newest[-2:]] == [("crash", "start"), ("built", "the weights file")]
 
 
+def test_what_follows_a_rollback_was_asked_for_by_probation(tmp_path):
+    recorder = Recorder(AuditLog(tmp_path), lambda _, task: task())
+    recorder.because("the weights file")
+    recorder.advanced(MachineStep(events.Unfit("slow"), SERVED, SERVED, (events.Reject("w", "slow"),)), {})
+    recorder.note(AuditEntry(Happened.SWAPPED, "o"))
+    assert [(one.happened, one.asked_by) for one in recorder.newest()] == [
+        ("rolled back", "probation"),
+        ("swapped", "probation"),
+    ]
+
+
 SERVED = State(phase=Phase.SERVING, wanted="w", serving=Job(1, "w"))
 OTHER = State(phase=Phase.SERVING, wanted="w", serving=Job(1, "o"))
 

@@ -118,6 +118,8 @@ class Recorder:
         ended = {number: round(now_s - began_s, 2) for number, began_s in self._began_s.items()}
         for entry in entries_of(step, ended, compared):
             self.note(entry)
+        if any(isinstance(action, events.Reject) for action in step.actions):
+            self._asked_by = PROBATION  # for the swap to the plan before
         under_way = {job.number for job in (step.after.building, step.after.loading) if job is not None}
         self._began_s = {number: began_s for number, began_s in self._began_s.items() if number in under_way}
 
