@@ -92,8 +92,8 @@ def mib(pid: int, name: str) -> float:
     return 0.0
 
 
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def entries(pid: int, folder: str) -> int:
+    return len(list(Path(f"/proc/{pid}/{folder}").iterdir()))
 
 
 def is_builder(pid: int) -> bool:
@@ -107,10 +107,10 @@ def sample(pid: int, at_s: float) -> Sample:
         with contextlib.suppress(OSError):  # it ended meanwhile
             if is_builder(child):
                 continue
-            own_mib, own_descriptors = mib(child, "Pss"), descriptors(child)
+            own_mib, own_descriptors = mib(child, "Pss"), entries(child, "fd")
             children, pss_mib, open_there = children + 1, pss_mib + own_mib, open_there + own_descriptors
-    threads = len(os.listdir(f"/proc/{pid}/task"))
-    daemon = (round(mib(pid, "Rss"), 2), round(mib(pid, "Pss"), 2), descriptors(pid), threads)
+    memory_mib = round(mib(pid, "Rss"), 2), round(mib(pid, "Pss"), 2)
+    daemon = (*memory_mib, entries(pid, "fd"), entries(pid, "task"))
     return Sample(round(at_s, 1), pid, *daemon, children, round(pss_mib, 2), open_there)
 
 
@@ -406,7 +406,7 @@ def thirds(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Of each figure: slope an hour, and the lowest of the first and of the last third, which no passing fault raises."""
+    """Of each figure: slope an hour, and the lowest of the first and last third, which no passing fault raises."""
     at_s, told = [one.at_s for one in samples], {}
     for name in tuple(asdict(samples[0]))[2:]:
         values = [float(getattr(one, name)) for one in samples]
@@ -502,13 +502,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--every-s", type=float, default=60.0, help="from one fault to the next")
-    parser.add_argument(
-        "--settle-minutes", type=float, default=10.0, help="at the start, in which growth is not judged"
-    )
+    parser.add_argument("--settle-minutes", type=float, default=10.0, help="before growth is judged")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vajra-edge-") as name, scene(Path(name), chosen.seed) as at:
-        wait_for(lambda: at.station.answers())
+        wait_for(at.station.answers)
         at.healthy()
         sampler = Sampler(at.systemd)
         try:
