@@ -66,11 +66,12 @@ class Sample:
         at_s: since the start.
         pid: of the daemon.
         rss_mib: resident, of the daemon.
-        pss_mib: its share of what it has in common with others too.
+        pss_mib: of it, with a share of what others have too; it moves with their number, and so is not judged.
+        own_mib: of it, what belongs to no file.
         descriptors: of the daemon.
         threads: of the daemon.
         children: how many.
-        children_pss_mib: of all together.
+        children_own_mib: of all together.
         children_descriptors: of all together.
     """
 
@@ -78,18 +79,18 @@ class Sample:
     pid: int
     rss_mib: float
     pss_mib: float
+    own_mib: float
     descriptors: int
     threads: int
     children: int
-    children_pss_mib: float
+    children_own_mib: float
     children_descriptors: int
 
 
-def mib(pid: int, name: str) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def memory_mib(pid: int) -> dict[str, float]:
+    """By the kernel's names."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: round(int(value.split()[0]) / 1024, 2) for name, _, value in (line.partition(":") for line in lines)}
 
 
 def entries(pid: int, folder: str) -> int:
@@ -102,16 +103,16 @@ def is_builder(pid: int) -> bool:
 
 def sample(pid: int, at_s: float) -> Sample:
     """Of this moment."""
-    children, pss_mib, open_there = 0, 0.0, 0
+    children, own_mib, open_there = 0, 0.0, 0
     for child in descendants(pid):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if is_builder(child):
-                continue
-            own_mib, own_descriptors = mib(child, "Pss"), entries(child, "fd")
-            children, pss_mib, open_there = children + 1, pss_mib + own_mib, open_there + own_descriptors
-    memory_mib = round(mib(pid, "Rss"), 2), round(mib(pid, "Pss"), 2)
-    daemon = (*memory_mib, entries(pid, "fd"), entries(pid, "task"))
-    return Sample(round(at_s, 1), pid, *daemon, children, round(pss_mib, 2), open_there)
+            if not is_builder(child):
+                own_mib += memory_mib(child)["Anonymous"]
+                open_there += entries(child, "fd")
+                children += 1
+    told = memory_mib(pid)
+    daemon = told["Rss"], told["Pss"], told["Anonymous"], entries(pid, "fd"), entries(pid, "task")
+    return Sample(round(at_s, 1), pid, *daemon, children, round(own_mib, 2), open_there)
 
 
 class Sampler:
@@ -486,11 +487,13 @@ def findings(ledger: Ledger, published: int, grown: dict[str, Any], sick: list[s
     """What must not be."""
     found = [f"not healthy after {kind}" for kind in sick]
     found += [f"the daemon ended with {ended}"] if ended != [0] else []
-    found += [f"{published - len(ledger.pictures)} of {published} lost"] if published != len(ledger.pictures) else []
+    lost, again = published - len(ledger.pictures), ledger.messages - len(ledger.pictures)
+    found += [f"{lost} of {published} lost"] if lost else []
+    found += [f"{again} of {len(ledger.pictures)} twice, under another key"] if again else []
     found += [f"{ledger.unannounced} neither received nor announced"] if ledger.unannounced else []
     found += [f"{ledger.out_of_order} out of order"] if ledger.out_of_order else []
     found += [f"{ledger.copies} of {ledger.messages} twice"] if ledger.copies >= 0.02 * ledger.messages else []
-    for name in ("pss_mib", "children_pss_mib"):
+    for name in ("own_mib", "children_own_mib"):
         found += [f"{name} grows"] if grown[name]["an_hour"] > MOST_MIB_AN_HOUR else []
     for name in ("descriptors", "threads", "children", "children_descriptors"):
         found += [f"{name} grow"] if grown[name]["lowest_last"] > grown[name]["lowest_first"] else []
