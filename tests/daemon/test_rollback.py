@@ -55,6 +55,7 @@ def test_a_rollback_by_hand_stays_over_a_restart_and_ends_with_other_weights(reb
     rebooted.stop()
     told = [(one.happened, one.fingerprint) for one in entries(rebooted)]
     assert (Happened.ROLLED_BACK, new) in told
+    assert Happened.KEPT not in dict(told[: told.index((Happened.ROLLED_BACK, new)) + 3]), "no probation was passed"
     assert told.index((Happened.BUILT, new)) < told.index((Happened.SWAPPED, new))
     assert told.index((Happened.SWAPPED, new)) < told.index((Happened.ROLLED_BACK, new))
     assert told[-1] == (Happened.SWAPPED, third)

@@ -54,7 +54,7 @@ def entries_of(step: MachineStep, took_s: Mapping[int, float], compared: Mapping
         told.append(AuditEntry(Happened.REFUSED, reason=step.after.unknown))
     for action in step.actions:
         match action:
-            case events.MarkGood(fingerprint) if step.before.probation_until_s is not None:
+            case events.MarkGood(fingerprint) if _is_on_probation(step.before, fingerprint):
                 told.append(
                     AuditEntry(Happened.KEPT, fingerprint, "it passed its probation", PROBATION, figures=compared)
                 )
@@ -65,6 +65,11 @@ def entries_of(step: MachineStep, took_s: Mapping[int, float], compared: Mapping
             case _:
                 pass
     return tuple(told)
+
+
+def _is_on_probation(s: State, fingerprint: str) -> bool:
+    """Whether it served on probation; a plan that is gone back to counts as good in the middle of another's."""
+    return s.probation_until_s is not None and s.serving is not None and s.serving.fingerprint == fingerprint
 
 
 def _ended(step: MachineStep, took_s: Mapping[int, float]) -> Iterable[AuditEntry]:
