@@ -194,6 +194,22 @@ TABLE = {
     "a library's thread, and a camera's waits": (SERVES, dump(RUNS, CAMERA), HERE, 4, End.CRASH, A),
     "a library's thread, and a picture is scaled": (SERVES, dump(RUNS, SCALES), HERE, 4, End.CRASH, None),
     "a library's thread while nothing runs": (SERVES, dump(IDLE), HERE, 4, End.CRASH, None),
+    "an abort, and the fault handler died before it named the thread": (
+        SERVES,
+        dump(RUNS, dump(), what="Aborted"),
+        HERE,
+        4,
+        End.CRASH,
+        None,
+    ),
+    "a crash, and the fault handler died once it had named the thread": (
+        SERVES,
+        dump(thread(death.RUNS, current=True), IDLE, dump()),
+        HERE,
+        4,
+        End.CRASH,
+        A,
+    ),
     "a picture that the letterbox dies of": (SERVES, dump(LETTERBOX), HERE, 4, End.CRASH, None),
     "a message that the publisher dies of": (SERVES, dump(PUBLISH), HERE, 4, End.CRASH, None),
     "a crash before anything served": (
@@ -216,6 +232,13 @@ def test_what_a_process_leaves_tells_how_it_ended(name: str):
 
 
 LATE = {
+    "the loop, and the fault handler died": (
+        ("pipeline",),
+        SERVES,
+        dump(RUNS, dump(), what="Aborted"),
+        End.WATCHDOG,
+        A,
+    ),
     "nobody was late": ((), SERVES, dump(TAKES, RUNS, what="Aborted"), End.STALL, None),
     "the loop, and the plan runs": (("pipeline",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),
     "the loop and its frames": (("frames", "pipeline"), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from faults.supervised import Supervised
 from onnx import numpy_helper
 from station import Ears, Station
-from waiting import wait_for
+from waiting import LIMIT_S, wait_for
 
 from vajra_edge.daemon import probation
 from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
@@ -80,6 +82,8 @@ def test_a_network_that_finds_nothing_gives_way_and_the_history_says_why(watched
     assert (rolled.fingerprint, rolled.asked_by) == (new, "probation")
     assert rolled.reason.startswith("it found nothing in")
     assert rolled.figures["found_a_frame"] == 0.0 < rolled.figures["before_found_a_frame"]
+    last = entries(station, Happened.SWAPPED)[-1]
+    assert (last.fingerprint, last.asked_by, rolled.reason in last.reason) == (old, "probation", True), last
     ears.close()
 
 
@@ -164,4 +168,40 @@ def test_a_network_that_fails_on_its_hundredth_frame_gives_way_within_the_proces
     station.stop()
     (rolled,) = entries(station, Happened.ROLLED_BACK)
     assert (rolled.fingerprint, "the hundredth frame" in rolled.reason) == (new, True)
+    ears.close()
+
+
+def numbers(content: dict[str, Any]) -> range:
+    """That a message or a gap record speaks of."""
+    gap = content.get("gap") or {"from": content["seq"], "to": content["seq"]}
+    return range(gap["from"], gap["to"] + 1)
+
+
+def test_a_network_that_crashes_the_daemon_on_its_hundredth_frame_gives_way_the_third_time(rebooted):
+    only = rebooted.folder / "only"
+    ears = rebooted.listen("camera/+/detections")
+    systemd = Supervised(rebooted, f"hundredth:segv:{only}").start()
+    try:
+        old = systemd.until(lambda status: status["engine"]["serving"])["engine"]["serving"]["fingerprint"]
+        ears.detections(3)
+        only.write_text("none")
+        rebooted.write_weights(tiny.network(gain=30.0))
+        new = systemd.until(lambda status: status["engine"]["wanted"] not in (None, old))["engine"]["wanted"]
+        only.write_text(new)
+        wait_for(lambda: engines(ears) == [old[:12], new[:12], old[:12]], limit_s=4 * LIMIT_S)
+        ears.detections(3)
+    finally:
+        code = systemd.stop()
+    assert ([one.code for one in systemd.ended], code) == ([-signal.SIGSEGV] * 3 + [0], 0)
+    everything = [content for _, content, _ in ears.all()] + ears.gaps
+    told = {number for content in everything for number in numbers(content)}
+    assert told == set(range(max(told) + 1)), "each frame was published, or its absence was told"
+    of_new = [one for _, one, _ in ears.all() if one["engine"]["fingerprint"] == new[:12]]
+    assert 99 < len(of_new) < 3 * 100  # of three lives; what a crash took before it was committed is in a gap record
+    log = AuditLog(rebooted.state_dir).read().entries
+    crashes = entries(rebooted, Happened.CRASHED)
+    assert [(one.fingerprint, one.asked_by) for one in crashes] == [(new, "start")] * 3
+    assert all("Segmentation fault" in one.reason for one in crashes)
+    assert (log[-1].happened, log[-1].fingerprint, log[-1].asked_by) == (Happened.SWAPPED, old, "start")
+    assert f"plan {new[:12]} waits: " in log[-1].reason, "the history says why the old one serves"
     ears.close()

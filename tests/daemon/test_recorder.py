@@ -40,9 +40,10 @@ def test_what_the_machine_decides_of_a_plan_is_told_with_the_figures_of_both():
     assert [one.happened for one in told(events.Tick(1.0), strike)] == [Happened.STRUCK]
     good = events.MarkGood("c" * 64)
     assert told(events.Tick(1.0), good) == []  # of every start
-    assert [one.happened for one in told(events.Tick(1.0), good, before=State(probation_until_s=1.0))] == [
-        Happened.KEPT
-    ]
+    on_probation = State(serving=Job(1, "c" * 64), probation_until_s=1.0)
+    assert [one.happened for one in told(events.Tick(1.0), good, before=on_probation)] == [Happened.KEPT]
+    gone_back_to = events.MarkGood("b" * 64)
+    assert told(events.Loaded(Job(2, "b" * 64), 1.0), gone_back_to, before=on_probation) == []
 
 
 def test_what_is_not_known_is_told_once_a_reason():
@@ -60,6 +61,17 @@ def test_the_newest_entries_are_told_with_those_of_the_last_process(tmp_path):
     newest = recorder.newest()
     assert [one.number for one in newest] == list(range(3, TOLD + 3))
     assert [(one.happened, one.asked_by) for one in newest[-2:]] == [("crash", "start"), ("built", "the weights file")]
+
+
+def test_what_follows_a_rollback_was_asked_for_by_probation(tmp_path):
+    recorder = Recorder(AuditLog(tmp_path), lambda _, task: task())
+    recorder.because("the weights file")
+    recorder.advanced(MachineStep(events.Unfit("slow"), SERVED, SERVED, (events.Reject("w", "slow"),)), {})
+    recorder.note(AuditEntry(Happened.SWAPPED, "o"))
+    assert [(one.happened, one.asked_by) for one in recorder.newest()] == [
+        ("rolled back", "probation"),
+        ("swapped", "probation"),
+    ]
 
 
 SERVED = State(phase=Phase.SERVING, wanted="w", serving=Job(1, "w"))

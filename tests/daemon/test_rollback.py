@@ -55,9 +55,21 @@ def test_a_rollback_by_hand_stays_over_a_restart_and_ends_with_other_weights(reb
     rebooted.stop()
     told = [(one.happened, one.fingerprint) for one in entries(rebooted)]
     assert (Happened.ROLLED_BACK, new) in told
+    assert Happened.KEPT not in dict(told[: told.index((Happened.ROLLED_BACK, new)) + 3]), "no probation was passed"
     assert told.index((Happened.BUILT, new)) < told.index((Happened.SWAPPED, new))
     assert told.index((Happened.SWAPPED, new)) < told.index((Happened.ROLLED_BACK, new))
     assert told[-1] == (Happened.SWAPPED, third)
+
+
+def test_a_start_is_not_the_settings_files_doing_and_a_change_of_it_is(rebooted):
+    rebooted.start()
+    old = rebooted.serving()
+    rebooted.write(engine={"max_det": 7})
+    new = rebooted.until(lambda status: status["engine"]["wanted"] not in (None, old))["engine"]["wanted"]
+    served(rebooted, new)
+    rebooted.stop()
+    causes = {one.fingerprint: one.asked_by for one in entries(rebooted) if one.happened is Happened.SWAPPED}
+    assert causes == {old: "start", new: "the settings file"}
 
 
 def test_whoever_insists_leaves_what_was_gone_back_to(rebooted):

@@ -80,19 +80,19 @@ class KeptBroker:
 class RawLog:
     """Every message as the broker gave it, in its order."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, device: str = "dev") -> None:
         self.payloads: list[bytes] = []
+        self.granted = threading.Event()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, "raw-log", protocol=paho.MQTTv5)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_message = lambda _client, _user, message: self.payloads.append(message.payload)
-        self.client.on_connect = lambda client, *_: client.subscribe("vajra/dev/camera/+/detections", 1)
-        granted = threading.Event()
-        self.client.on_subscribe = lambda *_: granted.set()
+        self.client.on_connect = lambda client, *_: client.subscribe(f"vajra/{device}/camera/+/detections", 1)
+        self.client.on_subscribe = lambda *_: self.granted.set()
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 3600
         self.client.connect("127.0.0.1", port, clean_start=False, properties=properties)
         self.client.loop_start()
-        assert granted.wait(30.0)
+        assert self.granted.wait(30.0)
 
     def close(self) -> None:
         self.client.disconnect()

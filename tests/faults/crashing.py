@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -73,8 +74,8 @@ def load(fault: Fault) -> None:
     deployment.open_detector = struck  # type: ignore[assignment]
 
 
-def infer(fault: Fault) -> None:
-    """On a frame of a plan that serves."""
+def infer(fault: Fault, spared: int = 0) -> None:
+    """On a frame of a plan that serves, once it was spared so many after each load."""
     from vajra_edge.daemon import deployment
     from vajra_edge.inference.detector import HostDetector
 
@@ -83,9 +84,11 @@ def infer(fault: Fault) -> None:
     def struck(loadable: Any, **more: Any) -> HostDetector:
         detector = opened(loadable, **more)
         infers, name = detector.runner.infer, loadable.manifest.fingerprint.digest
+        batches = itertools.count()
 
         def at_first(batch: Any) -> Any:
-            fault.strike(name)
+            if next(batches) >= spared:
+                fault.strike(name)
             return infers(batch)
 
         detector.runner.infer = at_first  # type: ignore[method-assign]
@@ -141,6 +144,7 @@ def broker(fault: Fault) -> None:
 PLACES: dict[str, Callable[[Fault], None]] = {
     "load": load,
     "infer": infer,
+    "hundredth": functools.partial(infer, spared=99),
     "camera": camera,
     "broker": broker,
 }

@@ -211,6 +211,43 @@ def test_messages_that_a_slow_disk_took_too_late_are_taken_back(opened: Callable
     assert {(gap.why, gap.first) for gap in again.gaps} >= {("disk", 0), ("disk", 1), ("disk", 2)}
 
 
+def test_a_disk_that_comes_back_to_the_same_process_leaves_no_gap_but_what_it_did_not_take(
+    tmp_path: Path, opened: Callable
+) -> None:
+    path = tmp_path / "outbox" / NAME
+    file, found = opened()
+    file.commit(batch(found, 1, 3), sync=True)
+    twice = queued(4, found)
+    with pytest.raises(PublishError, match="cannot be written"):
+        file.commit(DiskBatch((twice, twice), 0), sync=False)
+    path.rename(path.with_suffix(".kept"))
+    path.mkdir()
+    with pytest.raises(PublishError, match="cannot be"):
+        file.open("disk")
+    path.rmdir()
+    path.with_suffix(".kept").rename(path)
+    again = file.open("disk")
+    assert (again.epoch, again.messages, again.next_seq) == (found.epoch, 3, {"gate": 4})
+    assert [(gap.first, gap.last, gap.why) for gap in again.gaps] == [(3, 3, "disk")]
+
+
+def test_what_a_disk_took_and_forgot_is_a_gap_and_its_numbers_are_not_given_again(
+    tmp_path: Path, opened: Callable
+) -> None:
+    path = tmp_path / "outbox" / NAME
+    file, found = opened()
+    file.commit(batch(found, 1, 3), sync=True)
+    file.close(tidy=False)
+    old = path.read_bytes()
+    again = file.open("disk")
+    file.commit(batch(again, 4, 5), sync=True)
+    file.close(tidy=False)
+    path.write_bytes(old)
+    once_more = file.open("disk")
+    assert (once_more.epoch, once_more.messages, once_more.next_seq) == (found.epoch, 3, {"gate": 5})
+    assert [(gap.first, gap.last, gap.why) for gap in once_more.gaps] == [(3, 4, "disk")]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -54,6 +54,7 @@ class Who(Enum):
     CAMERA = "a camera's thread"
     OUTSIDE = "nobody's: the signal came from outside"
     NATIVE = "a library's own thread"
+    UNTOLD = "a thread that was not named, for the fault handler died of naming the others"
     OTHER = "another thread"
 
 
@@ -92,6 +93,9 @@ HELD = 2
 it goes on; more of them mean that all of Python stood still while the process did not.
 """
 
+ABORTED = "Aborted"
+"""What the fault handler calls SIGABRT."""
+
 _ALARM = re.compile(r"^Timeout \(", re.MULTILINE)
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _THREAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*$", re.MULTILINE)
@@ -101,9 +105,10 @@ _FRAME = re.compile(r'^  File "(.*)", line \d+ in (.+)$', re.MULTILINE)
 def judge(left: Left) -> Death:
     """How the process ended that left this."""
     marker = left.marker
-    if fatal := _FATAL.search(left.dump):
+    if fatals := list(_FATAL.finditer(left.dump)):
+        fatal, whole = fatals[0], len(fatals) == 1  # the others run on while it looks at them, and it may crash on one
         held = len(_ALARM.findall(left.dump[: fatal.start()])) >= HELD
-        return _signalled(marker, fatal[1], tuple(threads_of(left.dump[fatal.start() :])), held=held)
+        return _signalled(marker, fatal[1], tuple(threads_of(left.dump[fatal.start() :])), held=held, whole=whole)
     if marker.ended:
         return Death(End.ORDERLY)
     if marker.at.boot != left.now.boot or not marker.at.boot:
@@ -121,9 +126,10 @@ def threads_of(dump: str) -> Iterator[Thread]:
         yield Thread(head[1] == "Current thread", tuple((one[1], one[2]) for one in _FRAME.finditer(told)))
 
 
-def _signalled(marker: Marker, what: str, threads: tuple[Thread, ...], *, held: bool) -> Death:
+def _signalled(marker: Marker, what: str, threads: tuple[Thread, ...], *, held: bool, whole: bool) -> Death:
     crashed = next((one for one in threads if one.crashed), None)
-    who = Who.NATIVE if crashed is None else who_is(crashed)
+    unnamed = Who.NATIVE if whole else Who.OUTSIDE if marker.late and what == ABORTED else Who.UNTOLD
+    who = unnamed if crashed is None else who_is(crashed)
     if who is Who.OUTSIDE:
         return _aborted(marker, threads, held=held)
     if who is Who.NATIVE:

@@ -54,7 +54,7 @@ def entries_of(step: MachineStep, took_s: Mapping[int, float], compared: Mapping
         told.append(AuditEntry(Happened.REFUSED, reason=step.after.unknown))
     for action in step.actions:
         match action:
-            case events.MarkGood(fingerprint) if step.before.probation_until_s is not None:
+            case events.MarkGood(fingerprint) if _is_on_probation(step.before, fingerprint):
                 told.append(
                     AuditEntry(Happened.KEPT, fingerprint, "it passed its probation", PROBATION, figures=compared)
                 )
@@ -65,6 +65,11 @@ def entries_of(step: MachineStep, took_s: Mapping[int, float], compared: Mapping
             case _:
                 pass
     return tuple(told)
+
+
+def _is_on_probation(s: State, fingerprint: str) -> bool:
+    """Whether it served on probation; a plan that is gone back to counts as good in the middle of another's."""
+    return s.probation_until_s is not None and s.serving is not None and s.serving.fingerprint == fingerprint
 
 
 def _ended(step: MachineStep, took_s: Mapping[int, float]) -> Iterable[AuditEntry]:
@@ -118,6 +123,8 @@ class Recorder:
         ended = {number: round(now_s - began_s, 2) for number, began_s in self._began_s.items()}
         for entry in entries_of(step, ended, compared):
             self.note(entry)
+        if any(isinstance(action, events.Reject) for action in step.actions):
+            self._asked_by = PROBATION  # for the swap to the plan before
         under_way = {job.number for job in (step.after.building, step.after.loading) if job is not None}
         self._began_s = {number: began_s for number, began_s in self._began_s.items() if number in under_way}
 

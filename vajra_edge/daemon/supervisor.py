@@ -63,6 +63,9 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 """Time between two looks at everything that sends no events."""
 
+SETTINGS_FILE = "the settings file"
+"""Asks for plans, where it was changed; it is read at each start too."""
+
 LEAVE_S = 2.0
 """Drain time of a process that must go because its library may be spoilt."""
 
@@ -349,7 +352,8 @@ class Supervisor:
             self._known = replace(self._known, served=served.ready.manifest.fingerprint)
         self._parts.cameras.release()
         log.info("plan %s serves", served.job.fingerprint[:12])
-        why = "; ".join(self._known.why)
+        instead = self._s.why if served.job.fingerprint != self._s.wanted else ""
+        why = instead or "; ".join(self._known.why)
         self._parts.recorder.note(
             AuditEntry(Happened.SWAPPED, served.job.fingerprint, why, figures=served.ready.figures)
         )
@@ -392,7 +396,6 @@ class Supervisor:
         if changed.name == "settings":
             if changed.digest is not None and reload_.moved_on(changed):
                 return  # it is being written again; the watch tells once it has settled
-            self._parts.recorder.because("the settings file")
             self._reload(ReloadAsked(look=False))
             return
         if changed.name == "keys":
@@ -502,7 +505,8 @@ class Supervisor:
         except VajraError as refused:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
-            self._parts.recorder.note(AuditEntry(Happened.REFUSED, reason=f"settings stay as they are: {error}"))
+            refusal = f"settings stay as they are: {error}"
+            self._parts.recorder.note(AuditEntry(Happened.REFUSED, reason=refusal, asked_by=SETTINGS_FILE))
         else:
             self._known = replace(
                 self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
@@ -520,6 +524,7 @@ class Supervisor:
         """Do what new settings ask for; returns why a part of them could not be done, or an empty text."""
         try:
             if self._parts.apply(reloaded):
+                self._parts.recorder.because(SETTINGS_FILE)
                 self._work_out()
             elif look:
                 self._parts.watch.follow("weights", reloaded.settings.weights.path, weights_digest)

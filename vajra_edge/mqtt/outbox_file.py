@@ -113,6 +113,7 @@ class OutboxFile:
         self._noted: dict[str, int] = {}
         self._active: set[str] = set()
         self._reserved: dict[str, int] = {}
+        self._given: tuple[str, Mapping[str, int]] = ("", {})
         self._service_s = self._opened_s = 0.0
         self._upto = 0
         self._suspected = ""
@@ -251,7 +252,7 @@ class OutboxFile:
             last = max(self._upto, base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
             gaps = _read_gaps(base, self._path)
             self._find_next(base, [*gaps, *fresh])
-            fresh += self._skip_reserved(why, last + 1)
+            fresh += self._skip_given(why, last + 1)
             _write_gaps(base, fresh)
             self._release()
             self._tidy(base)
@@ -259,6 +260,7 @@ class OutboxFile:
                 "SELECT count(*), coalesce(sum(length(payload) + ?), 0) FROM messages", (ENTRY_BYTES,)
             ).fetchone()
             gaps = _read_gaps(base, self._path)
+        self._given = self._epoch, self._next  # what is read the next time goes into another dict
         return Recovered(self._epoch, dict(self._next), last, messages, size_bytes, tuple(gaps), tuple(fresh))
 
     def _read_count(self, base: sqlite3.Connection) -> str:
@@ -312,13 +314,18 @@ class OutboxFile:
         for camera, seq in (*used, *lost):
             self._next[camera] = max(self._next.get(camera, 0), seq + 1)
 
-    def _skip_reserved(self, why: str, place: int) -> list[Gap]:
-        """What is left of each block was perhaps given to messages that came to nothing."""
+    def _skip_given(self, why: str, place: int) -> list[Gap]:
+        """What was perhaps given to messages that came to nothing.
+
+        By a process before this one that is all that is left of its blocks. This one knows what it gave; a disk that
+        failed may lack of that even what it said it had.
+        """
+        epoch, given = self._given
         gaps = []
-        for camera, next_seq in self._next.items():
-            if (reserved := self._reserved.get(camera, 0)) > next_seq:
-                gaps.append(Gap(camera, self._epoch, next_seq, reserved - 1, why, place))
-                self._next[camera] = reserved
+        for camera, upto in (given if epoch == self._epoch else self._reserved).items():
+            if upto > (next_seq := self._next.get(camera, 0)):
+                gaps.append(Gap(camera, self._epoch, next_seq, upto - 1, why, place))
+                self._next[camera] = upto
         return gaps
 
     def _insert(self, base: sqlite3.Connection, batch: DiskBatch) -> None:
@@ -400,7 +407,8 @@ class OutboxFile:
             self.close(tidy=False)
             what = str(getattr(error, "strerror", None) or error).lower()
             remedy = next((text for word, text in _REMEDIES.items() if word in what), None)
-            if remedy is None and not isinstance(error, OSError):
+            ours = isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError)  # no fault of the file's
+            if remedy is None and not ours and not isinstance(error, OSError):
                 self._suspected = f"{self._path} is damaged: {what}"
                 raise Damaged(self._suspected) from error
             raise PublishError(f"{self._path} cannot be {verb}: {what}", remedy=remedy or "check that disk") from error
