@@ -156,6 +156,7 @@ class Supervisor:
     def _outside_told(self, told: CameraChanged | BrokerChanged) -> None:
         if isinstance(told, CameraChanged):
             self._parts.cameras.changed(told)
+            self._parts.trackers.changed(told)
         else:
             self._known = replace(self._known, broker=told)
 
