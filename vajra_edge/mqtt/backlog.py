@@ -148,7 +148,7 @@ class Backlog:
             number, gap = entry
             first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
             payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc))
-        topic = topics.detections(camera)
+        topic = topics.stream(camera)
         return Parcel(topics.path(topic), payload, topic, number)
 
     def settle(self, parcel: Parcel, code: int, now_s: float) -> None:
