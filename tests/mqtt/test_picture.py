@@ -22,7 +22,9 @@ TAKEN_AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone.utc)
 def snapshot(number: Number | None) -> Snapshot:
     receipt = Receipt()
     receipt.settle(number)
-    return Snapshot("gate", TAKEN_AT, 42, receipt, cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    return Snapshot(
+        "gate", TAKEN_AT, True, 42, receipt, cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    )
 
 
 def comment_of(payload: bytes) -> bytes:

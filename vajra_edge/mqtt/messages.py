@@ -12,9 +12,11 @@ from datetime import datetime, timezone
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
+from vajra_edge.mqtt.topics import camera_of
 from vajra_edge.plans.report import GateFigures
 from vajra_edge.types import Detections, Frame
 
@@ -50,8 +52,8 @@ class Number:
     Attributes:
         device: the device's id.
         epoch: names the count: another begins at 0, and nothing is said about the rest of the old one.
-        camera: the camera's id.
-        seq: counts the camera's detection messages of this epoch, from 0; it goes on over restarts.
+        camera: the camera's id, or the name of the stream of its events.
+        seq: counts the messages of that in this epoch, from 0; it goes on over restarts.
     """
 
     device: str
@@ -67,10 +69,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Draft:
-    """A detection message that has no number yet: the outbox gives it, in the order in which it keeps messages.
+    """A message that has no number yet: the outbox gives it, in the order in which it keeps messages.
 
     Attributes:
-        camera: the camera's id.
+        camera: the camera's id, or the name of the stream of its events.
         device: the device's id.
         rest: JSON of what follows the number, without its opening brace.
     """
@@ -88,13 +90,20 @@ class Draft:
         """The message as it is sent; ids hold nothing that JSON escapes."""
         key = Number(self.device, epoch, self.camera, seq).key
         head = (
-            f'{{"schema":{SCHEMA},"device":"{self.device}","camera":"{self.camera}",'
+            f'{{"schema":{SCHEMA},"device":"{self.device}","camera":"{camera_of(self.camera)}",'
             f'"epoch":"{epoch}","seq":{seq},"key":"{key}",'
         )
         return head.encode() + self.rest
 
 
-def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, device: str, now_ns: int) -> Draft:
+def encode_detections(
+    frame: Frame,
+    detections: Detections,
+    tag: EngineTag,
+    device: str,
+    now_ns: int,
+    tracks: NDArray[np.int64] | None = None,
+) -> Draft:
     """One detection message, but for its number.
 
     Args:
@@ -103,6 +112,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
         tag: the engine that found them.
         device: the device's id.
         now_ns: ``time.monotonic_ns()``; the frame's age is taken against it.
+        tracks: (n,) of each detection, 0 where it has none; None: the camera's objects are not tracked.
 
     Returns:
         JSON. Pixels are rounded to 0.01, ratios to 1e-5, confidence to 1e-4. A row with a number that is not
@@ -122,7 +132,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
                 "precision": tag.precision,
                 "target": tag.target,
             },
-            "detections": _rows(detections, (width, height), tag.class_names),
+            "detections": _rows(detections, (width, height), tag.class_names, tracks),
         },
         option=_OPTIONS,
     )
@@ -143,7 +153,7 @@ def encode_gap(number: Number, last: int, why: str, now: datetime, *, clock_sync
         {
             "schema": SCHEMA,
             "device": number.device,
-            "camera": number.camera,
+            "camera": camera_of(number.camera),
             "epoch": number.epoch,
             "key": f"{number.key}-{last}",
             "gap": {"from": number.seq, "to": last, "why": why},
@@ -154,7 +164,9 @@ def encode_gap(number: Number, last: int, why: str, now: datetime, *, clock_sync
     )
 
 
-def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequence[str]) -> list[dict[str, object]]:
+def _rows(
+    detections: Detections, resolution_wh: tuple[int, int], names: Sequence[str], tracks: NDArray[np.int64] | None
+) -> list[dict[str, object]]:
     """Whole arrays are rounded and turned into lists at once; per row there is one dict display."""
     table = np.empty((len(detections), 9))  # confidence, xyxy, xyxyn
     table[:, 0] = detections.confidence
@@ -166,7 +178,7 @@ def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequenc
     if not finite.all():
         table, class_id = table[finite], class_id[finite]
     known = len(names)
-    return [
+    rows: list[dict[str, object]] = [
         {
             "class_id": index,
             "class": names[index] if 0 <= index < known else str(index),
@@ -178,6 +190,10 @@ def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequenc
             class_id.tolist(), table[:, 0].tolist(), table[:, 1:5].tolist(), table[:, 5:].tolist(), strict=True
         )
     ]
+    if tracks is not None:
+        for row, track in zip(rows, tracks[finite].tolist(), strict=True):
+            row["track_id"] = track or None
+    return rows
 
 
 def mark_replayed(payload: bytes) -> bytes:

@@ -42,6 +42,7 @@ class Snapshot:
     Attributes:
         camera: the camera's id.
         taken_at: when the frame was captured, as its detection message says.
+        clock_synchronised: the clock that says so was known to be right, likewise.
         frame_seq: counts the camera's frames, likewise.
         receipt: of that message.
         jpeg: the picture, without a comment.
@@ -50,6 +51,7 @@ class Snapshot:
 
     camera: str
     taken_at: datetime
+    clock_synchronised: bool
     frame_seq: int
     receipt: Receipt
     jpeg: bytes
@@ -96,6 +98,7 @@ def encode_picture(snapshot: Snapshot, device: str) -> EncodedPicture:
             "seq": number.seq if number else None,
             "key": number.key if number else None,
             "taken_at": snapshot.taken_at,
+            "clock_synchronised": snapshot.clock_synchronised,
             "frame_seq": snapshot.frame_seq,
         },
         option=orjson.OPT_UTC_Z,

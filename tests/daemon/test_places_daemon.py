@@ -1,0 +1,139 @@
+"""Zones and lines of the whole daemon: told over a real broker, changed in place, kept over a kill."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from station import LIMIT_S, Station
+
+from vajra_edge.mqtt.schema import EventMessage, PlacesMessage, TotalsMessage
+
+LEFT = {"name": "left", "corners": [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]}
+STREET = {"name": "street", "start": [0.5, 1.0], "end": [0.5, 0.0]}
+
+
+def walk(folder: Path) -> Path:
+    """A red cell walks from left to right."""
+    folder.mkdir()
+    for column in range(8):
+        image = np.full((256, 256, 3), tiny.GREY, np.uint8)
+        top, left = 4 * tiny.STRIDE, column * tiny.STRIDE
+        image[top : top + tiny.STRIDE, left : left + tiny.STRIDE] = tiny.RED
+        cv2.imwrite(str(folder / f"{column}.png"), image)
+    return folder
+
+
+@pytest.fixture
+def watched(rebooted: Station) -> Station:
+    """A daemon that has not been started, whose camera shows the walk again and again."""
+    rebooted.camera("gate", source=str(walk(rebooted.folder / "walk")), fps=2.0, zones=[LEFT], lines=[STREET])
+    return rebooted
+
+
+def crossed(content: dict[str, Any]) -> int:
+    return sum(content["lines"][0]["crossed_in"].values()) if content["lines"] else 0
+
+
+def test_who_walks_is_told_counted_and_gone_when_the_camera_is(watched: Station):
+    ears = watched.listen()
+    watched.start()
+    watched.serving()
+    event = ears.ever(lambda path, content: path == "camera/gate/events" and content["event"] == "cross")
+    assert (event["place"], event["way"], event["class"]) == ("street", "in", "person")
+    ears.ever(lambda path, content: path == "camera/gate/events" and content["event"] == "enter")
+    seen = ears.ever(
+        lambda path, content: (
+            path == "camera/gate/detections"
+            and any(found.get("track_id") == event["track_id"] for found in content["detections"])
+        )
+    )
+    assert seen["camera"] == "gate"
+    places = ears.ever(
+        lambda path, content: path == "camera/gate/places" and crossed(content) and content["zones"][0]["present"]
+    )
+    assert places["blind"] == ""
+    watched.camera("gate", enabled=False)
+    watched.write()
+    gone = ears.until(lambda path, content: path == "camera/gate/places" and content["blind"])
+    assert (gone["blind"], gone["zones"][0]["present"], gone["zones"][0]["count"]) == ("camera", None, {})
+    totals = ears.ever(lambda path, content: path == "camera/gate/totals" and content["hours"])
+    TotalsMessage.model_validate(totals, strict=False)
+    for path, content, _ in ears.all():
+        if path == "camera/gate/events":
+            EventMessage.model_validate(content)
+        elif path == "camera/gate/places":
+            PlacesMessage.model_validate(content)
+    watched.camera("gate", zones=[], lines=[])
+    watched.write()
+    ears.until(lambda path, content: path == "camera/gate/places" and content is None)
+    ears.ever(lambda path, content: path == "camera/gate/totals" and content is None)
+    ears.close()
+
+
+def test_a_kill_costs_no_count_that_was_kept_and_the_time_between_is_named(watched: Station):
+    ears = watched.listen("camera/gate/#")
+    watched.spawn()
+    ears.until(lambda path, content: path == "camera/gate/places" and crossed(content))
+    file = watched.state_dir / "totals" / "gate.json"
+
+    def kept() -> bool:
+        return file.exists() and b'"in","person"' in file.read_bytes()
+
+    ears.ever(lambda *_: kept())
+    assert watched.process is not None
+    watched.process.send_signal(signal.SIGKILL)
+    watched.process.wait(LIMIT_S)
+    ears.all()
+    ears._next = len(ears.heard)
+    watched.spawn()
+    told = ears.until(lambda path, content: path == "camera/gate/places" and crossed(content) and not content["blind"])
+    assert crossed(told) >= 1
+    totals = ears.ever(
+        lambda path, content: path == "camera/gate/totals" and "down" in [blind["why"] for blind in content["blind"]]
+    )
+    (down,) = [blind for blind in totals["blind"] if blind["why"] == "down"]
+    assert down["length_s"] > 0.0
+    ears.close()
+
+
+@pytest.mark.long("twenty lives of a daemon; one kill is tried in every run, and twenty with made-up clocks")
+@pytest.mark.timeout(1200)
+def test_after_twenty_kills_each_crossing_is_counted_or_lies_in_an_interval_that_is_named(watched: Station):
+    ears = watched.listen("camera/gate/#")
+    file = watched.state_dir / "totals" / "gate.json"
+    for life in range(20):
+        watched.spawn()
+        ears.until(lambda path, content: path == "camera/gate/events" and content["event"] == "cross")
+        if not life % 2:  # else what was just counted may not be written yet
+            before = file.read_bytes() if file.exists() else b""
+            ears.until(lambda *_, before=before: file.exists() and file.read_bytes() != before)
+        assert watched.process is not None
+        watched.process.send_signal(signal.SIGKILL)
+        watched.process.wait(LIMIT_S)
+    ears.all()
+    ears._next = len(ears.heard)
+    watched.spawn()
+    ears.until(lambda path, content: path == "camera/gate/totals" and down(content))
+    watched.stop()
+    totals = ears.until(lambda path, content: path == "camera/gate/totals" and content["blind"][-1]["why"] == "down")
+    crossings = {
+        content["key"]: content["at"]
+        for path, content, _ in ears.all()
+        if path == "camera/gate/events" and content["event"] == "cross"
+    }
+    counted = sum(sum(hour["crossed_in"].get("street", {}).values()) for hour in totals["hours"])
+    unseen = [at for at in crossings.values() if any(one["begin"] <= at <= one["end"] for one in down(totals))]
+    assert counted <= len(crossings) <= counted + len(unseen)
+    assert counted >= 10, "every second life was kept"
+    assert len(down(totals)) >= 10
+    ears.close()
+
+
+def down(totals: dict[str, Any]) -> list[dict[str, Any]]:
+    return [blind for blind in totals["blind"] if blind["why"] == "down"]
