@@ -46,6 +46,7 @@ class Snapshot:
         receipt: of that message.
         jpeg: the picture, without a comment.
         asked: somebody asked for it.
+        clock_synchronised: ``taken_at`` is by a clock that was known to be right then.
     """
 
     camera: str
@@ -54,6 +55,7 @@ class Snapshot:
     receipt: Receipt
     jpeg: bytes
     asked: bool = False
+    clock_synchronised: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def encode_picture(snapshot: Snapshot, device: str) -> EncodedPicture:
             "seq": number.seq if number else None,
             "key": number.key if number else None,
             "taken_at": snapshot.taken_at,
+            "clock_synchronised": snapshot.clock_synchronised,
             "frame_seq": snapshot.frame_seq,
         },
         option=orjson.OPT_UTC_Z,
