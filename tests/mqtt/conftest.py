@@ -205,7 +205,7 @@ def frame(seq: int = 0, camera: str = "gate") -> Frame:
 
 def snapshot(receipt: Receipt, jpeg: bytes, of: Frame | None = None) -> Snapshot:
     of = of or frame()
-    return Snapshot(of.camera, of.taken_at, of.clock_synchronised, of.seq, receipt, jpeg)
+    return Snapshot(of.camera, of.taken_at, of.seq, receipt, jpeg)
 
 
 def detections(count: int) -> Detections:

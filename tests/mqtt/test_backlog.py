@@ -26,7 +26,7 @@ def settled(seq: int) -> Receipt:
 
 
 def snapshot(receipt: Receipt, camera: str = "gate") -> Snapshot:
-    return Snapshot(camera, datetime.now(timezone.utc), False, 0, receipt, b"\xff\xd8jpeg")
+    return Snapshot(camera, datetime.now(timezone.utc), 0, receipt, b"\xff\xd8jpeg")
 
 
 def backlog() -> Backlog:

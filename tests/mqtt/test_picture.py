@@ -23,7 +23,7 @@ def snapshot(number: Number | None) -> Snapshot:
     receipt = Receipt()
     receipt.settle(number)
     return Snapshot(
-        "gate", TAKEN_AT, True, 42, receipt, cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+        "gate", TAKEN_AT, 42, receipt, cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes(), False, True
     )
 
 
@@ -33,7 +33,7 @@ def comment_of(payload: bytes) -> bytes:
 
 
 def test_the_comment_and_the_user_properties_say_what_the_message_says() -> None:
-    frame = Frame(np.zeros((16, 16, 3), np.uint8), 0, TAKEN_AT, 42, "gate")
+    frame = Frame(np.zeros((16, 16, 3), np.uint8), 0, TAKEN_AT, 42, "gate", clock_synchronised=True)
     draft = encode_detections(frame, Detections.empty(), EngineTag("ab" * 32, "fp32", "cpu", ()), "dev", 0)
     message = orjson.loads(draft.numbered("e1", 7))
     picture = encode_picture(snapshot(Number("dev", "e1", "gate", 7)), "dev")

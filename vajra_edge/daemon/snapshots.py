@@ -79,9 +79,8 @@ class Snapshots:
         encoded, jpeg = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not encoded:
             raise VajraError(f"a frame of camera {frame.camera} cannot be encoded as JPEG", remedy="check its size")
-        self._send(
-            Snapshot(frame.camera, frame.taken_at, frame.clock_synchronised, frame.seq, receipt, jpeg.tobytes(), asked)
-        )
+        known = frame.clock_synchronised
+        self._send(Snapshot(frame.camera, frame.taken_at, frame.seq, receipt, jpeg.tobytes(), asked, known))
 
 
 class Pictures:

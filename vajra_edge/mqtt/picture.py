@@ -42,20 +42,20 @@ class Snapshot:
     Attributes:
         camera: the camera's id.
         taken_at: when the frame was captured, as its detection message says.
-        clock_synchronised: the clock that says so was known to be right, likewise.
         frame_seq: counts the camera's frames, likewise.
         receipt: of that message.
         jpeg: the picture, without a comment.
         asked: somebody asked for it.
+        clock_synchronised: ``taken_at`` is by a clock that was known to be right then.
     """
 
     camera: str
     taken_at: datetime
-    clock_synchronised: bool
     frame_seq: int
     receipt: Receipt
     jpeg: bytes
     asked: bool = False
+    clock_synchronised: bool = False
 
 
 @dataclass(frozen=True)

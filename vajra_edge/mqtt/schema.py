@@ -99,7 +99,7 @@ class SnapshotComment(Payload):
     )
     key: str | None = Field(description="of the detection message; `null` like `seq`")
     taken_at: AwareDatetime = Field(description="when the frame was captured, UTC, as in the detection message")
-    clock_synchronised: bool = Field(description="the clock that says so was known to be right")
+    clock_synchronised: bool = Field(description="the clock was known to be right then, see [Time](#time)")
     frame_seq: Annotated[int, Field(ge=0)] = Field(description="of the frame, as in the detection message")
 
 
