@@ -13,6 +13,7 @@ set -euo pipefail
 umask 022        # what a stricter one makes, the service's user could not read
 unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT PIP_REQUIRE_VIRTUALENV
 export PYTHONNOUSERSITE=1 PATH=$PATH:/usr/sbin:/sbin   # su leaves out where useradd and runuser are
+export ORT_DISABLE_TELEMETRY=1   # ONNX Runtime leaves an identifier in root's home otherwise, when it is tried
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${PREFIX:-/opt/vajra-edge}
 python=${PYTHON:-python3}
