@@ -13,6 +13,7 @@ set -euo pipefail
 umask 022        # what a stricter one makes, the service's user could not read
 unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT PIP_REQUIRE_VIRTUALENV
 export PYTHONNOUSERSITE=1 PATH=$PATH:/usr/sbin:/sbin   # su leaves out where useradd and runuser are
+export ORT_DISABLE_TELEMETRY=1   # ONNX Runtime leaves an identifier in root's home otherwise, when it is tried
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 prefix=${PREFIX:-/opt/vajra-edge}
 python=${PYTHON:-python3}
@@ -200,22 +201,30 @@ say_size() { # LOCK
   fi
 }
 
+# The locks of what EXTRAS names; what else it brings is not locked, and fits them.
+extra_locks() { # BEGINNING OF THEIR NAMES
+  local extra
+  for extra in ${extras//,/ }; do
+    [ "$extra" != export ] || extra=torch   # which is a part of it
+    [ ! -e "$1-$extra.lock" ] || echo "$1-$extra.lock"
+  done | sort -u
+}
+
 # The lock first, then our wheel alone: pip takes no folder where hashes are required.
 install_packages() { # RELEASE
-  local lock torch system="" opencv=""
-  lock=deploy/locks/$(uname -m)-cp${1/./}
-  torch=$lock-torch.lock
+  local base lock each more system="" opencv=""
+  base=deploy/locks/$(uname -m)-cp${1/./}
   if on_board; then
     system=$(system_packages)
     opencv=$(system_opencv <<<"$system")
   fi
-  lock=$lock${opencv:+-system-opencv}.lock
+  lock=$base${opencv:+-system-opencv}.lock
   [ -e "$lock" ] || die "there is no $lock; set PYTHON to an interpreter for which there is one"
-  say_size "$lock"
-  if [[ ,$extras, == *,torch,* || ,$extras, == *,export,* ]]; then say_size "$torch"; fi
+  more=$(extra_locks "$base")
+  for each in "$lock" $more; do say_size "$each"; done
   download "$lock"
   install_product
-  if [ -n "$extras" ]; then install_extras "$lock" "$torch"; fi
+  if [ -n "$extras" ]; then install_extras "$lock" $more; fi
   if [ -n "$opencv" ]; then
     # PyPI's, which an extra or an older release of this script brought, would hide the system's.
     pip uninstall --yes opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless 2>/dev/null
@@ -233,11 +242,13 @@ install_product() {
   pip install --no-user --no-deps --no-index --force-reinstall "$work"/vajra_edge-*.whl
 }
 
-install_extras() { # LOCK TORCH
+install_extras() { # LOCKS, of which the first is installed already
   local pins=$work/pins.txt wanted=$work/wanted.txt
-  sed -n 's/^\([^#]*==[^ ]*\) .*/\1/p' "$1" "$2" >"$pins"
+  sed -n 's/^\([^#]*==[^ ]*\) .*/\1/p' "$@" >"$pins"
   "$made/bin/python" -I deploy/environment.py requires ${extras//,/ } >"$wanted"
-  if grep -q '^torch' "$wanted"; then download "$2"; fi
+  shift
+  local lock
+  for lock in "$@"; do download "$lock"; done
   pip install --no-user --prefer-binary --constraint "$pins" --requirement "$wanted" ||
     die "EXTRAS=$extras cannot be installed, see above; nothing was replaced"
 }
@@ -372,6 +383,8 @@ main() {
   check_board
   release=$(check_python)
   check_extras
+  # A device with keys takes what they signed and nothing else; without the library that tells, it takes nothing at all.
+  if compgen -G "$etc/keys/*.pub" >/dev/null; then extras+=,bundles; fi
   mkdir -p "$(dirname "$program")" || die "PREFIX=$prefix cannot be made"
   exec 9<"$(dirname "$program")"
   flock --nonblock 9 || die "another one installs below $(dirname "$program")"

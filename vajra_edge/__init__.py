@@ -25,6 +25,7 @@ Imports point one way, from the bottom to the top; ``README.md`` beside this fil
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vajra_edge.version import VERSION
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from vajra_edge.api import Vajra as Vajra
 
 __version__ = VERSION
+
+# ONNX Runtime else tells its makers of each session, and keeps an identifier of the machine in the home of the user. It
+# looks once, when its library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> object:

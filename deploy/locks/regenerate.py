@@ -36,6 +36,8 @@ GLIBC_MINOR = 28
 """Of 2.28: older than that of every system above."""
 BUILD_TOOL = "setuptools>=77.0.3"
 """install.sh builds our own wheel in the new environment, and nothing unlocked is fetched for that."""
+EXTRAS = ("torch", "bundles")
+"""Those that a device may need: they open .pt files and tell who signed weights."""
 SYSTEM_OPENCV = ("numpy<2", BUILD_TOOL)
 """JetPack's OpenCV is built for NumPy 1, as is Ubuntu 24.04's. No NumPy 1 has wheels for Python 3.13."""
 
@@ -130,12 +132,13 @@ def locks(machine: Machine) -> Iterator[tuple[str, str, dict[str, Wheel]]]:
         yield f"{machine.name}-system-opencv.lock", f"{where}, beside the system's OpenCV for NumPy 1", system
         common &= set(system.values())
     pins = tuple(sorted(f"{wheel.name}=={wheel.version}" for wheel in common))
-    torch = resolve(machine, "--extra", "torch", also=pins)
-    yield (
-        f"{machine.name}-torch.lock",
-        f"{where}, what the extra torch adds to either",
-        {name: wheel for name, wheel in torch.items() if name not in own},
-    )
+    for extra in EXTRAS:
+        found = resolve(machine, "--extra", extra, also=pins)
+        yield (
+            f"{machine.name}-{extra}.lock",
+            f"{where}, what the extra {extra} adds to either",
+            {name: wheel for name, wheel in found.items() if name not in own},
+        )
 
 
 def main() -> None:

@@ -191,3 +191,19 @@ def test_the_daemon_of_csi_cameras_is_found_wherever_its_unit_lies(place, tmp_pa
     (tmp_path / place / "nvargus-daemon.service").touch()
     ended = call("has_argus", DESTDIR=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("extras", "names"),
+    [
+        ("", []),
+        ("systemd", []),
+        ("torch", ["torch"]),
+        ("export,torch", ["torch"]),
+        ("torch bundles", ["bundles", "torch"]),
+        (",bundles", ["bundles"]),
+    ],
+)
+def test_what_an_extra_brings_is_taken_from_its_lock_where_it_has_one(extras, names):
+    ended = call("extra_locks deploy/locks/aarch64-cp310", EXTRAS=extras)
+    assert ended.stdout.split() == [f"deploy/locks/aarch64-cp310-{name}.lock" for name in names]

@@ -41,10 +41,15 @@ def machine(name: str) -> tuple[str, str]:
     return found[1], f"3.{found[2]}"
 
 
+def extra_of(name: str) -> str:
+    """Whose lock this is; empty: that of the product itself."""
+    return next((extra for extra in ("torch", "bundles") if name.endswith(f"-{extra}.lock")), "")
+
+
 def test_every_board_and_debian_has_its_locks():
     for architecture in ("aarch64", "x86_64"):
         for release in ("310", "311", "312", "313"):
-            assert {f"{architecture}-cp{release}.lock", f"{architecture}-cp{release}-torch.lock"} <= set(NAMES)
+            assert {f"{architecture}-cp{release}{extra}.lock" for extra in ("", "-torch", "-bundles")} <= set(NAMES)
         assert {f"{architecture}-cp{release}-system-opencv.lock" for release in ("310", "312")} <= set(NAMES)
 
 
@@ -61,8 +66,8 @@ def test_a_lock_satisfies_what_the_project_asks_for(name):
     """A requirement that was changed without its locks would be found out on the board otherwise."""
     architecture, release = machine(name)
     here = {"python_version": release, "platform_machine": architecture, "extra": "", "sys_platform": "linux"}
-    extra = PROJECT["optional-dependencies"]["torch"] if name.endswith("-torch.lock") else PROJECT["dependencies"]
-    wanted = [line for line in map(Requirement, extra) if line.marker is None or line.marker.evaluate(here)]
+    asked = PROJECT["optional-dependencies"][extra] if (extra := extra_of(name)) else PROJECT["dependencies"]
+    wanted = [line for line in map(Requirement, asked) if line.marker is None or line.marker.evaluate(here)]
     if name.endswith("-system-opencv.lock"):
         wanted = [line for line in wanted if line.name != "opencv-python-headless"]
         assert not any(package.startswith("opencv") for package in pins(name))
@@ -78,10 +83,10 @@ def test_torch_of_a_board_is_for_its_processor_and_small(release):
     assert not any(package.startswith(("nvidia", "cuda")) for package in pins(f"aarch64-cp{release}-torch.lock"))
 
 
-def test_what_torch_adds_goes_with_either_lock():
+def test_what_an_extra_adds_goes_with_either_lock():
     for name in NAMES:
-        if name.endswith("-torch.lock"):
-            base = name.replace("-torch.lock", ".lock")
+        if extra := extra_of(name):
+            base = name.replace(f"-{extra}.lock", ".lock")
             assert not set(pins(name)) & set(pins(base))
 
 

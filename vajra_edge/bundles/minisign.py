@@ -192,7 +192,8 @@ def require_library() -> None:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise BundleError(
-            f"signatures cannot be checked: {error}", remedy="pip install 'vajra-edge[bundles]', or EXTRAS=bundles"
+            f"signatures cannot be checked: {error}",
+            remedy="pip install 'vajra-edge[bundles]'; of a device: sudo EXTRAS=bundles bash deploy/install.sh",
         ) from error
     del ed25519
 
