@@ -88,8 +88,9 @@ make_kernel() {
   mv "$folder/initrd.new" "$folder/initrd"
 }
 
-# The packages that install.sh would take from the index, as wheels, and an environment that holds them, as pip would lay
-# it out in twenty minutes of an emulated processor. The byte code of one release is the same on every machine.
+# The packages that install.sh would take from the index, as wheels, and an environment that holds them and the product,
+# as pip would lay it out in twenty minutes of an emulated processor: install.sh keeps only one that holds both. The byte
+# code of one release is the same on every machine.
 make_wheels() {
   local lock=$checkout/deploy/locks/aarch64-cp${python/./}.lock
   cmp -s "$lock" "$wheels/made-for" && return
@@ -102,7 +103,11 @@ make_wheels() {
   local theirs=(--no-deps --only-binary=:all: --implementation cp --python-version "$python" "${platforms[@]}")
   "${pip[@]}" download "${theirs[@]}" --dest "$wheels" --requirement "$lock"
   "${pip[@]}" download "${theirs[@]}" --dest "$wheels" 'setuptools>=77.0.3' wheel pip
-  "${pip[@]}" install "${theirs[@]}" --no-index --target "$packages" "$wheels"/*.whl
+  mkdir -p "$folder/source"
+  cp -rL "$checkout"/{pyproject.toml,README.md,LICENSE,vajra_edge} "$folder/source"   # where it is built, pip writes
+  "${pip[@]}" wheel --no-deps --wheel-dir "$folder/source" "$folder/source"
+  "${pip[@]}" install "${theirs[@]}" --no-index --target "$packages" "$wheels"/*.whl "$folder/source"/vajra_edge-*.whl
+  rm -rf "$folder/source"
   mkdir "$folder/environment/bin"
   ln -s /usr/bin/python3 "$folder/environment/bin/python3"
   ln -s python3 "$folder/environment/bin/python"
