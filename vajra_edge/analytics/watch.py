@@ -1,0 +1,290 @@
+"""Watch: what happens at the places of one camera, as a pure machine over what its tracker sees.
+
+Nothing flickers: a track is in a zone once it was seen inside for ``Patience.enter_s``, and out once it was not for
+``leave_s``; it has crossed a line once it stands clear of it on the other side; and a zone is empty once nobody was in it
+for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by that reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vajra_edge.analytics.places import Line, Points, Zone
+
+CLEAR_OF_LINE = 0.01
+"""Ratio of the picture: a track nearer to a line than this stands on it, on neither side."""
+
+
+FORGOTTEN_S = 5.0
+"""A track that was not seen for this long does not come back under its number: longer than any tracker waits."""
+
+
+class Way(Enum):
+    """From which side of a line to which."""
+
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long something must last before it is said, in seconds.
+
+    Attributes:
+        enter_s: inside a zone.
+        leave_s: outside it, or not seen at all.
+        absent_s: nobody inside.
+        dwell_s: inside; said once a visit. None: never.
+    """
+
+    enter_s: float = 0.3
+    leave_s: float = 1.0
+    absent_s: float = 2.0
+    dwell_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Observation: the tracks in one frame.
+
+    Attributes:
+        now_s: monotonic time of the frame.
+        tracks: (n,) track ids.
+        class_id: (n,) of each.
+        anchors: (n, 2) where each stands: the middle of its box's lower edge, as ratios of the picture.
+    """
+
+    now_s: float
+    tracks: NDArray[np.int64]
+    class_id: NDArray[np.int32]
+    anchors: Points
+
+
+@dataclass(frozen=True)
+class Blinded:
+    """Observation: nothing is seen from now on, which is not the same as seeing nothing."""
+
+    now_s: float
+    reason: str
+
+
+Observation = Seen | Blinded
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A track is in a zone."""
+
+    zone: str
+    track: int
+    class_id: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A track is in a zone no more.
+
+    Attributes:
+        dwell_s: how long it was seen there.
+        reason: empty where it was seen to leave or was not seen any more; else why nobody could see.
+    """
+
+    zone: str
+    track: int
+    class_id: int
+    dwell_s: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Dwelt:
+    """A track is in a zone for as long as was asked to be told."""
+
+    zone: str
+    track: int
+    class_id: int
+    dwell_s: float
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A track stands on the other side of a line."""
+
+    line: str
+    way: Way
+    track: int
+    class_id: int
+
+
+@dataclass(frozen=True)
+class Occupied:
+    """Somebody is in a zone, or nobody any more; ``None``: not known, for the camera is blind."""
+
+    zone: str
+    present: bool | None
+
+
+Happening = Entered | Left | Dwelt | Crossed | Occupied
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A track at a zone: since when, until when it was seen inside, and what was said of it."""
+
+    class_id: int
+    since_s: float
+    inside_s: float
+    entered: bool = False
+    dwelt: bool = False
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where a track last stood clear of a line."""
+
+    right: bool
+    at: tuple[float, float]
+    seen_s: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one camera.
+
+    Attributes:
+        visits: by zone and track.
+        sides: by line and track.
+        present: by zone; a zone that is missing is not known.
+        empty_since_s: by zone, since when nobody is inside; for a zone that is still called present.
+    """
+
+    visits: Mapping[tuple[str, int], Visit] = field(default_factory=lambda: MappingProxyType({}))
+    sides: Mapping[tuple[str, int], Side] = field(default_factory=lambda: MappingProxyType({}))
+    present: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    empty_since_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def counts(self, zone: str) -> Counter[int]:
+        """How many are in a zone, by class id."""
+        return Counter(v.class_id for (name, _), v in self.visits.items() if name == zone and v.entered)
+
+
+@dataclass(frozen=True)
+class Places:
+    """What one camera's picture is watched for."""
+
+    zones: Sequence[Zone] = ()
+    lines: Sequence[Line] = ()
+    patience: Patience = field(default_factory=Patience)
+
+
+def advance(places: Places, state: State, observation: Observation) -> tuple[State, tuple[Happening, ...]]:
+    """What follows from one observation.
+
+    Args:
+        places: of this camera; what is known of places that are no more is forgotten without a word.
+        state: what was known.
+        observation: later than the one before it.
+
+    Returns:
+        What is known now, and what happened, in the order of ``places``.
+    """
+    match observation:
+        case Blinded():
+            return _blind(places, state, observation)
+        case Seen():
+            visits, sides, present, empty = {}, {}, {}, {}
+            happened: list[Happening] = []
+            for zone in places.zones:
+                happened += _zone(zone, places.patience, state, observation, visits)
+                happened += _presence(zone.name, places.patience, state, observation.now_s, visits, present, empty)
+            for line in places.lines:
+                happened += _line(line, state, observation, sides)
+            return State(*map(MappingProxyType, (visits, sides, present, empty))), tuple(happened)
+
+
+def _zone(
+    zone: Zone, patience: Patience, state: State, seen: Seen, visits: dict[tuple[str, int], Visit]
+) -> list[Happening]:
+    """Who came, stays and went; ``visits`` takes those that go on."""
+    happened: list[Happening] = []
+    inside = dict(zip(seen.tracks.tolist(), seen.class_id.tolist(), strict=True))
+    inside = {track: inside[track] for track in seen.tracks[zone.holds(seen.anchors)].tolist()}
+    before = {track: visit for (name, track), visit in state.visits.items() if name == zone.name}
+    for track, class_id in inside.items():
+        visit = before.pop(track, Visit(class_id, seen.now_s, seen.now_s))
+        visit = replace(visit, inside_s=seen.now_s)
+        stayed_s = seen.now_s - visit.since_s
+        if not visit.entered and stayed_s >= patience.enter_s:
+            visit = replace(visit, entered=True)
+            happened.append(Entered(zone.name, track, visit.class_id))
+        if visit.entered and not visit.dwelt and patience.dwell_s is not None and stayed_s >= patience.dwell_s:
+            visit = replace(visit, dwelt=True)
+            happened.append(Dwelt(zone.name, track, visit.class_id, stayed_s))
+        visits[zone.name, track] = visit
+    for track, visit in before.items():
+        if seen.now_s - visit.inside_s < patience.leave_s:
+            visits[zone.name, track] = visit
+        elif visit.entered:
+            happened.append(Left(zone.name, track, visit.class_id, visit.inside_s - visit.since_s))
+    return happened
+
+
+def _presence(
+    zone: str,
+    patience: Patience,
+    state: State,
+    now_s: float,
+    visits: Mapping[tuple[str, int], Visit],
+    present: dict[str, bool],
+    empty_since_s: dict[str, float],
+) -> list[Happening]:
+    """Whether anybody is in a zone: at once when somebody is, after a while when nobody is."""
+    before = state.present.get(zone)
+    if any(name == zone and visit.entered for (name, _), visit in visits.items()):
+        present[zone] = True
+    else:
+        since_s = state.empty_since_s.get(zone, now_s)
+        present[zone] = bool(before) and now_s - since_s < patience.absent_s
+        if present[zone]:
+            empty_since_s[zone] = since_s
+    return [] if present[zone] == before else [Occupied(zone, present[zone])]
+
+
+def _line(line: Line, state: State, seen: Seen, sides: dict[tuple[str, int], Side]) -> list[Happening]:
+    """Who stands clear on another side than before, and went there between the ends of the line."""
+    happened: list[Happening] = []
+    offsets = line.offsets(seen.anchors)
+    for row, track in enumerate(seen.tracks.tolist()):
+        before = state.sides.get((line.name, track))
+        at = (float(seen.anchors[row, 0]), float(seen.anchors[row, 1]))
+        if abs(offsets[row]) < CLEAR_OF_LINE:
+            if before is not None:
+                sides[line.name, track] = replace(before, seen_s=seen.now_s)
+            continue
+        right = bool(offsets[row] > 0)
+        sides[line.name, track] = Side(right, at, seen.now_s)
+        if before is not None and before.right != right:
+            way = np.array([before.at]), np.array([at])
+            if line.between_ends(*way)[0]:
+                happened.append(Crossed(line.name, Way.IN if right else Way.OUT, track, int(seen.class_id[row])))
+    for key, side in state.sides.items():
+        if key[0] == line.name and key not in sides and seen.now_s - side.seen_s < FORGOTTEN_S:
+            sides[key] = side
+    return happened
+
+
+def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple[Happening, ...]]:
+    """Everybody leaves for a reason that is not theirs, and no zone is known to be empty."""
+    left = [
+        Left(zone, track, visit.class_id, visit.inside_s - visit.since_s, blinded.reason)
+        for (zone, track), visit in state.visits.items()
+        if visit.entered
+    ]
+    return State(), (*left, *(Occupied(zone.name, None) for zone in places.zones if zone.name in state.present))

@@ -1,0 +1,1 @@
+"""Tracking: which detection of this frame is which of the frames before."""

@@ -1,0 +1,87 @@
+"""Assignment: the pairs of rows and columns that are worth most together, each row and column once at most.
+
+Exact, without a library: pairs that nobody contests need no search, and the few others are solved by shortest augmenting
+paths, a row at a time (Jonker and Volgenant 1987).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+A_PAIR = 3.0
+"""Worth of any pair beside its likeness: two poor pairs are better than a good one that leaves two alone."""
+
+
+def assign(row: NDArray[np.intp], column: NDArray[np.intp], likeness: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Choose among pairs.
+
+    Args:
+        row: (k,) of each pair that is allowed.
+        column: (k,) likewise; no pair is named twice.
+        likeness: (k,) more is better, above -3.
+
+    Returns:
+        Indices of the chosen pairs.
+    """
+    if not len(row):
+        return row
+    alone = (np.bincount(row)[row] == 1) & (np.bincount(column)[column] == 1)
+    if alone.all():
+        return np.flatnonzero(alone)
+    contested = np.flatnonzero(~alone)
+    places = {}
+    worth: dict[int, dict[int, float]] = {}
+    triples = zip(row[contested].tolist(), column[contested].tolist(), likeness[contested].tolist(), strict=True)
+    for place, (r, c, like) in zip(contested.tolist(), triples, strict=True):
+        places[r, c] = place
+        worth.setdefault(r, {})[c] = A_PAIR + like
+    names = list(worth)
+    chosen = [places[names[r], c] for r, c in heaviest(list(worth.values()))]
+    return np.concatenate((np.flatnonzero(alone), np.array(chosen, np.intp)))
+
+
+def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:
+    """The (row, column) pairs of the assignment that is worth most; what is worth nothing stays alone.
+
+    Each row has, besides those that it may take, a column of its own that is worth nothing: -1 - row. Prices keep every
+    cost that is left at zero or above, so that a path found by Dijkstra's rule is the cheapest.
+
+    Args:
+        worth: of each row by column, above 0; a column that is missing cannot be had.
+    """
+    costs = [{**{c: -w for c, w in row.items()}, -1 - r: 0.0} for r, row in enumerate(worth)]
+    price_of_row = [min(row.values()) for row in costs]
+    price_of_column: dict[int, float] = defaultdict(float)
+    row_of: dict[int, int] = {}
+    column_of: dict[int, int] = {}
+    for start in range(len(worth)):
+        row, length = start, 0.0
+        reached: dict[int, float] = {}
+        before: dict[int, int] = {}
+        settled: dict[int, float] = {}
+        while True:
+            for column, cost in costs[row].items():
+                through = length + cost - price_of_row[row] - price_of_column[column]
+                if column not in settled and through < reached.get(column, float("inf")):
+                    reached[column], before[column] = through, row
+            column = min(reached, key=reached.__getitem__)
+            length = reached.pop(column)
+            if column not in row_of:
+                break
+            settled[column], row = length, row_of[column]
+        price_of_row[start] += length
+        for passed, at in settled.items():
+            price_of_row[row_of[passed]] += length - at
+            price_of_column[passed] -= length - at
+        while True:  # each row on the path gives its column to the one before it
+            row = before[column]
+            given = column_of.get(row)
+            row_of[column], column_of[row] = row, column
+            if given is None:
+                break
+            column = given
+    return [(row, column) for column, row in row_of.items() if column >= 0]
