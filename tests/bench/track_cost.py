@@ -21,7 +21,9 @@ def main() -> None:
     for count in COUNTS:
         walks = frames(count)
         spent_ms = [update_ms(walks) for _ in range(ROUNDS)]
-        print(f"{count:4d} objects: {min(spent_ms):.3f} ms a frame, median of {ROUNDS} {statistics.median(spent_ms):.3f}")
+        print(
+            f"{count:4d} objects: {min(spent_ms):.3f} ms a frame, median of {ROUNDS} {statistics.median(spent_ms):.3f}"
+        )
 
 
 def frames(count: int) -> list[Detections]:

@@ -1,7 +1,7 @@
 """Assignment: the pairs of rows and columns that are worth most together, each row and column once at most.
 
-Exact, without a library: pairs that nobody contests need no search, and the few others are solved by shortest augmenting
-paths, a row at a time (Jonker and Volgenant 1987).
+Exact, without a library: pairs that nobody contests need no search, and the few others are solved by shortest
+augmenting paths, a row at a time (Jonker and Volgenant 1987).
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class Motion:
 
     Attributes:
         table: (5, n, 4) for each of centre x, centre y, width and height: position in pixels, velocity in pixels a
-            second, variance of the position, covariance of both, variance of the velocity. In one array, since a call of
-            numpy costs more than the few numbers in it.
+            second, variance of the position, covariance of both, variance of the velocity. In one array, since a call
+            of numpy costs more than the few numbers in it.
     """
 
     table: NDArray[np.float64]

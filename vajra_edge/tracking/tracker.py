@@ -1,9 +1,9 @@
 """Tracker: gives the detections of one camera numbers that stay with their objects from frame to frame.
 
-After ByteTrack (Zhang et al. 2021, arXiv:2110.06864): sure detections are matched to where tracks are expected, then the
-unsure ones to the tracks that are left, since an object that is half hidden is found with less confidence. After OC-SORT
-(Cao et al. 2022, arXiv:2203.14360) the sure ones that are left are matched to where tracks were last seen, since one that
-stopped behind a post is not where its speed would have brought it.
+After ByteTrack (Zhang et al. 2021, arXiv:2110.06864): sure detections are matched to where tracks are expected, then
+the unsure ones to the tracks that are left, since an object that is half hidden is found with less confidence. After
+OC-SORT (Cao et al. 2022, arXiv:2203.14360) the sure ones that are left are matched to where tracks were last seen, since
+one that stopped behind a post is not where its speed would have brought it.
 """
 
 from __future__ import annotations
@@ -73,27 +73,27 @@ class Tracks:
     motion: Motion
 
     def __len__(self) -> int:
-        return self.whole.shape[1]
+        return len(self.whole[0])
 
     @property
     def number(self) -> Numbers:
         """(n,)."""
-        return self.whole[0]
+        return np.asarray(self.whole[0])
 
     @property
     def hits(self) -> Numbers:
         """(n,)."""
-        return self.whole[1]
+        return np.asarray(self.whole[1])
 
     @property
     def class_id(self) -> Numbers:
         """(n,)."""
-        return self.whole[2]
+        return np.asarray(self.whole[2])
 
     @property
     def seen_s(self) -> NDArray[np.float64]:
         """(n,)."""
-        return self.seen[4]
+        return np.asarray(self.seen[4])
 
     @classmethod
     def begin(cls, boxes: Boxes, class_id: NDArray[np.int32], now_s: float) -> Tracks:
@@ -176,7 +176,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
         now_s: when it was taken, monotonic.
     """
     numbers = np.full(len(found), NO_TRACK)
-    finite = np.isfinite(found.xyxy).all(1)
+    finite: NDArray[np.bool_] = np.isfinite(found.xyxy).all(1)
     if not finite.all():
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
