@@ -14,6 +14,7 @@ Imports point one way, from the bottom to the top; ``README.md`` beside this fil
     backends                     ONNX Runtime, TensorRT: graph -> plan -> runner
     build                        a request -> a checked plan in the store, in a child process
     inference                    frame -> detections, and the frame loop
+    tracking                     detections of one frame after the other -> numbers that stay with their objects
     capture, mqtt                camera -> newest frame; detections -> broker
     telemetry                    the status document
     daemon                       state machine, supervisor, build process, control socket, systemd

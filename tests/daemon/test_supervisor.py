@@ -444,6 +444,22 @@ def test_thresholds_and_class_filters_apply_without_a_rebuild(rebooted):
     ears.close()
 
 
+def test_a_camera_tracks_when_it_is_asked_to_and_until_it_is_not(rebooted):
+    ears = rebooted.listen("camera/gate/detections")
+    rebooted.start()
+    rebooted.serving()
+    gate = rebooted.grabber("gate")
+    assert "track_id" not in ears.detections(3)["detections"][0]
+    rebooted.camera("gate", track=True, confidence=0.1)
+    rebooted.write()
+    ears.until(lambda _, content: any(found.get("track_id") for found in content["detections"]))
+    rebooted.camera("gate", track=False)
+    rebooted.write()
+    ears.until(lambda _, content: content["detections"] and "track_id" not in content["detections"][0])
+    assert rebooted.grabber("gate") is gate
+    ears.close()
+
+
 def most_detections(content):
     return len(content["detections"])
 

@@ -110,6 +110,16 @@ def test_a_row_that_is_not_finite_is_left_out_and_the_others_stay() -> None:
     assert [row.confidence for row in parsed.detections] == pytest.approx(rows.confidence[[0, 3]], abs=1e-4)
 
 
+def test_tracks_are_told_where_a_camera_tracks_and_no_word_of_them_where_it_does_not() -> None:
+    rows = some(4)
+    rows.xyxy[1, 2] = np.nan
+    draft = encode_detections(frame(), rows, TAG, "dev", 1_012_345_678, np.array([7, 8, 0, 9]))
+    payload = draft.numbered("e1", 7)
+    assert [row["track_id"] for row in orjson.loads(payload)["detections"]] == [7, None, 9]
+    assert [row.track_id for row in DetectionMessage.model_validate_json(payload).detections] == [7, None, 9]
+    assert b"track_id" not in message(rows)
+
+
 def test_ratios_stay_within_the_image() -> None:
     outside = Detections(np.array([[-5, -5, 500, 500]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
     assert DetectionMessage.model_validate_json(message(outside)).detections[0].xyxyn == (0, 0, 1, 1)

@@ -166,6 +166,7 @@ class CameraSettings(Section):
     confidence: Ratio | None = Field(None, description="overrides [detect] confidence")
     classes: Names | None = Field(None, description="overrides [detect] classes")
     snapshot_every_s: Seconds | None = Field(None, description="publish a JPEG this often; unset: never")
+    track: bool = Field(False, description="say which detections are the same object, by a `track_id`")
 
 
 class MqttSettings(Section):

@@ -40,6 +40,7 @@ from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.systemd import Notify
+from vajra_edge.daemon.trackers import Trackers
 from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow, Watchdog
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
@@ -81,6 +82,7 @@ class Parts:
     topics: Topics
     pictures: Pictures
     asked_pictures: PictureRequests
+    trackers: Trackers
     images: ImageWatch
     missed: MissedWatch
     serving: Serving
@@ -152,6 +154,7 @@ class Parts:
         for name in changes.removed:
             self.announcements.forget(name)
         self.pictures.apply(new)
+        self.trackers.apply(new)
         if Action.RECONNECT in changes.actions:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
@@ -242,9 +245,11 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     outbox = state_dir / OUTBOX
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
+    trackers = Trackers(settings)
 
     def sink(result: FrameResult[Served]) -> None:
-        receipt = publisher.detections(result.frame, result.found, result.plan.tag)
+        tracks = trackers.see(result.frame, result.found)
+        receipt = publisher.detections(result.frame, result.found, result.plan.tag, tracks)
         pictures.see(result.frame, result.unfiltered, receipt)
 
     return Parts(
@@ -267,6 +272,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         topics=topics,
         pictures=pictures,
         asked_pictures=PictureRequests(pictures),
+        trackers=trackers,
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),

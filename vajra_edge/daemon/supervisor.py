@@ -163,6 +163,7 @@ class Supervisor:
         match told:
             case CameraChanged():
                 self._parts.cameras.changed(told)
+                self._parts.trackers.changed(told)
             case BrokerChanged():
                 self._known = replace(self._known, broker=told)
             case SnapshotSent():

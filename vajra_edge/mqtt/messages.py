@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
@@ -94,7 +95,14 @@ class Draft:
         return head.encode() + self.rest
 
 
-def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, device: str, now_ns: int) -> Draft:
+def encode_detections(
+    frame: Frame,
+    detections: Detections,
+    tag: EngineTag,
+    device: str,
+    now_ns: int,
+    tracks: NDArray[np.int64] | None = None,
+) -> Draft:
     """One detection message, but for its number.
 
     Args:
@@ -103,6 +111,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
         tag: the engine that found them.
         device: the device's id.
         now_ns: ``time.monotonic_ns()``; the frame's age is taken against it.
+        tracks: (n,) of each detection, 0 where it has none; None: the camera's objects are not tracked.
 
     Returns:
         JSON. Pixels are rounded to 0.01, ratios to 1e-5, confidence to 1e-4. A row with a number that is not
@@ -122,7 +131,7 @@ def encode_detections(frame: Frame, detections: Detections, tag: EngineTag, devi
                 "precision": tag.precision,
                 "target": tag.target,
             },
-            "detections": _rows(detections, (width, height), tag.class_names),
+            "detections": _rows(detections, (width, height), tag.class_names, tracks),
         },
         option=_OPTIONS,
     )
@@ -154,7 +163,9 @@ def encode_gap(number: Number, last: int, why: str, now: datetime, *, clock_sync
     )
 
 
-def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequence[str]) -> list[dict[str, object]]:
+def _rows(
+    detections: Detections, resolution_wh: tuple[int, int], names: Sequence[str], tracks: NDArray[np.int64] | None
+) -> list[dict[str, object]]:
     """Whole arrays are rounded and turned into lists at once; per row there is one dict display."""
     table = np.empty((len(detections), 9))  # confidence, xyxy, xyxyn
     table[:, 0] = detections.confidence
@@ -166,7 +177,7 @@ def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequenc
     if not finite.all():
         table, class_id = table[finite], class_id[finite]
     known = len(names)
-    return [
+    rows: list[dict[str, object]] = [
         {
             "class_id": index,
             "class": names[index] if 0 <= index < known else str(index),
@@ -178,6 +189,10 @@ def _rows(detections: Detections, resolution_wh: tuple[int, int], names: Sequenc
             class_id.tolist(), table[:, 0].tolist(), table[:, 1:5].tolist(), table[:, 5:].tolist(), strict=True
         )
     ]
+    if tracks is not None:
+        for row, track in zip(rows, tracks[finite].tolist(), strict=True):
+            row["track_id"] = track or None
+    return rows
 
 
 def mark_replayed(payload: bytes) -> bytes:

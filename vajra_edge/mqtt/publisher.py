@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from vajra_edge.admission import Admission, AdmissionLimits, Bucket, RequestPace, Verdict
@@ -168,11 +170,12 @@ class Publisher:
         self._disk.start()
         self._thread.start()
 
-    def detections(self, frame: Frame, detections: Detections, tag: EngineTag) -> Receipt:
+    def detections(
+        self, frame: Frame, detections: Detections, tag: EngineTag, tracks: NDArray[np.int64] | None = None
+    ) -> Receipt:
         """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
-        receipt = self._backlog.offer(
-            encode_detections(frame, detections, tag, self._topics.device, self._clock_ns()), self._now_s()
-        )
+        draft = encode_detections(frame, detections, tag, self._topics.device, self._clock_ns(), tracks)
+        receipt = self._backlog.offer(draft, self._now_s())
         if self._kept is KeptIn.DISK:
             self._disk.wake()
         else:

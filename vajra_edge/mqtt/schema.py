@@ -30,6 +30,9 @@ class DetectionRow(Payload):
         description="left, top, right, bottom in pixels of the camera's image, rounded to 0.01"
     )
     xyxyn: tuple[Ratio, Ratio, Ratio, Ratio] = Field(description="the same as shares of the image's width and height")
+    track_id: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the same object has the same; `null`: none yet; left out where the camera does not `track`"
+    )
 
 
 class EngineRow(Payload):

@@ -51,7 +51,7 @@ class Motion:
     @property
     def position(self) -> Boxes:
         """Centre x, centre y, width, height, (n, 4) in pixels."""
-        return self.table[0]
+        return np.asarray(self.table[0])
 
     @property
     def spread(self) -> Boxes:

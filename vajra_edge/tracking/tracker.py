@@ -2,8 +2,8 @@
 
 After ByteTrack (Zhang et al. 2021, arXiv:2110.06864): sure detections are matched to where tracks are expected, then
 the unsure ones to the tracks that are left, since an object that is half hidden is found with less confidence. After
-OC-SORT (Cao et al. 2022, arXiv:2203.14360) the sure ones that are left are matched to where tracks were last seen, since
-one that stopped behind a post is not where its speed would have brought it.
+OC-SORT (Cao et al. 2022, arXiv:2203.14360) the sure ones that are left are matched to where tracks were last seen,
+since one that stopped behind a post is not where its speed would have brought it.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
         now_s: when it was taken, monotonic.
     """
     numbers = np.full(len(found), NO_TRACK)
-    finite: NDArray[np.bool_] = np.isfinite(found.xyxy).all(1)
+    finite = np.asarray(np.isfinite(found.xyxy).all(1))
     if not finite.all():
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
