@@ -21,10 +21,12 @@ class Zone:
     Attributes:
         name: as subscribers read it.
         corners: (n, 2) at least three, in either direction; the last is joined to the first.
+        dwell_s: who is inside for so long is told of, once a visit; None: never.
     """
 
     name: str
     corners: Points
+    dwell_s: float | None = None
 
     def holds(self, points: Points) -> NDArray[np.bool_]:
         """Which of (m, 2) points lie inside; by the parity of the edges that a ray to the right meets."""

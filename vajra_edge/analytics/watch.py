@@ -1,8 +1,8 @@
 """Watch: what happens at the places of one camera, as a pure machine over what its tracker sees.
 
 Nothing flickers: a track is in a zone once it was seen inside for ``Patience.enter_s``, and out once it was not for
-``leave_s``; it has crossed a line once it stands clear of it on the other side; and a zone is empty once nobody was in it
-for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by that reason.
+``leave_s``; it has crossed a line once it stands clear of it on the other side; and a zone is empty once nobody was in
+it for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by that reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +40,11 @@ class Patience:
         enter_s: inside a zone.
         leave_s: outside it, or not seen at all.
         absent_s: nobody inside.
-        dwell_s: inside; said once a visit. None: never.
     """
 
     enter_s: float = 0.3
     leave_s: float = 1.0
     absent_s: float = 2.0
-    dwell_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,13 @@ class Seen:
     Attributes:
         now_s: monotonic time of the frame.
         tracks: (n,) track ids.
-        class_id: (n,) of each.
+        classes: (n,) the name of each one's class: ids belong to a plan, and plans change.
         anchors: (n, 2) where each stands: the middle of its box's lower edge, as ratios of the picture.
     """
 
     now_s: float
     tracks: NDArray[np.int64]
-    class_id: NDArray[np.int32]
+    classes: Sequence[str]
     anchors: Points
 
 
@@ -84,7 +81,7 @@ class Entered:
 
     zone: str
     track: int
-    class_id: int
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Left:
 
     zone: str
     track: int
-    class_id: int
+    class_name: str
     dwell_s: float
     reason: str = ""
 
@@ -109,7 +106,7 @@ class Dwelt:
 
     zone: str
     track: int
-    class_id: int
+    class_name: str
     dwell_s: float
 
 
@@ -120,7 +117,7 @@ class Crossed:
     line: str
     way: Way
     track: int
-    class_id: int
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ Happening = Entered | Left | Dwelt | Crossed | Occupied
 class Visit:
     """A track at a zone: since when, until when it was seen inside, and what was said of it."""
 
-    class_id: int
+    class_name: str
     since_s: float
     inside_s: float
     entered: bool = False
@@ -165,14 +162,14 @@ class State:
         empty_since_s: by zone, since when nobody is inside; for a zone that is still called present.
     """
 
-    visits: Mapping[tuple[str, int], Visit] = field(default_factory=lambda: MappingProxyType({}))
-    sides: Mapping[tuple[str, int], Side] = field(default_factory=lambda: MappingProxyType({}))
-    present: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
-    empty_since_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    visits: Mapping[tuple[str, int], Visit] = field(default_factory=dict)
+    sides: Mapping[tuple[str, int], Side] = field(default_factory=dict)
+    present: Mapping[str, bool] = field(default_factory=dict)
+    empty_since_s: Mapping[str, float] = field(default_factory=dict)
 
-    def counts(self, zone: str) -> Counter[int]:
-        """How many are in a zone, by class id."""
-        return Counter(v.class_id for (name, _), v in self.visits.items() if name == zone and v.entered)
+    def counts(self, zone: str) -> Counter[str]:
+        """How many are in a zone, by class."""
+        return Counter(v.class_name for (name, _), v in self.visits.items() if name == zone and v.entered)
 
 
 @dataclass(frozen=True)
@@ -199,14 +196,21 @@ def advance(places: Places, state: State, observation: Observation) -> tuple[Sta
         case Blinded():
             return _blind(places, state, observation)
         case Seen():
-            visits, sides, present, empty = {}, {}, {}, {}
-            happened: list[Happening] = []
-            for zone in places.zones:
-                happened += _zone(zone, places.patience, state, observation, visits)
-                happened += _presence(zone.name, places.patience, state, observation.now_s, visits, present, empty)
-            for line in places.lines:
-                happened += _line(line, state, observation, sides)
-            return State(*map(MappingProxyType, (visits, sides, present, empty))), tuple(happened)
+            return _seen(places, state, observation)
+
+
+def _seen(places: Places, state: State, seen: Seen) -> tuple[State, tuple[Happening, ...]]:
+    visits: dict[tuple[str, int], Visit] = {}
+    sides: dict[tuple[str, int], Side] = {}
+    present: dict[str, bool] = {}
+    empty: dict[str, float] = {}
+    happened: list[Happening] = []
+    for zone in places.zones:
+        happened += _zone(zone, places.patience, state, seen, visits)
+        happened += _presence(zone.name, places.patience, state, seen.now_s, visits, present, empty)
+    for line in places.lines:
+        happened += _line(line, state, seen, sides)
+    return State(visits, sides, present, empty), tuple(happened)
 
 
 def _zone(
@@ -214,25 +218,25 @@ def _zone(
 ) -> list[Happening]:
     """Who came, stays and went; ``visits`` takes those that go on."""
     happened: list[Happening] = []
-    inside = dict(zip(seen.tracks.tolist(), seen.class_id.tolist(), strict=True))
-    inside = {track: inside[track] for track in seen.tracks[zone.holds(seen.anchors)].tolist()}
+    rows = np.flatnonzero(zone.holds(seen.anchors)).tolist()
+    inside = {int(seen.tracks[row]): seen.classes[row] for row in rows}
     before = {track: visit for (name, track), visit in state.visits.items() if name == zone.name}
-    for track, class_id in inside.items():
-        visit = before.pop(track, Visit(class_id, seen.now_s, seen.now_s))
+    for track, class_name in inside.items():
+        visit = before.pop(track, Visit(class_name, seen.now_s, seen.now_s))
         visit = replace(visit, inside_s=seen.now_s)
         stayed_s = seen.now_s - visit.since_s
         if not visit.entered and stayed_s >= patience.enter_s:
             visit = replace(visit, entered=True)
-            happened.append(Entered(zone.name, track, visit.class_id))
-        if visit.entered and not visit.dwelt and patience.dwell_s is not None and stayed_s >= patience.dwell_s:
+            happened.append(Entered(zone.name, track, visit.class_name))
+        if visit.entered and not visit.dwelt and zone.dwell_s is not None and stayed_s >= zone.dwell_s:
             visit = replace(visit, dwelt=True)
-            happened.append(Dwelt(zone.name, track, visit.class_id, stayed_s))
+            happened.append(Dwelt(zone.name, track, visit.class_name, stayed_s))
         visits[zone.name, track] = visit
     for track, visit in before.items():
         if seen.now_s - visit.inside_s < patience.leave_s:
             visits[zone.name, track] = visit
         elif visit.entered:
-            happened.append(Left(zone.name, track, visit.class_id, visit.inside_s - visit.since_s))
+            happened.append(Left(zone.name, track, visit.class_name, visit.inside_s - visit.since_s))
     return happened
 
 
@@ -273,7 +277,7 @@ def _line(line: Line, state: State, seen: Seen, sides: dict[tuple[str, int], Sid
         if before is not None and before.right != right:
             way = np.array([before.at]), np.array([at])
             if line.between_ends(*way)[0]:
-                happened.append(Crossed(line.name, Way.IN if right else Way.OUT, track, int(seen.class_id[row])))
+                happened.append(Crossed(line.name, Way.IN if right else Way.OUT, track, seen.classes[row]))
     for key, side in state.sides.items():
         if key[0] == line.name and key not in sides and seen.now_s - side.seen_s < FORGOTTEN_S:
             sides[key] = side
@@ -283,7 +287,7 @@ def _line(line: Line, state: State, seen: Seen, sides: dict[tuple[str, int], Sid
 def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple[Happening, ...]]:
     """Everybody leaves for a reason that is not theirs, and no zone is known to be empty."""
     left = [
-        Left(zone, track, visit.class_id, visit.inside_s - visit.since_s, blinded.reason)
+        Left(zone, track, visit.class_name, visit.inside_s - visit.since_s, blinded.reason)
         for (zone, track), visit in state.visits.items()
         if visit.entered
     ]
