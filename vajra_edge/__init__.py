@@ -15,6 +15,7 @@ Imports point one way, from the bottom to the top; ``README.md`` beside this fil
     build                        a request -> a checked plan in the store, in a child process
     inference                    frame -> detections, and the frame loop
     tracking                     detections of one frame after the other -> numbers that stay with their objects
+    analytics                    what those objects do at zones and lines, and how often
     capture, mqtt                camera -> newest frame; detections -> broker
     telemetry                    the status document
     daemon                       state machine, supervisor, build process, control socket, systemd

@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from vajra_edge.config.changes import ACTIONS
 from vajra_edge.config.settings import CameraSettings, Settings
-from vajra_edge.mqtt import messages, schema
+from vajra_edge.mqtt import messages, place_messages, schema
 from vajra_edge.mqtt.topics import Topic, Topics
 
 PAGES = Path(__file__).resolve().parent
@@ -34,6 +34,17 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
     (_TOPICS.history, schema.HistoryMessage, "builds, refusals, swaps, rollbacks, strikes, crashes: the newest ten"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),
+    (
+        _TOPICS.events("<id>"),
+        schema.EventMessage,
+        "who enters, stays in, leaves a zone or crosses a line; kept as detections",
+    ),
+    (
+        _TOPICS.places("<id>"),
+        schema.PlacesMessage,
+        "who is in the camera's zones now, and how many came and crossed in all",
+    ),
+    (_TOPICS.totals("<id>"), schema.TotalsMessage, "the same by hour, and when nobody could see"),
     (
         _TOPICS.snapshot("<id>"),
         schema.SnapshotComment,
@@ -49,6 +60,12 @@ WRITTEN_FROM: Mapping[type[BaseModel], type] = {
     schema.EngineMessage: messages.EngineStatus,
     schema.CameraMessage: messages.CameraStatus,
     schema.HistoryMessage: messages.HistoryStatus,
+    schema.PlacesMessage: place_messages.PlacesStatus,
+    schema.TotalsMessage: place_messages.TotalsStatus,
+    schema.ZoneRow: place_messages.ZoneState,
+    schema.LineRow: place_messages.LineState,
+    schema.HourRow: place_messages.HourCounts,
+    schema.BlindRow: place_messages.BlindInterval,
     schema.ResponseMessage: messages.Response,
 }
 """Payloads whose fields are explained in the docstring of the record that the daemon writes them from; those that are
@@ -130,6 +147,8 @@ def _default(value: object) -> str:
         return "required"
     if value is None:
         return "not set"
+    if value == ():
+        return "none"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -174,7 +193,7 @@ def _values(part: Mapping[str, Any]) -> str:
         return " or ".join(_values(choice) for choice in choices)
     if "$ref" in part:
         name = part["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return "tables" if name.endswith("Settings") else f"[{name}](#{name.lower()})"
     if "enum" in part or "const" in part:
         return ", ".join(f"`{value}`" for value in part.get("enum", [part.get("const")]))
     return _TYPES[part["type"]](part)

@@ -31,6 +31,8 @@ def different(field, value):
         "engine.optimization_level": 4, "engine.workspace_gib": 1.5, "cameras.freeze_s": 3.0, "device_id": "other",
         "cameras.confidence": 0.5, "cameras.classes": ("cat",), "cameras.snapshot_every_s": 9.0, "service.threads": 1,
         "cameras.track": True,
+        "cameras.zones": ({"name": "door", "corners": ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))},),
+        "cameras.lines": ({"name": "street", "start": (0.0, 0.5), "end": (1.0, 0.5)},),
         "detect.classes": ("cat",), "cameras.width_px": 640, "cameras.height_px": 480, "mqtt.port": 1884,
         "mqtt.username": "me", "cameras.source": "/dev/video1", "engine.quantization": "qdq",
         "cameras.rtsp_transport": "udp", "engine.batch": 4, "cameras.decode": "cpu",

@@ -90,11 +90,11 @@ class Hour:
     @property
     def unix_s(self) -> int:
         """When the hour began by the wall clock of then."""
-        return int(self.begin.unix_s // HOUR_S) * HOUR_S
+        return _hour_s(self.begin)
 
     def goes_on(self, before: Moment, now: Moment) -> bool:
         """Whether ``now`` belongs to it, too, as ``before`` did."""
-        same_hour = int(now.unix_s // HOUR_S) * HOUR_S == self.unix_s
+        same_hour = _hour_s(now) == self.unix_s
         if before.boot and before.boot == now.boot:
             jumped_s = abs((now.unix_s - before.unix_s) - (now.boot_s - before.boot_s))
             return same_hour and jumped_s <= JUMP_S
@@ -133,7 +133,11 @@ class Totals:
             happened: between.
         """
         news = counted(happened)
-        hours = _with(self.hours, self.until, Hour(now, seen_s, news))
+        last = self.hours[-1] if self.hours else None
+        set_back = last is not None and last.unix_s == _hour_s(now) and not last.goes_on(self.until, now)
+        hours = self.hours
+        if seen_s or news or set_back:  # an hour in which nobody could see is missing
+            hours = _with(hours, self.until, Hour(now, seen_s, news))
         return replace(self, until=now, counts=_sum(self.counts, news), hours=hours)
 
     def blinded(self, blind: Blind) -> Totals:
@@ -215,6 +219,10 @@ def utc(moment: Moment) -> datetime:
 def by_class(counts: Mapping[Key, int], place: str, what: What) -> dict[str, int]:
     """How often it happened there, by class."""
     return {name: count for (where, kind, name), count in sorted(counts.items()) if (where, kind) == (place, what)}
+
+
+def _hour_s(moment: Moment) -> int:
+    return int(moment.unix_s // HOUR_S) * HOUR_S
 
 
 def _with(hours: tuple[Hour, ...], until: Moment, more: Hour) -> tuple[Hour, ...]:

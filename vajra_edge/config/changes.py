@@ -43,6 +43,8 @@ ACTIONS: Mapping[str, Action] = {
     "cameras.classes": Action.APPLY,
     "cameras.snapshot_every_s": Action.APPLY,
     "cameras.track": Action.APPLY,
+    "cameras.zones": Action.APPLY,
+    "cameras.lines": Action.APPLY,
     **{f"mqtt.{name}": Action.RECONNECT for name in MqttSettings.model_fields},
     "mqtt.signed_commands": Action.APPLY,
     **{f"mqtt.{name}": Action.RESTART for name in ("qos", "delivery", "outbox", "commit_every_s")},

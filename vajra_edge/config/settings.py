@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from vajra_edge.config import checks, environment, settings_file
+from vajra_edge.config import checks, environment, places, settings_file
 from vajra_edge.config.mistakes import in_one_line
 from vajra_edge.errors import SettingsError
 
@@ -133,6 +133,22 @@ class DetectSettings(Section):
     classes: Names | None = Field(None, description="class names to publish; unset: all")
 
 
+class ZoneSettings(Section):
+    """An area of a camera's picture."""
+
+    name: Identifier
+    corners: tuple[tuple[Ratio, Ratio], ...]
+    dwell_s: Seconds | None = None
+
+
+class LineSettings(Section):
+    """A line through a camera's picture, with a direction."""
+
+    name: Identifier
+    start: tuple[Ratio, Ratio]
+    end: tuple[Ratio, Ratio]
+
+
 class CameraSettings(Section):
     """``[[cameras]]``: one source of frames."""
 
@@ -167,6 +183,14 @@ class CameraSettings(Section):
     classes: Names | None = Field(None, description="overrides [detect] classes")
     snapshot_every_s: Seconds | None = Field(None, description="publish a JPEG this often; unset: never")
     track: bool = Field(False, description="say which detections are the same object, by a `track_id`")
+    zones: Annotated[tuple[ZoneSettings, ...], BeforeValidator(places.zones)] = Field(
+        (),
+        description="areas to watch: name, corners as [x, y] from 0 to 1, dwell_s to be told who stays; it tracks, too",
+    )
+    lines: Annotated[tuple[LineSettings, ...], BeforeValidator(places.lines)] = Field(
+        (),
+        description="lines to watch: name, start and end as [x, y] from 0 to 1; in is to the right hand; tracks, too",
+    )
 
 
 class MqttSettings(Section):

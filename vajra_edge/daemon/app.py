@@ -40,8 +40,10 @@ from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.systemd import Notify
+from vajra_edge.daemon.totals_files import TotalsFiles
 from vajra_edge.daemon.trackers import Trackers
 from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow, Watchdog
+from vajra_edge.daemon.watches import Watches
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
@@ -83,6 +85,7 @@ class Parts:
     pictures: Pictures
     asked_pictures: PictureRequests
     trackers: Trackers
+    watches: Watches
     images: ImageWatch
     missed: MissedWatch
     serving: Serving
@@ -155,6 +158,7 @@ class Parts:
             self.announcements.forget(name)
         self.pictures.apply(new)
         self.trackers.apply(new)
+        self.watches.apply(new)
         if Action.RECONNECT in changes.actions:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
@@ -185,6 +189,7 @@ class Parts:
         self.mailboxes.close()
         children = self.plans.close(CHILD_GRACE_S + LEAVE_S)
         self.pictures.close(LEAVE_S)
+        self.watches.close()
         self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
         self.background.close(LEAVE_S)
         self.control.close()
@@ -245,11 +250,13 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     outbox = state_dir / OUTBOX
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
-    trackers = Trackers(settings)
+    trackers, files = Trackers(settings), TotalsFiles(state_dir, background.look)
+    watches = Watches(publisher, topics, files, settings)
 
     def sink(result: FrameResult[Served]) -> None:
         tracks = trackers.see(result.frame, result.found)
         receipt = publisher.detections(result.frame, result.found, result.plan.tag, tracks)
+        watches.see(result.frame, result.found, tracks, result.plan.tag.class_names)
         pictures.see(result.frame, result.unfiltered, receipt)
 
     return Parts(
@@ -273,6 +280,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         pictures=pictures,
         asked_pictures=PictureRequests(pictures),
         trackers=trackers,
+        watches=watches,
         images=ImageWatch(background, state_dir),
         missed=MissedWatch(background),
         serving=Serving(mailboxes, sink, inbox.put, beats, settings, max_frames),

@@ -164,6 +164,7 @@ class Supervisor:
             case CameraChanged():
                 self._parts.cameras.changed(told)
                 self._parts.trackers.changed(told)
+                self._parts.watches.changed(told)
             case BrokerChanged():
                 self._known = replace(self._known, broker=told)
             case SnapshotSent():
@@ -251,6 +252,7 @@ class Supervisor:
             self._parts.images.tick(self._known.settings, now_s)
         self._look_for_missed(now_s)
         self._parts.announcements.say(self.status(), now_s)
+        self._parts.watches.tick(now_s)
         self._parts.adoption.look(self._s, self._known.desired, now_s)
         self._parts.asked_pictures.look(self._s, lambda: self._parts.cameras.views({}), now_s)
         self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)

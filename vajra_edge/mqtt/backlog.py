@@ -169,7 +169,7 @@ class Backlog:
             first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
             known = is_synchronised()
             payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc), clock_synchronised=known)
-        topic = topics.detections(camera)
+        topic = topics.stream(camera)
         return Parcel(topics.path(topic), payload, topic, number)
 
     def settle(self, parcel: Parcel, code: int, now_s: float) -> None:

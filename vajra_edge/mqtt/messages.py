@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
+from vajra_edge.mqtt.topics import camera_of
 from vajra_edge.plans.report import GateFigures
 from vajra_edge.types import Detections, Frame
 
@@ -51,8 +52,8 @@ class Number:
     Attributes:
         device: the device's id.
         epoch: names the count: another begins at 0, and nothing is said about the rest of the old one.
-        camera: the camera's id.
-        seq: counts the camera's detection messages of this epoch, from 0; it goes on over restarts.
+        camera: the camera's id, or the name of the stream of its events.
+        seq: counts the messages of that in this epoch, from 0; it goes on over restarts.
     """
 
     device: str
@@ -68,10 +69,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Draft:
-    """A detection message that has no number yet: the outbox gives it, in the order in which it keeps messages.
+    """A message that has no number yet: the outbox gives it, in the order in which it keeps messages.
 
     Attributes:
-        camera: the camera's id.
+        camera: the camera's id, or the name of the stream of its events.
         device: the device's id.
         rest: JSON of what follows the number, without its opening brace.
     """
@@ -89,7 +90,7 @@ class Draft:
         """The message as it is sent; ids hold nothing that JSON escapes."""
         key = Number(self.device, epoch, self.camera, seq).key
         head = (
-            f'{{"schema":{SCHEMA},"device":"{self.device}","camera":"{self.camera}",'
+            f'{{"schema":{SCHEMA},"device":"{self.device}","camera":"{camera_of(self.camera)}",'
             f'"epoch":"{epoch}","seq":{seq},"key":"{key}",'
         )
         return head.encode() + self.rest
@@ -152,7 +153,7 @@ def encode_gap(number: Number, last: int, why: str, now: datetime, *, clock_sync
         {
             "schema": SCHEMA,
             "device": number.device,
-            "camera": number.camera,
+            "camera": camera_of(number.camera),
             "epoch": number.epoch,
             "key": f"{number.key}-{last}",
             "gap": {"from": number.seq, "to": last, "why": why},

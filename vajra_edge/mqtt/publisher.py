@@ -29,7 +29,7 @@ from vajra_edge.mqtt.commands import MAX_REQUEST_BYTES, ReplyTo, Requested, pars
 from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
-from vajra_edge.mqtt.messages import EngineTag, Response, ServiceStatus, encode, encode_detections
+from vajra_edge.mqtt.messages import Draft, EngineTag, Response, ServiceStatus, encode, encode_detections
 from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent
@@ -175,6 +175,10 @@ class Publisher:
     ) -> Receipt:
         """Queue one detection message; what the bounds of the outbox do not hold is dropped, oldest first."""
         draft = encode_detections(frame, detections, tag, self._topics.device, self._clock_ns(), tracks)
+        return self.event(draft)
+
+    def event(self, draft: Draft) -> Receipt:
+        """Queue one message of any stream of the outbox, as ``detections`` does."""
         receipt = self._backlog.offer(draft, self._now_s())
         if self._kept is KeptIn.DISK:
             self._disk.wake()

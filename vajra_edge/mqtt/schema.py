@@ -75,7 +75,7 @@ class GapRow(Payload):
 
 
 class GapMessage(Payload):
-    """``camera/<id>/detections``, in the place of messages that do not come."""
+    """``camera/<id>/detections`` and ``camera/<id>/events``, in the place of messages that do not come."""
 
     schema_: Literal[2] = Field(alias="schema")
     device: str = Field(description="the device's id")
@@ -200,6 +200,96 @@ class HistoryMessage(Payload):
     entries: tuple[HistoryRow, ...]
     at: AwareDatetime
     clock_synchronised: bool
+
+
+class EventMessage(Payload):
+    """``camera/<id>/events``."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str
+    camera: str
+    epoch: str = Field(description="names the count of `seq`; another epoch counts from 0")
+    seq: Annotated[int, Field(ge=0)] = Field(
+        description="counts the camera's events, on over restarts; each one comes or is in a gap record"
+    )
+    key: str = Field(description="device/epoch/camera/events/seq, unique")
+    replayed: bool
+    at: AwareDatetime = Field(
+        description="when the frame was captured in which it was seen, or nobody could see any more"
+    )
+    event: Literal["enter", "dwell", "leave", "cross"] = Field(description="what happened")
+    place: str = Field(description="name of the zone or line")
+    way: Literal["in", "out"] | None = Field(
+        description="of a crossing: `in` is to the right of who goes from start to end"
+    )
+    track_id: Annotated[int, Field(ge=1)] = Field(description="of the object, as in detection messages")
+    class_name: str = Field(alias="class", description="of the object")
+    dwell_s: FiniteFloat | None = Field(description="how long it was in the zone, in seconds")
+    reason: Literal["", "camera", "frames"] = Field(
+        description="of a `leave`: empty where it was seen to go, or was not seen any more; else why nobody could see"
+    )
+
+
+class ZoneRow(Payload):
+    """A zone now."""
+
+    name: str
+    present: bool | None
+    count: dict[str, int]
+    entered: dict[str, int]
+
+
+class LineRow(Payload):
+    """A line."""
+
+    name: str
+    crossed_in: dict[str, int]
+    crossed_out: dict[str, int]
+
+
+class PlacesMessage(Payload):
+    """``camera/<id>/places``."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str
+    camera: str
+    blind: Literal["", "camera", "frames"]
+    zones: tuple[ZoneRow, ...]
+    lines: tuple[LineRow, ...]
+    since: AwareDatetime
+    at: AwareDatetime
+
+
+class HourRow(Payload):
+    """What happened in an hour, or in a part of it."""
+
+    hour: AwareDatetime
+    clock_synchronised: bool
+    seen_s: FiniteFloat
+    entered: dict[str, dict[str, int]]
+    crossed_in: dict[str, dict[str, int]]
+    crossed_out: dict[str, dict[str, int]]
+
+
+class BlindRow(Payload):
+    """An interval in which nobody could see."""
+
+    begin: AwareDatetime
+    end: AwareDatetime
+    length_s: FiniteFloat | None
+    why: Literal["down", "camera", "frames", "several"]
+
+
+class TotalsMessage(Payload):
+    """``camera/<id>/totals``."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str
+    camera: str
+    since: AwareDatetime
+    hours: tuple[HourRow, ...]
+    blind: tuple[BlindRow, ...]
+    at: AwareDatetime
 
 
 class ResponseMessage(Payload):

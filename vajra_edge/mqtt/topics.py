@@ -13,6 +13,8 @@ from vajra_edge.config.settings import Settings
 
 Delivery: TypeAlias = Literal["durable", "live"]
 
+_EVENTS = "/events"
+
 VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt")
 """What may be asked over MQTT, and nothing else."""
 
@@ -65,6 +67,23 @@ class Topics:
         """One message a frame, and the gap records of those that do not come."""
         return Topic(f"camera/{camera}/detections", self.detections_qos, retain=False, delivery=self.delivery)
 
+    def events(self, camera: str) -> Topic:
+        """What happens at its places, and the gap records of what does not come; kept as detections are."""
+        return Topic(f"camera/{camera}/events", self.detections_qos, retain=False, delivery=self.delivery)
+
+    def places(self, camera: str) -> Topic:
+        """Who is where now, retained."""
+        return Topic(f"camera/{camera}/places", 1, retain=True)
+
+    def totals(self, camera: str) -> Topic:
+        """What happened by hour, retained."""
+        return Topic(f"camera/{camera}/totals", 1, retain=True)
+
+    def stream(self, name: str) -> Topic:
+        """Of a stream of the outbox: a camera's detections, or its events (``events_of``)."""
+        camera = camera_of(name)
+        return self.detections(camera) if name == camera else self.events(camera)
+
     @property
     def delivery(self) -> Delivery:
         """Of the detection messages: without acknowledgements nothing tells what the broker has."""
@@ -85,6 +104,16 @@ class Topics:
     def path(self, topic: Topic) -> str:
         """The full MQTT topic."""
         return f"{self.root}/{self.device}/{topic.name}"
+
+
+def events_of(camera: str) -> str:
+    """Name of the stream of a camera's events in the outbox; no camera's id holds a slash."""
+    return camera + _EVENTS
+
+
+def camera_of(stream: str) -> str:
+    """The camera of a stream: its detections have its own name."""
+    return stream.removesuffix(_EVENTS)
 
 
 def topics_of(settings: Settings) -> Topics:
