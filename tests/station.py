@@ -40,6 +40,13 @@ def build_children(parent: int) -> list[int]:
     return found
 
 
+def toml(value: object) -> str:
+    """A value as TOML has it: JSON's but for tables."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {toml(each)}' for key, each in value.items())} }}"
+    return f"[{', '.join(map(toml, value))}]" if isinstance(value, (list, tuple)) else json.dumps(value)
+
+
 class Station:
     """Files of one daemon, and the daemon.
 
@@ -102,7 +109,7 @@ class Station:
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in self.settings[name].items())]
         for name, fields in self.settings["cameras"].items():
             lines += ["[[cameras]]", f'id = "{name}"']
-            lines += [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
+            lines += [f"{key} = {toml(value)}" for key, value in fields.items()]
         aside = self.config.with_suffix(".new")
         aside.write_text("\n".join(lines) + "\n")
         aside.replace(self.config)

@@ -12,7 +12,8 @@ from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.messages import Draft, Number
 from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds, Recovered
 from vajra_edge.mqtt.picture import Receipt, Snapshot
-from vajra_edge.mqtt.topics import Topics
+from vajra_edge.mqtt.schema import GapMessage
+from vajra_edge.mqtt.topics import Topics, events_of
 
 TOPICS = Topics("vajra", "dev")
 DRAFT = Draft("gate", "dev", b'"replayed":false}')
@@ -71,6 +72,33 @@ def test_a_detection_message_of_before_the_connection_is_marked() -> None:
         DRAFT.numbered("e1", 0).replace(b"false", b"true"),
         DRAFT.numbered("e1", 1),
     )
+
+
+def test_events_go_in_order_with_detections_on_a_topic_and_under_numbers_of_their_own() -> None:
+    waiting = backlog()
+    event = Draft(events_of("gate"), "dev", b'"replayed":false}')
+    for draft in (DRAFT, event, DRAFT):
+        waiting.offer(draft, 0.0)
+    parcels = [waiting.take(TOPICS, 0.0) for _ in range(3)]
+    told = [(parcel.path, orjson.loads(parcel.payload)) for parcel in parcels if parcel is not None]
+    assert [(path, content["camera"], content["seq"], content["key"]) for path, content in told] == [
+        ("vajra/dev/camera/gate/detections", "gate", 0, "dev/e1/gate/0"),
+        ("vajra/dev/camera/gate/events", "gate", 0, "dev/e1/gate/events/0"),
+        ("vajra/dev/camera/gate/detections", "gate", 1, "dev/e1/gate/1"),
+    ]
+
+
+def test_events_that_do_not_come_are_a_gap_of_their_own_topic() -> None:
+    waiting = backlog()
+    waiting.offer(Draft(events_of("gate"), "dev", b'"replayed":false}'), 0.0)
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    waiting.settle(parcel, 0x87, 0.0)
+    gap = waiting.take(TOPICS, 0.0)
+    assert gap is not None
+    assert gap.path == "vajra/dev/camera/gate/events"
+    told = GapMessage.model_validate_json(gap.payload)
+    assert (told.camera, told.key, told.gap.why) == ("gate", "dev/e1/gate/events/0-0", "refused")
 
 
 def test_responses_under_way_when_the_connection_broke_are_sent_again_in_order() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.config.settings import Settings, load
-from vajra_edge.mqtt.topics import Topics, device_id, topics_of
+from vajra_edge.mqtt.topics import Topics, camera_of, device_id, events_of, topics_of
 
 
 def settings(**more: object) -> Settings:
@@ -19,6 +19,9 @@ def test_the_table_says_where_each_message_goes_and_how() -> None:
         topics.engine,
         topics.camera_status("gate"),
         topics.detections("gate"),
+        topics.events("gate"),
+        topics.places("gate"),
+        topics.totals("gate"),
         topics.snapshot("gate"),
         topics.request("rebuild"),
         topics.response("rebuild"),
@@ -28,6 +31,9 @@ def test_the_table_says_where_each_message_goes_and_how() -> None:
         ("site/vajra/dev/engine", 1, True),
         ("site/vajra/dev/camera/gate/status", 1, True),
         ("site/vajra/dev/camera/gate/detections", 0, False),
+        ("site/vajra/dev/camera/gate/events", 0, False),
+        ("site/vajra/dev/camera/gate/places", 1, True),
+        ("site/vajra/dev/camera/gate/totals", 1, True),
         ("site/vajra/dev/camera/gate/snapshot", 0, False),
         ("site/vajra/dev/request/rebuild", 1, False),
         ("site/vajra/dev/response/rebuild", 1, False),
@@ -57,3 +63,10 @@ def test_without_a_machine_id_the_host_name_serves(tmp_path: Path, content: str 
     if content is not None:
         file.write_text(content)
     assert len(device_id(settings(), file)) == 12
+
+
+def test_a_stream_of_the_outbox_is_a_cameras_detections_or_its_events() -> None:
+    topics = Topics("vajra", "dev")
+    assert topics.stream("gate") == topics.detections("gate")
+    assert topics.stream(events_of("gate")) == topics.events("gate")
+    assert camera_of(events_of("gate")) == camera_of("gate") == "gate"

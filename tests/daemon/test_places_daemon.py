@@ -1,0 +1,102 @@
+"""Zones and lines of the whole daemon: told over a real broker, changed in place, kept over a kill."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from station import LIMIT_S, Station
+
+from vajra_edge.mqtt.schema import EventMessage, PlacesMessage, TotalsMessage
+
+LEFT = {"name": "left", "corners": [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]}
+STREET = {"name": "street", "start": [0.5, 1.0], "end": [0.5, 0.0]}
+
+
+def walk(folder: Path) -> Path:
+    """A red cell walks from left to right."""
+    folder.mkdir()
+    for column in range(8):
+        image = np.full((256, 256, 3), tiny.GREY, np.uint8)
+        top, left = 4 * tiny.STRIDE, column * tiny.STRIDE
+        image[top : top + tiny.STRIDE, left : left + tiny.STRIDE] = tiny.RED
+        cv2.imwrite(str(folder / f"{column}.png"), image)
+    return folder
+
+
+@pytest.fixture
+def watched(rebooted: Station) -> Station:
+    """A daemon that has not been started, whose camera shows the walk again and again."""
+    rebooted.camera("gate", source=str(walk(rebooted.folder / "walk")), fps=2.0, zones=[LEFT], lines=[STREET])
+    return rebooted
+
+
+def crossed(content: dict[str, Any]) -> int:
+    return sum(content["lines"][0]["crossed_in"].values()) if content["lines"] else 0
+
+
+def test_who_walks_is_told_counted_and_gone_when_the_camera_is(watched: Station):
+    ears = watched.listen()
+    watched.start()
+    watched.serving()
+    event = ears.ever(lambda path, content: path == "camera/gate/events" and content["event"] == "cross")
+    assert (event["place"], event["way"], event["class"]) == ("street", "in", "person")
+    ears.ever(lambda path, content: path == "camera/gate/events" and content["event"] == "enter")
+    seen = ears.ever(
+        lambda path, content: (
+            path == "camera/gate/detections"
+            and any(found.get("track_id") == event["track_id"] for found in content["detections"])
+        )
+    )
+    assert seen["camera"] == "gate"
+    places = ears.ever(
+        lambda path, content: path == "camera/gate/places" and crossed(content) and content["zones"][0]["present"]
+    )
+    assert places["blind"] == ""
+    watched.camera("gate", enabled=False)
+    watched.write()
+    gone = ears.until(lambda path, content: path == "camera/gate/places" and content["blind"])
+    assert (gone["blind"], gone["zones"][0]["present"], gone["zones"][0]["count"]) == ("camera", None, {})
+    totals = ears.ever(lambda path, content: path == "camera/gate/totals" and content["hours"])
+    TotalsMessage.model_validate(totals, strict=False)
+    for path, content, _ in ears.all():
+        if path == "camera/gate/events":
+            EventMessage.model_validate(content)
+        elif path == "camera/gate/places":
+            PlacesMessage.model_validate(content)
+    watched.camera("gate", zones=[], lines=[])
+    watched.write()
+    ears.until(lambda path, content: path == "camera/gate/places" and content is None)
+    ears.ever(lambda path, content: path == "camera/gate/totals" and content is None)
+    ears.close()
+
+
+def test_a_kill_costs_no_count_that_was_kept_and_the_time_between_is_named(watched: Station):
+    ears = watched.listen("camera/gate/#")
+    watched.spawn()
+    ears.until(lambda path, content: path == "camera/gate/places" and crossed(content))
+    file = watched.state_dir / "totals" / "gate.json"
+
+    def kept() -> bool:
+        return file.exists() and b'"in","person"' in file.read_bytes()
+
+    ears.ever(lambda *_: kept())
+    assert watched.process is not None
+    watched.process.send_signal(signal.SIGKILL)
+    watched.process.wait(LIMIT_S)
+    ears.all()
+    ears._next = len(ears.heard)
+    watched.spawn()
+    told = ears.until(lambda path, content: path == "camera/gate/places" and crossed(content) and not content["blind"])
+    assert crossed(told) >= 1
+    totals = ears.ever(
+        lambda path, content: path == "camera/gate/totals" and "down" in [blind["why"] for blind in content["blind"]]
+    )
+    (down,) = [blind for blind in totals["blind"] if blind["why"] == "down"]
+    assert down["length_s"] > 0.0
+    ears.close()
