@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.config.settings import Settings, load
-from vajra_edge.mqtt.topics import Topics, camera_of, device_id, events_of, topics_of
+from vajra_edge.mqtt.topics import Topics, camera_of, device_id, events_of, topic_of, topics_of
 
 
 def settings(**more: object) -> Settings:
@@ -67,6 +67,6 @@ def test_without_a_machine_id_the_host_name_serves(tmp_path: Path, content: str 
 
 def test_a_stream_of_the_outbox_is_a_cameras_detections_or_its_events() -> None:
     topics = Topics("vajra", "dev")
-    assert topics.stream("gate") == topics.detections("gate")
-    assert topics.stream(events_of("gate")) == topics.events("gate")
+    assert topic_of("gate", topics) == topics.detections("gate")
+    assert topic_of(events_of("gate"), topics) == topics.events("gate")
     assert camera_of(events_of("gate")) == camera_of("gate") == "gate"

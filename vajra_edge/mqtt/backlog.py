@@ -19,7 +19,7 @@ from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
 from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent, encode_picture
-from vajra_edge.mqtt.topics import Topic, Topics
+from vajra_edge.mqtt.topics import Topic, Topics, topic_of
 
 
 class LastValues:
@@ -169,7 +169,7 @@ class Backlog:
             first, camera = Number(topics.device, gap.epoch, gap.camera, gap.first), gap.camera
             known = is_synchronised()
             payload = encode_gap(first, gap.last, gap.why, datetime.now(timezone.utc), clock_synchronised=known)
-        topic = topics.stream(camera)
+        topic = topic_of(camera, topics)
         return Parcel(topics.path(topic), payload, topic, number)
 
     def settle(self, parcel: Parcel, code: int, now_s: float) -> None:

@@ -79,11 +79,6 @@ class Topics:
         """What happened by hour, retained."""
         return Topic(f"camera/{camera}/totals", 1, retain=True)
 
-    def stream(self, name: str) -> Topic:
-        """Of a stream of the outbox: a camera's detections, or its events (``events_of``)."""
-        camera = camera_of(name)
-        return self.detections(camera) if name == camera else self.events(camera)
-
     @property
     def delivery(self) -> Delivery:
         """Of the detection messages: without acknowledgements nothing tells what the broker has."""
@@ -114,6 +109,12 @@ def events_of(camera: str) -> str:
 def camera_of(stream: str) -> str:
     """The camera of a stream: its detections have its own name."""
     return stream.removesuffix(_EVENTS)
+
+
+def topic_of(stream: str, topics: Topics) -> Topic:
+    """Where a stream of the outbox goes: a camera's detections, or its events."""
+    camera = camera_of(stream)
+    return topics.detections(camera) if stream == camera else topics.events(camera)
 
 
 def topics_of(settings: Settings) -> Topics:
