@@ -121,6 +121,12 @@ def test_what_is_kept_is_bounded_and_covers_all_that_was_blind():
     assert totals.blind[-1].why is Why.CAMERA
 
 
+def test_blind_intervals_that_follow_each_other_for_one_reason_are_one():
+    totals = Totals.begin(at(0.0)).blinded(Blind(at(1.0), at(2.0), Why.DOWN))
+    totals = totals.blinded(Blind(at(2.0), at(3.0), Why.DOWN)).blinded(Blind(at(3.0), at(4.0), Why.CAMERA))
+    assert [(one.length_s, one.why) for one in totals.blind] == [(2.0, Why.DOWN), (1.0, Why.CAMERA)]
+
+
 def test_totals_are_written_and_read_back():
     totals = Totals.begin(at(0.0)).after(at(1.0), 0.5, [CROSSED, Entered("door", 1, "person")])
     totals = totals.blinded(Blind(at(1.0), at(2.0), Why.CAMERA))

@@ -103,7 +103,9 @@ def test_a_crossing_is_told_once_with_its_direction(begin: float, end: float, wa
 
 
 def test_who_jumps_the_line_between_two_frames_of_a_slow_camera_has_crossed_it():
-    assert Watch().told(seen(1.0, t1=(0.8, 0.1)), seen(3.0, t1=(0.8, 0.9))) == [Crossed("street", Way.IN, 1, "person")]
+    watch = Watch()
+    assert watch.told(seen(1.0, t1=(0.8, 0.1)), seen(3.0, t1=(0.8, 0.9))) == []
+    assert watch.told(seen(5.0, t1=(0.8, 0.95))) == [Crossed("street", Way.IN, 1, "person")]
 
 
 def test_who_stands_on_the_line_and_trembles_crosses_nothing():
@@ -113,20 +115,39 @@ def test_who_stands_on_the_line_and_trembles_crosses_nothing():
     )
     assert told == []
     assert watch.told(seen(7.0, t1=(0.8, 0.45))) == []
-    assert watch.told(seen(7.1, t1=(0.8, 0.55))) == [Crossed("street", Way.IN, 1, "person")]
+    assert watch.told(*stays(7.1, 0.5, t1=(0.8, 0.55))) == [Crossed("street", Way.IN, 1, "person")]
 
 
 def test_who_is_hidden_while_it_crosses_is_counted_and_who_was_forgotten_is_not():
     watch = Watch()
-    told = watch.told(seen(1.0, t1=(0.8, 0.45)), *stays(1.1, 1.0), seen(2.2, t1=(0.8, 0.6)))
+    told = watch.told(seen(1.0, t1=(0.8, 0.45)), *stays(1.1, 1.0), *stays(2.2, 0.5, t1=(0.8, 0.6)))
     assert told == [Crossed("street", Way.IN, 1, "person")]
-    assert watch.told(*stays(2.3, 6.0), seen(9.0, t1=(0.8, 0.4))) == []
+    assert watch.told(*stays(2.8, 6.0), *stays(9.0, 0.5, t1=(0.8, 0.4))) == []
 
 
 def test_who_goes_round_the_end_of_a_line_has_not_crossed_it():
     short = Places((), (Line("gate", (0.4, 0.5), (0.6, 0.5)),))
     watch = Watch(short)
-    assert watch.told(seen(1.0, t1=(0.1, 0.4)), seen(1.1, t1=(0.1, 0.6)), seen(1.2, t1=(0.5, 0.6))) == []
+    assert watch.told(seen(1.0, t1=(0.1, 0.4)), *stays(1.1, 0.5, t1=(0.1, 0.6)), seen(2.0, t1=(0.5, 0.6))) == []
+
+
+def test_feet_that_are_hidden_for_a_moment_cross_nothing():
+    watch = Watch()
+    told = watch.told(
+        *stays(1.0, 1.0, t1=(0.8, 0.6)),
+        *stays(2.0, 0.2, t1=(0.8, 0.4)),
+        *stays(2.2, 1.0, t1=(0.8, 0.6)),
+        *stays(3.2, 0.2, t1=(0.8, 0.4)),
+        *stays(3.4, 5.0, t1=(0.8, 0.6)),
+    )
+    assert told == []
+
+
+def test_who_crosses_and_is_seen_no_more_has_crossed():
+    crossed = [Crossed("street", Way.IN, 1, "person")]
+    over = seen(1.0, t1=(0.8, 0.4)), seen(1.1, t1=(0.8, 0.6))
+    assert Watch().told(*over, *stays(1.2, 3.0)) == crossed
+    assert Watch().told(*over, Blinded(1.2, "camera"))[0] == crossed[0]
 
 
 def test_a_blind_camera_sees_no_empty_zone_and_everybody_leaves_for_its_reason():

@@ -18,7 +18,7 @@ from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.clock import Moment
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.totals_files import TotalsFiles
-from vajra_edge.daemon.watches import LEAST_BLIND_S, SAVE_S, Watches
+from vajra_edge.daemon.watches import LEAST_BLIND_S, SAVE_S, TELL_S, Watches
 from vajra_edge.errors import StoreError
 from vajra_edge.mqtt.messages import Draft
 from vajra_edge.mqtt.schema import EventMessage, PlacesMessage, TotalsMessage
@@ -117,7 +117,7 @@ class Device:
             self.sees(feet, **who)
 
     def crosses(self, track: int, class_id: int = 0) -> None:
-        self.walks((0.8, 0.4), (0.8, 0.6), track=track, class_id=class_id)
+        self.walks((0.8, 0.4), (0.8, 0.6), (0.8, 0.7), track=track, class_id=class_id)
 
 
 @pytest.fixture
@@ -219,12 +219,14 @@ def test_a_build_while_the_camera_streams_is_told_apart_from_a_camera_that_does_
 def test_totals_survive_a_restart_and_the_time_between_is_named(device: Device):
     device.crosses(1)
     device.watches.close()
+    assert device.broker.places.blind == "down", "the broker keeps the last word"
+    assert device.broker.places.zones[0].present is None
     device.disk()
     device.ahead_s += 100.0
     device.begin()
     device.disk()
     device.crosses(1)
-    device.passes(61.0)
+    device.passes(TELL_S + 1)
     assert device.broker.places.lines[0].crossed_in == {"person": 2}
     (hour,) = device.broker.totals.hours
     assert hour.crossed_in == {"street": {"person": 2}}
@@ -264,7 +266,7 @@ def test_a_clock_set_back_by_a_year_loses_no_count(device: Device):
     device.passes(0.1)
     device.wall_s = -365 * 86_400
     device.crosses(2)
-    device.passes(61.0)
+    device.passes(TELL_S + 1)
     hours = [(hour.hour.year, hour.crossed_in) for hour in device.broker.totals.hours]
     assert hours == [(2027, {"street": {"person": 1}}), (2026, {"street": {"person": 1}})]
 

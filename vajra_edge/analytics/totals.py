@@ -142,6 +142,9 @@ class Totals:
 
     def blinded(self, blind: Blind) -> Totals:
         """With an interval that nobody could see."""
+        last = self.blind[-1] if self.blind else None
+        if last is not None and (last.end, last.why) == (blind.begin, blind.why):
+            return replace(self, blind=(*self.blind[:-1], replace(last, end=blind.end)))
         all_blind = (*self.blind, blind)
         if len(all_blind) > MOST_BLIND:
             first, second = all_blind[:2]

@@ -1,8 +1,9 @@
 """Watch: what happens at the places of one camera, as a pure machine over what its tracker sees.
 
 Nothing flickers: a track is in a zone once it was seen inside for ``Patience.enter_s``, and out once it was not for
-``leave_s``; it has crossed a line once it stands clear of it on the other side; and a zone is empty once nobody was in
-it for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by that reason.
+``leave_s``; it has crossed a line once it stood clear of it on the other side for as long, or was last seen there; and a
+zone is empty once nobody was in it for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by
+that reason.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Patience:
     """How long something must last before it is said, in seconds.
 
     Attributes:
-        enter_s: inside a zone.
+        enter_s: inside a zone, or on the other side of a line.
         leave_s: outside it, or not seen at all.
-        absent_s: nobody inside.
+        absent_s: nobody inside; or who was last seen on the other side of a line is not seen any more.
     """
 
     enter_s: float = 0.3
@@ -144,11 +145,23 @@ class Visit:
 
 @dataclass(frozen=True)
 class Side:
-    """Where a track last stood clear of a line."""
+    """Where a track last stood clear of a line, for long.
+
+    Attributes:
+        right: on its right hand.
+        at: where.
+        seen_s: when the track was last seen.
+        over_s: since when it stands clear on the other side; None: it does not.
+        between_ends: it went there between the ends of the line.
+        class_name: of the track.
+    """
 
     right: bool
     at: tuple[float, float]
     seen_s: float
+    over_s: float | None = None
+    between_ends: bool = False
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ def _seen(places: Places, state: State, seen: Seen) -> tuple[State, tuple[Happen
         happened += _zone(zone, places.patience, state, seen, visits)
         happened += _presence(zone.name, places.patience, state, seen.now_s, visits, present, empty)
     for line in places.lines:
-        happened += _line(line, state, seen, sides)
+        happened += _line(line, places.patience, state, seen, sides)
     return State(visits, sides, present, empty), tuple(happened)
 
 
@@ -261,8 +274,10 @@ def _presence(
     return [] if present[zone] == before else [Occupied(zone, present[zone])]
 
 
-def _line(line: Line, state: State, seen: Seen, sides: dict[tuple[str, int], Side]) -> list[Happening]:
-    """Who stands clear on another side than before, and went there between the ends of the line."""
+def _line(
+    line: Line, patience: Patience, state: State, seen: Seen, sides: dict[tuple[str, int], Side]
+) -> list[Happening]:
+    """Who stands clear on another side than before, stays there, and went there between the ends of the line."""
     happened: list[Happening] = []
     offsets = line.offsets(seen.anchors)
     for row, track in enumerate(seen.tracks.tolist()):
@@ -272,16 +287,35 @@ def _line(line: Line, state: State, seen: Seen, sides: dict[tuple[str, int], Sid
             if before is not None:
                 sides[line.name, track] = replace(before, seen_s=seen.now_s)
             continue
-        right = bool(offsets[row] > 0)
-        sides[line.name, track] = Side(right, at, seen.now_s)
-        if before is not None and before.right != right:
-            way = np.array([before.at]), np.array([at])
-            if line.between_ends(*way)[0]:
-                happened.append(Crossed(line.name, Way.IN if right else Way.OUT, track, seen.classes[row]))
-    for key, side in state.sides.items():
-        if key[0] == line.name and key not in sides and seen.now_s - side.seen_s < FORGOTTEN_S:
-            sides[key] = side
+        side = _side(line, before, seen.now_s, at, right=bool(offsets[row] > 0))
+        if side.over_s is not None and seen.now_s - side.over_s >= patience.enter_s:
+            happened += _crossed(line, track, seen.classes[row], side)
+            side = Side(not side.right, at, seen.now_s)
+        sides[line.name, track] = replace(side, class_name=seen.classes[row])
+    for (name, track), side in state.sides.items():
+        if name != line.name or (name, track) in sides:
+            continue
+        away_s = seen.now_s - side.seen_s
+        if side.over_s is not None and away_s >= patience.absent_s:
+            happened += _crossed(line, track, side.class_name, side)
+        elif away_s < FORGOTTEN_S:
+            sides[name, track] = side
     return happened
+
+
+def _side(line: Line, before: Side | None, now_s: float, at: tuple[float, float], *, right: bool) -> Side:
+    """Where a track stands that is clear of the line."""
+    if before is None or before.right == right:
+        return Side(right, at, now_s)
+    if before.over_s is not None:
+        return replace(before, seen_s=now_s)
+    between = bool(line.between_ends(np.array([before.at]), np.array([at]))[0])
+    return replace(before, seen_s=now_s, over_s=now_s, between_ends=between)
+
+
+def _crossed(line: Line, track: int, class_name: str, side: Side) -> list[Happening]:
+    way = Way.OUT if side.right else Way.IN
+    return [Crossed(line.name, way, track, class_name)] if side.between_ends else []
 
 
 def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple[Happening, ...]]:
@@ -291,4 +325,15 @@ def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple
         for (zone, track), visit in state.visits.items()
         if visit.entered
     ]
-    return State(), (*left, *(Occupied(zone.name, None) for zone in places.zones if zone.name in state.present))
+    crossed = [
+        one
+        for (name, track), side in state.sides.items()
+        for line in places.lines
+        if line.name == name and side.over_s is not None
+        for one in _crossed(line, track, side.class_name, side)
+    ]
+    return State(), (
+        *left,
+        *crossed,
+        *(Occupied(zone.name, None) for zone in places.zones if zone.name in state.present),
+    )

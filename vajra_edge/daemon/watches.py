@@ -66,7 +66,7 @@ LONGEST_USUAL_S = 60.0
 SAVE_S = 5.0
 """Totals are written this often, where they changed: a kill or a power cut makes no more than this blind."""
 
-TELL_S = 60.0
+TELL_S = 300.0
 """Hours are told this often; a new hour or a blind interval at once."""
 
 
@@ -206,11 +206,14 @@ class Watches:
                 self._say(name, watched, now, now_s)
 
     def close(self) -> None:
-        """Have everything written that is known."""
-        now = self._now()
+        """Say that nobody can see any more, for the broker keeps the last word, and have all written that is known."""
+        now, now_s = self._now(), self._now_s()
         with self._lock:
             for name, watched in self._watched.items():
+                if watched.blind is None:
+                    self._blind(name, watched, now_s, Why.DOWN)
                 self._account(watched, now)
+                self._say(name, watched, now, now_s)
                 self._keep(name, watched)
 
     def _begin(self, name: str, places: Places) -> None:

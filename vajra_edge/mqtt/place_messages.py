@@ -78,7 +78,8 @@ class PlacesStatus:
     Attributes:
         device: the device's id.
         camera: the camera's id.
-        blind: why nobody can see now: ``camera``: it does not deliver; ``frames``: nothing comes through; or empty.
+        blind: why nobody can see now: ``camera``: it does not deliver; ``frames``: nothing comes through; ``down``: the
+            daemon has stopped; or empty.
         zones: as in the settings.
         lines: as in the settings.
         since: when the count began; it goes on over restarts.

@@ -225,7 +225,7 @@ class EventMessage(Payload):
     track_id: Annotated[int, Field(ge=1)] = Field(description="of the object, as in detection messages")
     class_name: str = Field(alias="class", description="of the object")
     dwell_s: FiniteFloat | None = Field(description="how long it was in the zone, in seconds")
-    reason: Literal["", "camera", "frames"] = Field(
+    reason: Literal["", "down", "camera", "frames"] = Field(
         description="of a `leave`: empty where it was seen to go, or was not seen any more; else why nobody could see"
     )
 
@@ -253,7 +253,7 @@ class PlacesMessage(Payload):
     schema_: Literal[2] = Field(alias="schema")
     device: str
     camera: str
-    blind: Literal["", "camera", "frames"]
+    blind: Literal["", "down", "camera", "frames"]
     zones: tuple[ZoneRow, ...]
     lines: tuple[LineRow, ...]
     since: AwareDatetime
