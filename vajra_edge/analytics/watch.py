@@ -1,9 +1,9 @@
 """Watch: what happens at the places of one camera, as a pure machine over what its tracker sees.
 
 Nothing flickers: a track is in a zone once it was seen inside for ``Patience.enter_s``, and out once it was not for
-``leave_s``; it has crossed a line once it stood clear of it on the other side for as long, or was last seen there; a zone
-is empty once nobody was in it for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by that
-reason.
+``leave_s``; it has crossed a line once it stood clear of it on the other side for as long, or was last seen there; a
+zone is empty once nobody was in it for ``absent_s``. A blind camera does not see an empty zone: what it knew ends, by
+that reason.
 """
 
 from __future__ import annotations
