@@ -151,17 +151,17 @@ class Side:
         right: on its right hand.
         at: where.
         seen_s: when the track was last seen.
+        class_name: of the track.
         over_s: since when it stands clear on the other side; None: it does not.
         between_ends: it went there between the ends of the line.
-        class_name: of the track.
     """
 
     right: bool
     at: tuple[float, float]
     seen_s: float
+    class_name: str
     over_s: float | None = None
     between_ends: bool = False
-    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -279,43 +279,45 @@ def _line(
 ) -> list[Happening]:
     """Who stands clear on another side than before, stays there, and went there between the ends of the line."""
     happened: list[Happening] = []
-    offsets = line.offsets(seen.anchors)
-    for row, track in enumerate(seen.tracks.tolist()):
-        before = state.sides.get((line.name, track))
-        at = (float(seen.anchors[row, 0]), float(seen.anchors[row, 1]))
-        if abs(offsets[row]) < CLEAR_OF_LINE:
+    rows = zip(
+        seen.tracks.tolist(), seen.classes, line.offsets(seen.anchors).tolist(), seen.anchors.tolist(), strict=True
+    )
+    for track, class_name, offset, (x, y) in rows:
+        before, right = state.sides.get((line.name, track)), offset > 0
+        if abs(offset) < CLEAR_OF_LINE:
             if before is not None:
                 sides[line.name, track] = replace(before, seen_s=seen.now_s)
             continue
-        side = _side(line, before, seen.now_s, at, right=bool(offsets[row] > 0))
+        if before is None or before.right == right:
+            sides[line.name, track] = Side(right, (x, y), seen.now_s, class_name)
+            continue
+        side = _over(line, before, seen.now_s, (x, y))
         if side.over_s is not None and seen.now_s - side.over_s >= patience.enter_s:
-            happened += _crossed(line, track, seen.classes[row], side)
-            side = Side(not side.right, at, seen.now_s)
-        sides[line.name, track] = replace(side, class_name=seen.classes[row])
+            happened += _crossed(line, track, side)
+            side = Side(right, (x, y), seen.now_s, class_name)
+        sides[line.name, track] = side
     for (name, track), side in state.sides.items():
         if name != line.name or (name, track) in sides:
             continue
         away_s = seen.now_s - side.seen_s
         if side.over_s is not None and away_s >= patience.absent_s:
-            happened += _crossed(line, track, side.class_name, side)
+            happened += _crossed(line, track, side)
         elif away_s < FORGOTTEN_S:
             sides[name, track] = side
     return happened
 
 
-def _side(line: Line, before: Side | None, now_s: float, at: tuple[float, float], *, right: bool) -> Side:
-    """Where a track stands that is clear of the line."""
-    if before is None or before.right == right:
-        return Side(right, at, now_s)
+def _over(line: Line, before: Side, now_s: float, at: tuple[float, float]) -> Side:
+    """A track that stands clear of the line on the other side."""
     if before.over_s is not None:
         return replace(before, seen_s=now_s)
     between = bool(line.between_ends(np.array([before.at]), np.array([at]))[0])
     return replace(before, seen_s=now_s, over_s=now_s, between_ends=between)
 
 
-def _crossed(line: Line, track: int, class_name: str, side: Side) -> list[Happening]:
+def _crossed(line: Line, track: int, side: Side) -> list[Happening]:
     way = Way.OUT if side.right else Way.IN
-    return [Crossed(line.name, way, track, class_name)] if side.between_ends else []
+    return [Crossed(line.name, way, track, side.class_name)] if side.between_ends else []
 
 
 def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple[Happening, ...]]:
@@ -330,7 +332,7 @@ def _blind(places: Places, state: State, blinded: Blinded) -> tuple[State, tuple
         for (name, track), side in state.sides.items()
         for line in places.lines
         if line.name == name and side.over_s is not None
-        for one in _crossed(line, track, side.class_name, side)
+        for one in _crossed(line, track, side)
     ]
     return State(), (
         *left,

@@ -207,7 +207,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
 def _expected(tracks: Tracks, hidden: NDArray[np.bool_], elapsed_s: float) -> Tracks:
     """Where they are by now; one that is hidden has slowed down, for all that is known."""
     kept = np.where(hidden, np.exp(-SLOWING * elapsed_s), 1.0)
-    return replace(tracks, motion=tracks.motion.after(elapsed_s, kept))
+    return Tracks(tracks.whole, tracks.seen, tracks.motion.after(elapsed_s, kept))
 
 
 def _numbered(tracks: Tracks, hits: int, given: int) -> tuple[Tracks, int]:
@@ -244,11 +244,12 @@ class _Overlaps:
             side -= np.maximum(track[low, :, None], box[low])
             side += twice[low, :, None]
             sides.append(side)
-        row, column = np.nonzero(np.minimum(*sides) > 0.0)
-        shared = sides[0][row, column] * sides[1][row, column]
-        of_track, of_box, grown = track[:, row], box[:, column], twice[:, row]
-        both = _area(of_track, grown) + _area(of_box, grown)
-        return cls(row, column, shared / np.maximum(both - shared, TINY))
+        both = np.flatnonzero(np.minimum(*sides) > 0.0)
+        row, column = np.divmod(both, len(boxes))
+        shared = sides[0].take(both) * sides[1].take(both)
+        grown = twice[:, row]
+        areas = _area(track[:, row], grown) + _area(box[:, column], grown)
+        return cls(row, column, shared / np.maximum(areas - shared, TINY))
 
     def take(self, chosen: NDArray[np.bool_]) -> _Overlaps:
         """Those pairs."""
@@ -281,8 +282,9 @@ def _paired(
     lost = of_track < 0
     if not lost.any():
         return of_track
-    unsure = pairs.take(alike & ~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden)[pairs.row])
-    _match(of_track, unsure, unsure.iou)
+    if not is_sure.all():
+        unsure = pairs.take(alike & ~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden)[pairs.row])
+        _match(of_track, unsure, unsure.iou)
     left = sure.copy()
     left[of_track[of_track >= 0]] = False
     _where_last_seen(of_track, tracks, boxes, class_id, left)
