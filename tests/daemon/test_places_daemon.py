@@ -100,3 +100,39 @@ def test_a_kill_costs_no_count_that_was_kept_and_the_time_between_is_named(watch
     (down,) = [blind for blind in totals["blind"] if blind["why"] == "down"]
     assert down["length_s"] > 0.0
     ears.close()
+
+
+@pytest.mark.long("twenty lives of a daemon; one kill is tried in every run, and twenty with made-up clocks")
+@pytest.mark.timeout(1200)
+def test_after_twenty_kills_each_crossing_is_counted_or_lies_in_an_interval_that_is_named(watched: Station):
+    ears = watched.listen("camera/gate/#")
+    file = watched.state_dir / "totals" / "gate.json"
+    for life in range(20):
+        watched.spawn()
+        ears.until(lambda path, content: path == "camera/gate/events" and content["event"] == "cross")
+        if life % 2:  # else what was just counted is not written yet
+            before = file.read_bytes() if file.exists() else b""
+            ears.until(lambda *_, before=before: file.exists() and file.read_bytes() != before)
+        assert watched.process is not None
+        watched.process.send_signal(signal.SIGKILL)
+        watched.process.wait(LIMIT_S)
+    ears.all()
+    ears._next = len(ears.heard)
+    watched.spawn()
+    totals = ears.until(lambda path, content: path == "camera/gate/totals" and len(down(content)) == 20)
+    watched.stop()
+    totals = ears.until(lambda path, content: path == "camera/gate/totals" and content["blind"][-1]["why"] == "down")
+    crossings = {
+        content["key"]: content["at"]
+        for path, content, _ in ears.all()
+        if path == "camera/gate/events" and content["event"] == "cross"
+    }
+    counted = sum(sum(hour["crossed_in"].get("street", {}).values()) for hour in totals["hours"])
+    unseen = [at for at in crossings.values() if any(one["begin"] <= at <= one["end"] for one in down(totals))]
+    assert counted <= len(crossings) <= counted + len(unseen)
+    assert counted >= 10, "every second life was kept"
+    ears.close()
+
+
+def down(totals: dict[str, Any]) -> list[dict[str, Any]]:
+    return [blind for blind in totals["blind"] if blind["why"] == "down"]

@@ -6,55 +6,26 @@ says what is new and has the totals written. A lock keeps them apart: each holds
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-import numpy as np
-from typing_extensions import assert_never
-
 from vajra_edge import clock
-from vajra_edge.analytics.places import Line, Zone
-from vajra_edge.analytics.totals import Blind, Key, Totals, What, Why, by_class, utc
-from vajra_edge.analytics.watch import (
-    Blinded,
-    Crossed,
-    Dwelt,
-    Entered,
-    Happening,
-    Left,
-    Observation,
-    Occupied,
-    Places,
-    Seen,
-    State,
-    advance,
-)
+from vajra_edge.analytics.totals import Blind, Totals, Why, utc
+from vajra_edge.analytics.watch import Blinded, Happening, Observation, Places, State, advance
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.clock import Moment
-from vajra_edge.config.settings import CameraSettings, Settings
+from vajra_edge.config.settings import Settings
+from vajra_edge.daemon.place_views import event_of, places_of, places_status, seen_of, totals_status
 from vajra_edge.daemon.totals_files import TotalsFiles
-from vajra_edge.mqtt.place_messages import (
-    BlindInterval,
-    HourCounts,
-    LineState,
-    PlaceEvent,
-    PlacesStatus,
-    TotalsStatus,
-    ZoneState,
-    encode_event,
-    encode_places,
-)
+from vajra_edge.mqtt.place_messages import PlacesStatus, encode_event, encode_places
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics
-from vajra_edge.tracking.tracker import NO_TRACK, Numbers
+from vajra_edge.tracking.tracker import Numbers
 from vajra_edge.types import Detections, Frame
-
-log = logging.getLogger(__name__)
 
 LEAST_BLIND_S = 2.0
 """No frame for so long, and for ``FRAMES_MISSED`` of the camera's usual times between two: nobody can see."""
@@ -107,6 +78,11 @@ class _Watched:
     def known(self) -> Totals:
         """The totals with the interval that lasts still."""
         return self.totals if self.blind is None else self.totals.blinded(self.lasting)
+
+    @property
+    def why(self) -> str:
+        """Why nobody can see now; empty where somebody can."""
+        return "" if self.blind is None else self.blind[2].value
 
     @property
     def lasting(self) -> Blind:
@@ -182,8 +158,8 @@ class Watches:
             return
         with self._lock:
             watched, now_s = self._watched.get(frame.camera), frame.captured_ns / 1e9
-            if watched is None or (watched.blind is not None and now_s <= watched.blind[1]):
-                return  # taken before the camera was lost, and late
+            if watched is None or _is_late(watched, now_s):
+                return
             self._sighted(frame.camera, watched, now_s)
             self._advance(frame.camera, watched, seen_of(frame, found, tracks, names), frame.taken_at)
 
@@ -234,7 +210,7 @@ class Watches:
             watched = self._watched.get(name)
             if watched is not None and not watched.read:
                 watched.totals = watched.totals if stored is None else stored.continued(watched.totals)
-                watched.read = True
+                watched.read, watched.told_s = True, 0.0
 
     def _why(self, name: str) -> Why:
         return Why.FRAMES if self._streams_for_s(name, 0.0) is not None else Why.CAMERA
@@ -276,20 +252,22 @@ class Watches:
         watched.state, happened = advance(watched.places, watched.state, observation)
         watched.happened += happened
         for one in happened:
-            if (event := _event(one, at)) is not None:
+            if (event := event_of(one, at)) is not None:
                 self._publisher.event(encode_event(event, name, self._topics.device))
 
     def _account(self, watched: _Watched, now: Moment) -> None:
-        hours = len(watched.totals.hours)
+        last = watched.totals.hours[-1].begin if watched.totals.hours else None
         watched.totals = watched.totals.after(now, watched.seen_s, watched.happened)
         watched.happened, watched.seen_s = [], 0.0
-        if len(watched.totals.hours) != hours:
+        if watched.totals.hours and watched.totals.hours[-1].begin != last:
             watched.told_s = 0.0
 
     def _say(self, name: str, watched: _Watched, now: Moment, now_s: float) -> None:
         if not (watched.read or watched.waited):
             return
-        state = _state(self._topics.device, name, watched, now)
+        state = places_status(
+            self._topics.device, name, watched.places, watched.state, watched.totals, watched.why, now
+        )
         if watched.said is None or replace(state, at=watched.said.at) != watched.said:
             if watched.said is not None and state.blind != watched.said.blind:
                 watched.told_s = 0.0
@@ -297,7 +275,7 @@ class Watches:
             self._publisher.state(self._topics.places(name), encode_places(state))
         if watched.told_s == 0.0 or now_s - watched.told_s >= TELL_S:
             watched.told_s = now_s
-            totals = _totals(self._topics.device, name, watched.known, now)
+            totals = totals_status(self._topics.device, name, watched.known, now)
             self._publisher.state(self._topics.totals(name), encode_places(totals))
 
     def _keep_at_times(self, name: str, watched: _Watched, now_s: float) -> None:
@@ -314,78 +292,10 @@ class Watches:
             self._files.write(name, watched.known)
 
 
-def places_of(camera: CameraSettings) -> Places:
-    """What the settings ask to be watched."""
-    zones = tuple(Zone(zone.name, np.array(zone.corners), zone.dwell_s) for zone in camera.zones)
-    return Places(zones, tuple(Line(line.name, line.start, line.end) for line in camera.lines))
-
-
-def seen_of(frame: Frame, found: Detections, tracks: Numbers, names: Sequence[str]) -> Seen:
-    """Who is tracked, and where each stands: the middle of the lower edge of its box."""
-    rows = np.flatnonzero(tracks != NO_TRACK)
-    boxes = found.xyxy[rows].astype(np.float64)
-    standing = np.stack(((boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]), 1)
-    classes = [names[index] if 0 <= index < len(names) else str(index) for index in found.class_id[rows].tolist()]
-    return Seen(frame.captured_ns / 1e9, tracks[rows], classes, standing / frame.resolution_wh)
+def _is_late(watched: _Watched, now_s: float) -> bool:
+    """Whether a frame was taken before its camera was lost, and tells nothing of now."""
+    return watched.blind is not None and watched.blind[2] is Why.CAMERA and now_s <= watched.blind[1]
 
 
 def _limit_s(watched: _Watched) -> float:
     return max(LEAST_BLIND_S, FRAMES_MISSED * watched.usual_s)
-
-
-def _event(happening: Happening, at: datetime) -> PlaceEvent | None:
-    """As subscribers read it; None where the state says it."""
-    match happening:
-        case Entered(zone, track, class_name):
-            return PlaceEvent(at, "enter", zone, track, class_name)
-        case Left(zone, track, class_name, dwell_s, reason):
-            return PlaceEvent(at, "leave", zone, track, class_name, dwell_s=round(dwell_s, 2), reason=reason)
-        case Dwelt(zone, track, class_name, dwell_s):
-            return PlaceEvent(at, "dwell", zone, track, class_name, dwell_s=round(dwell_s, 2))
-        case Crossed(line, way, track, class_name):
-            return PlaceEvent(at, "cross", line, track, class_name, way=way.value)
-        case Occupied():
-            return None
-        case _:
-            assert_never(happening)
-
-
-def _state(device: str, camera: str, watched: _Watched, now: Moment) -> PlacesStatus:
-    state, counts = watched.state, watched.totals.counts
-    zones = [
-        ZoneState(
-            zone.name,
-            state.present.get(zone.name),
-            dict(sorted(state.counts(zone.name).items())),
-            by_class(counts, zone.name, What.ENTERED),
-        )
-        for zone in watched.places.zones
-    ]
-    lines = [
-        LineState(line.name, by_class(counts, line.name, What.IN), by_class(counts, line.name, What.OUT))
-        for line in watched.places.lines
-    ]
-    blind = watched.blind[2].value if watched.blind else ""
-    return PlacesStatus(device, camera, blind, zones, lines, utc(watched.totals.since), utc(now))
-
-
-def _totals(device: str, camera: str, totals: Totals, now: Moment) -> TotalsStatus:
-    hours = [
-        HourCounts(
-            utc(replace(hour.begin, unix_s=hour.unix_s)),
-            hour.begin.synchronised,
-            round(hour.seen_s, 1),
-            *({place: by_class(hour.counts, place, what) for place in _places(hour.counts, what)} for what in What),
-        )
-        for hour in totals.hours
-    ]
-    blind = [BlindInterval(utc(one.begin), utc(one.end), _rounded(one.length_s), one.why.value) for one in totals.blind]
-    return TotalsStatus(device, camera, utc(totals.since), hours, blind, utc(now))
-
-
-def _places(counts: Mapping[Key, int], what: What) -> list[str]:
-    return sorted({place for place, kind, _ in counts if kind is what})
-
-
-def _rounded(length_s: float | None) -> float | None:
-    return None if length_s is None else round(length_s, 1)
