@@ -338,3 +338,13 @@ def test_only_the_newest_totals_that_wait_are_written(tmp_path: Path):
         task()
     assert orjson.loads((tmp_path / "totals" / "gate.json").read_bytes())["until"]["boot_s"] == 2.0
     assert [path.name for path in (tmp_path / "totals").iterdir()] == ["gate.json"]
+
+
+def test_a_network_that_takes_longer_than_the_limit_is_slow_and_not_blind(device: Device):
+    for _ in range(12):
+        device.passes(3.0)
+        device.ahead_s -= 3.0  # when the frame was taken that is through by now
+        device.sees((0.2, 0.4))
+        device.passes(3.0)
+    assert device.watches._watched["gate"].blind is None
+    assert device.broker.places.zones[0].present is True
