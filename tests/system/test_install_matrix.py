@@ -364,19 +364,17 @@ def test_a_wheel_that_is_not_the_one_of_the_lock_is_refused(wheels, tmp_path):
     assert "DO NOT MATCH THE HASHES" in ended.stderr
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"PIP_USER": "1"},
-        {"PIP_TARGET": "/nonexistent"},
-        {"PIP_REQUIRE_VIRTUALENV": "1"},
-        {"PYTHONPATH": "/nonexistent:/usr/lib/python3/dist-packages"},
-        {"PIP_CONSTRAINT": "/nonexistent/constraints.txt"},
-    ],
-    ids=lambda more: next(iter(more)),
-)
-def test_what_the_callers_shell_says_to_pip_and_python_does_not_lead_it_elsewhere(more, wheels, tmp_path):
-    ended = install(tmp_path / "root", wheels, **more)
+ASTRAY = {
+    "PIP_USER": "1",
+    "PIP_TARGET": "/nonexistent",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "PYTHONPATH": "/nonexistent:/usr/lib/python3/dist-packages",
+    "PIP_CONSTRAINT": "/nonexistent/constraints.txt",
+}
+
+
+def test_what_the_callers_shell_says_to_pip_and_python_does_not_lead_it_elsewhere(wheels, tmp_path):
+    ended = install(tmp_path / "root", wheels, **ASTRAY)
     assert ended.returncode == 0, ended.stderr
 
 
