@@ -13,6 +13,8 @@ import pytest
 import tiny
 from station import LIMIT_S, Ears, Station
 
+from vajra_edge.config.settings import load
+from vajra_edge.daemon.app import streams_in_use
 from vajra_edge.mqtt.schema import EventMessage, PlacesMessage, TotalsMessage
 
 LEFT = {"name": "left", "corners": [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]}
@@ -39,6 +41,12 @@ def watched(rebooted: Station) -> Station:
 
 def crossed(content: dict[str, Any]) -> int:
     return sum(content["lines"][0]["crossed_in"].values()) if content["lines"] else 0
+
+
+def test_numbers_are_reserved_for_the_events_of_cameras_that_have_places(watched: Station):
+    watched.camera("yard", source=str(watched.folder / "walk"))
+    watched.write()
+    assert streams_in_use(load(watched.config)) == ("gate", "yard", "gate/events")
 
 
 def test_who_walks_is_told_counted_and_gone_when_the_camera_is(watched: Station):

@@ -47,7 +47,7 @@ from vajra_edge.daemon.watches import Watches
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.publisher import Publisher
-from vajra_edge.mqtt.topics import Topics, topics_of
+from vajra_edge.mqtt.topics import Topics, events_of, topics_of
 from vajra_edge.plans.audit_log import AuditLog
 from vajra_edge.plans.history import History
 from vajra_edge.plans.store import OUTBOX, EngineStore
@@ -115,7 +115,7 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
-        self.publisher.expect(_in_use(settings))
+        self.publisher.expect(streams_in_use(settings))
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
@@ -152,7 +152,7 @@ class Parts:
         if changes.fields or changes.added or changes.removed:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
         if changes.added or changes.removed or changes.reopened:
-            self.publisher.expect(_in_use(new))
+            self.publisher.expect(streams_in_use(new))
             self.cameras.change(new, changes)
         for name in changes.removed:
             self.announcements.forget(name)
@@ -217,8 +217,11 @@ class Parts:
         return {thread.name for thread in waited_for if thread.is_alive()}
 
 
-def _in_use(settings: Settings) -> tuple[str, ...]:
-    return tuple(camera.id for camera in settings.cameras if camera.enabled)
+def streams_in_use(settings: Settings) -> tuple[str, ...]:
+    """Streams of the outbox: the detections of each camera, and the events of those that have places."""
+    cameras = [camera for camera in settings.cameras if camera.enabled]
+    watched = [events_of(camera.id) for camera in cameras if camera.zones or camera.lines]
+    return (*(camera.id for camera in cameras), *watched)
 
 
 def _keys_digest(folder: Path, _beat: Callable[[], None]) -> str:
