@@ -29,7 +29,7 @@ LAYERS = (
     {"build"},
     {"inference"},
     {"capture", "mqtt"},
-    {"telemetry"},
+    {"telemetry", "home_assistant"},
     {"daemon", "demo"},
     {"tasks"},
     {"api"},

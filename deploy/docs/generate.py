@@ -34,6 +34,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.engine, schema.EngineMessage, "what serves, what is built or loaded, and why"),
     (_TOPICS.history, schema.HistoryMessage, "builds, refusals, swaps, rollbacks, strikes, crashes: the newest ten"),
     (_TOPICS.camera_status("<id>"), schema.CameraMessage, "whether a camera delivers, and why not"),
+    (_TOPICS.objects("<id>"), schema.ObjectsMessage, "how many objects it shows; with `[mqtt] home_assistant` on"),
     (_TOPICS.snapshot("<id>"), None, "a JPEG every `snapshot_every_s`; one that cannot be sent now is not kept"),
     (_TOPICS.request("<verb>"), None, "received: `rebuild` or `status`, if `[mqtt] commands` is on"),
     (_TOPICS.response("<verb>"), schema.ResponseMessage, "the answer, with the caller's `transaction`"),
@@ -44,6 +45,7 @@ WRITTEN_FROM: Mapping[type[BaseModel], type] = {
     schema.ServiceMessage: messages.ServiceStatus,
     schema.EngineMessage: messages.EngineStatus,
     schema.CameraMessage: messages.CameraStatus,
+    schema.ObjectsMessage: messages.ObjectsStatus,
     schema.HistoryMessage: messages.HistoryStatus,
     schema.ResponseMessage: messages.Response,
 }

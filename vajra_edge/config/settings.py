@@ -205,6 +205,12 @@ class MqttSettings(Section):
         description="a power cut loses what is newer and unsent; 0: nothing that was sent or is older than its group",
     )
     commands: bool = Field(False, description="accept rebuild and status requests over MQTT")
+    home_assistant: Literal["off", "device", "components"] = Field(
+        "off", description="appear in Home Assistant by itself; components: in the older form, which openHAB reads"
+    )
+    discovery_prefix: Annotated[str, AfterValidator(checks.topic)] = Field(
+        "homeassistant", description="where Home Assistant or openHAB looks for devices"
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> MqttSettings:

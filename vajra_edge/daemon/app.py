@@ -26,6 +26,7 @@ from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.death import Death, judge
 from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
+from vajra_edge.daemon.home_assistant import HomeAssistant
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.reconciler import DesiredPlans
@@ -79,6 +80,7 @@ class Parts:
     watch: FileWatch
     control: Control
     announcements: Announcements
+    home_assistant: HomeAssistant
     crash_log: CrashLog
     bystanders: frozenset[threading.Thread]
 
@@ -101,6 +103,7 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.home_assistant.open(settings)
         self.publisher.start()
         self.pictures.start()
         self.serving.start()
@@ -137,6 +140,7 @@ class Parts:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
         if changes.added or changes.removed or changes.reopened:
             self.cameras.change(new, changes)
+        self.home_assistant.apply(new)
         for name in changes.removed:
             self.announcements.forget(name)
         self.pictures.apply(new)
@@ -216,9 +220,12 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
     pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
 
+    home_assistant = HomeAssistant(publisher, state_dir, background.do)
+
     def sink(result: FrameResult[Served]) -> None:
         publisher.detections(result.frame, result.found, result.plan.tag)
         pictures.see(result.frame, result.unfiltered)
+        home_assistant.see(result.frame.camera, result.found, result.plan.tag.class_names)
 
     return Parts(
         inbox=inbox,
@@ -244,6 +251,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         watch=FileWatch(inbox.put, beats.expect(*WATCH), settle_s=service.settle_s, poll_s=service.poll_s),
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
+        home_assistant=home_assistant,
         crash_log=crash_log,
         bystanders=frozenset(threading.enumerate()),
     )

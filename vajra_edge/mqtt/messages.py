@@ -195,6 +195,8 @@ class ServiceStatus:
         reason: why, in one line; empty while all is well.
         version: of vajra-edge.
         progress: of a running build, 0..1, or None.
+        engine: fingerprint of the plan that serves, cut as in detection messages; None while nothing serves.
+        wanted: fingerprint of the plan that settings and weights ask for; None: not known yet.
         dropped: detection messages that were not sent, since the start, by reason; gap records say which.
         outbox: where messages wait: ``disk``, ``memory``, ``live`` (nowhere); and why, where that is not as set.
         at: when this was said.
@@ -205,6 +207,8 @@ class ServiceStatus:
     reason: str = ""
     version: str = ""
     progress: float | None = None
+    engine: str | None = None
+    wanted: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     outbox: str = ""
     at: datetime = field(default_factory=_now)
@@ -293,6 +297,26 @@ class CameraStatus:
 
 
 @dataclass(frozen=True)
+class ObjectsStatus:
+    """``camera/<id>/objects``, retained: what the newest frame that was inferred shows.
+
+    Attributes:
+        device: the device's id.
+        camera: the camera's id.
+        total: objects; None: not known, since the camera does not stream, or no engine sees its frames.
+        counts: the same by class; a class that is not named has none.
+        at: when this was said.
+    """
+
+    device: str
+    camera: str
+    total: int | None = None
+    counts: Mapping[str, int] | None = None
+    at: datetime = field(default_factory=_now)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
 class HistoryEntry:
     """One thing that happened on the device.
 
@@ -359,7 +383,9 @@ class Response:
     schema: int = SCHEMA
 
 
-def encode(message: ServiceStatus | EngineStatus | CameraStatus | HistoryStatus | Response) -> bytes:
+def encode(
+    message: ServiceStatus | EngineStatus | CameraStatus | ObjectsStatus | HistoryStatus | Response,
+) -> bytes:
     """JSON of a status or a response; a number that is not finite becomes null."""
     return orjson.dumps(message, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY, default=_plain)
 

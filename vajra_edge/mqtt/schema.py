@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
-from vajra_edge.plans.report import GateFigures, Ratio
+from vajra_edge.plans.report import Count, GateFigures, Ratio
 
 
 class Payload(BaseModel):
@@ -91,6 +91,8 @@ class ServiceMessage(Payload):
     reason: str
     version: str
     progress: Ratio | None
+    engine: str | None
+    wanted: str | None
     dropped: dict[str, int]
     outbox: str
     at: AwareDatetime
@@ -135,6 +137,17 @@ class CameraMessage(Payload):
     frames: int
     dropped: int
     attempts: int
+    at: AwareDatetime
+
+
+class ObjectsMessage(Payload):
+    """``camera/<id>/objects``."""
+
+    schema_: Literal[2] = Field(alias="schema")
+    device: str
+    camera: str
+    total: Count | None
+    counts: dict[str, Count] | None
     at: AwareDatetime
 
 
