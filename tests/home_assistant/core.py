@@ -1,4 +1,4 @@
-"""A real Home Assistant core with its MQTT integration: the child of ``test_core.py``, run by an interpreter of its own.
+"""A real Home Assistant core with its MQTT integration: the child of ``test_core.py``, in an interpreter of its own.
 
 ``core.py FOLDER HTTP_PORT BROKER_PORT``: each line of its input is a question in JSON, each line of its output the
 answer. It imports nothing of ours.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from homeassistant import bootstrap, runner
 from homeassistant.const import __version__
+from homeassistant.core import callback
 from homeassistant.helpers import device_registry, entity_registry
 
 CONFIG = """homeassistant:
@@ -50,7 +51,7 @@ async def add_broker(hass, port):
         return
     flow = await hass.config_entries.flow.async_init("mqtt", context={"source": "user"})
     if flow["type"] == "menu":
-        chosen = {"next_step_id": list(flow["menu_options"])[0]}
+        chosen = {"next_step_id": next(iter(flow["menu_options"]))}
         flow = await hass.config_entries.flow.async_configure(flow["flow_id"], chosen)
     other = {"set_client_cert": False, "set_ca_cert": "off", "transport": "tcp"}
     broker = {"broker": "127.0.0.1", "port": port, "other_settings": other}
@@ -59,7 +60,22 @@ async def add_broker(hass, port):
         raise RuntimeError(f"the MQTT integration was not set up: {flow}")
 
 
-async def answer(hass, said, asked):
+class Changes:
+    """Every state that was ever shown: what lasts for a moment is not missed by who asks now and then."""
+
+    def __init__(self, hass):
+        self.seen = []
+        hass.bus.async_listen("state_changed", self.note)
+
+    @callback
+    def note(self, event):
+        if (now := event.data["new_state"]) is not None:
+            self.seen.append((now.entity_id, {"state": now.state, **now.attributes}))
+
+
+async def answer(hass, said, changes, asked):
+    if asked["ask"] == "changes":
+        return [state for name, state in changes.seen if name == asked["entity"]]
     if asked["ask"] == "states":
         return {one.entity_id: {"state": one.state, **one.attributes} for one in hass.states.async_all()}
     if asked["ask"] == "devices":
@@ -79,12 +95,13 @@ async def main():
     said = Said()
     logging.getLogger().addHandler(said)
     hass = await start(folder, http)
+    changes = Changes(hass)
     await add_broker(hass, broker)
     await hass.async_block_till_done()
     print(json.dumps({"version": __version__}), flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        told = await answer(hass, said, json.loads(line))
+        told = await answer(hass, said, changes, json.loads(line))
         print(json.dumps(told, default=str), flush=True)
     await hass.async_stop(force=True)
 

@@ -222,7 +222,7 @@ def happened(number: int) -> bytes:
 
 def test_an_event_happens_once_however_often_its_topic_says_it_again() -> None:
     template = entity("history")["value_template"]
-    first = orjson.loads(rendered(template, happened(7), this=None_))
+    first = orjson.loads(rendered(template, happened(7), this=NEVER))
     assert (first["event_type"], first["number"], first["reason"]) == ("rolled back", 7, "it lies")
     again = {"attributes": {"number": 7}}
     assert rendered(template, happened(7), this=again).strip() == ""
@@ -230,7 +230,7 @@ def test_an_event_happens_once_however_often_its_topic_says_it_again() -> None:
     assert rendered(template, happened(1), this=again).strip() != "", "a state folder that was emptied counts anew"
 
 
-None_ = {"attributes": {}}
+NEVER = {"attributes": {}}
 
 
 def test_every_kind_of_history_is_an_event() -> None:

@@ -17,7 +17,7 @@ from station import Station
 from waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
-ROOT = Path(os.environ.get("HOME_ASSISTANT_ROOT", "/var/tmp/vajra-edge-home-assistant"))  # noqa: S108  kept for the next run
+ROOT = Path(os.environ.get("HOME_ASSISTANT_ROOT", "/var/tmp/vajra-edge-home-assistant"))
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin") or ""
 ABSENT = (
     "root" if os.geteuid() else "mmdebstrap" if not shutil.which("mmdebstrap") else "" if MOSQUITTO else "mosquitto"
@@ -46,6 +46,8 @@ OF_THE_GATE = {
     f"image.{GATE}_snapshot",
 }
 GONE = "unavailable"
+INSTALL = 1
+"""Of an update's ``supported_features``."""
 
 
 class Mosquitto:
@@ -150,7 +152,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def core(installed: None, mosquitto: Mosquitto, request: pytest.FixtureRequest) -> Iterator[Core]:  # noqa: ARG001
+def core(installed: None, mosquitto: Mosquitto, request: pytest.FixtureRequest) -> Iterator[Core]:
     folder = ROOT / "srv" / f"{os.getpid()}-{request.node.name}"
     folder.mkdir(parents=True)
     core = Core(folder, mosquitto.port)
@@ -176,23 +178,119 @@ def all_there(states: dict[str, Any]) -> bool:
     return set(states) == OF_THE_DEVICE | OF_THE_GATE and not any(one["state"] == GONE for one in states.values())
 
 
-def test_a_device_and_its_camera_appear_by_themselves_and_say_what_is(core: Core, daemon: Station) -> None:
-    states = core.until(
-        lambda now: (
-            all_there(now)
-            and now["sensor.test_state"]["state"] == "serving"
-            and now[f"sensor.{GATE}_objects"]["state"].isdecimal()
-            and now["update.test_engine"]["state"] == "off"
-            and now[f"sensor.{GATE}_frame_rate"]["state"] != "unknown"
-            and now[f"image.{GATE}_snapshot"]["state"] != "unknown"
-        )
+def served(states: dict[str, Any]) -> bool:
+    """All are there, and each has its value."""
+    return (
+        all_there(states)
+        and states["sensor.test_state"]["state"] == "serving"
+        and states["update.test_engine"]["state"] == "off"
+        and states[f"sensor.{GATE}_objects"]["state"].isdecimal()
+        and states[f"sensor.{GATE}_frame_rate"]["state"] != "unknown"
+        and states[f"image.{GATE}_snapshot"]["state"] != "unknown"
     )
+
+
+def test_a_device_and_its_camera_appear_by_themselves_and_say_what_is(core: Core, daemon: Station) -> None:
+    states = core.until(served)
     assert states["sensor.test_engine_precision"]["state"] == "fp32"
     assert float(states["sensor.test_inference_time"]["state"]) > 0
     assert states[f"binary_sensor.{GATE}_connected"]["state"] == "on"
     assert states[f"binary_sensor.{GATE}_problem"]["state"] == "off"
     assert states["update.test_engine"]["installed_version"] == daemon.status()["engine"]["serving"]["fingerprint"][:12]
-    assert not states["update.test_engine"]["supported_features"] & 1, "commands are off"
+    assert not states["update.test_engine"]["supported_features"] & INSTALL, "commands are off"
     devices = core.ask("devices")
     assert (devices["test"]["via"], devices["test gate"]["via"]) == (None, "test")
     assert core.ask("said") == []
+
+
+def test_a_camera_that_is_lost_has_no_count_and_one_that_is_removed_goes(core: Core, daemon: Station) -> None:
+    core.until(served)
+    address = f"http://127.0.0.1:{free_port()}/nobody.jpg"
+    daemon.settings["cameras"]["yard"] = {"source": address, "classes": ["person", "car"], "backoff_max_s": 0.5}
+    daemon.write()
+    yard = "test_yard"
+    counts = {f"sensor.{yard}_objects", f"sensor.{yard}_person", f"sensor.{yard}_car", f"sensor.{yard}_frame_rate"}
+    now = core.until(
+        lambda now: counts <= now.keys() and now.get(f"binary_sensor.{yard}_problem", {}).get("state") == "on"
+    )
+    assert {now[name]["state"] for name in counts} == {GONE}
+    assert now[f"binary_sensor.{yard}_connected"]["state"] == "off"
+    core.until(lambda now: "127.0.0.1" in now[f"binary_sensor.{yard}_problem"].get("reason", ""))
+    del daemon.settings["cameras"]["yard"]
+    daemon.write()
+    core.until(lambda now: served(now) and not any(yard in name for name in now))
+    assert "test yard" not in core.ask("devices")
+    assert core.ask("said") == []
+
+
+def test_a_camera_that_goes_while_the_daemon_is_down_goes(core: Core, daemon: Station) -> None:
+    daemon.camera("yard")
+    daemon.write()
+    core.until(lambda now: now.get("binary_sensor.test_yard_connected", {}).get("state") == "on")
+    daemon.stop()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    del daemon.settings["cameras"]["yard"]
+    daemon.spawn()
+    core.until(served)
+    assert "test yard" not in core.ask("devices")
+
+
+def test_each_of_the_three_may_start_anew(core: Core, daemon: Station, mosquitto: Mosquitto) -> None:
+    before = core.until(served)
+    happened = core.until(lambda now: now["event.test_engine_event"]["state"] != "unknown")["event.test_engine_event"]
+
+    assert daemon.process is not None
+    daemon.process.kill()
+    daemon.process.wait()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    daemon.spawn()
+    core.until(served)
+
+    mosquitto.stop()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    mosquitto.start()
+    after = core.until(served)
+    events = [one["number"] for one in core.ask("changes", entity="event.test_engine_event") if "number" in one]
+    assert events == sorted(events)
+    assert events.count(happened["number"]) <= 2, "shown anew once it is available again, and that is all"
+    assert after.keys() == before.keys()
+
+    core.stop()
+    core.start()
+    again = core.until(served)
+    assert again.keys() == before.keys()
+    assert core.ask("said") == []
+
+
+def test_what_can_be_pressed_does_what_it_says(core: Core, daemon: Station) -> None:
+    core.until(served)
+    daemon.write(mqtt={"commands": True})
+    button = "button.test_rebuild_engine"
+    core.until(  # what is not available yet cannot be pressed, and nobody is told
+        lambda now: (
+            now.get(button, {}).get("state", GONE) != GONE and now["update.test_engine"]["supported_features"] & INSTALL
+        )
+    )
+    answers = daemon.listen("response/rebuild")
+    core.press("button", "press", button)
+    assert answers.until(lambda _path, told: told["transaction"].startswith("home-assistant-"))["status"] == "ok"
+    asked = "MQTT, transaction home-assistant-"
+    core.until(lambda now: now["event.test_engine_event"].get("asked_by", "").startswith(asked))
+    answers.close()
+    shown = core.ask("changes", entity="update.test_engine")
+    assert [one for one in shown if one.get("in_progress") and one.get("update_percentage") is not None]
+    daemon.write(mqtt={"commands": False})
+    core.until(lambda now: button not in now and not now["update.test_engine"]["supported_features"] & INSTALL)
+    assert core.ask("said") == []
+
+
+def test_the_older_form_is_the_same_and_what_is_off_is_gone(core: Core, daemon: Station) -> None:
+    before = core.until(served)
+    unique = core.ask("registry")
+    daemon.write(mqtt={"home_assistant": "components"})
+    after = core.until(served)
+    assert after.keys() == before.keys()
+    assert core.ask("registry") == unique
+    daemon.write(mqtt={"home_assistant": "off"})
+    core.until(lambda now: not now)
+    assert not [name for name in core.ask("devices") if name and name.startswith("test")]

@@ -140,15 +140,15 @@ class Parts:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
         if changes.added or changes.removed or changes.reopened:
             self.cameras.change(new, changes)
-        self.home_assistant.apply(new)
-        for name in changes.removed:
-            self.announcements.forget(name)
         self.pictures.apply(new)
         if Action.RECONNECT in changes.actions:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
             self.announcements.move(topics)
             self.background.do("keep the broker's place", lambda: last_broker.keep(new))
+        self.home_assistant.apply(new)  # what can be pressed appears where it is heard, and goes before its states
+        for name in changes.removed:
+            self.announcements.forget(name)
         if changes.actions & {Action.APPLY, Action.APPLY_OR_REBUILD} or changes.added:
             self.serving.apply(new)
             self.watch.pace(new.service.settle_s, new.service.poll_s)
