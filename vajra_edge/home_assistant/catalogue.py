@@ -22,11 +22,9 @@ from vajra_edge.home_assistant.entities import (
     Update,
 )
 from vajra_edge.home_assistant.payloads import Components, Device, Discovery, in_topic
+from vajra_edge.mqtt.messages import SERVICE_STATES
 from vajra_edge.mqtt.topics import Topics, topics_of
 from vajra_edge.plans.audit_log import Happened
-
-STATES = ("starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost")
-"""Of the topic ``status``."""
 
 _DEVICE_THERE = "{{ 'offline' if value_json.state in ['stopped', 'failed', 'lost'] else 'online' }}"
 _CAMERA_THERE = "{{ 'online' if value_json.state == 'streaming' else 'offline' }}"
@@ -100,7 +98,7 @@ def device_entities(topics: Topics, *, commands: bool) -> Iterator[Entity]:
         state_topic=status,
         value_template="{{ value_json.state }}",
         device_class="enum",
-        options=STATES,
+        options=SERVICE_STATES,
     )
     yield BinarySensor(
         key="problem",

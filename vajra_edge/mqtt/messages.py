@@ -1,7 +1,7 @@
 """Messages: what subscribers receive, and how it becomes bytes.
 
-``SCHEMA`` counts incompatible changes of any payload. ``schema.py`` describes the same payloads for validation;
-nothing on the hot path imports it.
+``SCHEMA`` counts incompatible changes of any payload. ``schema.py`` makes models for validation from the records here,
+and describes detection messages, which are made without one; nothing on the hot path imports it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Annotated, ClassVar, TypeAlias
 
 import numpy as np
 import orjson
+from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat
 
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
-from vajra_edge.plans.report import GateFigures
+from vajra_edge.mqtt.one_of import OneOf
+from vajra_edge.mqtt.topics import VERBS
+from vajra_edge.plans.audit_log import Happened
+from vajra_edge.plans.report import Count, GateFigures, Ratio
 from vajra_edge.types import Detections, Frame
 
 SCHEMA = 2
+Schema: TypeAlias = Annotated[int, OneOf((SCHEMA,))]
 FINGERPRINT_CHARS = 12
+SERVICE_STATES = ("starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost")
+CAMERA_STATES = ("opening", "streaming", "lost", "ended", "off")
 _OPTIONS = orjson.OPT_UTC_Z
 _STEPS = np.array([1e4, *[1e2] * 4, *[1e5] * 4])  # one over the rounding of confidence, pixels, ratios
 _NUMBER_BYTES = 160
@@ -203,16 +211,16 @@ class ServiceStatus:
     """
 
     device: str
-    state: str
+    state: Annotated[str, OneOf(SERVICE_STATES)]
     reason: str = ""
     version: str = ""
-    progress: float | None = None
+    progress: Ratio | None = None
     engine: str | None = None
     wanted: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     outbox: str = ""
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -253,17 +261,17 @@ class EngineStatus:
     weights: str = ""
     weights_sha256: str = ""
     class_names: Sequence[str] = ()
-    latency_ms: float | None = None
+    latency_ms: FiniteFloat | None = None
     verify: GateFigures | None = None
     int8: Int8Figures | None = None
     dla: DlaFigures | None = None
-    refused: Sequence[Refused] = ()
+    refused: tuple[Refused, ...] = ()
     built_at: datetime | None = None
     building: str | None = None
     loading: str | None = None
     why: str = ""
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -285,15 +293,15 @@ class CameraStatus:
 
     device: str
     camera: str
-    state: str
+    state: Annotated[str, OneOf(CAMERA_STATES)]
     reason: str = ""
     resolution_wh: tuple[int, int] | None = None
-    fps: float | None = None
+    fps: FiniteFloat | None = None
     frames: int = 0
     dropped: int = 0
     attempts: int = 0
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -310,10 +318,10 @@ class ObjectsStatus:
 
     device: str
     camera: str
-    total: int | None = None
-    counts: Mapping[str, int] | None = None
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    total: Count | None = None
+    counts: Mapping[str, Count] | None = None
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -327,20 +335,22 @@ class HistoryEntry:
         happened: built, failed, refused, swapped, kept, rolled back, strike, crash or adopted.
         fingerprint: first 12 digits of the plan that it happened to, or None.
         reason: why, in one line.
-        asked_by: who caused it: a person, a file, the settings, probation, a start.
+        asked_by: who caused it: a person, a file, the settings, ``probation``, ``start``.
         duration_s: how long it took, or None.
-        figures: what was measured, by name.
+        figures: what was measured, by name, with units.
     """
 
-    number: int
-    at: datetime | None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    number: Annotated[int, Field(ge=1)]
+    at: AwareDatetime | None
     clock_synchronised: bool
-    happened: str
+    happened: Annotated[str, OneOf(tuple(one.value for one in Happened))]
     fingerprint: str | None
     reason: str
     asked_by: str
-    duration_s: float | None
-    figures: Mapping[str, float]
+    duration_s: FiniteFloat | None
+    figures: Mapping[str, FiniteFloat]
 
 
 @dataclass(frozen=True)
@@ -355,8 +365,8 @@ class HistoryStatus:
 
     device: str
     entries: Sequence[HistoryEntry]
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -374,13 +384,13 @@ class Response:
     """
 
     device: str
-    verb: str
+    verb: Annotated[str, OneOf(VERBS)]
     transaction: str | None
-    status: str
+    status: Annotated[str, OneOf(("ok", "error"))]
     error: str = ""
     content: Mapping[str, object] = field(default_factory=dict)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 def encode(

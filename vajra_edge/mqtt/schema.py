@@ -1,17 +1,19 @@
 """Schema: the payloads as pydantic models, for subscribers in Python, for tests, and for a generated AsyncAPI document.
 
-The daemon itself never imports this: ``messages.py`` writes the same fields without it, in a tenth of the time.
+The daemon itself never imports this. Detection messages and gap records are described here alone, for ``messages.py``
+writes them without a record, in a tenth of the time; the others are made from the records that they are written from.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+import inspect
+import re
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, create_model
 
-from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
-from vajra_edge.plans.report import Count, GateFigures, Ratio
+from vajra_edge.mqtt import messages
+from vajra_edge.plans.report import Ratio
 
 
 class Payload(BaseModel):
@@ -43,7 +45,7 @@ class EngineRow(Payload):
 class DetectionMessage(Payload):
     """``camera/<id>/detections``."""
 
-    schema_: Literal[2] = Field(alias="schema", description="counts incompatible changes of any message")
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
     epoch: str = Field(description="names the count of `seq`; another epoch counts from 0")
@@ -73,7 +75,7 @@ class GapRow(Payload):
 class GapMessage(Payload):
     """``camera/<id>/detections``, in the place of messages that do not come."""
 
-    schema_: Literal[2] = Field(alias="schema")
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
     epoch: str = Field(description="of the messages that do not come")
@@ -82,108 +84,32 @@ class GapMessage(Payload):
     at: AwareDatetime = Field(description="when this was said")
 
 
-class ServiceMessage(Payload):
-    """``status``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    state: Literal["starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost"]
-    reason: str
-    version: str
-    progress: Ratio | None
-    engine: str | None
-    wanted: str | None
-    dropped: dict[str, int]
-    outbox: str
-    at: AwareDatetime
+def meanings(record: type) -> dict[str, str]:
+    """What the ``Attributes:`` section of a docstring says, by name."""
+    _, _, section = (inspect.getdoc(record) or "").partition("Attributes:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return {name: _in_json(" ".join(words.split())) for name, words in found}
 
 
-class EngineMessage(Payload):
-    """``engine``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    fingerprint: str | None
-    backend: str
-    wanted_precision: str
-    precision: str
-    target: str
-    resolution_hw: tuple[int, int] | None
-    weights: str
-    weights_sha256: str
-    class_names: tuple[str, ...]
-    latency_ms: FiniteFloat | None
-    verify: GateFigures | None
-    int8: Int8Figures | None
-    dla: DlaFigures | None
-    refused: tuple[Refused, ...]
-    built_at: datetime | None
-    building: str | None
-    loading: str | None
-    why: str
-    at: AwareDatetime
+def _in_json(words: str) -> str:
+    """A docstring's words about an attribute, as words about the JSON field."""
+    return re.sub(r"\bNone\b", "`null`", words.replace("``", "`")).removesuffix(".")
 
 
-class CameraMessage(Payload):
-    """``camera/<id>/status``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
-    state: Literal["opening", "streaming", "lost", "ended", "off"]
-    reason: str
-    resolution_wh: tuple[int, int] | None
-    fps: FiniteFloat | None
-    frames: int
-    dropped: int
-    attempts: int
-    at: AwareDatetime
+def _written_from(name: str, record: type) -> type[Payload]:
+    """The model of a message that is written from a record: its fields, each of which is always there."""
+    told, shared = meanings(record), {key: info.description for key, info in DetectionMessage.model_fields.items()}
+    fields: dict[str, Any] = {"schema_": (messages.Schema, Field(alias="schema", description=shared["schema_"]))}
+    for key, kind in get_type_hints(record, include_extras=True).items():
+        if key != "schema":
+            fields[key] = (kind, Field(description=told.get(key) or shared.get(key)))
+    summary = (inspect.getdoc(record) or "").partition("\n")[0]
+    return create_model(name, __base__=Payload, __doc__=summary, __module__=__name__, **fields)
 
 
-class ObjectsMessage(Payload):
-    """``camera/<id>/objects``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
-    total: Count | None
-    counts: dict[str, Count] | None
-    at: AwareDatetime
-
-
-class HistoryRow(Payload):
-    """One thing that happened on the device."""
-
-    number: Annotated[int, Field(ge=1)] = Field(description="counts the device's entries from 1 on, over restarts")
-    at: AwareDatetime | None = Field(description="when, by the device's clock")
-    clock_synchronised: bool = Field(description="that clock was known to be right")
-    happened: Literal["built", "failed", "refused", "swapped", "kept", "rolled back", "strike", "crash", "adopted"] = (
-        Field(description="what")
-    )
-    fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
-    reason: str = Field(description="why, in one line")
-    asked_by: str = Field(description="who caused it: a person, a file, the settings, `probation`, `start`")
-    duration_s: FiniteFloat | None = Field(description="how long it took")
-    figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
-
-
-class HistoryMessage(Payload):
-    """``history``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    entries: tuple[HistoryRow, ...]
-    at: AwareDatetime
-
-
-class ResponseMessage(Payload):
-    """``response/<verb>``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    verb: Literal["rebuild", "status"]
-    transaction: str | None
-    status: Literal["ok", "error"]
-    error: str
-    content: dict[str, Any]
-    at: AwareDatetime
+ServiceMessage = _written_from("ServiceMessage", messages.ServiceStatus)
+EngineMessage = _written_from("EngineMessage", messages.EngineStatus)
+CameraMessage = _written_from("CameraMessage", messages.CameraStatus)
+ObjectsMessage = _written_from("ObjectsMessage", messages.ObjectsStatus)
+HistoryMessage = _written_from("HistoryMessage", messages.HistoryStatus)
+ResponseMessage = _written_from("ResponseMessage", messages.Response)
