@@ -30,7 +30,7 @@ LAYERS = (
     {"inference", "tracking"},
     {"analytics"},
     {"capture", "mqtt"},
-    {"telemetry"},
+    {"telemetry", "home_assistant"},
     {"daemon", "demo"},
     {"tasks"},
     {"api"},

@@ -61,6 +61,7 @@ class Setting(Enum):
     MQTT_ROOT = "mqtt.root"
     MQTT_COMMANDS = "mqtt.commands"
     MQTT_SIGNED_COMMANDS = "mqtt.signed_commands"
+    MQTT_HOME_ASSISTANT = "mqtt.home_assistant"
     MQTT_KEEPALIVE_S = "mqtt.keepalive_s"
     MQTT_USERNAME = "mqtt.username"
     MQTT_PASSWORD_FILE = "mqtt.password_file"  # noqa: S105  a name

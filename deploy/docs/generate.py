@@ -20,8 +20,9 @@ from pydantic_core import PydanticUndefined
 
 from vajra_edge.config.changes import ACTIONS
 from vajra_edge.config.settings import CameraSettings, Settings
-from vajra_edge.mqtt import messages, place_messages, schema
+from vajra_edge.mqtt import figures, messages, place_messages, schema
 from vajra_edge.mqtt.topics import Topic, Topics
+from vajra_edge.plans.report import GateFigures
 
 PAGES = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -45,6 +46,7 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
         "who is in the camera's zones now, and how many came and crossed in all",
     ),
     (_TOPICS.totals("<id>"), schema.TotalsMessage, "the same by hour, and when nobody could see"),
+    (_TOPICS.objects("<id>"), schema.ObjectsMessage, "how many objects it shows; with `[mqtt] home_assistant` on"),
     (
         _TOPICS.snapshot("<id>"),
         schema.SnapshotComment,
@@ -54,22 +56,6 @@ PUBLISHED: tuple[tuple[Topic, type[BaseModel] | None, str], ...] = (
     (_TOPICS.response("<verb>"), schema.ResponseMessage, "the answer, with the caller's `transaction`"),
 )
 """Every topic, its payload where that is JSON of ours, and what it says."""
-
-WRITTEN_FROM: Mapping[type[BaseModel], type] = {
-    schema.ServiceMessage: messages.ServiceStatus,
-    schema.EngineMessage: messages.EngineStatus,
-    schema.CameraMessage: messages.CameraStatus,
-    schema.HistoryMessage: messages.HistoryStatus,
-    schema.PlacesMessage: place_messages.PlacesStatus,
-    schema.TotalsMessage: place_messages.TotalsStatus,
-    schema.ZoneRow: place_messages.ZoneState,
-    schema.LineRow: place_messages.LineState,
-    schema.HourRow: place_messages.HourCounts,
-    schema.BlindRow: place_messages.BlindInterval,
-    schema.ResponseMessage: messages.Response,
-}
-"""Payloads whose fields are explained in the docstring of the record that the daemon writes them from; those that are
-themselves records have their own."""
 
 
 def rendered(page: str) -> str:
@@ -110,6 +96,18 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "topics": topics_table,
     "messages": message_tables,
 }
+
+
+_PARTS: Mapping[str, type] = {
+    part.__name__: part
+    for part in (
+        *(schema.DetectionRow, schema.EngineRow, schema.GapRow, messages.HistoryEntry),
+        *(place_messages.ZoneState, place_messages.LineState),
+        *(place_messages.HourCounts, place_messages.BlindInterval),
+        *(figures.Int8Figures, figures.DlaFigures, figures.Refused, GateFigures),
+    )
+}
+"""What messages hold beside plain values."""
 
 
 def _is_section(name: str, annotation: object) -> bool:
@@ -156,7 +154,7 @@ def _with_parts(model: type) -> Iterator[type]:
     """The model or record, then those of its fields, however deep."""
     yield model
     for name in re.findall(r"#/\$defs/(\w+)", str(_properties(model))):
-        yield from _with_parts(getattr(schema, name))
+        yield from _with_parts(_PARTS[name])
 
 
 def _properties(model: type) -> dict[str, Any]:
@@ -168,21 +166,13 @@ def _properties(model: type) -> dict[str, Any]:
 def _message_table(model: type) -> str:
     topic = next((topic.name for topic, payload, _ in PUBLISHED if payload is model), None)
     title = f"### {model.__name__}" + (f"\n\n`{topic}`" if topic else "")
-    meanings, shared = _attributes(WRITTEN_FROM.get(model, model)), _properties(schema.DetectionMessage)
-    rows = []
+    meanings, rows = schema.meanings(model), []
     for key, part in _properties(model).items():
-        meaning = part.get("description") or meanings.get(key) or shared.get(key, {}).get("description")
+        meaning = part.get("description") or meanings.get(key)
         if meaning is None:
-            raise LookupError(f"{model.__name__}.{key} is explained nowhere; see WRITTEN_FROM")
-        rows.append((f"`{key}`", _values(part), _in_json(meaning)))
+            raise LookupError(f"{model.__name__}.{key} is explained nowhere")
+        rows.append((f"`{key}`", _values(part), meaning))
     return f"{title}\n\n{_table(('field', 'values', 'meaning'), iter(rows))}"
-
-
-def _attributes(record: type) -> dict[str, str]:
-    """What the ``Attributes:`` section of a docstring says, by name."""
-    _, _, section = (inspect.getdoc(record) or "").partition("Attributes:\n")
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in found}
 
 
 def _values(part: Mapping[str, Any]) -> str:
@@ -241,11 +231,6 @@ def _link(payload: type[BaseModel] | None) -> str:
 def _plain(words: str) -> str:
     """A docstring's words as Markdown."""
     return " ".join(words.replace("``", "`").split())
-
-
-def _in_json(words: str) -> str:
-    """A docstring's words about an attribute, as words about the JSON field."""
-    return re.sub(r"\bNone\b", "`null`", _plain(words)).removesuffix(".")
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from paho.mqtt import publish
 from waiting import LIMIT_S
 
 from vajra_edge.config.settings import MqttSettings
@@ -18,7 +19,7 @@ from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.messages import CameraStatus, ServiceStatus, encode
 from vajra_edge.mqtt.publisher import BrokerChanged
 from vajra_edge.mqtt.schema import DetectionMessage, ResponseMessage, ServiceMessage
-from vajra_edge.mqtt.topics import Topics
+from vajra_edge.mqtt.topics import Topic, Topics
 
 TOPICS = Topics("vajra", "dev")
 SERVING = encode(ServiceStatus("dev", "serving"))
@@ -298,3 +299,29 @@ def test_a_protocol_asked_for_is_used(mosquitto: Any, daemon: Any, protocol: str
     device.publisher.start()
     device.until_connected()
     assert device.counts.protocol == protocol
+
+
+def test_home_assistant_is_told_all_states_again_when_it_starts(
+    any_broker: Any, daemon: Any, ear: Any, until: Any
+) -> None:
+    """A broker without a memory has lost them; who starts anew and does not retain says so by its birth message."""
+    device = daemon(any_broker.model_copy(update={"home_assistant": "device", "discovery_prefix": "site/ha"}))
+    device.publisher.start()
+    device.publisher.state(TOPICS.engine, b"{}")
+    device.publisher.state(Topic("site/ha/device/x/config", 1, retain=True, is_path=True), b"{}")
+    heard = ear(any_broker, "vajra/dev/engine", "site/ha/#")
+    until(lambda: heard.on("/engine") and heard.on("/config"))
+    before = len(heard.on("/engine")), len(heard.on("/config"))
+
+    def born() -> bool:
+        for payload in (b"offline", b"online"):
+            publish.single("site/ha/status", payload, hostname=any_broker.host, port=any_broker.port)
+        return len(heard.on("/engine")) > before[0] and len(heard.on("/config")) > before[1]
+
+    until(born)
+    for _ in range(40):
+        publish.single("site/ha/status", b"online", hostname=any_broker.host, port=any_broker.port)
+    device.publisher.state(TOPICS.status, SERVING)
+    said = ear(any_broker, "vajra/dev/status")
+    until(lambda: said.received)
+    assert len(heard.on("/engine")) - before[0] < 40, "who sends so many has another thing in mind"

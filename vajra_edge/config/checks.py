@@ -175,13 +175,13 @@ def username(value: str) -> str:
 
 
 def topic(value: str) -> str:
-    """The first levels of every topic.
+    """The first levels of topics.
 
     Raises:
         ValueError: a broker would refuse it, or keep it for itself.
     """
     if not value:
-        raise ValueError('is empty; leave it out for "vajra"')
+        raise ValueError("is empty; leave it out for the usual one")
     if "#" in value or "+" in value:
         raise ValueError("holds a wildcard; # and + are for subscribers")
     if value.startswith("$"):

@@ -233,6 +233,12 @@ class MqttSettings(Section):
         False, description="accept rebuild, reload, rollback, snapshot, status and adopt requests over MQTT"
     )
     signed_commands: bool = Field(False, description="of those only what a key in [weights] keys signed")
+    home_assistant: Literal["off", "device", "components"] = Field(
+        "off", description="appear in Home Assistant by itself; components: in the older form, which openHAB reads"
+    )
+    discovery_prefix: Annotated[str, AfterValidator(checks.topic)] = Field(
+        "homeassistant", description="where Home Assistant or openHAB looks for devices"
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> MqttSettings:

@@ -30,6 +30,7 @@ from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.death import Death, judge
 from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
+from vajra_edge.daemon.home_assistant import HomeAssistant
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.picture_requests import PictureRequests
@@ -92,6 +93,7 @@ class Parts:
     watch: FileWatch
     control: Control
     announcements: Announcements
+    home_assistant: HomeAssistant
     crash_log: CrashLog
     clock_watch: ClockWatch
     bystanders: frozenset[threading.Thread]
@@ -115,6 +117,7 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.home_assistant.open(settings)
         self.publisher.expect(streams_in_use(settings))
         self.publisher.start()
         self.pictures.start()
@@ -154,8 +157,6 @@ class Parts:
         if changes.added or changes.removed or changes.reopened:
             self.publisher.expect(streams_in_use(new))
             self.cameras.change(new, changes)
-        for name in changes.removed:
-            self.announcements.forget(name)
         self.pictures.apply(new)
         self.trackers.apply(new)
         self.watches.apply(new)
@@ -164,6 +165,9 @@ class Parts:
             self.publisher.reconnect(new.mqtt, topics)
             self.announcements.move(topics)
             self.background.do("keep the broker's place", lambda: last_broker.keep(new))
+        self.home_assistant.apply(new)  # what can be pressed appears where it is heard, and goes before its states
+        for name in changes.removed:
+            self.announcements.forget(name)
         if changes.actions & {Action.APPLY, Action.APPLY_OR_REBUILD} or changes.added:
             self.serving.apply(new)
             self.watch.pace(new.service.settle_s, new.service.poll_s)
@@ -256,11 +260,14 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     trackers, files = Trackers(settings), TotalsFiles(state_dir, background.look)
     watches = Watches(publisher, topics, files, settings)
 
+    home_assistant = HomeAssistant(publisher, state_dir, background.do)
+
     def sink(result: FrameResult[Served]) -> None:
         tracks = trackers.see(result.frame, result.found)
         receipt = publisher.detections(result.frame, result.found, result.plan.tag, tracks)
         watches.see(result.frame, result.found, tracks, result.plan.tag.class_names)
         pictures.see(result.frame, result.unfiltered, receipt)
+        home_assistant.see(result.frame.camera, result.found, result.plan.tag.class_names)
 
     return Parts(
         inbox=inbox,
@@ -290,6 +297,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         watch=FileWatch(inbox.put, beats.expect(*WATCH), settle_s=service.settle_s, poll_s=service.poll_s),
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
+        home_assistant=home_assistant,
         crash_log=crash_log,
         clock_watch=ClockWatch(clock.now),
         bystanders=frozenset(threading.enumerate()),

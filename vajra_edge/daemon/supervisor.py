@@ -251,12 +251,17 @@ class Supervisor:
         if self._waits_for_images():
             self._parts.images.tick(self._known.settings, now_s)
         self._look_for_missed(now_s)
-        self._parts.announcements.say(self.status(), now_s)
+        self._announce(now_s)
         self._parts.watches.tick(now_s)
         self._parts.adoption.look(self._s, self._known.desired, now_s)
         self._parts.asked_pictures.look(self._s, lambda: self._parts.cameras.views({}), now_s)
         self._parts.announcements.tell_history(self._parts.recorder.newest(), now_s)
         self._tell_waiting()
+
+    def _announce(self, now_s: float) -> None:
+        status = self.status()
+        self._parts.announcements.say(status, now_s)
+        self._parts.home_assistant.tell(status)
 
     def _look_after_threads(self, now_s: float) -> None:
         """Who is late, what follows from it, and whether all stood still."""
@@ -571,5 +576,5 @@ class Supervisor:
         self._parts.notify.stopping(self.status().line())
         self._parts.notify.extend(drain_s + LEAVE_S)
         self._tell_waiting()
-        self._parts.announcements.say(self.status(), time.monotonic())
+        self._announce(time.monotonic())
         self._parts.stop(drain_s)

@@ -55,6 +55,10 @@ class LastValues:
         """A new connection: the broker may have restarted, and it has announced the last will."""
         self._unsent = dict.fromkeys(self._values)
 
+    def holds(self, topic: Topic) -> bool:
+        """Whether it has a value; a topic that is taken off the broker has one until the broker knows."""
+        return topic in self._values
+
     def __len__(self) -> int:
         """Values that were not sent yet."""
         return len(self._unsent)
@@ -123,6 +127,16 @@ class Backlog:
         """The newest value of a retained topic."""
         with self._lock:
             self._states.set(topic, payload)
+
+    def holds_state(self, topic: Topic) -> bool:
+        """See ``LastValues.holds``."""
+        with self._lock:
+            return self._states.holds(topic)
+
+    def resend_states(self) -> None:
+        """Send every retained topic's value again."""
+        with self._lock:
+            self._states.resend()
 
     def set_picture(self, snapshot: Snapshot) -> None:
         """The newest picture of a camera."""

@@ -221,17 +221,24 @@ def monster(size_bytes: int, most_bytes: int) -> PublishError:
     )
 
 
-def not_granted() -> PublishError:
-    """The broker refused to let this device hear requests."""
-    return PublishError("the broker refuses the request topics", remedy="check the broker's access list")
+def not_granted(mqtt: MqttSettings) -> PublishError:
+    """The broker refused to let this device hear what it asked for."""
+    return PublishError(f"the broker refuses {_heard(mqtt)}", remedy="check the broker's access list")
 
 
-def not_heard() -> PublishError:
-    """The connection broke twice when requests were asked for: some brokers refuse a subscription that way."""
+def not_heard(mqtt: MqttSettings) -> PublishError:
+    """The connection broke twice when that was asked for: some brokers refuse a subscription that way."""
+    unasked = Setting.MQTT_COMMANDS.to(False) if mqtt.commands else Setting.MQTT_HOME_ASSISTANT.to("off")
     return PublishError(
-        "the broker breaks the connection when the request topics are subscribed to",
-        remedy=say("check its access list, or ", Setting.MQTT_COMMANDS.to(False)),
+        f"the broker breaks the connection when {_heard(mqtt)} are subscribed to",
+        remedy=say("check its access list, or ", unasked),
     )
+
+
+def _heard(mqtt: MqttSettings) -> str:
+    if mqtt.home_assistant == "off":
+        return "the request topics"
+    return f"the topics {'request/# and ' if mqtt.commands else ''}{mqtt.discovery_prefix}/status"
 
 
 _NAMES: Mapping[int, str] = {

@@ -1,7 +1,7 @@
 """Messages: what subscribers receive, and how it becomes bytes.
 
-``SCHEMA`` counts incompatible changes of any payload. ``schema.py`` describes the same payloads for validation;
-nothing on the hot path imports it.
+``SCHEMA`` counts incompatible changes of any payload. ``schema.py`` makes models for validation from the records here,
+and describes detection messages, which are made without one; nothing on the hot path imports it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Annotated, ClassVar, TypeAlias
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat
 
 from vajra_edge.clock import is_synchronised
 from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
-from vajra_edge.mqtt.topics import camera_of
-from vajra_edge.plans.report import GateFigures
+from vajra_edge.mqtt.one_of import OneOf
+from vajra_edge.mqtt.topics import VERBS, camera_of
+from vajra_edge.plans.audit_log import Happened
+from vajra_edge.plans.report import Count, GateFigures, Ratio
 from vajra_edge.types import Detections, Frame
 
 SCHEMA = 2
+Schema: TypeAlias = Annotated[int, OneOf((SCHEMA,))]
 FINGERPRINT_CHARS = 12
+SERVICE_STATES = ("starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost")
+CAMERA_STATES = ("opening", "streaming", "lost", "ended", "off")
 _OPTIONS = orjson.OPT_UTC_Z
 _STEPS = np.array([1e4, *[1e2] * 4, *[1e5] * 4])  # one over the rounding of confidence, pixels, ratios
 _NUMBER_BYTES = 160
@@ -215,6 +222,8 @@ class ServiceStatus:
         reason: why, in one line; empty while all is well.
         version: of vajra-edge.
         progress: of a running build, 0..1, or None.
+        engine: fingerprint of the plan that serves, cut as in detection messages; None while nothing serves.
+        wanted: fingerprint of the plan that settings and weights ask for; None: not known yet.
         dropped: detection messages that were not sent, since the start, by reason; gap records say which.
         outbox: where messages wait: ``disk``, ``memory``, ``live`` (nowhere); and why, where that is not as set.
         at: when this was said.
@@ -222,15 +231,17 @@ class ServiceStatus:
     """
 
     device: str
-    state: str
+    state: Annotated[str, OneOf(SERVICE_STATES)]
     reason: str = ""
     version: str = ""
-    progress: float | None = None
+    progress: Ratio | None = None
+    engine: str | None = None
+    wanted: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     outbox: str = ""
     clock_synchronised: bool = field(default_factory=is_synchronised)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -274,19 +285,19 @@ class EngineStatus:
     weights: str = ""
     weights_sha256: str = ""
     class_names: Sequence[str] = ()
-    latency_ms: float | None = None
+    latency_ms: FiniteFloat | None = None
     verify: GateFigures | None = None
     int8: Int8Figures | None = None
     dla: DlaFigures | None = None
-    refused: Sequence[Refused] = ()
+    refused: tuple[Refused, ...] = ()
     built_at: datetime | None = None
     built_at_synchronised: bool | None = None
     building: str | None = None
     loading: str | None = None
     why: str = ""
     clock_synchronised: bool = field(default_factory=is_synchronised)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -309,16 +320,38 @@ class CameraStatus:
 
     device: str
     camera: str
-    state: str
+    state: Annotated[str, OneOf(CAMERA_STATES)]
     reason: str = ""
     resolution_wh: tuple[int, int] | None = None
-    fps: float | None = None
+    fps: FiniteFloat | None = None
     frames: int = 0
     dropped: int = 0
     attempts: int = 0
     clock_synchronised: bool = field(default_factory=is_synchronised)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
+
+
+@dataclass(frozen=True)
+class ObjectsStatus:
+    """``camera/<id>/objects``, retained: what the newest frame that was inferred shows.
+
+    Attributes:
+        device: the device's id.
+        camera: the camera's id.
+        total: objects; None: not known, since the camera does not stream, or no engine sees its frames.
+        counts: the same by class; a class that is not named has none.
+        at: when this was said.
+        clock_synchronised: the clock that says so was known to be right.
+    """
+
+    device: str
+    camera: str
+    total: Count | None = None
+    counts: Mapping[str, Count] | None = None
+    clock_synchronised: bool = field(default_factory=is_synchronised)
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -333,20 +366,23 @@ class HistoryEntry:
             synchronised or clock unsynchronised.
         fingerprint: first 12 digits of the plan that it happened to, or None.
         reason: why, in one line.
-        asked_by: who caused it: a person, a request over MQTT, a file, the settings, probation, a start, the clock.
+        asked_by: who caused it: a person, ``MQTT`` and the transaction, a file, the settings, ``probation``, ``start``,
+            ``the clock``.
         duration_s: how long it took, or None.
-        figures: what was measured, by name.
+        figures: what was measured, by name, with units.
     """
 
-    number: int
-    at: datetime | None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    number: Annotated[int, Field(ge=1)]
+    at: AwareDatetime | None
     clock_synchronised: bool
-    happened: str
+    happened: Annotated[str, OneOf(tuple(one.value for one in Happened))]
     fingerprint: str | None
     reason: str
     asked_by: str
-    duration_s: float | None
-    figures: Mapping[str, float]
+    duration_s: FiniteFloat | None
+    figures: Mapping[str, FiniteFloat]
 
 
 @dataclass(frozen=True)
@@ -363,8 +399,8 @@ class HistoryStatus:
     device: str
     entries: Sequence[HistoryEntry]
     clock_synchronised: bool = field(default_factory=is_synchronised)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -383,17 +419,19 @@ class Response:
     """
 
     device: str
-    verb: str
+    verb: Annotated[str, OneOf(VERBS)]
     transaction: str | None
-    status: str
+    status: Annotated[str, OneOf(("accepted", "ok", "error"))]
     error: str = ""
     content: Mapping[str, object] = field(default_factory=dict)
     clock_synchronised: bool = field(default_factory=is_synchronised)
-    at: datetime = field(default_factory=_now)
-    schema: int = SCHEMA
+    at: AwareDatetime = field(default_factory=_now)
+    schema: Schema = SCHEMA
 
 
-def encode(message: ServiceStatus | EngineStatus | CameraStatus | HistoryStatus | Response) -> bytes:
+def encode(
+    message: ServiceStatus | EngineStatus | CameraStatus | ObjectsStatus | HistoryStatus | Response,
+) -> bytes:
     """JSON of a status or a response; a number that is not finite becomes null."""
     return orjson.dumps(message, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY, default=_plain)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated, ClassVar
 
 import orjson
+from pydantic import AwareDatetime, ConfigDict, FiniteFloat
 
-from vajra_edge.mqtt.messages import SCHEMA, Draft
+from vajra_edge.mqtt.messages import SCHEMA, Draft, Schema
+from vajra_edge.mqtt.one_of import OneOf
 from vajra_edge.mqtt.topics import events_of
+from vajra_edge.plans.report import Count
 
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -52,10 +56,12 @@ class ZoneState:
         entered: how many came into it since the count began, by class.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     name: str
     present: bool | None
-    count: Mapping[str, int]
-    entered: Mapping[str, int]
+    count: Mapping[str, Count]
+    entered: Mapping[str, Count]
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,11 @@ class LineState:
         crossed_out: how many crossed it to its left, by class.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     name: str
-    crossed_in: Mapping[str, int]
-    crossed_out: Mapping[str, int]
+    crossed_in: Mapping[str, Count]
+    crossed_out: Mapping[str, Count]
 
 
 @dataclass(frozen=True)
@@ -91,13 +99,13 @@ class PlacesStatus:
 
     device: str
     camera: str
-    blind: str
+    blind: Annotated[str, OneOf(("", "down", "camera", "frames"))]
     zones: Sequence[ZoneState]
     lines: Sequence[LineState]
-    since: datetime
-    at: datetime
+    since: AwareDatetime
+    at: AwareDatetime
     clock_synchronised: bool
-    schema: int = SCHEMA
+    schema: Schema = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,14 @@ class HourCounts:
         crossed_out: how many crossed each line to its left, by class.
     """
 
-    hour: datetime
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    hour: AwareDatetime
     clock_synchronised: bool
-    seen_s: float
-    entered: Mapping[str, Mapping[str, int]]
-    crossed_in: Mapping[str, Mapping[str, int]]
-    crossed_out: Mapping[str, Mapping[str, int]]
+    seen_s: FiniteFloat
+    entered: Mapping[str, Mapping[str, Count]]
+    crossed_in: Mapping[str, Mapping[str, Count]]
+    crossed_out: Mapping[str, Mapping[str, Count]]
 
 
 @dataclass(frozen=True)
@@ -133,11 +143,13 @@ class BlindInterval:
         why: ``down``: the daemon did not run or the camera was not watched; else as ``blind`` says; or ``several``.
     """
 
-    begin: datetime
-    end: datetime
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    begin: AwareDatetime
+    end: AwareDatetime
     clock_synchronised: bool
-    length_s: float | None
-    why: str
+    length_s: FiniteFloat | None
+    why: Annotated[str, OneOf(("down", "camera", "frames", "several"))]
 
 
 @dataclass(frozen=True)
@@ -157,12 +169,12 @@ class TotalsStatus:
 
     device: str
     camera: str
-    since: datetime
+    since: AwareDatetime
     hours: Sequence[HourCounts]
     blind: Sequence[BlindInterval]
-    at: datetime
+    at: AwareDatetime
     clock_synchronised: bool
-    schema: int = SCHEMA
+    schema: Schema = SCHEMA
 
 
 def encode_event(event: PlaceEvent, camera: str, device: str) -> Draft:

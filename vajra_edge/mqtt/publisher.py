@@ -47,6 +47,9 @@ LIMITS = AdmissionLimits(
 )
 """Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
 
+BIRTHS = RequestPace(0.1, 3.0)
+"""Starts of Home Assistant at which all states are sent again; whoever sends more has another thing in mind."""
+
 FLOOD = RequestPace(50.0, 500.0)
 """Requests that are not even refused, up to which the broker is still asked for them: each has to be read, and holds up
 the acknowledgements behind it."""
@@ -63,6 +66,7 @@ SLOW_DIAL_S = 10.0
 KEEP_S = 2.0
 """For the last messages to get onto the disk at a stop."""
 
+_BORN = b"online"
 _BUSY = "the daemon is busy: requests come too often; wait for the answers and ask less often"
 _FLOOD = "requests over MQTT come too often and are not all taken; find who sends them"
 
@@ -157,6 +161,7 @@ class Publisher:
         self._suspects = Suspects(self._now_s)
         self._invitation, self._invited, self._unheard = Invitation(self._now_s), False, 0
         self._admission, self._flood = Admission(LIMITS, self._now_s), Bucket(FLOOD, self._now_s())
+        self._births = Bucket(BIRTHS, self._now_s())
         self._troubles = Troubles(self._now_s)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
@@ -190,6 +195,10 @@ class Publisher:
         """The newest value of a retained topic, sent now and at every connect; an empty one takes it off the broker."""
         self._backlog.set_state(topic, payload)
         self._link.wake()
+
+    def holds(self, topic: Topic) -> bool:
+        """Whether a value of this retained topic is kept; one that was taken off is, until the broker knows."""
+        return self._backlog.holds_state(topic)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """A picture, sent if the broker is there, and replaced by a newer one if it has to wait."""
@@ -372,7 +381,7 @@ class Publisher:
                 if granted:
                     self._troubles.over(Trouble.SUBSCRIPTION)
                 else:
-                    self._trouble(Trouble.SUBSCRIPTION, events.not_granted(), for_s=float("inf"))
+                    self._trouble(Trouble.SUBSCRIPTION, events.not_granted(self._mqtt), for_s=float("inf"))
             case _:
                 assert_never(item)
 
@@ -385,14 +394,19 @@ class Publisher:
         self._tell(BrokerChanged(connected=True, protocol=up.protocol))
 
     def _invite(self) -> None:
-        """Ask for requests, unless somebody abused that."""
-        if self._mqtt.commands and self._invitation.stands:
+        """Ask for requests and Home Assistant's birth message, unless somebody abused that."""
+        if (paths := self._heard_paths()) and self._invitation.stands:
             self._invited, self._flood = True, Bucket(FLOOD, self._now_s())
             self._unheard += 1
-            self._link.subscribe(self._request_paths(), retained=False)
+            self._link.subscribe(paths, retained=False)
 
-    def _request_paths(self) -> list[str]:
-        return [self._topics.path(self._topics.request(verb)) for verb in VERBS]
+    def _heard_paths(self) -> list[str]:
+        requests = [self._topics.path(self._topics.request(verb)) for verb in VERBS] if self._mqtt.commands else []
+        return [*requests, *([self._birth_path] if self._mqtt.home_assistant != "off" else [])]
+
+    @property
+    def _birth_path(self) -> str:
+        return f"{self._mqtt.discovery_prefix}/status"
 
     def _lose(self, error: PublishError | None, cause: LossCause = LossCause.OTHER) -> None:
         parcels = [*self._under_way.values(), *((self._held,) if self._held else ())]
@@ -402,7 +416,7 @@ class Publisher:
         elif error is not None and cause is LossCause.MONSTER:
             error = self._abused(error)
         elif cause is LossCause.HUNG_UP and self._invited and self._unheard > 1:
-            error = self._abused(events.not_heard())
+            error = self._abused(events.not_heard(self._mqtt))
             self._link.mended()
         elif error is not None and cause in (LossCause.RIVAL, LossCause.HUNG_UP):
             # many brokers let the newer of two clients in without a word to the older one
@@ -460,6 +474,9 @@ class Publisher:
             self._noted = {*self._noted, kind} if len(self._noted) < _MAX_NOTED else {kind}
 
     def _hear(self, received: Received) -> None:
+        if received.path == self._birth_path:
+            self._hear_birth(received)
+            return
         verb = verb_of(received, self._topics)
         if verb is None:
             return
@@ -485,6 +502,12 @@ class Publisher:
         else:
             self._post(request)
 
+    def _hear_birth(self, received: Received) -> None:
+        """Home Assistant started: it asks to be told anew what a broker without a memory has lost."""
+        started = received.payload == _BORN and not received.retained  # a retained one came with the connection
+        if started and self._births.take(self._now_s()):
+            self._backlog.resend_states()
+
     def _endure(self) -> None:
         """One more that is only counted; beyond all measure, or where frames wait for it, none is asked for."""
         behind = self._link.waits_s > BEHIND_S
@@ -497,7 +520,7 @@ class Publisher:
             self._link.mended()
             self._lose(error)
         else:
-            self._link.unsubscribe(self._request_paths())
+            self._link.unsubscribe(self._heard_paths())
             self._note(error)
 
     def _answer(self, verb: str, transaction: str | None, reply: ReplyTo, answer: Answer) -> None:

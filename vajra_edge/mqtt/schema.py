@@ -1,17 +1,19 @@
 """Schema: the payloads as pydantic models, for subscribers in Python, for tests, and for a generated AsyncAPI document.
 
-The daemon itself never imports this: ``messages.py`` writes the same fields without it, in a tenth of the time.
+The daemon itself never imports this. Detection messages and gap records are described here alone, for ``messages.py``
+writes them without a record, in a tenth of the time; the others are made from the records that they are written from.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+import inspect
+import re
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, create_model
 
-from vajra_edge.mqtt.figures import DlaFigures, Int8Figures, Refused
-from vajra_edge.plans.report import GateFigures, Ratio
+from vajra_edge.mqtt import messages, place_messages
+from vajra_edge.plans.report import Ratio
 
 
 class Payload(BaseModel):
@@ -46,7 +48,7 @@ class EngineRow(Payload):
 class DetectionMessage(Payload):
     """``camera/<id>/detections``."""
 
-    schema_: Literal[2] = Field(alias="schema", description="counts incompatible changes of any message")
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
     epoch: str = Field(description="names the count of `seq`; another epoch counts from 0")
@@ -77,7 +79,7 @@ class GapRow(Payload):
 class GapMessage(Payload):
     """``camera/<id>/detections`` and ``camera/<id>/events``, in the place of messages that do not come."""
 
-    schema_: Literal[2] = Field(alias="schema")
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
     epoch: str = Field(description="of the messages that do not come")
@@ -90,7 +92,7 @@ class GapMessage(Payload):
 class SnapshotComment(Payload):
     """``camera/<id>/snapshot``, in the JPEG's comment: which detection message is of this very frame."""
 
-    schema_: Literal[2] = Field(alias="schema")
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
     device: str = Field(description="the device's id")
     camera: str = Field(description="the camera's id")
     epoch: str | None = Field(description="of the detection message; `null` like `seq`")
@@ -103,118 +105,18 @@ class SnapshotComment(Payload):
     frame_seq: Annotated[int, Field(ge=0)] = Field(description="of the frame, as in the detection message")
 
 
-class ServiceMessage(Payload):
-    """``status``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    state: Literal["starting", "preparing", "serving", "blocked", "stopping", "stopped", "failed", "lost"]
-    reason: str
-    version: str
-    progress: Ratio | None
-    dropped: dict[str, int]
-    outbox: str
-    at: AwareDatetime
-    clock_synchronised: bool
-
-
-class EngineMessage(Payload):
-    """``engine``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    fingerprint: str | None
-    backend: str
-    wanted_precision: str
-    precision: str
-    target: str
-    resolution_hw: tuple[int, int] | None
-    weights: str
-    weights_sha256: str
-    class_names: tuple[str, ...]
-    latency_ms: FiniteFloat | None
-    verify: GateFigures | None
-    int8: Int8Figures | None
-    dla: DlaFigures | None
-    refused: tuple[Refused, ...]
-    built_at: datetime | None
-    built_at_synchronised: bool | None
-    building: str | None
-    loading: str | None
-    why: str
-    at: AwareDatetime
-    clock_synchronised: bool
-
-
-class CameraMessage(Payload):
-    """``camera/<id>/status``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
-    state: Literal["opening", "streaming", "lost", "ended", "off"]
-    reason: str
-    resolution_wh: tuple[int, int] | None
-    fps: FiniteFloat | None
-    frames: int
-    dropped: int
-    attempts: int
-    at: AwareDatetime
-    clock_synchronised: bool
-
-
-class HistoryRow(Payload):
-    """One thing that happened on the device."""
-
-    number: Annotated[int, Field(ge=1)] = Field(description="counts the device's entries from 1 on, over restarts")
-    at: AwareDatetime | None = Field(description="when, by the device's clock")
-    clock_synchronised: bool = Field(description="that clock was known to be right")
-    happened: Literal[
-        "built",
-        "failed",
-        "refused",
-        "swapped",
-        "kept",
-        "rolled back",
-        "strike",
-        "crash",
-        "adopted",
-        "clock jumped",
-        "clock synchronised",
-        "clock unsynchronised",
-    ] = Field(description="what")
-    fingerprint: str | None = Field(description="first 12 digits of the plan that it happened to")
-    reason: str = Field(description="why, in one line")
-    asked_by: str = Field(
-        description="who caused it: a person, `MQTT` and the transaction, a file, the settings, `probation`, `start`, "
-        "`the clock`"
-    )
-    duration_s: FiniteFloat | None = Field(description="how long it took")
-    figures: dict[str, FiniteFloat] = Field(description="what was measured, by name, with units")
-
-
-class HistoryMessage(Payload):
-    """``history``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    entries: tuple[HistoryRow, ...]
-    at: AwareDatetime
-    clock_synchronised: bool
-
-
 class EventMessage(Payload):
     """``camera/<id>/events``."""
 
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
+    schema_: messages.Schema = Field(alias="schema", description="counts incompatible changes of any message")
+    device: str = Field(description="the device's id")
+    camera: str = Field(description="the camera's id")
     epoch: str = Field(description="names the count of `seq`; another epoch counts from 0")
     seq: Annotated[int, Field(ge=0)] = Field(
         description="counts the camera's events, on over restarts; each one comes or is in a gap record"
     )
     key: str = Field(description="device/epoch/camera/events/seq, unique")
-    replayed: bool
+    replayed: bool = Field(description="the message had to wait for the broker")
     at: AwareDatetime = Field(
         description="when the frame was captured in which it was seen, or nobody could see any more"
     )
@@ -232,80 +134,34 @@ class EventMessage(Payload):
     )
 
 
-class ZoneRow(Payload):
-    """A zone now."""
-
-    name: str
-    present: bool | None
-    count: dict[str, int]
-    entered: dict[str, int]
+def meanings(record: type) -> dict[str, str]:
+    """What the ``Attributes:`` section of a docstring says, by name."""
+    _, _, section = (inspect.getdoc(record) or "").partition("Attributes:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return {name: _in_json(" ".join(words.split())) for name, words in found}
 
 
-class LineRow(Payload):
-    """A line."""
-
-    name: str
-    crossed_in: dict[str, int]
-    crossed_out: dict[str, int]
+def _in_json(words: str) -> str:
+    """A docstring's words about an attribute, as words about the JSON field."""
+    return re.sub(r"\bNone\b", "`null`", words.replace("``", "`")).removesuffix(".")
 
 
-class PlacesMessage(Payload):
-    """``camera/<id>/places``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
-    blind: Literal["", "down", "camera", "frames"]
-    zones: tuple[ZoneRow, ...]
-    lines: tuple[LineRow, ...]
-    since: AwareDatetime
-    at: AwareDatetime
-    clock_synchronised: bool
+def _written_from(name: str, record: type) -> type[Payload]:
+    """The model of a message that is written from a record: its fields, each of which is always there."""
+    told, shared = meanings(record), {key: info.description for key, info in DetectionMessage.model_fields.items()}
+    fields: dict[str, Any] = {"schema_": (messages.Schema, Field(alias="schema", description=shared["schema_"]))}
+    for key, kind in get_type_hints(record, include_extras=True).items():
+        if key != "schema":
+            fields[key] = (kind, Field(description=told.get(key) or shared.get(key)))
+    summary = (inspect.getdoc(record) or "").partition("\n")[0]
+    return create_model(name, __base__=Payload, __doc__=summary, __module__=__name__, **fields)
 
 
-class HourRow(Payload):
-    """What happened in an hour, or in a part of it."""
-
-    hour: AwareDatetime
-    clock_synchronised: bool
-    seen_s: FiniteFloat
-    entered: dict[str, dict[str, int]]
-    crossed_in: dict[str, dict[str, int]]
-    crossed_out: dict[str, dict[str, int]]
-
-
-class BlindRow(Payload):
-    """An interval in which nobody could see."""
-
-    begin: AwareDatetime
-    end: AwareDatetime
-    clock_synchronised: bool
-    length_s: FiniteFloat | None
-    why: Literal["down", "camera", "frames", "several"]
-
-
-class TotalsMessage(Payload):
-    """``camera/<id>/totals``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    camera: str
-    since: AwareDatetime
-    hours: tuple[HourRow, ...]
-    blind: tuple[BlindRow, ...]
-    at: AwareDatetime
-    clock_synchronised: bool
-
-
-class ResponseMessage(Payload):
-    """``response/<verb>``."""
-
-    schema_: Literal[2] = Field(alias="schema")
-    device: str
-    verb: Literal["rebuild", "reload", "rollback", "snapshot", "status", "adopt"]
-    transaction: str | None
-    status: Literal["accepted", "ok", "error"]
-    error: str
-    content: dict[str, Any]
-    at: AwareDatetime
-    clock_synchronised: bool
+ServiceMessage = _written_from("ServiceMessage", messages.ServiceStatus)
+EngineMessage = _written_from("EngineMessage", messages.EngineStatus)
+CameraMessage = _written_from("CameraMessage", messages.CameraStatus)
+ObjectsMessage = _written_from("ObjectsMessage", messages.ObjectsStatus)
+HistoryMessage = _written_from("HistoryMessage", messages.HistoryStatus)
+PlacesMessage = _written_from("PlacesMessage", place_messages.PlacesStatus)
+TotalsMessage = _written_from("TotalsMessage", place_messages.TotalsStatus)
+ResponseMessage = _written_from("ResponseMessage", messages.Response)

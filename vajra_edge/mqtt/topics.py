@@ -31,12 +31,14 @@ class Topic:
         retain: the broker keeps the last value for later subscribers.
         delivery: ``durable``: messages wait for the broker; ``live``: what cannot be sent now is dropped, and a gap
             record says so. Retained topics always have their newest value sent.
+        is_path: the name is the full MQTT topic, which belongs to another program's names.
     """
 
     name: str
     qos: int
     retain: bool
     delivery: Delivery = "live"
+    is_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Topics:
         """What happened by hour, retained."""
         return Topic(f"camera/{camera}/totals", 1, retain=True)
 
+    def objects(self, camera: str) -> Topic:
+        """How many objects a camera shows now, retained; where Home Assistant is asked for."""
+        return Topic(f"camera/{camera}/objects", 1, retain=True)
+
     @property
     def delivery(self) -> Delivery:
         """Of the detection messages: without acknowledgements nothing tells what the broker has."""
@@ -98,7 +104,7 @@ class Topics:
 
     def path(self, topic: Topic) -> str:
         """The full MQTT topic."""
-        return f"{self.root}/{self.device}/{topic.name}"
+        return topic.name if topic.is_path else f"{self.root}/{self.device}/{topic.name}"
 
 
 def events_of(camera: str) -> str:

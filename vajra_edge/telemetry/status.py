@@ -290,6 +290,8 @@ class Status:
             reason=self.reason,
             version=self.version,
             progress=None if building is None else round(building.percent / 100.0, 2),
+            engine=None if self.engine.serving is None else self.engine.serving.fingerprint[:SHORT],
+            wanted=None if self.engine.wanted is None else self.engine.wanted[:SHORT],
             dropped=dict(self.broker.outbox.get("dropped", {})),
             outbox=": ".join(filter(None, (self.broker.outbox.get(name, "") for name in ("kept", "trouble")))),
         )

@@ -1,0 +1,308 @@
+"""A real Home Assistant core, a real broker and a daemon: what appears, what it says, and what goes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ports import free_port
+from station import Station
+from waiting import wait_for
+
+HERE = Path(__file__).resolve().parent
+ROOT = Path(os.environ.get("HOME_ASSISTANT_ROOT", "/var/tmp/vajra-edge-home-assistant"))
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin") or ""
+ABSENT = (
+    "root" if os.geteuid() else "mmdebstrap" if not shutil.which("mmdebstrap") else "" if MOSQUITTO else "mosquitto"
+)
+
+pytestmark = [
+    pytest.mark.long("downloads and runs a Home Assistant core, as root; test_catalogue.py looks at payloads always"),
+    pytest.mark.skipif(bool(ABSENT), reason=f"absent here: {ABSENT}"),
+    pytest.mark.timeout(7200),
+]
+
+GATE = "test_gate"
+OF_THE_DEVICE = {
+    "sensor.test_state",
+    "binary_sensor.test_problem",
+    "sensor.test_engine_precision",
+    "sensor.test_inference_time",
+    "event.test_engine_event",
+    "update.test_engine",
+}
+OF_THE_GATE = {
+    f"binary_sensor.{GATE}_connected",
+    f"binary_sensor.{GATE}_problem",
+    f"sensor.{GATE}_frame_rate",
+    f"sensor.{GATE}_objects",
+    f"image.{GATE}_snapshot",
+}
+GONE = "unavailable"
+
+
+class Mosquitto:
+    """A broker without a memory, at one port over all its starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.config = free_port(), folder / "mosquitto.conf"
+        self.config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Mosquitto:
+        self.child = subprocess.Popen([MOSQUITTO, "-c", str(self.config)], stderr=subprocess.DEVNULL)
+        wait_for(self._listens)
+        return self
+
+    def _listens(self) -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.child = None
+
+
+class Core:
+    """Home Assistant as a child, with a folder of its own that outlives it."""
+
+    def __init__(self, folder: Path, broker: int) -> None:
+        self.folder, self.broker, self.http = folder, broker, free_port()
+        self.child: subprocess.Popen[str] | None = None
+
+    def start(self) -> Core:
+        inside = self.folder.relative_to(ROOT)
+        shutil.copy(HERE / "core.py", ROOT / "opt/core.py")
+        command = ["chroot", str(ROOT), "/opt/ha/bin/python", "/opt/core.py", f"/{inside}", str(self.http)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with (self.folder / "core.log").open("a") as log:
+            self.child = subprocess.Popen([*command, str(self.broker)], stderr=log, **pipes)  # type: ignore[call-overload]
+        assert self._line()["version"]
+        return self
+
+    def ask(self, ask: str, **more: Any) -> Any:
+        assert self.child is not None
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps({"ask": ask, **more}) + "\n")
+        self.child.stdin.flush()
+        return self._line()
+
+    def _line(self) -> Any:
+        """The core's own prints may come between."""
+        assert self.child is not None
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            if line[:1] in "{[t":
+                return json.loads(line)
+        raise AssertionError((self.folder / "core.log").read_text()[-3000:])
+
+    def stop(self) -> None:
+        if self.child is not None:
+            self.child.communicate()
+            self.child = None
+
+    def states(self) -> dict[str, Any]:
+        """Of our devices."""
+        told = self.ask("states")
+        return {name: state for name, state in told.items() if name.partition(".")[2].startswith("test_")}
+
+    def until(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+
+        def holds() -> bool:
+            last.clear()
+            last.update(self.states())
+            return bool(condition(last))
+
+        try:
+            wait_for(holds, step_s=0.3)
+        except AssertionError as error:
+            raise AssertionError(json.dumps(last, indent=1)) from error
+        return last
+
+    def press(self, domain: str, service: str, entity: str) -> None:
+        self.ask(service, domain=domain, fields={"entity_id": entity})
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[None]:
+    """The folder with Home Assistant in it; made once on a machine, for it is large."""
+    subprocess.run(["bash", str(HERE / "root.sh"), str(ROOT)], check=True)
+    yield
+    for name in ("dev", "proc"):
+        subprocess.run(["umount", str(ROOT / name)], check=False)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def core(installed: None, mosquitto: Mosquitto, request: pytest.FixtureRequest) -> Iterator[Core]:
+    folder = ROOT / "srv" / f"{os.getpid()}-{request.node.name}"
+    folder.mkdir(parents=True)
+    core = Core(folder, mosquitto.port)
+    try:
+        yield core.start()
+    finally:
+        core.stop()
+        shutil.rmtree(folder)
+
+
+def settled(core: Core, folder: Path) -> Station:
+    """A daemon that has not been started."""
+    station = Station(folder, core.broker)
+    station.camera("gate", snapshot_every_s=0.5)
+    station.write(mqtt={"home_assistant": "device"})
+    return station
+
+
+@pytest.fixture
+def daemon(core: Core, tmp_path: Path) -> Iterator[Station]:
+    station = settled(core, tmp_path)
+    try:
+        yield station.spawn()
+    finally:
+        station.stop()
+
+
+@pytest.fixture
+def timely(core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Station]:
+    """One whose clock is known to be right, as this machine's may not be."""
+    monkeypatch.setattr("vajra_edge.clock.is_synchronised", lambda: True)
+    station = settled(core, tmp_path)
+    try:
+        yield station.start()
+    finally:
+        station.stop()
+
+
+def all_there(states: dict[str, Any]) -> bool:
+    return set(states) == OF_THE_DEVICE | OF_THE_GATE and not any(one["state"] == GONE for one in states.values())
+
+
+def served(states: dict[str, Any]) -> bool:
+    """All are there, and each has its value."""
+    return (
+        all_there(states)
+        and states["sensor.test_state"]["state"] == "serving"
+        and states["update.test_engine"]["state"] == "off"
+        and states[f"sensor.{GATE}_objects"]["state"].isdecimal()
+        and states[f"sensor.{GATE}_frame_rate"]["state"] != "unknown"
+        and states[f"image.{GATE}_snapshot"]["state"] != "unknown"
+    )
+
+
+def test_a_device_and_its_camera_appear_by_themselves_and_say_what_is(core: Core, daemon: Station) -> None:
+    states = core.until(served)
+    assert states["sensor.test_engine_precision"]["state"] == "fp32"
+    assert float(states["sensor.test_inference_time"]["state"]) > 0
+    assert states[f"binary_sensor.{GATE}_connected"]["state"] == "on"
+    assert states[f"binary_sensor.{GATE}_problem"]["state"] == "off"
+    assert states["update.test_engine"]["installed_version"] == daemon.status()["engine"]["serving"]["fingerprint"][:12]
+    devices = core.ask("devices")
+    assert (devices["test"]["via"], devices["test gate"]["via"]) == (None, "test")
+    assert core.ask("said") == []
+
+
+def test_a_camera_that_is_lost_has_no_count_and_one_that_is_removed_goes(core: Core, daemon: Station) -> None:
+    core.until(served)
+    address = f"http://127.0.0.1:{free_port()}/nobody.jpg"
+    daemon.settings["cameras"]["yard"] = {"source": address, "classes": ["person", "car"], "backoff_max_s": 0.5}
+    daemon.write()
+    yard = "test_yard"
+    counts = {f"sensor.{yard}_objects", f"sensor.{yard}_person", f"sensor.{yard}_car", f"sensor.{yard}_frame_rate"}
+    now = core.until(
+        lambda now: counts <= now.keys() and now.get(f"binary_sensor.{yard}_problem", {}).get("state") == "on"
+    )
+    assert {now[name]["state"] for name in counts} == {GONE}
+    assert now[f"binary_sensor.{yard}_connected"]["state"] == "off"
+    core.until(lambda now: "127.0.0.1" in now[f"binary_sensor.{yard}_problem"].get("reason", ""))
+    del daemon.settings["cameras"]["yard"]
+    daemon.write()
+    core.until(lambda now: served(now) and not any(yard in name for name in now))
+    assert "test yard" not in core.ask("devices")
+    assert core.ask("said") == []
+
+
+def test_a_camera_that_goes_while_the_daemon_is_down_goes(core: Core, daemon: Station) -> None:
+    daemon.camera("yard")
+    daemon.write()
+    core.until(lambda now: now.get("binary_sensor.test_yard_connected", {}).get("state") == "on")
+    daemon.stop()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    del daemon.settings["cameras"]["yard"]
+    daemon.spawn()
+    core.until(served)
+    assert "test yard" not in core.ask("devices")
+
+
+def test_each_of_the_three_may_start_anew(core: Core, daemon: Station, mosquitto: Mosquitto) -> None:
+    before = core.until(served)
+    happened = core.until(lambda now: now["event.test_engine_event"]["state"] != "unknown")["event.test_engine_event"]
+
+    assert daemon.process is not None
+    daemon.process.kill()
+    daemon.process.wait()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    daemon.spawn()
+    core.until(served)
+
+    mosquitto.stop()
+    core.until(lambda now: {one["state"] for one in now.values()} == {GONE})
+    mosquitto.start()
+    after = core.until(served)
+    events = [one["number"] for one in core.ask("changes", entity="event.test_engine_event") if "number" in one]
+    assert events == sorted(events)
+    assert events.count(happened["number"]) <= 2, "shown anew once it is available again, and that is all"
+    assert after.keys() == before.keys()
+
+    core.stop()
+    core.start()
+    again = core.until(served)
+    assert again.keys() == before.keys()
+    assert core.ask("said") == []
+
+
+def test_what_can_be_pressed_does_what_it_says(core: Core, timely: Station) -> None:
+    daemon = timely
+    core.until(served)
+    daemon.write(mqtt={"commands": True})
+    button = "button.test_rebuild_engine"
+    # What is not available yet cannot be pressed, and nobody is told.
+    core.until(lambda now: now.get(button, {}).get("state", GONE) != GONE)
+    answers = daemon.listen("response/rebuild")
+    core.press("button", "press", button)
+    assert answers.until(lambda _path, told: told["transaction"].startswith("home-assistant-"))["status"] == "ok"
+    asked = "MQTT, transaction home-assistant-"
+    core.until(lambda now: now["event.test_engine_event"].get("asked_by", "").startswith(asked))
+    answers.close()
+    shown = core.ask("changes", entity="update.test_engine")
+    assert [one for one in shown if one.get("in_progress") and one.get("update_percentage") is not None]
+    daemon.write(mqtt={"commands": False})
+    core.until(lambda now: button not in now)
+    assert core.ask("said") == []
+
+
+def test_the_older_form_is_the_same_and_what_is_off_is_gone(core: Core, daemon: Station) -> None:
+    before = core.until(served)
+    unique = core.ask("registry")
+    daemon.write(mqtt={"home_assistant": "components"})
+    after = core.until(served)
+    assert after.keys() == before.keys()
+    assert core.ask("registry") == unique
+    daemon.write(mqtt={"home_assistant": "off"})
+    core.until(lambda now: not now)
+    assert not [name for name in core.ask("devices") if name and name.startswith("test")]
