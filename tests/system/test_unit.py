@@ -147,6 +147,14 @@ def test_what_the_drivers_of_a_board_register_is_let_in(board, regions):
         assert any(fnmatchcase(region, glob) for glob in globs), f"{region} of {board}"
 
 
+@pytest.mark.parametrize("module", ["videodev", "nvgpu"])
+@pytest.mark.parametrize("key", ["Wants", "After"])
+def test_drivers_whose_devices_are_allowed_by_name_are_loaded_first(module, key):
+    """Names are looked up when the service starts, and one that nothing has registered by then stays closed."""
+    told = re.findall(rf"^{key}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"modprobe@{module}.service" in " ".join(told).split()
+
+
 def test_what_a_board_has_besides_stays_out():
     globs = [name.removeprefix("char-") for name in allowed() if name.startswith("char-")]
     for region in boards.CLOSED:

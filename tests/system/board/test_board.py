@@ -46,7 +46,7 @@ PASSING = ("/dev", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/var/log",
 """Folders whose files come and go with every boot, and where the tests put theirs."""
 
 VERSION_0_1_0 = "e9c7bd2"
-"""The last commit that called itself so, see ``tests/daemon/state_0_1_0/README.md``."""
+"""The last commit of 0.1.0 before those of 2026-11-27, see ``tests/daemon/state_0_1_0/README.md``."""
 
 PURGE = "bash /srv/checkout/deploy/install.sh --uninstall --purge"
 WEIGHTS = "/var/lib/vajra-edge/weights/network.onnx"
@@ -333,7 +333,7 @@ def test_an_upgrade_from_0_1_0_keeps_its_state_and_restarts(image: Image, tmp_pa
             key = board.run("sha256sum /var/lib/vajra-edge/store.key")
             pid = board.run("systemctl show --property=MainPID --value vajra-edge")
             said = install(board, checkout())
-            assert "upgraded and restarted" in said
+            assert "upgraded, restarted and serving" in said
             assert board.run("systemctl show --property=MainPID --value vajra-edge") != pid
             is_news = lambda path, told: path == "engine" and told["fingerprint"] not in {None, old}  # noqa: E731
             assert ears.until(is_news, PATIENCE_S)
