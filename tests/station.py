@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import orjson
 import tiny
+from paho.mqtt import publish
 from waiting import LIMIT_S, wait_for
 
 from vajra_edge.config.settings import MqttSettings, load
@@ -194,6 +195,16 @@ class Station:
 
     def listen(self, name: str = "#", port: int | None = None) -> Ears:
         return Ears(MqttSettings(host="127.0.0.1", port=port or self.port), f"vajra/test/{name}")
+
+    def sweep(self) -> None:
+        """Take off the broker, which tests share, what daemons before this one left there."""
+        ears = self.listen()
+        publish.single("vajra/test/swept", "{}", hostname="127.0.0.1", port=self.port)
+        ears.until(lambda path, _: path == "swept")  # comes behind all that was retained
+        left = [(f"vajra/test/{path}", b"", 1, True) for path, content, _ in ears.heard if content and path != "swept"]
+        if left:
+            publish.multiple(left, hostname="127.0.0.1", port=self.port)
+        ears.close()
 
 
 class Ears:

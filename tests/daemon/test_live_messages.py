@@ -11,6 +11,7 @@ from paho.mqtt import publish
 from pydantic import BaseModel, TypeAdapter
 from schema_generator import generator
 from station import Station
+from walk import LEFT, STREET, walk
 
 
 def forms(generate: ModuleType) -> dict[re.Pattern[str], TypeAdapter[Any]]:
@@ -24,6 +25,8 @@ def forms(generate: ModuleType) -> dict[re.Pattern[str], TypeAdapter[Any]]:
 
 
 def test_what_a_daemon_sends_is_what_the_schemas_say(rebooted: Station) -> None:
+    rebooted.sweep()
+    rebooted.camera("gate", source=str(walk(rebooted.folder / "walk")), fps=2.0, zones=[LEFT], lines=[STREET])
     rebooted.write(mqtt={"home_assistant": "device", "commands": True})
     ears = rebooted.listen()
     rebooted.start()
@@ -33,10 +36,12 @@ def test_what_a_daemon_sends_is_what_the_schemas_say(rebooted: Station) -> None:
         publish.single(path, json.dumps(asked), hostname="127.0.0.1", port=rebooted.port)
         ears.until(lambda path, _, answer=f"response/{verb}": path == answer)
     ears.ever(lambda path, told: path.endswith("/objects") and told["total"] is not None)
+    ears.ever(lambda path, told: path.endswith("/events") and told["event"] == "cross")
     rebooted.stop()
     ears.ever(lambda path, told: path == "status" and told["state"] == "stopped")
-    known, heard = forms(generator()), set()
     ears.all()
+    ears.close()
+    known, heard = forms(generator()), set()
     for path, told, _ in [*ears.heard, *(("camera/gate/detections", gap, 0.0) for gap in ears.gaps)]:
         if path.startswith("request/"):
             continue
@@ -45,4 +50,3 @@ def test_what_a_daemon_sends_is_what_the_schemas_say(rebooted: Station) -> None:
         assert isinstance(parsed, BaseModel)
         heard.add(form.pattern)
     assert heard == {form.pattern for form in known}
-    ears.close()
