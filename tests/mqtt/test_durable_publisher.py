@@ -246,7 +246,7 @@ def test_a_full_disk_costs_durability_alone_and_it_comes_back(
 ) -> None:
     monkeypatch.setattr(outbox_writer, "RETRY_S", 0.2)
     with small_disk(folder.parent) as disk:
-        mosquitto.start()
+        mosquitto.start("allow_anonymous true", "max_queued_messages 0")
         hearing = ear(at(mosquitto.port), DETECTIONS)
         device = durable(at(1))
         device.send(50)
