@@ -208,7 +208,7 @@ def test_what_is_about_to_be_adopted_stays_while_another_is_settled_and_what_is_
         shelf.try_out(digest)
         if digest == old:
             shelf.settle(AdoptionOutcome(digest, Adopted.SERVING, serial=1))
-    waiting = shelf.unpack(opened(signer.make(WEIGHTS, 3)), keyring).digest
+    waiting = shelf.unpack(opened(signer.make(WEIGHTS, 5)), keyring).digest
     assert folders(shelf) == {old, tried, waiting}
     shelf.settle(AdoptionOutcome(tried, Adopted.ROLLED_BACK, "it found nothing", 2))
     assert folders(shelf) == {old, waiting}
@@ -216,7 +216,11 @@ def test_what_is_about_to_be_adopted_stays_while_another_is_settled_and_what_is_
     shelf.try_out(later)
     shelf.settle(AdoptionOutcome(later, Adopted.SERVING, serial=4))
     assert folders(shelf) == {later, waiting}, "the one before is no way back: its plan is"
-    assert shelf.installed(waiting, keyring).manifest.serial == 3
+    assert shelf.installed(waiting, keyring).manifest.serial == 5
+    newest = shelf.unpack(opened(signer.make(WEIGHTS, 6)), keyring).digest
+    shelf.try_out(newest)
+    shelf.settle(AdoptionOutcome(newest, Adopted.SERVING, serial=6))
+    assert folders(shelf) == {newest}, "what is older than the one in force can be adopted no more"
 
 
 def test_an_outcome_that_this_device_did_not_write_is_believed_by_no_fleet_tool(signer, tmp_path):

@@ -258,11 +258,13 @@ class Shelf:
     def _clear(self, done: str = "") -> None:
         """Delete what a kill left, and bundles that nothing names; called under the lock.
 
-        The newest of those stays unless it is ``done`` with: whoever unpacked it is about to ask for it.
+        The newest of those stays unless it is ``done`` with, or too old to be adopted: whoever unpacked it is about to
+        ask for it.
         """
-        named = {self._linked(CURRENT), self._linked(CANDIDATE)}
+        current = self._linked(CURRENT)
+        named, serial = {current, self._linked(CANDIDATE)}, -1 if current is None else self.serial(current)
         unpacked = [path for path in self.root.iterdir() if _DIGEST.fullmatch(path.name) and path.name not in named]
-        asked = [path for path in unpacked if path.name != done]
+        asked = [path for path in unpacked if path.name != done and self.serial(path.name) > serial]
         newest = max(asked, key=lambda path: path.stat().st_mtime_ns, default=None)
         staged = self.root.glob(f"{_STAGING}*")
         for path in (*staged, *(path for path in unpacked if path != newest)):
