@@ -303,6 +303,22 @@ def test_once_the_disk_is_back_what_waits_in_memory_goes_there_too() -> None:
     assert seqs(box) == [0, 1, 2, 0]
 
 
+def test_a_disk_that_fails_again_after_the_connection_broke_gives_no_number_twice() -> None:
+    """Whoever has the number of another takes its acknowledgement, and that other is sent no more."""
+    box = durable()
+    box.connected()
+    box.failed("the disk is full")
+    fill(box, 3)
+    assert len(take_all(box)[0]) == 3
+    box.opened(Recovered("d1", {"gate": 0}, 0, 0, 0))
+    box.disconnected()
+    fill(box, 2)
+    box.failed("the disk is full")
+    messages, _ = take_all(box)
+    assert len({one.number for one in messages}) == len(messages) == 5
+    assert len({(one.epoch, one.seq) for one in messages}) == 5
+
+
 def test_a_disk_that_fails_again_while_they_go_there_loses_none() -> None:
     box = durable()
     for _ in range(3):

@@ -473,7 +473,8 @@ class Outbox:
         return self._bounds.kept is KeptIn.DISK and entry.number < _UNPLACED
 
     def _next_unplaced(self) -> int:
-        return max((number for number in self._in_flight if number >= _UNPLACED), default=_UNPLACED) + 1
+        """Above those under way and, since a connection may have broken meanwhile, those that wait to be sent again."""
+        return max((_UNPLACED, *self._in_flight, *(each.number for each in self._ready))) + 1
 
     def done_upto(self) -> int:
         """Every message up to this number needs the disk no more."""
