@@ -41,6 +41,34 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 18 ? 1 : attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
     return 0;
 }
+
+static int modules;
+static struct { unsigned grid[3], block[3]; size_t first; int second; } launched;
+int fake_modules(void) { return modules; }
+const unsigned *fake_launched(void) { return launched.grid; }
+int cuModuleLoadData(void **module, const void *code) {
+    FAILS;
+    if (strncmp(code, "\177ELF", 4)) return 200;
+    modules++;
+    *module = &modules;
+    return 0;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    FAILS;
+    *function = module;
+    return strcmp(name, "absent") ? 0 : 500;
+}
+int cuModuleUnload(void *module) { FAILS; modules -= module == &modules; return 0; }
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **parameters, void **extra) {
+    FAILS;
+    unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+    memcpy(launched.grid, grid, sizeof grid);
+    memcpy(launched.block, block, sizeof block);
+    launched.first = *(size_t *)parameters[0];
+    launched.second = *(int *)parameters[1];
+    return function == &modules && stream && !shared && !extra ? 0 : 1;
+}
 int cuGetErrorName(int code, const char **text) { (void)code; *text = "CUDA_ERROR_OF_A_FAKE"; return 0; }
 int cuGetErrorString(int code, const char **text) { (void)code; *text = "what the driver says"; return 0; }
 #endif
@@ -76,7 +104,8 @@ int cudaSetDevice(int device) { READY; return device < number("FAKE_CUDA_GPUS", 
 int cudaMemGetInfo(size_t *spare, size_t *total) { READY; *spare = (size_t)5 << 30; *total = (size_t)8 << 30; return 0; }
 int cudaMalloc(void **made, size_t bytes) { READY; return lend(made, bytes); }
 int cudaFree(void *lent) { READY; return back(lent); }
-int cudaHostAlloc(void **made, size_t bytes, unsigned flags) { READY; return flags ? 1 : lend(made, bytes); }
+int cudaHostAlloc(void **made, size_t bytes, unsigned flags) { READY; return flags & ~2u ? 1 : lend(made, bytes); }
+int cudaHostGetDevicePointer(void **there, void *host, unsigned flags) { READY; *there = host; return flags; }
 int cudaFreeHost(void *lent) { READY; return back(lent); }
 int cudaMemcpy(void *to, const void *from, size_t bytes, int kind) { READY; memcpy(to, from, bytes); return kind != 4; }
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream) {

@@ -136,6 +136,7 @@ import ctypes
 from contextlib import ExitStack
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda import runtime
+from vajra_edge.backends.cuda.resources import MappedBuffer
 held = ctypes.CDLL("libcudart.so.12").fake_held
 
 def opened():
@@ -144,6 +145,8 @@ def opened():
         waiter = stack.enter_context(cuda.Waiter(stream))
         device = stack.enter_context(cuda.DeviceBuffer(64))
         host = stack.enter_context(cuda.PinnedBuffer((2, 8), "float32"))
+        mapped = stack.enter_context(MappedBuffer((3,), "uint8"))
+        assert mapped.device_address == mapped.address
         host.array[...] = 3
         device.fill(host.array)
         stream.copy(host.address, device.address, 64)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.backends.cuda import check, declared
-from vajra_edge.backends.cuda.declared import DRIVER, RUNTIME, Call, Parameter
+from vajra_edge.backends.cuda.declared import DRIVER, NVRTC, RUNTIME, Call, Parameter
 
-HANDLES = frozenset({"cudaStream_t", "cudaEvent_t"})
+HANDLES = frozenset({"cudaStream_t", "cudaEvent_t", "CUstream", "CUmodule", "CUfunction", "nvrtcProgram"})
 """Pointers to structures that nobody sees."""
 
 SCALARS = {
@@ -28,6 +28,8 @@ SCALARS = {
     "CUdevice_attribute": ctypes.c_int,
     "void*": ctypes.c_void_p,
     "char*": ctypes.c_char_p,
+    "char**": declared.TEXTS.ctype,
+    "void**": declared.ADDRESSES.ctype,
 }
 """What C calls it -> what ``ctypes`` does, on every machine of 64 bits that this runs on."""
 
@@ -35,6 +37,7 @@ CONSTANTS = {
     "cudaMemcpyDefault": declared.MEMCPY_DEFAULT,
     "cudaStreamNonBlocking": declared.STREAM_NON_BLOCKING,
     "cudaHostAllocDefault": declared.HOST_ALLOC_DEFAULT,
+    "cudaHostAllocMapped": declared.HOST_ALLOC_MAPPED,
     "cudaEventBlockingSync": declared.EVENT_BLOCKING_SYNC,
     "cudaEventDisableTiming": declared.EVENT_DISABLE_TIMING,
     "CU_DEVICE_ATTRIBUTE_INTEGRATED": declared.ATTRIBUTE_INTEGRATED,
@@ -77,7 +80,8 @@ LOST = {
 
 def prototype(text: str, name: str) -> list[str]:
     """The types of a function's parameters, without names, const and enum, as a header or a .pxd declares them."""
-    found = re.search(rf"^(?!\s*[*#]).*\b{name}\s*\(([^;{{]*?)\)\s*(?:;|except|nogil)", text, re.MULTILINE)
+    status = r"\b(?:CUresult|cudaError_t|nvrtcResult)\b"
+    found = re.search(rf"^(?!\s*[*#]).*{status}.*\b{name}\s*\(([^;{{]*?)\)\s*(?:;|except|nogil)", text, re.MULTILINE)
     assert found is not None, f"{name} is not declared"
     whole = re.sub(r"\s*__dv\([^)]*\)|\bconst\b|\benum\b|\bstruct\b", "", found[1])
     return [_type_of(" ".join(one.split())) for one in whole.split(",") if one.strip() != "void"]
@@ -127,6 +131,9 @@ def held_against(include: Path) -> list[str]:
         if plain != name and not re.search(rf"#define\s+{plain}\s+{name}\b", driver):
             told.append(f"the header does not mean {name} by {plain}")
         told += wrong(call, driver, plain)
+    compiler = include / "nvrtc.h"
+    if compiler.exists():
+        told += [line for name, call in NVRTC.items() for line in wrong(call, compiler.read_text(), name)]
     named = {**CONSTANTS, **ABSENT, **LOST}
     return told + [
         f"{name} is {value(everything, name)}" for name, own in named.items() if value(everything, name) != own
@@ -169,6 +176,7 @@ def bindings(name: str) -> str:
 
 def test_cuda_python_declares_what_we_do() -> None:
     assert [line for name, call in RUNTIME.items() for line in wrong(call, bindings("cyruntime.pxd"), name)] == []
+    assert [line for name, call in NVRTC.items() for line in wrong(call, bindings("cynvrtc.pxd"), name)] == []
     driver = bindings("cydriver.pxd")
     assert [line for name, call in DRIVER.items() for line in wrong(call, driver, name.removesuffix("_v2"))] == []
 

@@ -44,6 +44,8 @@ INT, FLAGS, SIZE = Parameter(ctypes.c_int), Parameter(ctypes.c_uint), Parameter(
 KIND = Parameter(ctypes.c_int, enum="cudaMemcpyKind")
 ATTRIBUTE = Parameter(ctypes.c_int, enum="CUdevice_attribute")
 TEXT = Parameter(ctypes.c_char_p)
+TEXTS, ADDRESSES = Parameter(ctypes.POINTER(ctypes.c_char_p)), Parameter(ctypes.POINTER(ctypes.c_void_p))
+"""Arrays of them."""
 ADDRESS_OUT, INT_OUT, SIZE_OUT = (Parameter(one.ctype, out=True) for one in (ADDRESS, INT, SIZE))
 
 RUNTIME = _calls(
@@ -55,6 +57,7 @@ RUNTIME = _calls(
     cudaMalloc=(ADDRESS_OUT, SIZE),
     cudaFree=(ADDRESS,),
     cudaHostAlloc=(ADDRESS_OUT, SIZE, FLAGS),
+    cudaHostGetDevicePointer=(ADDRESS_OUT, ADDRESS, FLAGS),
     cudaFreeHost=(ADDRESS,),
     cudaMemcpy=(ADDRESS, ADDRESS, SIZE, KIND),
     cudaMemcpyAsync=(ADDRESS, ADDRESS, SIZE, KIND, ADDRESS),
@@ -76,12 +79,29 @@ DRIVER = _calls(
     cuDeviceGetName=(TEXT, INT, INT),
     cuDeviceTotalMem_v2=(SIZE_OUT, INT),
     cuDeviceGetAttribute=(INT_OUT, ATTRIBUTE, INT),
+    cuModuleLoadData=(ADDRESS_OUT, ADDRESS),
+    cuModuleGetFunction=(ADDRESS_OUT, ADDRESS, TEXT),
+    cuModuleUnload=(ADDRESS,),
+    cuLaunchKernel=(ADDRESS, *(FLAGS,) * 7, ADDRESS, ADDRESSES, ADDRESSES),
 )
 """Of libcuda, which is the driver's own."""
+
+NVRTC = _calls(
+    nvrtcVersion=(INT_OUT, INT_OUT),
+    nvrtcCreateProgram=(ADDRESS_OUT, TEXT, TEXT, INT, TEXTS, TEXTS),
+    nvrtcCompileProgram=(ADDRESS, INT, TEXTS),
+    nvrtcGetCUBINSize=(ADDRESS, SIZE_OUT),
+    nvrtcGetCUBIN=(ADDRESS, TEXT),
+    nvrtcGetProgramLogSize=(ADDRESS, SIZE_OUT),
+    nvrtcGetProgramLog=(ADDRESS, TEXT),
+    nvrtcDestroyProgram=(ADDRESSES,),
+)
+"""Of libnvrtc, the compiler."""
 
 MEMCPY_DEFAULT = 4
 STREAM_NON_BLOCKING = 1
 HOST_ALLOC_DEFAULT = 0
+HOST_ALLOC_MAPPED = 2
 EVENT_BLOCKING_SYNC = 1
 EVENT_DISABLE_TIMING = 2
 ATTRIBUTE_INTEGRATED = 18

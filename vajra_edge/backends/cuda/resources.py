@@ -16,6 +16,7 @@ from vajra_edge.backends.cuda.declared import (
     EVENT_BLOCKING_SYNC,
     EVENT_DISABLE_TIMING,
     HOST_ALLOC_DEFAULT,
+    HOST_ALLOC_MAPPED,
     MEMCPY_DEFAULT,
     STREAM_NON_BLOCKING,
 )
@@ -132,15 +133,16 @@ class PinnedBuffer(Resource):
     Args:
         shape: of the array.
         dtype: of the array.
+        flags: of ``cudaHostAlloc``.
 
     Attributes:
         array: zeros at first; not to be touched after ``close``.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, flags: int = HOST_ALLOC_DEFAULT) -> None:
         kind = np.dtype(dtype)
         self.nbytes = prod(shape) * kind.itemsize
-        self.address = int(call("cudaHostAlloc", max(self.nbytes, 1), HOST_ALLOC_DEFAULT))
+        self.address = int(call("cudaHostAlloc", max(self.nbytes, 1), flags))
         raw = (ctypes.c_uint8 * self.nbytes).from_address(self.address)
         self.array: NDArray[Any] = np.frombuffer(memoryview(raw), dtype=kind).reshape(shape)
         self.array.fill(0)
@@ -151,3 +153,22 @@ class PinnedBuffer(Resource):
         if address:
             self.array = np.empty(0, self.array.dtype)
             call("cudaFreeHost", address)
+
+
+class MappedBuffer(PinnedBuffer):
+    """Pinned memory that kernels read and write where it lies; see ``PinnedBuffer``.
+
+    On an integrated GPU (``CudaGpu.integrated``) it is the same memory, and a copy would be for nothing; on any other
+    each access crosses the bus.
+
+    Attributes:
+        device_address: by which kernels know it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        super().__init__(shape, dtype, HOST_ALLOC_MAPPED)
+        try:
+            self.device_address = int(call("cudaHostGetDevicePointer", self.address, 0))
+        except BaseException:
+            self.close()
+            raise

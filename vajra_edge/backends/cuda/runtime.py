@@ -7,26 +7,16 @@ JetPack 6). Then, and where it is not installed, the machine's own library is ca
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vajra_edge import device
 from vajra_edge.backends.cuda.check import INSUFFICIENT_DRIVER, NEWER_DRIVER, CudaUnavailable, check
 from vajra_edge.backends.cuda.declared import RUNTIME, Parameter, version_text
 from vajra_edge.backends.cuda.driver import driver
+from vajra_edge.backends.cuda.libraries import candidates
 from vajra_edge.backends.cuda.linked import Linked
-
-MAJORS = (13, 12)
-"""Releases whose declarations are ``declared.RUNTIME``, the newest first."""
-
-ROOTS = (Path("/usr/local"), Path("/usr/lib"), Path("/opt"))
-FOLDERS = ("cuda*/lib64", "cuda*/targets/*/lib", "*-linux-gnu")
-"""Where NVIDIA's packages and distributions put it, should the loader's own search not find it."""
-
-WHEELS = ("nvidia/cu{major}/lib", "nvidia/cuda_runtime/lib")
 
 INSTALL = (
     "install the CUDA runtime: on a Jetson apt install nvidia-jetpack-runtime (or cuda-cudart-12-6, cuda-cudart-13-2), "
@@ -164,7 +154,7 @@ def _choose() -> tuple[Runtime, str]:
     newest = driver().version
     refused: list[str] = []
     too_new = False
-    for made in (_bound, *(lambda path=path: LinkedRuntime(path) for path in _candidates(newest))):
+    for made in (_bound, *(lambda path=path: LinkedRuntime(path) for path in candidates("libcudart", newest))):
         try:
             found = made()
             code, *_ = found.call("cudaGetDeviceCount", ())
@@ -194,23 +184,3 @@ def _bound() -> Runtime:
         except ImportError as error:
             raise ImportError(f"cuda-python: {error}") from error
     return BoundRuntime(module)
-
-
-def _candidates(newest: int) -> Iterator[str]:
-    """Paths of libcudart for the loader, its own search first, of releases that the driver takes."""
-    fitting = [major for major in MAJORS if major <= newest // 1000] or MAJORS[-1:]
-    for major in fitting:
-        soname = f"libcudart.so.{major}"
-        yield soname
-        for folder in _folders(major):
-            if (path := folder / soname).exists():
-                yield str(path)
-
-
-def _folders(major: int) -> Iterator[Path]:
-    for root in ROOTS:
-        for pattern in FOLDERS:
-            yield from sorted(root.glob(pattern), reverse=True)
-    found = importlib.util.find_spec("nvidia")
-    for place in (found.submodule_search_locations or ()) if found is not None else ():
-        yield from (Path(place).parent / name.format(major=major) for name in WHEELS)

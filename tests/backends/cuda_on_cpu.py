@@ -1,0 +1,56 @@
+"""Our kernels compiled for the processor, and called on numpy's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vajra_edge.backends.cuda import sources
+
+HERE = Path(__file__).parent
+
+WRAPPERS = {
+    "letterbox": """
+#define RUN(name, type) extern "C" void run_##name(unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, \\
+    const FrameBlock *frames, type *input, int columns, int rows) { \\
+    launch({x, y, z}, {bx, by, 1}, false, false, [&] { name(frames, input, columns, rows); }); }
+RUN(letterbox_f32, float)
+RUN(letterbox_f16, u16)
+extern "C" int size_of_block() { return sizeof(FrameBlock); }
+""",
+    "detections": """
+#define RUN(kind, type) extern "C" void run_##kind(unsigned images, unsigned threads, int backward, \\
+    const type *output, const ImageBlock *blocks, u64 *keys, int *labels, int *counts, u64 *ranked, Row *found, \\
+    int *counts_out, int anchors, int classes, int most_rows) { \\
+    Dim grid = {(anchors + threads - 1) / threads, images, 1}, block = {threads, 1, 1}; \\
+    launch(grid, block, false, backward, [&] { \\
+        candidates_##kind(output, blocks, keys, labels, counts, anchors, classes); }); \\
+    launch(grid, block, false, backward, [&] { ranks(keys, counts, blocks, ranked, anchors); }); \\
+    launch({images, 1, 1}, block, true, backward, [&] { suppressed_##kind( \\
+        output, blocks, ranked, labels, counts, found, counts_out, anchors, classes, most_rows); }); }
+RUN(f32, float)
+RUN(f16, u16)
+extern "C" int size_of_block() { return sizeof(ImageBlock); }
+extern "C" int size_of_row() { return sizeof(Row); }
+extern "C" int most_candidates() { return MOST_CANDIDATES; }
+""",
+}
+
+
+@cache
+def library(name: str, folder: Path) -> ctypes.CDLL:
+    """One source with its wrapper."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("absent here: a C++ compiler")
+    text = sources.source(name).removeprefix(sources.text(sources.COMMON))
+    (folder / f"{name}.cpp").write_text(f'#include "cuda_shim.h"\n{text}\n{WRAPPERS[name]}')
+    made = folder / f"lib{name}.so"
+    flags = ["-shared", "-fPIC", "-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wno-unused-function", f"-I{HERE}"]
+    subprocess.run([compiler, *flags, "-o", str(made), str(folder / f"{name}.cpp")], check=True)
+    return ctypes.CDLL(str(made))

@@ -1,0 +1,54 @@
+"""Detections on the GPU: what ``detections.cu`` is told of each image, and what it needs beside the output."""
+
+from __future__ import annotations
+
+import ctypes
+
+from vajra_edge.errors import UnsupportedSpec
+from vajra_edge.geometry.letterbox import LetterboxTransform
+from vajra_edge.heads import Limits
+from vajra_edge.wording import Setting, say
+
+MOST_CANDIDATES = 1024
+"""Candidates that suppression takes of an image: what one block holds in shared memory."""
+
+THREADS = 256
+"""Of a block of each kernel."""
+
+ROW_BYTES = 24
+"""x1, y1, x2, y2, score, class, float32 each."""
+
+
+class ImageBlock(ctypes.Structure):
+    """What the kernels read of an image, as ``detections.cu`` declares it."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("confidence", "iou")),
+        *((name, ctypes.c_int) for name in ("top_k", "max_det")),
+        *((name, ctypes.c_float) for name in ("left", "top", "scale", "width", "height")),
+    )
+
+
+def image_block(limits: Limits, place: LetterboxTransform, resolution_wh: tuple[int, int]) -> ImageBlock:
+    """The kernels' view of an image.
+
+    Args:
+        limits: what counts; ``top_k`` None takes ``MOST_CANDIDATES``.
+        place: where the image lies in the input.
+        resolution_wh: of the image, in pixels.
+
+    Raises:
+        UnsupportedSpec: more candidates are asked for than fit, or one row a class.
+    """
+    top_k = MOST_CANDIDATES if limits.top_k is None else limits.top_k
+    if top_k > MOST_CANDIDATES or limits.every_class:
+        raise UnsupportedSpec(
+            f"suppression on the GPU takes the best class of at most {MOST_CANDIDATES} candidates",
+            remedy=say("lower ", Setting.NMS_TOP_K),
+            top_k=top_k,
+        )
+    width, height = resolution_wh
+    return ImageBlock(
+        *(limits.confidence, limits.iou, top_k, limits.max_det),
+        *(place.left_px, place.top_px, place.scale, width, height),
+    )
