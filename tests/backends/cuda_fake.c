@@ -116,7 +116,18 @@ int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *st
 int cudaStreamCreateWithFlags(void **made, unsigned flags) { READY; return flags != 1 ? 1 : lend(made, 1); }
 int cudaStreamSynchronize(void *stream) { READY; return !stream; }
 int cudaStreamDestroy(void *stream) { READY; return back(stream); }
-int cudaEventCreateWithFlags(void **made, unsigned flags) { READY; return flags != 3 ? 1 : lend(made, 1); }
+int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { READY; return !stream || !event || flags; }
+int cudaStreamBeginCapture(void *stream, int mode) { READY; return !stream || mode != 1; }
+int cudaStreamEndCapture(void *stream, void **graph) { READY; return !stream || lend(graph, 1); }
+int cudaGraphInstantiate(void **made, void *graph, unsigned long long flags) { READY; return !graph || flags || lend(made, 1); }
+int cudaGraphLaunch(void *made, void *stream) { READY; return !made || !stream; }
+int cudaGraphExecDestroy(void *made) { READY; return back(made); }
+int cudaGraphDestroy(void *graph) { READY; return back(graph); }
+int cudaHostRegister(void *host, size_t bytes, unsigned flags) { READY; return !host || !bytes || flags & ~8u; }
+int cudaHostUnregister(void *host) { READY; return !host; }
+int cudaEventQuery(void *event) { READY; return event ? 600 : 1; }
+int cudaEventElapsedTime(float *ms, void *start, void *end) { READY; *ms = 1.5f; return !start || !end; }
+int cudaEventCreateWithFlags(void **made, unsigned flags) { READY; return flags & ~3u ? 1 : lend(made, 1); }
 int cudaEventRecord(void *event, void *stream) { READY; return !event || !stream; }
 int cudaEventSynchronize(void *event) { READY; return !event; }
 int cudaEventDestroy(void *event) { READY; return back(event); }

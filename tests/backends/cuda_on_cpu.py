@@ -22,24 +22,47 @@ WRAPPERS = {
 RUN(letterbox_f32, float)
 RUN(letterbox_f16, u16)
 extern "C" int size_of_block() { return sizeof(FrameBlock); }
+#define CALL(name, type) extern "C" void call_##name( \
+    unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, void **given) { \
+    launch({x, y, z}, {bx, by, bz}, false, false, [&] { \
+        name(TAKEN(0, const FrameBlock *), TAKEN(1, type *), TAKEN(2, int), TAKEN(3, int)); }); }
+CALL(letterbox_f32, float)
+CALL(letterbox_f16, u16)
 """,
     "detections": """
 #define RUN(kind, type) extern "C" void run_##kind(unsigned images, unsigned threads, int backward, \\
     const type *output, const ImageBlock *blocks, u64 *keys, int *labels, int *counts, u64 *ranked, Row *found, \\
-    int *counts_out, int anchors, int classes, int most_rows) { \\
+    Answer *answers, int anchors, int classes, int most_rows) { \\
     Dim grid = {(anchors + threads - 1) / threads, images, 1}, block = {threads, 1, 1}; \\
     launch(grid, block, false, backward, [&] { \\
         candidates_##kind(output, blocks, keys, labels, counts, anchors, classes); }); \\
     launch(grid, block, false, backward, [&] { ranks(keys, counts, blocks, ranked, anchors); }); \\
     launch({images, 1, 1}, block, true, backward, [&] { suppressed_##kind( \\
-        output, blocks, ranked, labels, counts, found, counts_out, anchors, classes, most_rows); }); }
+        output, blocks, ranked, labels, counts, found, answers, anchors, classes, most_rows); }); }
 RUN(f32, float)
 RUN(f16, u16)
 extern "C" int size_of_block() { return sizeof(ImageBlock); }
+#define SIZES unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, void **given
+#define CALL(kind, type) extern "C" void call_candidates_##kind(SIZES) { \
+    launch({x, y, z}, {bx, by, bz}, false, false, [&] { candidates_##kind(TAKEN(0, const type *), \
+        TAKEN(1, const ImageBlock *), TAKEN(2, u64 *), TAKEN(3, int *), TAKEN(4, int *), TAKEN(5, int), \
+        TAKEN(6, int)); }); } \
+extern "C" void call_suppressed_##kind(SIZES) { \
+    launch({x, y, z}, {bx, by, bz}, true, false, [&] { suppressed_##kind(TAKEN(0, const type *), \
+        TAKEN(1, const ImageBlock *), TAKEN(2, const u64 *), TAKEN(3, const int *), TAKEN(4, int *), TAKEN(5, Row *), \
+        TAKEN(6, Answer *), TAKEN(7, int), TAKEN(8, int), TAKEN(9, int)); }); }
+CALL(f32, float)
+CALL(f16, u16)
+extern "C" void call_ranks(SIZES) { launch({x, y, z}, {bx, by, bz}, false, false, [&] { ranks(TAKEN(0, const u64 *), \
+    TAKEN(1, const int *), TAKEN(2, const ImageBlock *), TAKEN(3, u64 *), TAKEN(4, int)); }); }
 extern "C" int size_of_row() { return sizeof(Row); }
+extern "C" int size_of_answer() { return sizeof(Answer); }
 extern "C" int most_candidates() { return MOST_CANDIDATES; }
 """,
 }
+
+TAKEN = "#define TAKEN(index, type) (*(type *)given[index])"
+"""An argument of a launch, as the driver is given them: by address."""
 
 
 @cache
@@ -49,7 +72,7 @@ def library(name: str, folder: Path) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("absent here: a C++ compiler")
     text = sources.source(name).removeprefix(sources.text(sources.COMMON))
-    (folder / f"{name}.cpp").write_text(f'#include "cuda_shim.h"\n{text}\n{WRAPPERS[name]}')
+    (folder / f"{name}.cpp").write_text(f'#include "cuda_shim.h"\n{text}\n{TAKEN}\n{WRAPPERS[name]}')
     made = folder / f"lib{name}.so"
     flags = ["-shared", "-fPIC", "-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wno-unused-function", f"-I{HERE}"]
     subprocess.run([compiler, *flags, "-o", str(made), str(folder / f"{name}.cpp")], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class cudaError_t(enum.IntEnum):
 
 
 MEMCPY_DEFAULT, HOST_ALLOC_DEFAULT, EVENT_OF_WAITER = 4, 0, 3
+CAPTURE_REFUSED = 900
 
 
 @dataclass
@@ -55,7 +56,13 @@ class CudaStandIn:
         return (int(status), *values)
 
     def named(self, code: int) -> tuple[str, str]:
-        return cudaError_t(code).name, f"meaning of {code}"
+        name = "cudaErrorStreamCaptureUnsupported" if code == CAPTURE_REFUSED else cudaError_t(code).name
+        return name, f"meaning of {code}"
+
+    def queue(self, stream: int, work: Callable[[], None]) -> None:
+        """Work of a library on a stream, which is done at once here."""
+        assert stream in self.streams
+        work()
 
     def count(self) -> int:
         return self.devices

@@ -13,7 +13,7 @@ import pytest
 from backends.cuda_on_cpu import library
 from numpy.typing import NDArray
 
-from vajra_edge.backends.cuda.detections import MOST_CANDIDATES, ROW_BYTES, ImageBlock, image_block
+from vajra_edge.backends.cuda.detections import MOST_CANDIDATES, ROW_BYTES, Answer, ImageBlock, image_block
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform, placement
 from vajra_edge.heads import Limits
@@ -46,7 +46,7 @@ def launched(
         "counts": np.zeros(images, np.int32),
         "ranked": np.zeros((images, MOST_CANDIDATES), np.uint64),
         "found": np.zeros((images, MOST_ROWS, 6), np.float32),
-        "counts_out": np.zeros(images, np.int32),
+        "answers": np.zeros((images, 2), np.int32),
     }
     run = kernel.run_f16 if output.dtype == np.float16 else kernel.run_f32
     given = (ImageBlock * images)(*blocks)
@@ -55,7 +55,10 @@ def launched(
     for _ in range(turns):
         run(images, threads, int(backward), whole, ctypes.byref(given), *addresses, anchors, rows - 4, MOST_ROWS)
     assert not memory["counts"].any(), "the next frame counts from zero"
-    kept = [memory["found"][index, :count] for index, count in enumerate(memory["counts_out"])]
+    assert [int(one.ticket) for one in blocks] == memory["answers"][:, 1].tolist(), (
+        "each answer says of which image it is"
+    )
+    kept = [memory["found"][index, :count] for index, count in enumerate(memory["answers"][:, 0])]
     return [Detections(one[:, :4].copy(), one[:, 4].copy(), one[:, 5].astype(np.int32)) for one in kept]
 
 
@@ -87,6 +90,7 @@ def crowd(seed: int, anchors: int, classes: int, steps: int = 0) -> NDArray[np.f
 def test_blocks_are_laid_out_as_the_kernels_read_them(kernel: ctypes.CDLL) -> None:
     assert kernel.size_of_block() == ctypes.sizeof(ImageBlock)
     assert kernel.size_of_row() == ROW_BYTES
+    assert kernel.size_of_answer() == ctypes.sizeof(Answer)
     assert kernel.most_candidates() == MOST_CANDIDATES
 
 
@@ -103,7 +107,7 @@ def test_blocks_are_laid_out_as_the_kernels_read_them(kernel: ctypes.CDLL) -> No
 def test_a_crowd_is_thinned_out_as_on_the_host(kernel: ctypes.CDLL, seed: int, limits: Limits, classes: int) -> None:
     output, wh = crowd(seed, 700, classes), (1920, 1080)
     place = placement(wh, INPUT_HW)
-    (found,) = launched(kernel, output[None], [image_block(limits, place, wh)])
+    (found,) = launched(kernel, output[None], [image_block(limits, place, wh, 7)])
     require_same(found, on_host(output, limits, place, wh))
 
 
@@ -113,7 +117,7 @@ def test_of_equal_scores_the_lower_anchor_goes_first_in_whatever_order_threads_r
 ) -> None:
     output, wh, limits = crowd(seed, 900, 4, steps=6), (640, 480), Limits(0.1, iou=0.5, top_k=200)
     place = placement(wh, INPUT_HW)
-    block = image_block(limits, place, wh)
+    block = image_block(limits, place, wh, 0)
     wanted = on_host(output, limits, place, wh)
     for threads, backward in ((32, False), (64, True), (256, True)):
         (found,) = launched(kernel, output[None], [block], threads=threads, backward=backward)
@@ -125,7 +129,7 @@ def test_images_of_one_launch_have_their_own_sizes_and_thresholds(kernel: ctypes
     sizes = [(1920, 1080), (100, 900), (416, 416), (3, 2)]
     limits = [Limits(0.3), Limits(0.9, iou=0.1), Limits(0.02, max_det=5), Limits(0.2, top_k=1)]
     places = [placement(wh, INPUT_HW) for wh in sizes]
-    blocks = [image_block(*parts) for parts in zip(limits, places, sizes, strict=True)]
+    blocks = [image_block(*parts, ticket) for ticket, parts in enumerate(zip(limits, places, sizes, strict=True))]
     for index, found in enumerate(launched(kernel, outputs, blocks)):
         require_same(found, on_host(outputs[index], limits[index], places[index], sizes[index]))
 
@@ -133,7 +137,7 @@ def test_images_of_one_launch_have_their_own_sizes_and_thresholds(kernel: ctypes
 def test_nothing_found_is_no_row(kernel: ctypes.CDLL) -> None:
     output = np.zeros((1, 84, 100), np.float32)
     for confidence in (0.25, 0.0):
-        block = image_block(Limits(confidence), placement((640, 480), INPUT_HW), (640, 480))
+        block = image_block(Limits(confidence), placement((640, 480), INPUT_HW), (640, 480), 0)
         (found,) = launched(kernel, output, [block])
         assert len(found.class_id) == 0
 
@@ -141,7 +145,7 @@ def test_nothing_found_is_no_row(kernel: ctypes.CDLL) -> None:
 def test_an_output_of_half_precision_is_read_as_the_values_it_holds(kernel: ctypes.CDLL) -> None:
     output, wh, limits = crowd(1, 600, 8).astype(np.float16), (1280, 720), Limits(0.2)
     place = placement(wh, INPUT_HW)
-    (found,) = launched(kernel, output[None], [image_block(limits, place, wh)])
+    (found,) = launched(kernel, output[None], [image_block(limits, place, wh, 7)])
     require_same(found, on_host(output.astype(np.float32), limits, place, wh))
 
 
@@ -149,7 +153,7 @@ def test_more_candidates_than_a_block_holds_are_left_to_the_host() -> None:
     place = placement((640, 480), INPUT_HW)
     for limits in (Limits(0.25, top_k=MOST_CANDIDATES + 1), Limits(0.001, every_class=True)):
         with pytest.raises(UnsupportedSpec, match="at most 1024 candidates"):
-            image_block(limits, place, (640, 480))
+            image_block(limits, place, (640, 480), 0)
 
 
 @pytest.mark.parametrize("limits", [Limits(0.25), Limits(0.02, iou=0.6, top_k=1000)], ids=["predict", "low"])
@@ -163,7 +167,7 @@ def test_on_every_photo_the_same_objects_are_found(kernel: ctypes.CDLL, shared_d
         wh = (image.shape[1], image.shape[0])
         place = letterbox.apply(image, buffer[0])
         (output,) = session.run(None, {session.get_inputs()[0].name: buffer})
-        (found,) = launched(kernel, output, [image_block(limits, place, wh)], turns=1)
+        (found,) = launched(kernel, output, [image_block(limits, place, wh, 7)], turns=1)
         require_same(found, on_host(output[0], limits, place, wh))
         objects += len(found.class_id)
     assert len(paths) >= 128

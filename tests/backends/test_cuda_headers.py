@@ -16,15 +16,29 @@ import pytest
 from vajra_edge.backends.cuda import check, declared
 from vajra_edge.backends.cuda.declared import DRIVER, NVRTC, RUNTIME, Call, Parameter
 
-HANDLES = frozenset({"cudaStream_t", "cudaEvent_t", "CUstream", "CUmodule", "CUfunction", "nvrtcProgram"})
+HANDLES = frozenset(
+    {
+        "cudaStream_t",
+        "cudaEvent_t",
+        "CUstream",
+        "CUmodule",
+        "CUfunction",
+        "nvrtcProgram",
+        "cudaGraph_t",
+        "cudaGraphExec_t",
+    }
+)
 """Pointers to structures that nobody sees."""
 
 SCALARS = {
     "int": ctypes.c_int,
     "unsigned int": ctypes.c_uint,
+    "unsigned long long": ctypes.c_ulonglong,
+    "float": ctypes.c_float,
     "size_t": ctypes.c_size_t,
     "CUdevice": ctypes.c_int,
     "cudaMemcpyKind": ctypes.c_int,
+    "cudaStreamCaptureMode": ctypes.c_int,
     "CUdevice_attribute": ctypes.c_int,
     "void*": ctypes.c_void_p,
     "char*": ctypes.c_char_p,
@@ -38,6 +52,11 @@ CONSTANTS = {
     "cudaStreamNonBlocking": declared.STREAM_NON_BLOCKING,
     "cudaHostAllocDefault": declared.HOST_ALLOC_DEFAULT,
     "cudaHostAllocMapped": declared.HOST_ALLOC_MAPPED,
+    "cudaHostRegisterDefault": declared.HOST_REGISTER_DEFAULT,
+    "cudaHostRegisterReadOnly": declared.HOST_REGISTER_READ_ONLY,
+    "cudaStreamCaptureModeThreadLocal": declared.CAPTURE_THREAD_LOCAL,
+    "cudaEventDefault": declared.EVENT_DEFAULT,
+    "cudaErrorNotReady": check.NOT_READY,
     "cudaEventBlockingSync": declared.EVENT_BLOCKING_SYNC,
     "cudaEventDisableTiming": declared.EVENT_DISABLE_TIMING,
     "CU_DEVICE_ATTRIBUTE_INTEGRATED": declared.ATTRIBUTE_INTEGRATED,
@@ -91,7 +110,11 @@ def _type_of(parameter: str) -> str:
     """``void **devPtr`` is ``void**``, ``unsigned int flags`` is ``unsigned int``; a handle is an address."""
     stars = parameter.count("*")
     words = parameter.replace("*", " ").split()
-    base = " ".join(words[:-1] if len(words) > 1 and words[-2:] != ["unsigned", "int"] else words)
+    base = " ".join(
+        words[:-1]
+        if len(words) > 1 and words[-2:] != ["unsigned", "int"] and words[-3:] != ["unsigned", "long", "long"]
+        else words
+    )
     base, stars = ("void", stars + 1) if base in HANDLES else (base, stars)
     return base + "*" * stars
 
@@ -102,7 +125,7 @@ def ours(parameter: Parameter) -> set[str]:
     if parameter.enum:
         names = {parameter.enum}
     elif parameter.ctype is ctypes.c_int:
-        names -= {"cudaMemcpyKind", "CUdevice_attribute"}
+        names -= {"cudaMemcpyKind", "cudaStreamCaptureMode", "CUdevice_attribute"}
     return {f"{name}*" for name in names} if parameter.out else names
 
 

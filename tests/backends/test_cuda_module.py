@@ -25,7 +25,8 @@ def machine(tmp_path: Path) -> Machine:
 def test_a_launch_passes_grid_block_and_each_argument_by_its_type(machine: Machine) -> None:
     code = f"""{PREPARED}
 with cuda.Stream() as stream, Module(CODE, ["kernel"]) as module:
-    module.launch("kernel", (20, 80, 4), (32, 8, 1), stream, [ctypes.c_void_p(0x123456789A), ctypes.c_int(-7)])
+    given = [ctypes.c_void_p(0x123456789A), ctypes.c_int(-7)]
+    module.prepared("kernel", (20, 80, 4), (32, 8, 1), given).queue(stream)
 seen = library.fake_launched()
 answer = [list(seen[:6]), seen[6] | seen[7] << 32, ctypes.c_int(seen[8]).value, library.fake_modules()]
 """

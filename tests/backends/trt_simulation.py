@@ -67,6 +67,7 @@ class Simulation:
     drops_dla: bool = False
     load_errors: list[str] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
+    gpu: CudaStandIn = field(default_factory=CudaStandIn)
 
     def __post_init__(self) -> None:
         self.module = standin(self.version, self._behaviour())
@@ -133,7 +134,9 @@ class Simulation:
             "ICudaEngine.get_tensor_mode": lambda engine, name: engine._sim_tensors[name],
             "ICudaEngine.get_tensor_dtype": lambda *_: self.module.DataType.FLOAT,
             "ICudaEngine.get_tensor_shape": self._engine_shape,
+            "ICudaEngine.device_memory_size_v2": lambda _: 4096,
             "ICudaEngine.create_execution_context": self._create_context,
+            "IExecutionContext.set_device_memory": self._set_memory,
             "ICudaEngine.create_engine_inspector": self._create_inspector,
             "EngineInspector.get_engine_information": lambda inspector, _: inspector._sim_text,
             "IExecutionContext.set_input_shape": self._set_shape,
@@ -321,9 +324,10 @@ class Simulation:
         inspector._sim_text = json.dumps({"Layers": engine._sim_layers})
         return inspector
 
-    def _create_context(self, engine: Any) -> Any:
+    def _create_context(self, engine: Any, strategy: Any = None) -> Any:
         context = object.__new__(self.module.IExecutionContext)
         context._sim_engine, context._sim_shapes, context._sim_addresses = engine, {}, {}
+        context._sim_has_memory = strategy is None or strategy.name == "STATIC"
         for entry in engine._sim_session.get_inputs():
             if all(isinstance(side, int) for side in entry.shape):
                 self._infer(context, entry.name, tuple(entry.shape))
@@ -342,18 +346,25 @@ class Simulation:
         context._sim_shapes = {name: shape, **{key: value.shape for key, value in zip(outputs, made, strict=True)}}
         return True
 
+    def _set_memory(self, context: Any, address: int, nbytes: int) -> None:
+        context._sim_has_memory = address in self.gpu.held and nbytes >= 4096  # noqa: PLR2004  what the engine asks for
+
     def _set_address(self, context: Any, name: str, address: int) -> bool:
         self.calls.append(("address", name))
         context._sim_addresses[name] = address
         return address != 0
 
     def _execute(self, context: Any, stream: int) -> bool:
+        assert context._sim_has_memory, "TensorRT would read address 0"
+        self.gpu.queue(stream, lambda: self._compute(context))
+        return stream != 0
+
+    def _compute(self, context: Any) -> None:
         engine = context._sim_engine
         arrays = {name: _view(context._sim_addresses[name], shape) for name, shape in context._sim_shapes.items()}
         inputs = {name: arrays[name] for name, mode in engine._sim_tensors.items() if mode.name == "INPUT"}
         for entry, value in zip(engine._sim_session.get_outputs(), engine._sim_session.run(None, inputs), strict=True):
             arrays[entry.name][...] = value
-        return stream != 0
 
 
 def _view(address: int, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -413,6 +424,7 @@ def weights_are_half(onnx_bytes: bytes) -> bool:
 def install(monkeypatch: pytest.MonkeyPatch, simulation: Simulation, gpu: CudaStandIn | None = None) -> CudaStandIn:
     """Make ``simulation`` the TensorRT of this machine and ``gpu`` its CUDA."""
     gpu = CudaStandIn() if gpu is None else gpu
+    simulation.gpu = gpu
     library = tensorrt_library.of(simulation.module)
     monkeypatch.setattr(tensorrt_library, "load", lambda: library)
     monkeypatch.setattr(tensorrt_start, "refusal", lambda _: None)  # a child has no simulation

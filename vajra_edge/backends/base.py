@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vajra_edge import device
 from vajra_edge.backends import cuda
+from vajra_edge.backends.device_runner import DeviceRunner
 from vajra_edge.backends.tensorrt import library, start
 from vajra_edge.errors import BackendAbsent, BackendUnavailable, EngineError
 from vajra_edge.graph.signature import Signature
@@ -83,11 +84,13 @@ class Backend(Protocol):
 
     Attributes:
         name: as settings, manifests and the log have it.
-        nms_inside: the daemon has NMS in its plans; otherwise it does NMS itself, see ``HostDetector``.
     """
 
     name: str
-    nms_inside: bool
+
+    def nms_inside(self, target: Target) -> bool:
+        """Whether the daemon has NMS in its plans; otherwise it does NMS itself, see ``inference``."""
+        ...
 
     def auto_target(self) -> Target:
         """Where its plans run if nobody says."""
@@ -162,6 +165,19 @@ class Backend(Protocol):
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> Runner:
         """Make a stored plan able to run.
+
+        Raises:
+            PlanError: the library refuses it; the message says why.
+            BackendUnavailable: the library does not load.
+        """
+        ...
+
+    def computes_on_gpu(self, spec: EngineSpec) -> int | None:
+        """CUDA's number of the GPU that its plans for ``spec`` compute on; None: they do on the CPU."""
+        ...
+
+    def load_on_gpu(self, plan: bytes, signature: Signature, spec: EngineSpec) -> DeviceRunner:
+        """Make a stored plan able to run between memory of the GPU and memory of the GPU.
 
         Raises:
             PlanError: the library refuses it; the message says why.

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vajra_edge.backends.base import Built, Int8Graph, Runner
+from vajra_edge.backends.device_runner import DeviceRunner
 from vajra_edge.backends.onnxruntime import OnnxRuntime, calibrator_missing
-from vajra_edge.errors import EngineError
+from vajra_edge.errors import EngineError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 from vajra_edge.plans.report import NO_PLAN
 from vajra_edge.plans.spec import EngineSpec, Precision, Target
@@ -27,10 +28,14 @@ class OnnxFile:
     """The backend; ONNX Runtime runs what it makes."""
 
     name = "onnx"
-    nms_inside = True
 
     def __init__(self) -> None:
         self._runtime = OnnxRuntime()
+
+    def nms_inside(self, target: Target) -> bool:
+        """Wherever it is asked for: a file runs anywhere."""
+        del target
+        return True
 
     def auto_target(self) -> Target:
         """The CPU, where the accuracy check runs it; the file runs anywhere."""
@@ -107,6 +112,16 @@ class OnnxFile:
             PlanError: it is refused.
         """
         return self._runtime.load(plan, signature, spec)
+
+    def computes_on_gpu(self, spec: EngineSpec) -> int | None:
+        """None: here it runs on the CPU."""
+        del spec
+        return None
+
+    def load_on_gpu(self, plan: bytes, signature: Signature, spec: EngineSpec) -> DeviceRunner:
+        """Never asked for, see ``computes_on_gpu``."""
+        del plan, signature
+        raise UnsupportedSpec(f"an ONNX file is run on the CPU here, not on {spec.target}")
 
 
 def precision_of(onnx_bytes: bytes) -> Precision:

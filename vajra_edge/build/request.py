@@ -190,7 +190,7 @@ def _spec(engine: EngineSettings, backend: Backend) -> EngineSpec:
         resolution_hw=(size, size) if isinstance(size, int) else size,
         batch=engine.batch,
         dynamic=engine.dynamic,
-        nms=nms_of(engine) if backend.nms_inside else None,
+        nms=nms_of(engine) if backend.nms_inside(target) else None,
         simplify=engine.simplify,
         opset=engine.opset,
         workspace_gib=engine.workspace_gib,

@@ -29,7 +29,7 @@ from vajra_edge.cli.rebuild import ready_plan
 from vajra_edge.config.settings import CameraSettings, Settings, load
 from vajra_edge.demo.settings import broker_settings, overrides
 from vajra_edge.errors import VajraError
-from vajra_edge.inference.detector import HostDetector
+from vajra_edge.inference.detector import Detector
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.inference.pipeline import FrameResult, Pipeline, PipelineCounters
 from vajra_edge.mqtt.messages import EngineTag
@@ -112,8 +112,8 @@ class _BenchCamera:
 class Run:
     """The real parts around one detector: grabbers and a publisher with a broker."""
 
-    def __init__(self, settings: Settings, detector: HostDetector, tag: EngineTag) -> None:
-        self._runner, self._detector, self.tag = detector.runner, detector, tag
+    def __init__(self, settings: Settings, detector: Detector, tag: EngineTag) -> None:
+        self._detector, self.tag = detector, tag
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
         self._publisher.start()
@@ -122,7 +122,6 @@ class Run:
         eager = camera.model_copy(update={"id": "eager", "realtime": False, "fps": None})
         self._eager = _BenchCamera(eager, self._inbox.put, self._children)
         self._paced = camera.model_copy(update={"id": "paced", "realtime": True})
-        self._batch = np.full((1, 3, *detector.signature.resolution_hw), 0.5, np.float32)
 
     def close(self) -> None:
         """Stop the threads; a second call does nothing."""
@@ -156,11 +155,7 @@ class Run:
 
     def bare(self, seconds: float) -> float:
         """Mean milliseconds a call of the engine alone."""
-        calls, started_s = 0, time.perf_counter()
-        while (took_s := time.perf_counter() - started_s) < seconds:
-            self._runner.infer(self._batch)
-            calls += 1
-        return took_s / calls * 1e3
+        return self._detector.bare_ms(seconds)
 
     def _pipelined(self, camera: _BenchCamera, seconds: float) -> tuple[list[_Seen], PipelineCounters]:
         """Run the frame loop on one camera; when each message was handed to the publisher."""

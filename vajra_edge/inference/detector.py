@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.backends.base import Runner
+from vajra_edge.backends.device_runner import SLOTS
 from vajra_edge.build.accuracy_check import CONFIDENCE
 from vajra_edge.errors import InferenceError
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
@@ -23,8 +24,7 @@ from vajra_edge.plans.spec import NmsSpec
 from vajra_edge.types import Detections, Frame
 from vajra_edge.wording import Setting, say
 
-SLOTS = 2
-"""Batches in flight: one is inferred while the next is prepared; more would only add latency."""
+ON_HOST = "letterbox and boxes on the CPU"
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,21 @@ class Batch:
 
 
 class Detector(Protocol):
-    """One loaded plan behind submit and collect. Used by one thread, but for ``set_nms``."""
+    """One loaded plan behind submit and collect. Used by one thread, but for ``set_nms``.
+
+    Attributes:
+        signature: what its tensors mean.
+    """
 
     signature: Signature
 
+    @property
+    def path(self) -> str:
+        """What computes where, for people."""
+        ...
+
     def set_nms(self, nms: NmsSpec) -> None:
-        """Suppress by these figures from the next ``collect`` on, where the network leaves that to its host."""
+        """Suppress by these figures from the next batch on, where the network leaves that to others."""
         ...
 
     @property
@@ -109,9 +118,34 @@ class Detector(Protocol):
         """
         ...
 
+    def warm_up(self, frame: Frame, times: int) -> None:
+        """Infer a frame for nothing, before anybody is served."""
+        ...
+
+    def bare_ms(self, seconds: float, count: int = 1) -> float:
+        """Mean milliseconds of the network alone on ``count`` images, run for about ``seconds`` without a pause.
+
+        Raises:
+            InferenceError: the library refused, or a batch is in flight.
+        """
+        ...
+
     def close(self) -> None:
         """Wait for what is in flight, then release the runner; a second call does nothing."""
         ...
+
+
+def require_room(signature: Signature, count: int, in_flight: int) -> None:
+    """Let a batch pass that a plan can take now.
+
+    Raises:
+        InferenceError: too many frames for the plan, or two batches are in flight already.
+    """
+    if not 0 < count <= signature.batch or in_flight == SLOTS:
+        raise InferenceError(
+            f"{count} frames with {in_flight} batches in flight do not fit a plan of batch {signature.batch}",
+            remedy=say(Setting.BATCH.given(), " to the number of cameras"),
+        )
 
 
 @dataclass(frozen=True)
@@ -126,17 +160,19 @@ class _Slot:
 class HostDetector:
     """Letterbox and decode on the CPU around any runner.
 
-    A RAW output is suppressed here, while the next batch is inferred. The daemon's TensorRT plans have it: inside, as
-    many small kernels, NMS took about 1 ms of VajraV1-nano's 2.2 to 3.2 ms on an H100; decoding here takes 0.4 ms
-    (x86-64).
+    A RAW output is suppressed here, while the next batch is inferred, which takes 0.4 ms (x86-64).
 
     Args:
         runner: taken over; closed with the detector. ``bench`` measures it alone.
         nms: for a RAW output, None: the defaults; a DETECTIONS output has its own baked in.
+        path: what computes where, for people.
     """
 
-    def __init__(self, runner: Runner, nms: NmsSpec | None = None) -> None:
+    def __init__(
+        self, runner: Runner, nms: NmsSpec | None = None, path: str = "letterbox and boxes on the CPU"
+    ) -> None:
         self.signature = runner.signature
+        self.path = path
         self.runner = runner
         self._head = head_of(self.signature)
         self._nms = nms or NmsSpec()
@@ -163,12 +199,7 @@ class HostDetector:
         Raises:
             InferenceError: too many frames for the plan, or two batches are in flight already.
         """
-        if not 0 < len(frames) <= self.signature.batch or self.in_flight == SLOTS:
-            raise InferenceError(
-                f"{len(frames)} frames with {self.in_flight} batches in flight do not fit a plan of batch "
-                f"{self.signature.batch}",
-                remedy=say(Setting.BATCH.given(), " to the number of cameras"),
-            )
+        require_room(self.signature, len(frames), self.in_flight)
         started = time.perf_counter()
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % SLOTS
@@ -212,6 +243,11 @@ class HostDetector:
             self.detect(frame)
         self._infer = _timed
 
+    def bare_ms(self, seconds: float, count: int = 1) -> float:
+        """Mean milliseconds of the network alone on ``count`` images, run for about ``seconds`` without a pause."""
+        require_room(self.signature, count, self.in_flight and SLOTS)
+        return self._thread.submit(_mean_ms, self.runner.infer, self._buffers[0][:count], seconds).result()
+
     def close(self) -> None:
         """Wait for what is in flight, then release the runner."""
         if self._closed:
@@ -246,3 +282,13 @@ def _timed(
     started = time.perf_counter()
     output = infer(batch)
     return output, (time.perf_counter() - started) * 1e3
+
+
+def _mean_ms(
+    infer: Callable[[NDArray[np.float32]], NDArray[np.float32]], batch: NDArray[np.float32], seconds: float
+) -> float:
+    calls, began_s = 0, time.perf_counter()
+    while (took_s := time.perf_counter() - began_s) < seconds or not calls:
+        infer(batch)
+        calls += 1
+    return took_s / calls * 1e3

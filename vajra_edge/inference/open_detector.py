@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 
+from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Backend, Runner, select
+from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.errors import ForeignPlan, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
-from vajra_edge.inference.detector import HostDetector
+from vajra_edge.inference.cuda_detector import CudaDetector, unfit
+from vajra_edge.inference.detector import ON_HOST, Detector, HostDetector
 from vajra_edge.plans.manifest import Manifest, Plan
 from vajra_edge.plans.spec import EngineSpec, NmsSpec
 from vajra_edge.types import Frame
@@ -21,6 +26,8 @@ WARM_UP = 3
 """Frames inferred before a detector is given out: libraries allocate and choose kernels on the first ones."""
 
 _BLANK_HW = (720, 1280)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,20 +75,19 @@ def open_runner(loadable: Loadable, *, threads: int | None = None) -> Runner:
         UnsupportedSpec: this machine cannot run it.
         BackendUnavailable: the library is absent.
     """
-    backend = select(loadable.backend, threads=threads).backend
-    _require_own(loadable, backend)
-    if (reason := backend.cannot_run(loadable.spec)) is not None:
-        raise UnsupportedSpec(f"{loadable.name} cannot run here: {reason}")
-    return backend.load(loadable.read(), loadable.signature, loadable.spec)
+    return _loaded(loadable, _backend(loadable, threads))
 
 
-def open_detector(loadable: Loadable, *, threads: int | None = None, nms: NmsSpec | None = None) -> HostDetector:
-    """A warm detector.
+def open_detector(
+    loadable: Loadable, *, threads: int | None = None, nms: NmsSpec | None = None, kernels: Path | None = None
+) -> Detector:
+    """A warm detector: on the GPU from the frame to its objects where that can be, else with the host around it.
 
     Args:
         loadable: what to open.
         threads: CPU inference threads; None: all.
         nms: for an output without it; None: the defaults.
+        kernels: folder in which compiled code is kept; None: it is compiled anew.
 
     Returns:
         Whoever opened it closes it, and the runner with it.
@@ -89,13 +95,50 @@ def open_detector(loadable: Loadable, *, threads: int | None = None, nms: NmsSpe
     Raises:
         EngineError: see ``open_runner``; or it fails on its first frames.
     """
-    detector = HostDetector(open_runner(loadable, threads=threads), nms)
+    detector = _on_gpu(loadable, threads, nms or NmsSpec(), kernels)
     try:
         _warm_up(detector)
     except BaseException:
         detector.close()
         raise
     return detector
+
+
+def _on_gpu(loadable: Loadable, threads: int | None, nms: NmsSpec, cache: Path | None) -> Detector:
+    backend = _backend(loadable, threads)
+    gpu = backend.computes_on_gpu(loadable.spec)
+    if gpu is None:
+        return HostDetector(_loaded(loadable, backend), nms)
+    if (reason := unfit(loadable.signature, nms)) is None:
+        try:
+            kernels = Kernels(gpu, cache)
+        except (cuda.CudaUnavailable, cuda.CudaRefused) as error:
+            reason = str(error)
+            log.warning("frames are prepared and read on the CPU: %s", error)
+        else:
+            return _with(kernels, loadable, backend, nms)
+    return HostDetector(_loaded(loadable, backend), nms, f"{ON_HOST}: {reason}")
+
+
+def _with(kernels: Kernels, loadable: Loadable, backend: Backend, nms: NmsSpec) -> CudaDetector:
+    try:
+        runner = backend.load_on_gpu(loadable.read(), loadable.signature, loadable.spec)
+    except BaseException:
+        kernels.close()
+        raise
+    return CudaDetector(runner, kernels, nms)
+
+
+def _backend(loadable: Loadable, threads: int | None) -> Backend:
+    backend = select(loadable.backend, threads=threads).backend
+    _require_own(loadable, backend)
+    if (reason := backend.cannot_run(loadable.spec)) is not None:
+        raise UnsupportedSpec(f"{loadable.name} cannot run here: {reason}")
+    return backend
+
+
+def _loaded(loadable: Loadable, backend: Backend) -> Runner:
+    return backend.load(loadable.read(), loadable.signature, loadable.spec)
 
 
 def _require_own(loadable: Loadable, backend: Backend) -> None:
@@ -106,7 +149,7 @@ def _require_own(loadable: Loadable, backend: Backend) -> None:
         raise ForeignPlan(f"{loadable.name} is not for this machine: {told}", remedy="it has to be built anew")
 
 
-def _warm_up(detector: HostDetector) -> None:
+def _warm_up(detector: Detector) -> None:
     image = np.full((*_BLANK_HW, 3), 114, np.uint8)
     frame = Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), 0, "warm-up")
     detector.warm_up(frame, WARM_UP)

@@ -16,8 +16,9 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from vajra_edge.backends.device_runner import SLOTS
 from vajra_edge.errors import EngineError
-from vajra_edge.inference.detector import SLOTS, Batch, Detector, Filter, StageTimes
+from vajra_edge.inference.detector import Batch, Detector, Filter, StageTimes
 from vajra_edge.types import Detections, Frame
 
 Tag = TypeVar("Tag")

@@ -8,7 +8,8 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from vajra_edge.backends.base import Runner
-from vajra_edge.inference.detector import SLOTS, Batch, Filter, HostDetector
+from vajra_edge.backends.device_runner import SLOTS
+from vajra_edge.inference.detector import Batch, Filter, HostDetector
 from vajra_edge.plans.spec import NmsSpec
 from vajra_edge.tasks.progress_bar import counting
 from vajra_edge.tasks.results import Results

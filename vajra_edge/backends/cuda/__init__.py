@@ -3,9 +3,9 @@
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable, hidden
 from vajra_edge.backends.cuda.devices import absence, count, describe, device
 from vajra_edge.backends.cuda.driver import CudaGpu
-from vajra_edge.backends.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
+from vajra_edge.backends.cuda.resources import DeviceBuffer, Event, Graph, MappedBuffer, PinnedBuffer, Stream
 from vajra_edge.backends.cuda.runtime import call, reason
-from vajra_edge.backends.cuda.waiting import Waiter
+from vajra_edge.backends.cuda.waiting import WaitCost, Waiter
 
 __all__ = [
     "CudaGpu",
@@ -13,8 +13,11 @@ __all__ = [
     "CudaUnavailable",
     "DeviceBuffer",
     "Event",
+    "Graph",
+    "MappedBuffer",
     "PinnedBuffer",
     "Stream",
+    "WaitCost",
     "Waiter",
     "absence",
     "call",

@@ -49,6 +49,9 @@ LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 720})
 
 OUT_OF_MEMORY = 2
 
+NOT_READY = 600
+"""What a question about queued work answers while it is not done; no error."""
+
 
 class CudaUnavailable(BackendUnavailable):
     """There is no CUDA here, and the remedy says what to do.

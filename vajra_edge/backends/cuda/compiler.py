@@ -127,7 +127,7 @@ def _loaded(path: str) -> Compiler | str:
         return str(error)
 
 
-def machine_code(made_by: Compiler, source: str, name: str, architecture: str, folder: Path) -> bytes:
+def machine_code(made_by: Compiler, source: str, name: str, architecture: str, folder: Path | None) -> bytes:
     """Compile, or take what was compiled from the same source by the same release for the same architecture.
 
     Args:
@@ -135,11 +135,13 @@ def machine_code(made_by: Compiler, source: str, name: str, architecture: str, f
         source: see ``Compiler.compile``.
         name: of it; the cache holds one entry for each name and architecture.
         architecture: like ``sm_87``.
-        folder: of the cache; made where it is missing. One that cannot be read or written is done without.
+        folder: of the cache; made where it is missing. One that cannot be read or written is done without, as is None.
 
     Raises:
         CudaRefused: it does not compile.
     """
+    if folder is None:
+        return made_by.compile(source, name, architecture)
     key = hashlib.sha256("\0".join((source, made_by.version, *OPTIONS)).encode()).hexdigest()
     path = folder / f"{name}.{architecture}.{key}.cubin"
     if (kept := _kept(path)) is not None:

@@ -41,7 +41,9 @@ def _calls(**parameters: tuple[Parameter, ...]) -> dict[str, Call]:
 ADDRESS = Parameter(ctypes.c_void_p)
 """A pointer, or a handle, which is one: streams and events."""
 INT, FLAGS, SIZE = Parameter(ctypes.c_int), Parameter(ctypes.c_uint), Parameter(ctypes.c_size_t)
+FLAGS_LONG, MS_OUT = Parameter(ctypes.c_ulonglong), Parameter(ctypes.c_float, out=True)
 KIND = Parameter(ctypes.c_int, enum="cudaMemcpyKind")
+CAPTURE = Parameter(ctypes.c_int, enum="cudaStreamCaptureMode")
 ATTRIBUTE = Parameter(ctypes.c_int, enum="CUdevice_attribute")
 TEXT = Parameter(ctypes.c_char_p)
 TEXTS, ADDRESSES = Parameter(ctypes.POINTER(ctypes.c_char_p)), Parameter(ctypes.POINTER(ctypes.c_void_p))
@@ -59,14 +61,25 @@ RUNTIME = _calls(
     cudaHostAlloc=(ADDRESS_OUT, SIZE, FLAGS),
     cudaHostGetDevicePointer=(ADDRESS_OUT, ADDRESS, FLAGS),
     cudaFreeHost=(ADDRESS,),
+    cudaHostRegister=(ADDRESS, SIZE, FLAGS),
+    cudaHostUnregister=(ADDRESS,),
     cudaMemcpy=(ADDRESS, ADDRESS, SIZE, KIND),
     cudaMemcpyAsync=(ADDRESS, ADDRESS, SIZE, KIND, ADDRESS),
     cudaStreamCreateWithFlags=(ADDRESS_OUT, FLAGS),
     cudaStreamSynchronize=(ADDRESS,),
+    cudaStreamWaitEvent=(ADDRESS, ADDRESS, FLAGS),
+    cudaStreamBeginCapture=(ADDRESS, CAPTURE),
+    cudaStreamEndCapture=(ADDRESS, ADDRESS_OUT),
     cudaStreamDestroy=(ADDRESS,),
+    cudaGraphInstantiate=(ADDRESS_OUT, ADDRESS, FLAGS_LONG),
+    cudaGraphLaunch=(ADDRESS, ADDRESS),
+    cudaGraphExecDestroy=(ADDRESS,),
+    cudaGraphDestroy=(ADDRESS,),
     cudaEventCreateWithFlags=(ADDRESS_OUT, FLAGS),
     cudaEventRecord=(ADDRESS, ADDRESS),
     cudaEventSynchronize=(ADDRESS,),
+    cudaEventQuery=(ADDRESS,),
+    cudaEventElapsedTime=(MS_OUT, ADDRESS, ADDRESS),
     cudaEventDestroy=(ADDRESS,),
 )
 """Of libcudart."""
@@ -102,6 +115,10 @@ MEMCPY_DEFAULT = 4
 STREAM_NON_BLOCKING = 1
 HOST_ALLOC_DEFAULT = 0
 HOST_ALLOC_MAPPED = 2
+HOST_REGISTER_DEFAULT = 0
+HOST_REGISTER_READ_ONLY = 8
+CAPTURE_THREAD_LOCAL = 1
+EVENT_DEFAULT = 0
 EVENT_BLOCKING_SYNC = 1
 EVENT_DISABLE_TIMING = 2
 ATTRIBUTE_INTEGRATED = 18

@@ -14,9 +14,12 @@ typedef unsigned long long u64;
 // As detections.ImageBlock has it: thresholds and geometry of one image, which change between two launches of one graph.
 struct ImageBlock {
     float confidence, iou;
-    int top_k, max_det;
+    int top_k, max_det, ticket;
     float left, top, scale, width, height;
 };
+
+// What came of one image; the ticket says of which.
+struct Answer { int rows, ticket; };
 
 struct Row { float x1, y1, x2, y2, score, label; };
 
@@ -83,11 +86,12 @@ __device__ static float overlap(const Row &a, const Row &b) {
 
 __device__ static float within(float value, float most) { return fminf(fmaxf(value, 0.0f), most); }
 
-// grid: (images). found: (images, most_rows), of which counts_out are filled. counts is zero again for the next frame.
+// grid: (images). found: (images, most_rows), of which the answer says how many are filled. counts is zero again for the
+// next frame.
 template <typename In>
 __device__ static void suppressed(
     const In *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    int *counts_out, int anchors, int classes, int most_rows
+    Answer *answers, int anchors, int classes, int most_rows
 ) {
     __shared__ Row rows[MOST_CANDIDATES];
     __shared__ u8 gone[MOST_CANDIDATES];
@@ -124,21 +128,22 @@ __device__ static void suppressed(
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        counts_out[blockIdx.x] = kept;
+        answers[blockIdx.x].rows = kept;
+        answers[blockIdx.x].ticket = image.ticket;
         counts[blockIdx.x] = 0;
     }
 }
 
 extern "C" __global__ void suppressed_f32(
     const float *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    int *counts_out, int anchors, int classes, int most_rows
+    Answer *answers, int anchors, int classes, int most_rows
 ) {
-    suppressed(output, images, ranked, labels, counts, found, counts_out, anchors, classes, most_rows);
+    suppressed(output, images, ranked, labels, counts, found, answers, anchors, classes, most_rows);
 }
 
 extern "C" __global__ void suppressed_f16(
     const u16 *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    int *counts_out, int anchors, int classes, int most_rows
+    Answer *answers, int anchors, int classes, int most_rows
 ) {
-    suppressed(output, images, ranked, labels, counts, found, counts_out, anchors, classes, most_rows);
+    suppressed(output, images, ranked, labels, counts, found, answers, anchors, classes, most_rows);
 }

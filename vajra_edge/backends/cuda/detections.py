@@ -24,18 +24,25 @@ class ImageBlock(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_float) for name in ("confidence", "iou")),
-        *((name, ctypes.c_int) for name in ("top_k", "max_det")),
+        *((name, ctypes.c_int) for name in ("top_k", "max_det", "ticket")),
         *((name, ctypes.c_float) for name in ("left", "top", "scale", "width", "height")),
     )
 
 
-def image_block(limits: Limits, place: LetterboxTransform, resolution_wh: tuple[int, int]) -> ImageBlock:
+class Answer(ctypes.Structure):
+    """What the kernels say of an image beside its rows, as ``detections.cu`` declares it."""
+
+    _fields_ = (("rows", ctypes.c_int), ("ticket", ctypes.c_int))
+
+
+def image_block(limits: Limits, place: LetterboxTransform, resolution_wh: tuple[int, int], ticket: int) -> ImageBlock:
     """The kernels' view of an image.
 
     Args:
         limits: what counts; ``top_k`` None takes ``MOST_CANDIDATES``.
         place: where the image lies in the input.
         resolution_wh: of the image, in pixels.
+        ticket: stands in the answer again, and so says of which image that is.
 
     Raises:
         UnsupportedSpec: more candidates are asked for than fit, or one row a class.
@@ -49,6 +56,6 @@ def image_block(limits: Limits, place: LetterboxTransform, resolution_wh: tuple[
         )
     width, height = resolution_wh
     return ImageBlock(
-        *(limits.confidence, limits.iou, top_k, limits.max_det),
+        *(limits.confidence, limits.iou, top_k, limits.max_det, ticket),
         *(place.left_px, place.top_px, place.scale, width, height),
     )

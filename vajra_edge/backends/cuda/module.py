@@ -1,4 +1,4 @@
-"""Machine code on the GPU: a module, its kernels and their launch."""
+"""Machine code on the GPU: a module, its kernels and their launches."""
 
 from __future__ import annotations
 
@@ -31,32 +31,39 @@ class Module(Resource):
             self.close()
             raise
 
-    def launch(
-        self,
-        kernel: str,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        stream: Stream,
-        arguments: Sequence[Any],
-    ) -> None:
-        """Queue a kernel.
+    def prepared(
+        self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[Any]
+    ) -> Launch:
+        """A launch that can be queued often.
 
         Args:
             kernel: its name.
             grid: blocks in x, y and z.
             block: threads of each.
-            stream: where it is queued.
-            arguments: of the kernel, each a ``ctypes`` value of its very type; copied before this returns.
-
-        Raises:
-            CudaRefused: the launch cannot be.
+            arguments: of the kernel, each a ``ctypes`` value of its very type; read at each ``queue``.
         """
-        pointers = [ctypes.cast(ctypes.pointer(one), ctypes.c_void_p) for one in arguments]
-        given = (ctypes.c_void_p * len(pointers))(*pointers)
-        driver().call("cuLaunchKernel", self._kernels[kernel], *grid, *block, 0, stream.handle, given, None)
+        return Launch(self._kernels[kernel], (*grid, *block), arguments)
 
     def close(self) -> None:
         """Unload it; a second call does nothing."""
         handle, self._handle = self._handle, 0
         if handle:
             driver().call("cuModuleUnload", handle)
+
+
+class Launch:
+    """One kernel with its grid and arguments; made by ``Module.prepared``, and of use until the module is closed."""
+
+    def __init__(self, function: int, sizes: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        self._arguments = tuple(arguments)  # the pointers below point to them
+        pointers = [ctypes.cast(ctypes.pointer(one), ctypes.c_void_p) for one in self._arguments]
+        self._given = (ctypes.c_void_p * len(pointers))(*pointers)
+        self._function, self._sizes = function, sizes
+
+    def queue(self, stream: Stream) -> None:
+        """Queue it; the arguments are copied before this returns.
+
+        Raises:
+            CudaRefused: the launch cannot be.
+        """
+        driver().call("cuLaunchKernel", self._function, *self._sizes, 0, stream.handle, self._given, None)

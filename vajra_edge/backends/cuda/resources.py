@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from types import TracebackType
 from typing import Any
@@ -12,15 +14,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
+from vajra_edge.backends.cuda.check import CudaRefused
 from vajra_edge.backends.cuda.declared import (
+    CAPTURE_THREAD_LOCAL,
     EVENT_BLOCKING_SYNC,
+    EVENT_DEFAULT,
     EVENT_DISABLE_TIMING,
     HOST_ALLOC_DEFAULT,
     HOST_ALLOC_MAPPED,
     MEMCPY_DEFAULT,
     STREAM_NON_BLOCKING,
 )
-from vajra_edge.backends.cuda.runtime import call
+from vajra_edge.backends.cuda.runtime import call, done
 
 
 class Resource(ABC):
@@ -65,6 +70,14 @@ class Stream(Resource):
         """
         call("cudaMemcpyAsync", to_address, from_address, nbytes, MEMCPY_DEFAULT, self.handle)
 
+    def wait_for(self, event: Event) -> None:
+        """Let what is queued from now on wait for a mark in another stream; the host does not wait.
+
+        Raises:
+            CudaRefused: the runtime refused it.
+        """
+        call("cudaStreamWaitEvent", self.handle, event.handle, 0)
+
     def close(self) -> None:
         """Destroy the stream; a second call does nothing."""
         handle, self.handle = self.handle, 0
@@ -73,10 +86,21 @@ class Stream(Resource):
 
 
 class Event(Resource):
-    """A mark in a stream. Whoever waits for it sleeps until the GPU's interrupt, and leaves the processor to others."""
+    """A mark in a stream.
 
-    def __init__(self) -> None:
-        self._handle = int(call("cudaEventCreateWithFlags", EVENT_BLOCKING_SYNC | EVENT_DISABLE_TIMING))
+    Args:
+        timed: when it was reached can be asked for.
+        sleeps: whoever waits for it sleeps until the GPU's interrupt, and leaves the processor to others; else he asks
+            all the time.
+
+    Attributes:
+        handle: the event's address; 0 once closed.
+    """
+
+    def __init__(self, *, timed: bool = False, sleeps: bool = True) -> None:
+        timing = EVENT_DEFAULT if timed else EVENT_DISABLE_TIMING
+        waiting = EVENT_BLOCKING_SYNC if sleeps else EVENT_DEFAULT
+        self.handle = int(call("cudaEventCreateWithFlags", waiting | timing))
 
     def record(self, stream: Stream) -> None:
         """Set the mark after all that is queued in ``stream`` now.
@@ -84,21 +108,83 @@ class Event(Resource):
         Raises:
             CudaRefused: some queued work failed.
         """
-        call("cudaEventRecord", self._handle, stream.handle)
+        call("cudaEventRecord", self.handle, stream.handle)
 
-    def synchronize(self) -> None:
-        """Sleep until the mark is reached.
+    def reached(self) -> bool:
+        """Whether the mark is reached; true of one that was never set.
 
         Raises:
             CudaRefused: some queued work failed.
         """
-        call("cudaEventSynchronize", self._handle)
+        return done("cudaEventQuery", self.handle)
+
+    def synchronize(self) -> None:
+        """Wait until the mark is reached.
+
+        Raises:
+            CudaRefused: some queued work failed.
+        """
+        call("cudaEventSynchronize", self.handle)
+
+    def ms_since(self, earlier: Event) -> float:
+        """Milliseconds from another mark to this one; both are ``timed`` and reached.
+
+        Raises:
+            CudaRefused: they are not.
+        """
+        return float(call("cudaEventElapsedTime", earlier.handle, self.handle))
 
     def close(self) -> None:
         """Destroy the event; a second call does nothing."""
-        handle, self._handle = self._handle, 0
+        handle, self.handle = self.handle, 0
         if handle:
             call("cudaEventDestroy", handle)
+
+
+class Graph(Resource):
+    """Queued work that was recorded once and is launched as one.
+
+    Args:
+        stream: what ``record`` queues in it is recorded and not done.
+        record: queues the work; it may use nothing that a capture forbids, allocating above all.
+
+    Raises:
+        CudaRefused: something of it cannot be recorded. The stream is as it was.
+    """
+
+    def __init__(self, stream: Stream, record: Callable[[], None]) -> None:
+        self._handle = 0
+        graph = _captured(stream, record)
+        try:
+            self._handle = int(call("cudaGraphInstantiate", graph, 0))
+        finally:
+            call("cudaGraphDestroy", graph)
+
+    def launch(self, stream: Stream) -> None:
+        """Queue all of it.
+
+        Raises:
+            CudaRefused: the runtime refused it.
+        """
+        call("cudaGraphLaunch", self._handle, stream.handle)
+
+    def close(self) -> None:
+        """Destroy it; a second call does nothing."""
+        handle, self._handle = self._handle, 0
+        if handle:
+            call("cudaGraphExecDestroy", handle)
+
+
+def _captured(stream: Stream, record: Callable[[], None]) -> int:
+    """A graph of what is queued; other threads go on as they like, which another mode would forbid them."""
+    call("cudaStreamBeginCapture", stream.handle, CAPTURE_THREAD_LOCAL)
+    try:
+        record()
+    except BaseException:
+        with suppress(CudaRefused):  # it ends the capture all the same, and the first failure is what counts
+            call("cudaGraphDestroy", call("cudaStreamEndCapture", stream.handle))
+        raise
+    return int(call("cudaStreamEndCapture", stream.handle))
 
 
 class DeviceBuffer(Resource):

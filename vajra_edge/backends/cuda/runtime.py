@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vajra_edge import device
-from vajra_edge.backends.cuda.check import INSUFFICIENT_DRIVER, NEWER_DRIVER, CudaUnavailable, check
+from vajra_edge.backends.cuda.check import INSUFFICIENT_DRIVER, NEWER_DRIVER, NOT_READY, CudaUnavailable, check
 from vajra_edge.backends.cuda.declared import RUNTIME, Parameter, version_text
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.libraries import candidates
@@ -89,7 +89,7 @@ class BoundRuntime:
         taken = [one for one in RUNTIME[name].parameters if not one.out]
         passed = [self._argument(*pair) for pair in zip(taken, arguments, strict=True)]
         status, *values = getattr(self._module, name)(*passed)
-        return (int(status), *(0 if value is None else int(value) for value in values))  # None beside a failure
+        return (int(status), *(_plain(value) for value in values))
 
     def named(self, code: int) -> tuple[str, str]:
         """See ``Runtime``."""
@@ -99,6 +99,13 @@ class BoundRuntime:
 
     def _argument(self, parameter: Parameter, value: Any) -> Any:
         return getattr(self._module, parameter.enum)(value) if parameter.enum else value
+
+
+def _plain(value: Any) -> int | float:
+    """Handles of cuda-python are objects with a number; None stands beside a failure."""
+    if value is None:
+        return 0
+    return value if isinstance(value, float) else int(value)
 
 
 _LOCK = threading.Lock()
@@ -141,6 +148,21 @@ def call(name: str, *arguments: Any) -> Any:
     code, *values = taken.call(name, arguments)
     check(name, code, *(taken.named(code) if code else ("", "")))
     return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def done(name: str, *arguments: Any) -> bool:
+    """Call a function that asks after queued work: whether it is done.
+
+    Raises:
+        CudaRefused: it failed.
+        CudaUnavailable: there is no CUDA here.
+    """
+    taken = runtime()
+    code, *_ = taken.call(name, arguments)
+    if code == NOT_READY:
+        return False
+    check(name, code, *(taken.named(code) if code else ("", "")))
+    return True
 
 
 def _chosen() -> tuple[Runtime, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.backends import cuda
+from vajra_edge.backends.device_runner import SLOTS
 from vajra_edge.backends.tensorrt.library import Library
 from vajra_edge.backends.tensorrt.log import LibraryLog, listening, logger
 from vajra_edge.errors import ForeignPlan, InferenceError, PlanError
@@ -23,8 +24,6 @@ FREE = say("free memory of the GPU, or lower ", Setting.BATCH)
 REBUILD = "rebuild the engine on this device"
 WARM_UP_CALLS = 2
 """The first call loads kernels lazily; the second shows that it is over."""
-SLOTS = 2
-"""Outputs that stay valid: the one returned last and the one before."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class TrtRunner:
     def __init__(
         self, library: Library, plan: bytes, signature: Signature, *, gpu: int = 0, dla_core: int | None = None
     ) -> None:
-        _require_release(library, plan)
+        require_release(library, plan)
         self.signature = signature
         self._library = library
         self._gpu = gpu
@@ -120,6 +119,7 @@ class TrtRunner:
         for name in names:
             self._addresses[name] = self._buffer(name)
         self._input = self._pinned(self.signature.input_name, most)
+        # as many outputs stay valid: the one returned last and the one before
         self._outputs = [self._pinned(self.signature.output_name, self._made) for _ in range(SLOTS)]
 
     def _buffer(self, name: str) -> int:
@@ -190,18 +190,24 @@ def deserialise(library: Library, lines: LibraryLog, plan: bytes, dla_core: int 
         InferenceError: there is no memory for it now, which is no fault of the plan's.
     """
     with listening(lines):
-        runtime = library.trt.Runtime(logger(library))
-        if dla_core is not None:
-            runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            if lines.memory():
-                raise InferenceError(f"{library} cannot load the plan: {lines.reason()}", remedy=FREE)
-            raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
+        runtime, engine = engine_of(library, lines, plan, dla_core)
         context = engine.create_execution_context()
         if context is None:
             raise InferenceError(f"{library} cannot make an execution context: {lines.reason()}", remedy=FREE)
         return runtime, engine, context
+
+
+def engine_of(library: Library, lines: LibraryLog, plan: bytes, dla_core: int | None = None) -> tuple[Any, Any]:
+    """A plan's ``Runtime`` and ``ICudaEngine``; whoever calls listens to ``lines``. Raises as ``deserialise`` does."""
+    runtime = library.trt.Runtime(logger(library))
+    if dla_core is not None:
+        runtime.DLA_core = dla_core  # before deserialising: later it would be core 0 (onnxruntime#26680)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        if lines.memory():
+            raise InferenceError(f"{library} cannot load the plan: {lines.reason()}", remedy=FREE)
+        raise PlanError(f"{library} refuses the plan: {lines.reason()}", remedy=REBUILD)
+    return runtime, engine
 
 
 def dtype_of(library: Library, engine: Any, name: str) -> np.dtype[Any]:
@@ -218,7 +224,7 @@ def dtype_of(library: Library, engine: Any, name: str) -> np.dtype[Any]:
     return np.dtype(kinds[found])
 
 
-def _require_release(library: Library, plan: bytes) -> None:
+def require_release(library: Library, plan: bytes) -> None:
     """TensorRT itself only logs a number that does not match; this names both releases.
 
     Raises:
