@@ -152,6 +152,13 @@ def opened():
         stream.copy(host.address, device.address, 64)
         waiter.measure(waiter.wait)
         cuda.Waiter(stream).close()
+        began, ended = (stack.enter_context(cuda.Event(timed=True, sleeps=False)) for _ in range(2))
+        began.record(stream)
+        stack.enter_context(cuda.Stream()).wait_for(began)
+        graph = stack.enter_context(cuda.Graph(stream, lambda: stream.copy(host.address, device.address, 64)))
+        graph.launch(stream)
+        assert not ended.reached()
+        assert ended.ms_since(began) == 1.5
         assert host.array.sum() == 48
 """
 

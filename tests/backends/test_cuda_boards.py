@@ -124,7 +124,7 @@ from cuda.bindings import runtime as module
 from vajra_edge.backends.cuda import runtime
 bound = runtime.BoundRuntime(module)
 taken = {name: sum(not one.out for one in call.parameters) for name, call in runtime.RUNTIME.items()}
-answer = {name: bound.call(name, (4,) * count)[0] for name, count in taken.items() if name != "cudaRuntimeGetVersion"}
+answer = {name: bound.call(name, (1,) * count)[0] for name, count in taken.items() if name != "cudaRuntimeGetVersion"}
 answer["named"] = bound.named(35)
 """
     found = machine.driver(12060).run(code)

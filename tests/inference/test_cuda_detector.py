@@ -165,11 +165,12 @@ def test_boxes_of_an_earlier_batch_are_never_told_for_a_later_one(bench: Bench) 
 
 def test_a_refused_call_raises_and_the_next_batch_is_right(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, host = bench.detector(), bench.host()
-    through(detector, [frame(0)])
+    for _ in range(2):
+        through(detector, [frame(0)])
     detector.submit([frame(1)], [Filter()])
     with monkeypatch.context() as patch:
-        patch.setattr(bench.simulation.module.IExecutionContext, "execute_async_v3", lambda *_: False)
-        with pytest.raises(InferenceError, match="refused to run"):
+        patch.setattr(bench.gpu, "cudaGraphLaunch", lambda *_: (1,))
+        with pytest.raises(InferenceError, match="CUDA refused cudaGraphLaunch"):
             detector.submit([frame(2)], [Filter()])
     require_same(detector.collect().found[0], through(host, [frame(1)]).found[0])
     require_same(through(detector, [frame(3)]).found[0], through(host, [frame(3)]).found[0])

@@ -30,6 +30,9 @@ class Library:
     def cannot_run(self, spec):
         return self.reason
 
+    def computes_on_gpu(self, spec):
+        return None
+
     def load(self, content, signature, spec):
         self.loaded = content, signature, spec
         return self

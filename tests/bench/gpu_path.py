@@ -1,0 +1,270 @@
+"""The GPU's path against the bare engine and against the host's path, on a machine with an NVIDIA GPU.
+
+    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION [LEVEL]     a TensorRT plan (level 0: few tactics)
+    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION onnxruntime
+    python tests/bench/gpu_path.py measure PLANS IMAGES OUT.json [SECONDS]      every plan of the folder
+
+Each plan is measured in turns: the bare engine, one 1080p source as fast as possible through the frame loop to encoded
+messages, one frame at a time. Its boxes on every picture are compared with the host path's first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+
+from vajra_edge.backends import cuda
+from vajra_edge.backends.base import select
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.inference.cuda_detector import CudaDetector
+from vajra_edge.inference.detector import Detector, Filter, HostDetector
+from vajra_edge.inference.open_detector import Loadable, open_detector, open_runner
+from vajra_edge.inference.pipeline import FrameResult, Pipeline
+from vajra_edge.mqtt.messages import EngineTag, encode_detections
+from vajra_edge.plans.spec import EngineSpec, Precision, Target
+from vajra_edge.types import Frame
+
+SOURCE_WH = (1920, 1080)
+ROUNDS = 5
+CONFIDENCE = 0.25
+
+
+def now_frame(image: Any, seq: int) -> Frame:
+    return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), seq, "gate")
+
+
+class Endless:
+    """A source that always has a frame, which arrives when it is taken."""
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self._images, self._numbers = images, itertools.count()
+
+    def take(self, limit: int, timeout_s: float, gather_s: float) -> list[Frame]:
+        del timeout_s, gather_s
+        return [now_frame(self._images[(seq := next(self._numbers)) % len(self._images)], seq) for _ in range(limit)]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """One block of frames as fast as possible; milliseconds.
+
+    Attributes:
+        period: from message to message.
+        age: median from arrival to encoded message; ``age_p99`` its 99th percentile.
+        prepare, inference, decode, publish: medians of the loop.
+    """
+
+    period: float
+    age: float
+    age_p99: float
+    prepare: float
+    inference: float
+    decode: float
+    publish: float
+
+
+def paced(detector: Detector, images: Sequence[Any], seconds: float, tag: EngineTag) -> Pace:
+    ended_s: list[float] = []
+    ages_ms: list[float] = []
+
+    def sink(result: FrameResult[EngineTag]) -> None:
+        draft = encode_detections(result.frame, result.found, result.plan, "bench", time.monotonic_ns())
+        draft.numbered("00000000", len(ended_s))
+        ended_s.append(time.perf_counter())
+        ages_ms.append((time.monotonic_ns() - result.frame.captured_ns) / 1e6)
+
+    failed: list[object] = []
+    loop: Pipeline[EngineTag] = Pipeline(Endless(images), sink, failed.append, lambda: None)
+    loop.swap(detector, tag)
+    loop.start()
+    time.sleep(seconds)
+    loop.stop(10.0)
+    if len(ended_s) < 10:
+        raise SystemExit(f"the loop gave {len(ended_s)} frames: {failed}")
+    told = loop.counters()
+    skip = len(ended_s) // 10
+    return Pace(
+        period=float(np.diff(ended_s[skip:]).mean()) * 1e3,
+        age=float(np.median(ages_ms[skip:])),
+        age_p99=float(np.percentile(ages_ms[skip:], 99)),
+        prepare=told.prepare_ms,
+        inference=told.inference_ms,
+        decode=told.decode_ms,
+        publish=told.publish_ms,
+    )
+
+
+def singly(detector: Detector, images: Sequence[Any], seconds: float, tag: EngineTag) -> dict[str, float]:
+    """One frame after the other: from its arrival to its encoded message, and how the host spends that time."""
+    taken: dict[str, list[float]] = {"submit": [], "wait": [], "encode": [], "all": []}
+    until_s = time.perf_counter() + seconds
+    for seq in itertools.count():
+        began = time.perf_counter()
+        if began > until_s:
+            break
+        detector.submit([now_frame(images[seq % len(images)], seq)], [Filter(CONFIDENCE)])
+        queued = time.perf_counter()
+        batch = detector.collect()
+        found = time.perf_counter()
+        encode_detections(batch.frames[0], batch.found[0], tag, "bench", time.monotonic_ns()).numbered("00000000", seq)
+        done = time.perf_counter()
+        for name, one in (
+            ("submit", queued - began),
+            ("wait", found - queued),
+            ("encode", done - found),
+            ("all", done - began),
+        ):
+            taken[name].append(one * 1e3)
+    figures = {name: float(np.median(one)) for name, one in taken.items()}
+    return {**figures, "all_p99": float(np.percentile(taken["all"], 99)), "frames": len(taken["all"])}
+
+
+def boxes(detector: Detector, host: HostDetector, images: Sequence[Any]) -> dict[str, Any]:
+    """How far the GPU's boxes are those of the host's path around the same engine."""
+    differing, most_px, most_score, count = 0, 0.0, 0.0, 0
+    for seq, image in enumerate(images):
+        pair = []
+        for one in (detector, host):
+            one.submit([now_frame(image, seq)], [Filter(CONFIDENCE)])
+            pair.append(one.collect().found[0])
+        found, wanted = pair
+        count += len(wanted)
+        if len(found) != len(wanted) or sorted(found.class_id) != sorted(wanted.class_id):
+            differing += 1
+            continue
+        for row in range(len(wanted)):
+            same = np.flatnonzero(found.class_id == wanted.class_id[row])
+            apart = np.abs(found.xyxy[same] - wanted.xyxy[row]).max(axis=1)
+            best = int(apart.argmin())
+            most_px = max(most_px, float(apart[best]))
+            most_score = max(most_score, abs(float(found.confidence[same[best]]) - float(wanted.confidence[row])))
+    return {"images": len(images), "boxes": count, "images that differ": differing, "most px": most_px,
+            "most score": most_score}  # fmt: skip
+
+
+def kernels(detector: CudaDetector, images: Sequence[Any]) -> dict[str, float]:
+    """Microseconds of each kernel and of moving as many bytes, by events around 200 launches."""
+    slot, stream = detector._slots[0], detector._runner.stream
+    detector.submit([now_frame(images[0], 0)], [Filter(CONFIDENCE)])
+    detector.collect()
+    letterbox, rest = slot._launches_of(1)
+    told: dict[str, float] = {}
+    with cuda.Event(timed=True) as began, cuda.Event(timed=True) as ended:
+
+        def timed(name: str, work: Any, times: int = 200) -> None:
+            work()
+            began.record(stream)
+            for _ in range(times):
+                work()
+            ended.record(stream)
+            ended.synchronize()
+            told[name] = ended.ms_since(began) / times * 1e3
+
+        timed("letterbox", lambda: letterbox.queue(stream))
+
+        def chosen() -> None:
+            for one in rest:
+                one.queue(stream)
+
+        with cuda.Graph(stream, chosen) as graph:
+            timed("detections", lambda: graph.launch(stream))
+        for number, one in enumerate(rest[:2]):
+            timed(f"detections {number}", lambda one=one: one.queue(stream))
+        with cuda.DeviceBuffer(64 << 20) as a, cuda.DeviceBuffer(64 << 20) as b:
+            timed("copy of 64 MiB on the device", lambda: stream.copy(a.address, b.address, 64 << 20), 50)
+            with cuda.PinnedBuffer((SOURCE_WH[0] * SOURCE_WH[1] * 3,), np.uint8) as host:
+                timed("copy of a frame to it", lambda: stream.copy(a.address, host.address, host.nbytes), 100)
+    return told
+
+
+def loadables(folder: Path) -> Iterator[tuple[str, Loadable]]:
+    for path in sorted(folder.glob("*.json")):
+        told = json.loads(path.read_text())
+        fields = told["signature"]
+        fields["layout"] = Layout(fields["layout"])
+        fields["class_names"] = tuple(fields["class_names"])
+        fields = {name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()}
+        spec = EngineSpec(target=Target("gpu", 0), precision=Precision(told["precision"]))
+        plan = path.with_suffix(".plan")
+        yield path.stem, Loadable(path.stem, told["backend"], plan.read_bytes, Signature(**fields), spec)
+
+
+def measure(name: str, loadable: Loadable, pictures: Sequence[Any], seconds: float) -> dict[str, Any]:
+    tag = EngineTag("0" * 64, loadable.spec.precision.value, "gpu:0", loadable.signature.class_names)
+    full = [cv2.resize(one, SOURCE_WH, interpolation=cv2.INTER_LINEAR) for one in pictures[:8]]
+    told: dict[str, Any] = {"plan": name}
+    with closing(open_detector(loadable)) as detector, closing(HostDetector(open_runner(loadable))) as host:
+        told["path"] = detector.path
+        told["boxes"] = boxes(detector, host, pictures)
+        if isinstance(detector, CudaDetector):
+            told["kernels_us"] = {key: round(one, 2) for key, one in kernels(detector, full).items()}
+        for which, one in (("gpu", detector), ("host", host)):
+            rounds = []
+            for _ in range(ROUNDS):
+                before = detector.bare_ms(seconds / 4)
+                pace = paced(one, full, seconds, tag)
+                rounds.append((pace, (before + detector.bare_ms(seconds / 4)) / 2))
+            middle = sorted(rounds, key=lambda pair: pair[0].period / pair[1])[ROUNDS // 2]
+            told[which] = {
+                "bare_ms": round(median(bare for _, bare in rounds), 4),
+                "ratio": round(middle[0].period / middle[1], 4),
+                "frames_per_s": round(1e3 / median(pace.period for pace, _ in rounds), 1),
+                "pace_ms": {key: round(value, 4) for key, value in asdict(middle[0]).items()},
+                "singly_ms": {key: round(value, 4) for key, value in singly(one, full, seconds, tag).items()},
+            }
+    return told
+
+
+def build(folder: Path, weights: Path, precision: str, how: str) -> None:
+    import lab
+
+    spec = EngineSpec(target=Target("gpu", 0), precision=Precision(precision), simplify=False)
+    onnx_bytes, found = lab.assembled(weights.read_bytes(), replace(spec, precision=Precision.FP32))
+    began_s = time.monotonic()
+    if how == "onnxruntime":
+        built = select("onnxruntime").backend.build(onnx_bytes, found, spec, lab.quiet)
+    else:
+        with lab.of_level(int(how)):
+            built = lab.build(onnx_bytes, found, spec).built
+    folder.mkdir(parents=True, exist_ok=True)
+    library = "ort" if how == "onnxruntime" else f"trt-l{how}"
+    path = folder / f"{weights.stem}.{precision}.{library}.plan"
+    path.write_bytes(built.plan)
+    told = {"signature": asdict(found), "precision": built.precision.value}
+    told["signature"]["layout"] = found.layout.value
+    told["backend"] = "onnxruntime" if how == "onnxruntime" else "tensorrt"
+    path.with_suffix(".json").write_text(json.dumps(told))
+    print(f"{path.name}: {len(built.plan) / 1e6:.1f} MB in {time.monotonic() - began_s:.0f} s", flush=True)
+
+
+def main() -> None:
+    verb, *rest = sys.argv[1:]
+    if verb == "build":
+        folder, weights, precision, *how = rest
+        build(Path(folder), Path(weights), precision, how[0] if how else "1")
+        return
+    plans, images, out, *seconds = rest
+    pictures = [cv2.imread(str(path)) for path in sorted(Path(images).glob("*.jpg"))]
+    made = []
+    for name, loadable in loadables(Path(plans)):
+        made.append(measure(name, loadable, pictures, float(seconds[0]) if seconds else 1.0))
+        print(json.dumps(made[-1], indent=1), flush=True)
+        Path(out).write_text(json.dumps(made, indent=1))
+
+
+if __name__ == "__main__":
+    main()
