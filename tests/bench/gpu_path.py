@@ -232,7 +232,7 @@ def measure(name: str, loadable: Loadable, pictures: Sequence[Any], seconds: flo
 def build(folder: Path, weights: Path, precision: str, how: str) -> None:
     import lab
 
-    spec = EngineSpec(target=Target("gpu", 0), precision=Precision(precision), simplify=False)
+    spec = EngineSpec(target=Target("gpu", 0), precision=Precision(precision), nms=None, simplify=False)
     onnx_bytes, found = lab.assembled(weights.read_bytes(), replace(spec, precision=Precision.FP32))
     began_s = time.monotonic()
     if how == "onnxruntime":
