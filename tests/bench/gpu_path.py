@@ -182,8 +182,6 @@ def kernels(detector: CudaDetector, images: Sequence[Any]) -> dict[str, float]:
 
         with cuda.Graph(stream, chosen) as graph:
             timed("detections", lambda: graph.launch(stream))
-        for number, one in enumerate(rest[:2]):
-            timed(f"detections {number}", lambda one=one: one.queue(stream))
         with cuda.DeviceBuffer(64 << 20) as a, cuda.DeviceBuffer(64 << 20) as b:
             timed("copy of 64 MiB on the device", lambda: stream.copy(a.address, b.address, 64 << 20), 50)
             with cuda.PinnedBuffer((SOURCE_WH[0] * SOURCE_WH[1] * 3,), np.uint8) as host:
