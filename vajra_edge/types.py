@@ -1,4 +1,4 @@
-"""Types: the two values of the hot path, a frame and what was found in it."""
+"""Types: the values of the hot path, a frame, where it lies, and what was found in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Memory:
+    """Memory that one image after the other lies in. Whoever made it keeps this, and it outlives everything over it.
+
+    Args:
+        bytes_: all of it; it is there for as long as this is.
+
+    Attributes:
+        address: of its first byte.
+        nbytes: its length.
+    """
+
+    def __init__(self, bytes_: NDArray[np.uint8]) -> None:
+        self._bytes = bytes_
+        self.address, self.nbytes = int(bytes_.ctypes.data), bytes_.nbytes
+
+    def holds(self, image: NDArray[np.uint8]) -> bool:
+        """Whether all of a C-contiguous image lies in it."""
+        begin = int(image.ctypes.data)
+        return self.address <= begin and begin + image.nbytes <= self.address + self.nbytes
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,7 @@ class Frame:
         seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.
         camera: the camera's id in the settings.
         clock_synchronised: ``taken_at`` is by a clock that was known to be right then.
+        memory: that the image lies in with others of its camera, before it and after; None: it has its own.
     """
 
     image: NDArray[np.uint8]
@@ -29,6 +51,7 @@ class Frame:
     seq: int
     camera: str
     clock_synchronised: bool = False
+    memory: Memory | None = None
 
     @property
     def resolution_wh(self) -> tuple[int, int]:

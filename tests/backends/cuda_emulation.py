@@ -1,4 +1,4 @@
-# ruff: noqa: N802  (CUDA's own names)
+# ruff: noqa: N802, N815  (CUDA's own names)
 """A GPU as late as a GPU may be: what is queued is done only when somebody waits for it, by our kernels' own source.
 
 A buffer that the host touches too early, a mark that is forgotten, or a slot that is used twice shows as wrong boxes.
@@ -38,6 +38,8 @@ class EmulatedGpu(CudaStandIn):
     Attributes:
         recorded: graphs made so far.
         launched: graphs launched so far.
+        registered: host memory that the GPU reads where it lies, address and length.
+        refuses_registering: as a GPU that cannot.
         refuses_capture: a capture fails as where something of it cannot be recorded.
         loses: so many of the next graph launches do nothing.
     """
@@ -52,7 +54,8 @@ class EmulatedGpu(CudaStandIn):
         self._functions: dict[int, Any] = {}
         self._numbers = iter(range(5000, 1 << 30))
         self.recorded = self.launched = self.loses = 0
-        self.refuses_capture = False
+        self.refuses_capture = self.refuses_registering = False
+        self.registered: dict[int, int] = {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().install(monkeypatch)
@@ -155,8 +158,20 @@ class EmulatedGpu(CudaStandIn):
         return (OK,)
 
     def cudaHostAlloc(self, nbytes: int, flags: int) -> tuple[Any, ...]:
-        assert flags == (2 if self._integrated else 0) or flags == 0
+        assert flags in {0, 2 if self._integrated else 0}
         return self.cudaMalloc(nbytes)
+
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> tuple[Any, ...]:
+        assert flags == 11
+        if self.refuses_registering:
+            return (cudaError_t.cudaErrorInvalidValue,)
+        assert address not in self.registered
+        self.registered[address] = nbytes
+        return (OK,)
+
+    def cudaHostUnregister(self, address: int) -> tuple[Any, ...]:
+        del self.registered[address]
+        return (OK,)
 
     def cudaHostGetDevicePointer(self, address: int, flags: int) -> tuple[Any, ...]:
         return OK, address

@@ -123,7 +123,7 @@ int cudaGraphInstantiate(void **made, void *graph, unsigned long long flags) { R
 int cudaGraphLaunch(void *made, void *stream) { READY; return !made || !stream; }
 int cudaGraphExecDestroy(void *made) { READY; return back(made); }
 int cudaGraphDestroy(void *graph) { READY; return back(graph); }
-int cudaHostRegister(void *host, size_t bytes, unsigned flags) { READY; return !host || !bytes || flags & ~8u; }
+int cudaHostRegister(void *host, size_t bytes, unsigned flags) { READY; return !host || !bytes || flags & ~11u; }
 int cudaHostUnregister(void *host) { READY; return !host; }
 int cudaEventQuery(void *event) { READY; return event ? 600 : 1; }
 int cudaEventElapsedTime(float *ms, void *start, void *end) { READY; *ms = 1.5f; return !start || !end; }

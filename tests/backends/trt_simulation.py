@@ -347,7 +347,7 @@ class Simulation:
         return True
 
     def _set_memory(self, context: Any, address: int, nbytes: int) -> None:
-        context._sim_has_memory = address in self.gpu.held and nbytes >= 4096  # noqa: PLR2004  what the engine asks for
+        context._sim_has_memory = address in self.gpu.held and nbytes >= 4096
 
     def _set_address(self, context: Any, name: str, address: int) -> bool:
         self.calls.append(("address", name))

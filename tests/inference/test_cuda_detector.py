@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +21,7 @@ from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.inference.cuda_detector import CudaDetector, unfit
 from vajra_edge.inference.detector import Batch, Filter, HostDetector
 from vajra_edge.plans.spec import EngineSpec, NmsSpec, Target
-from vajra_edge.types import Detections, Frame
+from vajra_edge.types import Detections, Frame, Memory
 
 GPU = EngineSpec(target=Target("gpu"))
 SIGNATURE = Signature("images", "output0", Layout.RAW, 3, (128, 128), True, False, 32, tiny.NAMES)
@@ -211,10 +212,8 @@ def test_everything_is_given_back_once(bench: Bench) -> None:
 @pytest.mark.parametrize("left", range(0, 40000, 997))
 def test_where_the_memory_ends_while_it_opens_nothing_is_left(bench: Bench, left: int) -> None:
     bench.gpu.memory_bytes = left
-    try:
+    with suppress(InferenceError):
         bench.detector().close()
-    except InferenceError:
-        pass
     assert bench.gpu.unreleased() == []
 
 
@@ -234,5 +233,50 @@ def test_a_frame_may_be_written_over_once_it_was_submitted(bench: Bench) -> None
     detector.submit([lent], [Filter()])
     image.fill(0)
     require_same(detector.collect().found[0], wanted)
+    detector.close()
+    host.close()
+
+
+def lying_in(memory: Memory, one: Frame) -> Frame:
+    image = memory._bytes[64 : 64 + one.image.nbytes].reshape(one.image.shape)
+    image[...] = one.image
+    return replace(one, image=image, memory=memory)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_camera_s_memory_is_read_where_it_lies_for_as_long_as_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, integrated: bool
+) -> None:
+    bench = Bench(monkeypatch, folder, integrated=integrated)
+    detector, host = bench.detector(), bench.host()
+    memory = Memory(np.zeros(1 << 20, np.uint8))
+    for seed in range(4):
+        lent = lying_in(memory, frame(seed, (300, 200)))
+        require_same(through(detector, [lent]).found[0], through(host, [lent]).found[0])
+        assert bench.gpu.registered == {memory.address: 1 << 20}
+        assert all(intake._staging is None for slot in detector._slots for intake in slot._intakes)
+    del lent, memory
+    assert bench.gpu.registered == {}
+    detector.close()
+    host.close()
+
+
+def test_memory_that_the_gpu_cannot_read_is_copied_from(bench: Bench) -> None:
+    bench.gpu.refuses_registering = True
+    detector, host = bench.detector(), bench.host()
+    memory = Memory(np.zeros(1 << 20, np.uint8))
+    for seed in range(4):
+        lent = lying_in(memory, frame(seed))
+        require_same(through(detector, [lent]).found[0], through(host, [lent]).found[0])
+    detector.close()
+    host.close()
+
+
+def test_an_image_outside_the_memory_of_its_camera_is_copied_from(bench: Bench) -> None:
+    detector, host = bench.detector(), bench.host()
+    memory = Memory(np.zeros(1 << 20, np.uint8))
+    elsewhere = replace(frame(2), memory=memory)
+    require_same(through(detector, [elsewhere]).found[0], through(host, [elsewhere]).found[0])
+    assert bench.gpu.registered == {}
     detector.close()
     host.close()

@@ -331,6 +331,7 @@ class Grabber:
                 seq=self._read,
                 camera=self._camera.id,
                 clock_synchronised=synchronised,
+                memory=arrived.memory,
             )
             self._read += 1
             self._rate.count(time.monotonic())

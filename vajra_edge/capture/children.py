@@ -31,6 +31,7 @@ from vajra_edge.capture.ring import Segment
 from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.types import Memory
 
 KILLED_S = 2.0
 """A process that was killed and is not gone by then sleeps in the kernel: a hung file system, a driver."""
@@ -52,10 +53,11 @@ _PASSED_ON = re.compile(
 
 @dataclass(frozen=True)
 class Arrived:
-    """A picture, and the image where it lies; see ``ring.Segment.lend``."""
+    """A picture, the image where it lies (see ``ring.Segment.lend``), and the memory that it lies in."""
 
     picture: FilledSlot
     image: NDArray[np.uint8]
+    memory: Memory
 
 
 class Child:
@@ -157,7 +159,7 @@ class Child:
                     return None
                 if self._segment is None or self._segment.number != message.segment:
                     raise protocol.BrokenProtocol("a picture in no segment")
-                return Arrived(message, self._segment.lend(message))
+                return Arrived(message, self._segment.lend(message), self._segment.memory)
             case _:
                 pass
         return message

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.capture.protocol import BrokenProtocol, FilledSlot, Slots
 from vajra_edge.media.limits import MAX_IMAGE_PX
+from vajra_edge.types import Memory
 
 SLOTS = 6
 """One is written, one is on its way, one waits in the mailbox, one is letterboxed, two are in flight."""
@@ -115,6 +116,10 @@ class Segment:
         descriptor: of its memory; the caller's to close.
         back: called from any thread when the last array over a slot is gone: segment, slot, generation. Never waits.
 
+    Attributes:
+        number: of the segment.
+        memory: of all slots.
+
     Raises:
         BrokenProtocol: the memory is not what was announced, or could be taken away.
     """
@@ -129,8 +134,7 @@ class Segment:
         if not (0 < slots.slot_bytes <= largest_bytes and sealed and os.fstat(descriptor).st_size == size_bytes):
             raise BrokenProtocol(f"a segment of {SLOTS} slots of {slots.slot_bytes} bytes is not as announced")
         self.number, self._slot_bytes, self._back = slots.segment, slots.slot_bytes, back
-        self._pixels = np.frombuffer(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ), np.uint8)
-        self._address = self._pixels.ctypes.data
+        self.memory = Memory(np.frombuffer(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ), np.uint8))
         self._generations = [0] * SLOTS
         self._lent: set[int] = set()
 
@@ -152,7 +156,7 @@ class Segment:
             raise BrokenProtocol(f"a picture of {picture.width_px} x {picture.height_px} in slot {picture.slot}")
         self._generations[picture.slot] = picture.generation
         self._lent.add(picture.slot)
-        address = self._address + picture.slot * self._slot_bytes
+        address = self.memory.address + picture.slot * self._slot_bytes
         return np.asarray(_Lease(self, picture, address))
 
     def let_go(self, slot: int, generation: int) -> None:

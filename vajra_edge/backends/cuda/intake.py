@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.backends.cuda.letterbox import DeviceFrame, PixelFormat
+from vajra_edge.backends.cuda.registered import device_address
 from vajra_edge.backends.cuda.resources import DeviceBuffer, MappedBuffer, PinnedBuffer, Resource, Stream
+from vajra_edge.types import Frame
 
 _CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Host memory that the GPU reaches: the host's address of it, and its own where it shares memory with the host."""
+
+    address: int
+    device_address: int
 
 
 class Intake(Resource):
     """Takes one frame at a time to the GPU; its memory grows to the largest frame that came.
 
-    A frame is copied once, into pinned memory, for a copy from any other goes through a buffer of the driver's while
-    the caller waits. An integrated GPU reads it there; any other is sent it.
+    Where the GPU reads the frame's own memory, that is all. Any other frame is copied into pinned memory first, for a
+    copy from elsewhere goes through a buffer of the driver's while the caller waits. An integrated GPU reads either
+    where it lies; any other is sent it.
 
     Args:
         integrated: the GPU shares the host's memory.
@@ -26,20 +39,20 @@ class Intake(Resource):
         self._staging: PinnedBuffer | None = None
         self._device: DeviceBuffer | None = None
 
-    def put(self, image: NDArray[np.uint8], stream: Stream) -> DeviceFrame:
+    def put(self, frame: Frame, stream: Stream) -> DeviceFrame:
         """Bring a frame to the GPU.
 
         Args:
-            image: (height, width, 3) uint8, BGR; it may be gone as soon as this returns.
+            frame: where it has a ``memory`` it has to stay until what is queued now is done; else it may be gone as
+                soon as this returns.
             stream: what is queued in it afterwards finds the frame there.
 
         Raises:
             CudaRefused: there is no memory for it, or the copy was refused.
         """
-        staging = self._roomy(image.nbytes)
-        np.copyto(staging.array[: image.nbytes].reshape(image.shape), image)
-        height, width = image.shape[:2]
-        address = self._sent(staging, image.nbytes, stream)
+        width, height = frame.resolution_wh
+        source = self._where_it_lies(frame) or self._staged(frame.image)
+        address = source.device_address if self._integrated else self._sent(source, frame.image.nbytes, stream)
         return DeviceFrame(address, (width, height), PixelFormat.BGR, width * _CHANNELS)
 
     def close(self) -> None:
@@ -49,17 +62,29 @@ class Intake(Resource):
                 one.close()
         self._staging = self._device = None
 
-    def _roomy(self, nbytes: int) -> PinnedBuffer:
-        if self._staging is None or self._staging.nbytes < nbytes:
-            self.close()
-            kind = MappedBuffer if self._integrated else PinnedBuffer
-            self._staging = kind((nbytes,), np.uint8)
-        return self._staging
+    def _where_it_lies(self, frame: Frame) -> _Source | None:
+        memory = frame.memory
+        if memory is None or not frame.image.flags.c_contiguous or not memory.holds(frame.image):
+            return None
+        begin = device_address(memory)
+        if begin is None:
+            return None
+        address = int(frame.image.ctypes.data)
+        return _Source(address, begin + address - memory.address)
 
-    def _sent(self, staging: PinnedBuffer, nbytes: int, stream: Stream) -> int:
-        if isinstance(staging, MappedBuffer):
-            return staging.device_address
-        if self._device is None:
-            self._device = DeviceBuffer(staging.nbytes)
-        stream.copy(self._device.address, staging.address, nbytes)
+    def _staged(self, image: NDArray[np.uint8]) -> _Source:
+        if self._staging is None or self._staging.nbytes < image.nbytes:
+            if self._staging is not None:
+                self._staging.close()
+            self._staging = (MappedBuffer if self._integrated else PinnedBuffer)((image.nbytes,), np.uint8)
+        np.copyto(self._staging.array[: image.nbytes].reshape(image.shape), image)
+        seen = self._staging.device_address if isinstance(self._staging, MappedBuffer) else 0
+        return _Source(self._staging.address, seen)
+
+    def _sent(self, source: _Source, nbytes: int, stream: Stream) -> int:
+        if self._device is None or self._device.nbytes < nbytes:
+            if self._device is not None:
+                self._device.close()
+            self._device = DeviceBuffer(nbytes)
+        stream.copy(self._device.address, source.address, nbytes)
         return self._device.address

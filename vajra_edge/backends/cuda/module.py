@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+from vajra_edge.backends.cuda.check import LOST, CudaRefused
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.resources import Resource, Stream
 
@@ -48,7 +49,11 @@ class Module(Resource):
         """Unload it; a second call does nothing."""
         handle, self._handle = self._handle, 0
         if handle:
-            driver().call("cuModuleUnload", handle)
+            try:
+                driver().call("cuModuleUnload", handle)
+            except CudaRefused as error:  # of a lost context there is nothing to unload any more
+                if error.code not in LOST:
+                    raise
 
 
 class Launch:

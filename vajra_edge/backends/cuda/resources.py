@@ -25,7 +25,7 @@ from vajra_edge.backends.cuda.declared import (
     MEMCPY_DEFAULT,
     STREAM_NON_BLOCKING,
 )
-from vajra_edge.backends.cuda.runtime import call, done
+from vajra_edge.backends.cuda.runtime import call, done, give_back
 
 
 class Resource(ABC):
@@ -82,7 +82,7 @@ class Stream(Resource):
         """Destroy the stream; a second call does nothing."""
         handle, self.handle = self.handle, 0
         if handle:
-            call("cudaStreamDestroy", handle)
+            give_back("cudaStreamDestroy", handle)
 
 
 class Event(Resource):
@@ -138,7 +138,7 @@ class Event(Resource):
         """Destroy the event; a second call does nothing."""
         handle, self.handle = self.handle, 0
         if handle:
-            call("cudaEventDestroy", handle)
+            give_back("cudaEventDestroy", handle)
 
 
 class Graph(Resource):
@@ -172,7 +172,7 @@ class Graph(Resource):
         """Destroy it; a second call does nothing."""
         handle, self._handle = self._handle, 0
         if handle:
-            call("cudaGraphExecDestroy", handle)
+            give_back("cudaGraphExecDestroy", handle)
 
 
 def _captured(stream: Stream, record: Callable[[], None]) -> int:
@@ -210,7 +210,7 @@ class DeviceBuffer(Resource):
         """Free it; a second call does nothing."""
         address, self.address = self.address, 0
         if address:
-            call("cudaFree", address)
+            give_back("cudaFree", address)
 
 
 class PinnedBuffer(Resource):
@@ -238,7 +238,7 @@ class PinnedBuffer(Resource):
         address, self.address = self.address, 0
         if address:
             self.array = np.empty(0, self.array.dtype)
-            call("cudaFreeHost", address)
+            give_back("cudaFreeHost", address)
 
 
 class MappedBuffer(PinnedBuffer):

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vajra_edge import device
-from vajra_edge.backends.cuda.check import INSUFFICIENT_DRIVER, NEWER_DRIVER, NOT_READY, CudaUnavailable, check
+from vajra_edge.backends.cuda.check import (
+    INSUFFICIENT_DRIVER,
+    LOST,
+    NEWER_DRIVER,
+    NOT_READY,
+    CudaRefused,
+    CudaUnavailable,
+    check,
+)
 from vajra_edge.backends.cuda.declared import RUNTIME, Parameter, version_text
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.libraries import candidates
@@ -148,6 +156,19 @@ def call(name: str, *arguments: Any) -> Any:
     code, *values = taken.call(name, arguments)
     check(name, code, *(taken.named(code) if code else ("", "")))
     return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def give_back(name: str, handle: int) -> None:
+    """Call a function that frees or destroys; of a lost context there is nothing to give back any more.
+
+    Raises:
+        CudaRefused: it failed otherwise.
+    """
+    try:
+        call(name, handle)
+    except CudaRefused as error:
+        if error.code not in LOST:
+            raise
 
 
 def done(name: str, *arguments: Any) -> bool:
