@@ -41,7 +41,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.inference.pipeline import Exhausted, FrameResult, LoopFailed, Pipeline, PipelineCounters, Swapped
 from vajra_edge.mqtt.messages import EngineTag
-from vajra_edge.plans import pin
+from vajra_edge.plans import caches, pin
 from vajra_edge.plans.charges import Charged
 from vajra_edge.plans.history import History
 from vajra_edge.plans.manifest import Manifest
@@ -293,7 +293,8 @@ def _open(store: EngineStore, fingerprint: str, threads: int | None) -> Ready:
     plan = store.get(fingerprint)
     if plan is None:
         raise PlanError(f"plan {fingerprint[:12]} is not in the store any more", remedy="it is built anew")
-    return Ready(open_detector(Loadable.of(plan), threads=threads), plan.manifest)
+    kernels = store.root / caches.KERNELS.path
+    return Ready(open_detector(Loadable.of(plan), threads=threads, kernels=kernels), plan.manifest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,7 @@ def _utc(ago_s: float) -> datetime:
 def _engine(parts: Parts, s: State, known: Observed, now_s: float) -> EngineView:
     ready = parts.serving.ready
     calibration = (known.desired.calibration if known.desired else "") or _calibration(parts)
-    serving = PlanView.of(ready.manifest) if ready else None
+    serving = PlanView.of(ready.manifest, ready.detector.path) if ready else None
     tries_at_s, loading = s.tries_at_s, s.loading.fingerprint if s.loading else parts.serving.awaited
     if serving and calibration:  # what serves until then was asked for by us, INT8 by the operator
         serving = replace(serving, wanted_precision=Precision.INT8.value)

@@ -567,7 +567,7 @@ class Supervisor:
 
     def _serving(self) -> PlanView | None:
         ready = self._parts.serving.ready
-        return PlanView.of(ready.manifest) if ready else None
+        return PlanView.of(ready.manifest, ready.detector.path) if ready else None
 
     def _stop_all(self, drain_s: float) -> None:
         if self._shut:

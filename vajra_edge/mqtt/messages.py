@@ -267,6 +267,7 @@ class EngineStatus:
         built_at: when the plan was built.
         built_at_synchronised: the clock that says so was known to be right then; None where no plan
             serves, or an earlier release built it.
+        path: what computes where: on the GPU from the frame to its boxes, or boxes on the CPU and why.
         building: fingerprint of the plan being built, or None.
         loading: fingerprint of the plan being loaded, to serve next, or None.
         why: what befell the stored plan, why another is built or loaded, why the last build failed, what INT8 waits
@@ -292,6 +293,7 @@ class EngineStatus:
     refused: tuple[Refused, ...] = ()
     built_at: datetime | None = None
     built_at_synchronised: bool | None = None
+    path: str = ""
     building: str | None = None
     loading: str | None = None
     why: str = ""

@@ -43,7 +43,10 @@ REFUSALS = CacheFolder("refusals", ".json", 16)
 CALIBRATION_CACHES = CacheFolder("calibration/caches", ".cache", 8)
 """What TensorRT's own calibrator measured, some tens of KB for each weights file and set of images."""
 
-FOLDERS = (RANGES, TIMING, REFUSALS, CALIBRATION_CACHES)
+KERNELS = CacheFolder("kernels", ".cubin", 8)
+"""Our kernels, compiled: some tens of KB for each source and architecture."""
+
+FOLDERS = (RANGES, TIMING, REFUSALS, CALIBRATION_CACHES, KERNELS)
 
 
 def prune(state_dir: Path, plans: Collection[Manifest], now: Moment | None = None) -> tuple[Path, ...]:

@@ -73,6 +73,7 @@ class PlanView:
         dla: the report card; None elsewhere.
         refused: ``rejected`` with its figures.
         built_at_synchronised: ``built_at`` is by a clock that was known to be right; None: nobody asked then.
+        path: what computes where while it serves; see ``Detector.path``.
     """
 
     fingerprint: str
@@ -93,10 +94,11 @@ class PlanView:
     dla: DlaFigures | None = None
     refused: tuple[Refused, ...] = ()
     built_at_synchronised: bool | None = None
+    path: str = ""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> PlanView:
-        """What a manifest tells."""
+    def of(cls, manifest: Manifest, path: str = "") -> PlanView:
+        """What a manifest tells, and its detector."""
         refused = refused_of(manifest.report)
         return cls(
             fingerprint=manifest.fingerprint.digest,
@@ -117,6 +119,7 @@ class PlanView:
             dla=dla_of(manifest.report.plan),
             refused=refused,
             built_at_synchronised=manifest.clock_synchronised,
+            path=path,
         )
 
 

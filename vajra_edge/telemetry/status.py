@@ -326,6 +326,7 @@ class Status:
             refused=serving.refused,
             built_at=datetime.fromisoformat(serving.built_at.replace("Z", "+00:00")),  # Python 3.10 reads no Z
             built_at_synchronised=serving.built_at_synchronised,
+            path=serving.path,
             building=known.building,
             loading=known.loading,
             why=known.why,
