@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from vajra_edge.backends import cuda
 from vajra_edge.benchmark import nvml, tegra
 from vajra_edge.benchmark.gpu_reading import GpuReading
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class GpuGauge(Protocol):
@@ -77,6 +76,6 @@ def gauge_of(
 
 def _named(index: int, visible: str | None = None) -> str:
     """What the driver calls CUDA's device ``index``: that variable renumbers CUDA's devices, and not NVML's."""
-    listed = os.environ.get(VISIBLE, "") if visible is None else visible
+    listed = os.environ.get(cuda.VISIBLE, "") if visible is None else visible
     names = [part.strip() for part in listed.split(",") if part.strip()]
     return names[index] if index < len(names) else str(index)
