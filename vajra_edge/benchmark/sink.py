@@ -11,7 +11,7 @@ from vajra_edge.inference.detector import StageTimes
 from vajra_edge.inference.pipeline import FrameResult
 from vajra_edge.mqtt.messages import EngineTag, encode_detections
 
-_EPOCH = "0" * 16
+_EPOCH = "0" * 8  # as long as the outbox has it
 
 
 @dataclass(frozen=True)
