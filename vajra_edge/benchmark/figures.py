@@ -224,7 +224,7 @@ class GpuUse:
         load_percent: share of time in which it worked.
         clock_mhz: of its processors, median.
         lowest_clock_mhz: the lowest that was seen.
-        memory_used_bytes: by everybody, most seen; of an integrated GPU null: it is the machine's memory.
+        memory_used_bytes: by everybody, most seen; of most integrated GPUs null: it is the machine's memory.
         power_w: median.
         temperature_c: highest seen.
         throttled: the reasons that its driver gave for a lower clock than it could have.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from vajra_edge.inference.pipeline import LoopFailed, Pipeline
 from vajra_edge.mqtt.messages import EngineTag
 
 DEVICE = "bench"
-_STOP_S = 30.0
+_STOP_S = _PATIENCE_S = 30.0
 _LEAST_FRAMES = 3  # two gaps
 _KEPT = 16  # pictures in memory: a second of 1080p would be 180 MB
 _ALONE_S = 1.0
@@ -120,10 +119,12 @@ class SourceScene:
         if self._live:
             return self._at_its_pace(self._kept, contender, meter, seconds, full)
         with meter.running("full"):
-            _Loop(contender, self._kept.mailboxes, full, ("full",), self._gather_s).run(seconds)
+            _Loop(contender, self._kept.mailboxes, full, ("full",), self._gather_s).run(seconds, least=_LEAST_FRAMES)
         if len(full.heard) < _LEAST_FRAMES:
             self._kept.require()
-            raise SourceError(f"only {len(full.heard)} frames in {seconds:g} s", remedy="check the clip with predict")
+            raise SourceError(
+                f"only {len(full.heard)} frames in {seconds + _PATIENCE_S:.0f} s", remedy="check the clip with predict"
+            )
         camera = _Camera(self._paced, self._children)
         try:
             camera.first()
@@ -164,10 +165,11 @@ class _Camera:
         self.grabber.start()
 
     def first(self) -> None:
-        """Wait for its first frame, which is not measured."""
+        """Wait for its first frame, which is not measured, and nor is one that came meanwhile."""
         if not self.mailboxes.take(1, self._patience_s):
             self.require()
             raise SourceError(f"no frame within {self._patience_s:g} s", remedy="check the source with predict")
+        self.mailboxes.take(1, 0.0)
 
     def require(self) -> None:
         """Say why there are no frames, where that is known.
@@ -196,23 +198,35 @@ class _Loop:
     cameras: Sequence[str]
     gather_s: float
 
-    def run(self, seconds: float, then: Callable[[], None] = lambda: None) -> None:
+    def run(self, seconds: float, then: Callable[[], None] = lambda: None, least: int = 0) -> None:
         """Let it run, ``then`` do this, and let it publish what is in flight.
+
+        Args:
+            seconds: how long.
+            then: done at the end of that.
+            least: messages without which it goes on, but not for ever: of a machine that is busy.
 
         Raises:
             InferenceError: the plan failed.
         """
-        events: queue.SimpleQueue[object] = queue.SimpleQueue()
-        pipeline: Pipeline[EngineTag] = Pipeline(self.mailboxes, self.sink, events.put, _no_beat, self.gather_s)
+        failures: list[str] = []
+
+        def hear(event: object) -> None:
+            if isinstance(event, LoopFailed):
+                failures.append(event.reason)
+
+        pipeline: Pipeline[EngineTag] = Pipeline(self.mailboxes, self.sink, hear, _no_beat, self.gather_s)
         one = self.contender
         pipeline.swap(one.detector, one.tag, dict.fromkeys(self.cameras, one.filter))
         pipeline.start()
         time.sleep(seconds)
+        patient_until_s = time.monotonic() + _PATIENCE_S
+        while len(self.sink.heard) < least and not failures and time.monotonic() < patient_until_s:
+            time.sleep(seconds / 10)
         then()
         pipeline.stop(_STOP_S)
-        while not events.empty():
-            if isinstance(event := events.get(), LoopFailed):
-                raise InferenceError(event.reason)
+        if failures:
+            raise InferenceError(failures[0])
 
 
 @dataclass(frozen=True)
