@@ -88,7 +88,6 @@ def test_where_cameras_set_the_pace_the_latency_decides():
         ({"host": replace(HOST, cpu="Cortex-A78AE")}, "cpu: Xeon and Cortex-A78AE"),
         ({"host": replace(HOST, power_mode="15W")}, "power_mode: unknown and 15W"),
         ({"host": replace(HOST, governor="schedutil")}, "governor: unknown and schedutil"),
-        ({"host": replace(HOST, gpu=L4)}, "gpu: unknown and NVIDIA L4"),
         ({"setup": replace(SETUP, threads=1)}, "threads: 2 and 1"),
         ({"setup": replace(SETUP, first_picture="0badcafe")}, "first_picture: 00c0ffee and 0badcafe"),
         ({"setup": replace(SETUP, cameras=4, fps=30.0)}, "cameras: unknown and 4"),
@@ -105,6 +104,18 @@ def test_another_card_or_clock_limit_is_named_and_its_clock_of_the_moment_is_not
     slowed = replace(L4, max_clock_mhz=1000.0)
     b = figures(STEADY, host=replace(HOST, gpu=slowed))
     assert compare(a, b, by_turns=False).differences == ("gpu.max_clock_mhz: 2040.0 and 1000.0",)
+
+
+def test_a_plan_on_the_cpu_and_one_on_the_gpu_of_one_machine_are_compared():
+    b = figures(STEADY, host=replace(HOST, gpu=L4), subject=replace(SUBJECT, target="gpu:0"))
+    told = compare(figures(STEADY), b, by_turns=False)
+    assert told.plans == ("target: cpu and gpu:0",)
+    assert not told.differences
+
+
+def test_turns_of_one_run_are_of_one_machine_and_may_have_two_setups():
+    b = figures(STEADY, host=replace(HOST, load_1min=9.0, max_cpu_mhz=1.0), setup=replace(SETUP, threads=1))
+    assert compare(figures(STEADY), b, by_turns=True).differences == ("threads: 2 and 1",)
 
 
 def test_what_belongs_to_the_plans_is_what_is_compared():

@@ -135,3 +135,53 @@ def test_what_cannot_be_is_told_in_one_line_with_the_remedy(typed, told, capsys)
     assert main(["bench", *typed]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in lines[-1]
+
+
+def settings_file(place, name, **engine):
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in engine.items())
+    path = place.folder / name
+    path.write_text(place.config.read_text() + f"[engine]\n{lines}")
+    return path
+
+
+def test_two_settings_files_take_turns_on_the_first_ones_camera(place, capsys, monkeypatch):
+    monkeypatch.setattr(run, "TURN_S", 0.05)
+    a, b = settings_file(place, "a.toml"), settings_file(place, "b.toml", max_det=20)
+    assert main(["bench", "--json", "--seconds", "2", "--compare", str(a), str(b)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["by_turns"] is True
+    assert told["differences"] == []
+    assert [plan.partition(":")[0] for plan in told["plans"]] == ["fingerprint"]
+    assert len(told["a"]["turns"]) == len(told["b"]["turns"]) >= 6
+    assert told["figures"][0]["low"] <= told["figures"][0]["percent"] <= told["figures"][0]["high"]
+    assert told["a"]["setup"]["source"] == "pictures"
+    assert "than A" in told["verdict"] or "no difference" in told["verdict"]
+
+
+def test_a_stored_plan_is_named_by_its_fingerprint_and_compared_with_weights(place, capsys, monkeypatch):
+    monkeypatch.setattr(run, "TURN_S", 0.05)
+    with bench_plans.of_settings(load(place.config)) as made:
+        fingerprint = made.subject.fingerprint
+    words = ["bench", "--seconds", "2", "--config", str(place.config), "--compare", fingerprint[:10]]
+    assert main([*words, str(place.weights)]) == 0
+    out = capsys.readouterr().out
+    assert "A: " + fingerprint[:10] in out
+    assert "compared:" not in out, "they are one plan"
+    assert main([*words, "0123456789"]) == 1
+    assert "0 plans of" in capsys.readouterr().err
+
+
+def test_other_threads_are_another_setup_which_is_named(place, capsys, monkeypatch):
+    monkeypatch.setattr(run, "TURN_S", 0.05)
+    a, b = settings_file(place, "a.toml"), settings_file(place, "b.toml")
+    b.write_text(b.read_text().replace("threads = 1", "threads = 2"))
+    assert main(["bench", "--seconds", "2", "--compare", str(a), str(b)]) == 1
+    assert "threads: 1 and 2; measure both alike, or add --anyway" in capsys.readouterr().err
+
+
+def test_an_engine_file_that_nothing_can_open_is_told_in_one_line(place, capsys):
+    path = place.folder / "net.engine"
+    path.write_bytes(b"no engine")
+    assert main(["bench", "--seconds", "2", "--compare", str(path), str(place.weights)]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert "net.engine" in told[-1]

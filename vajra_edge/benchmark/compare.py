@@ -80,7 +80,8 @@ def compare(a: Figures, b: Figures, *, by_turns: bool) -> Comparison:
     told = [_difference(name, a, b, by_turns=by_turns) for name in ("frame_ms", "latency_p50_ms", "engine_ms")]
     known = tuple(one for one in told if one.a is not None or one.b is not None)
     decides = next((one for one in known if one.percent is not None), None)
-    differences = tuple(_differing("", a.host, b.host, STATE)) + tuple(_differing("", a.setup, b.setup, OF_THE_RUN))
+    hosts = () if by_turns else _differing("", a.host, b.host, STATE)
+    differences = (*hosts, *_differing("", a.setup, b.setup, OF_THE_RUN))
     releases = () if a.version == b.version else (f"vajra-edge: {a.version} and {b.version}",)
     plans = (*_differing("", a.subject, b.subject, ("backend_reason",)), *releases)
     return Comparison(a, b, by_turns, differences, plans, known, _verdict(decides, a, b))
@@ -164,16 +165,12 @@ def _percent(quotient: float) -> float:
 
 
 def _differing(place: str, a: Any, b: Any, but: Sequence[str]) -> Iterator[str]:
-    """Each field in which two values of one kind differ, in words."""
-    if a is None or b is None:
-        if a is not b:
-            yield f"{place.rstrip('.')}: {_said(a)} and {_said(b)}"
-        return
+    """Each field in which two values of one kind differ, in words; a plan on a CPU has no GPU, on whatever machine."""
     for field in fields(a):
         ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        if field.name == "gpu":
+        if field.name == "gpu" and ours is not None and theirs is not None:
             yield from _differing("gpu.", ours, theirs, but)
-        elif field.name not in but and ours != theirs:
+        elif field.name not in {"gpu", *but} and ours != theirs:
             yield f"{place}{field.name}: {_said(ours)} and {_said(theirs)}"
 
 

@@ -26,6 +26,7 @@ class Contender:
         bare: makes, of images and how many go into one call, one call of its engine and nothing else.
         tag: for its messages.
         filter: as the settings have it for the camera.
+        threads: CPU inference threads; None: all.
     """
 
     subject: Subject
@@ -33,6 +34,7 @@ class Contender:
     bare: Callable[[Sequence[NDArray[np.uint8]], int], Callable[[], object]]
     tag: EngineTag
     filter: Filter
+    threads: int | None = None
 
 
 def bare_runner(runner: Runner) -> Callable[[Sequence[NDArray[np.uint8]], int], Callable[[], object]]:

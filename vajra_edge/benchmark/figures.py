@@ -184,7 +184,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Frames:
-    """What became of the frames that came at the cameras' pace.
+    """What became of the frames that came at the cameras' pace. The rest waited still when a turn ended.
 
     Attributes:
         arrived: at the daemon's side of the cameras.

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,10 @@ def compared(a: str, b: str, asked: Asked, *, anyway: bool, as_json: bool) -> in
         raise UsageError(f"{a} and {b} are not of one kind", remedy="name two files of figures, or two plans")
     if all(known):
         told = compare(files.read(Path(a)), files.read(Path(b)), by_turns=False)
+        if not anyway:
+            _require_alike(told.differences)
     else:
-        told = _in_turns(a, b, asked, as_json=as_json)
-    if told.differences and not anyway:
-        raise VajraError(
-            f"figures of different machines or setups tell nothing of the plans: {'; '.join(told.differences)}",
-            remedy="measure both alike, or add --anyway to see them side by side",
-        )
+        told = _in_turns(a, b, asked, anyway=anyway, as_json=as_json)
     if as_json:
         print(orjson.dumps(asdict(told), option=orjson.OPT_UTC_Z).decode())  # noqa: T201
     else:
@@ -122,7 +119,17 @@ def compared(a: str, b: str, asked: Asked, *, anyway: bool, as_json: bool) -> in
     return 0
 
 
-def _in_turns(a: str, b: str, asked: Asked, *, as_json: bool) -> Comparison:
+def _require_alike(differences: Sequence[str]) -> None:
+    if differences:
+        raise VajraError(
+            f"figures of different machines or setups tell nothing of the plans: {'; '.join(differences)}",
+            remedy="measure both alike, or add --anyway to see them side by side",
+        )
+
+
+def _in_turns(a: str, b: str, asked: Asked, *, anyway: bool, as_json: bool) -> Comparison:
+    if asked.config is None and Path(a).suffix.lower() == ".toml":
+        asked = replace(asked, config=Path(a))  # its first camera is what both are measured with
     with ExitStack() as stack:
         settings = _settings(asked, stack)
 
@@ -133,8 +140,18 @@ def _in_turns(a: str, b: str, asked: Asked, *, as_json: bool) -> Comparison:
         for name in (a, b):
             with _telling(f"preparing {name}", as_json):
                 contenders.append(stack.enter_context(bench_plans.named(name, make)))
+        if not anyway:  # asked before anybody waits for figures
+            _require_alike(_unlike(*contenders))
         first, second = _figures(contenders, settings, asked, as_json=as_json, least_turns=LEAST_TURNS)
     return compare(first, second, by_turns=True)
+
+
+def _unlike(a: Contender, b: Contender) -> list[str]:
+    told = {
+        "threads": (a.threads, b.threads),
+        "confidence": (a.filter.confidence, b.filter.confidence),
+    }
+    return [f"{name}: {one or 'all'} and {other or 'all'}" for name, (one, other) in told.items() if one != other]
 
 
 def _settings(asked: Asked, stack: ExitStack, others: Mapping[str, Any] | None = None) -> Settings:
@@ -183,25 +200,28 @@ def _figures(
     counts = [min(asked.cameras or 1, contender.subject.batch) for contender in contenders]
     whole_s = asked.seconds * len(contenders)
     try:
-        with _telling(f"measuring for about {whole_s:.0f} s", as_json):
+        with _telling(f"measuring for {whole_s:.0f} s, and {least_turns} turns of each at the least", as_json):
             records, turn_s = run.measure(contenders, scene, whole_s, meters, counts, least_turns=least_turns)
     finally:
         scene.close()
-    setup = Setup(
-        source=_told(camera.source),
-        first_picture=taken.first,
-        resolution_wh=taken.resolution_wh,
-        cameras=asked.cameras,
-        fps=_fps(asked),
-        batch_wait_ms=settings.service.batch_wait_ms,
-        confidence=contenders[0].filter.confidence,
-        threads=settings.service.threads,
-        seconds=asked.seconds,
-        turn_s=round(turn_s, 3),
-    )
+    setups = [
+        Setup(
+            source=_told(camera.source),
+            first_picture=taken.first,
+            resolution_wh=taken.resolution_wh,
+            cameras=asked.cameras,
+            fps=_fps(asked),
+            batch_wait_ms=settings.service.batch_wait_ms,
+            confidence=contender.filter.confidence,
+            threads=contender.threads,
+            seconds=asked.seconds,
+            turn_s=round(turn_s, 3),
+        )
+        for contender in contenders
+    ]
     told = [
         record.figures(one, contender.subject, setup)
-        for record, one, contender in zip(records, hosts, contenders, strict=True)
+        for record, one, contender, setup in zip(records, hosts, contenders, setups, strict=True)
     ]
     for gauge in gauges:
         (gauge or NoGauge()).close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from vajra_edge.cli.rebuild import ready_plan
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.deployment import filters_of
 from vajra_edge.errors import PlanError, UsageError
-from vajra_edge.inference.detector import HostDetector
+from vajra_edge.inference.detector import Filter, HostDetector
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.mqtt.messages import EngineTag
 from vajra_edge.plans.fingerprint import WEIGHTS
 from vajra_edge.plans.manifest import Plan
 from vajra_edge.plans.spec import Target
 from vajra_edge.plans.store import EngineStore
+from vajra_edge.privileges import become_service_user
 from vajra_edge.tasks import load as tasks_load
 from vajra_edge.tasks.load import RunArguments
 
@@ -58,7 +59,7 @@ def named(name: str, make: Make) -> Iterator[Contender]:
     if suffix in {_SETTINGS, _ENGINE, *_WEIGHTS} and not path.is_file():
         raise UsageError(f"{name} does not exist", remedy="check the path")
     if suffix == _SETTINGS:
-        opened = of_settings(load(path))
+        opened = of_settings(_own(load(path)))
     elif suffix in _WEIGHTS:
         opened = of_settings(make({"weights": {"path": str(path.absolute()), "sha256": None}}))
     elif suffix == _ENGINE:
@@ -70,6 +71,12 @@ def named(name: str, make: Make) -> Iterator[Contender]:
         raise UsageError(f"{name} is nothing that bench can measure", remedy=f"name {what}, or two .json of bench")
     with opened as made:
         yield made
+
+
+def _own(settings: Settings) -> Settings:
+    """The plan is built in the service's store, from weights that anybody may have put there: not as root."""
+    become_service_user(settings.store.state_dir)
+    return settings
 
 
 @contextmanager
@@ -133,11 +140,17 @@ def _of_engine(path: Path, settings: Settings) -> Iterator[Contender]:
 def _closing(detector: HostDetector, subject: Subject, settings: Settings) -> Iterator[Contender]:
     names = detector.signature.class_names
     tag = EngineTag(subject.fingerprint, subject.precision, subject.target, names)
-    first = settings.cameras[0].id
+    threads = settings.service.threads
     try:
-        yield Contender(subject, detector, bare_runner(detector.runner), tag, filters_of(settings, names)[first])
+        yield Contender(subject, detector, bare_runner(detector.runner), tag, _filter(settings, names), threads)
     finally:
         detector.close()
+
+
+def _filter(settings: Settings, names: Sequence[str]) -> Filter:
+    """Of the first camera; where there is none, of all that would be."""
+    first = next(iter(filters_of(settings, names).values()), None)
+    return first or Filter(settings.detect.confidence)
 
 
 def gpu_name(subject: Subject) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -35,7 +36,8 @@ def show(figures: Figures, console: Console) -> None:
 def show_comparison(told: Comparison, names: Sequence[str], console: Console) -> None:
     """Print two runs and the verdict."""
     table = Table(box=None)
-    for head in ("", f"A: {names[0]}", f"B: {names[1]}", "B by A", "19 times in 20"):
+    a, b = (Path(name).name for name in names)
+    for head in ("", f"A: {a}", f"B: {b}", "B by A", "19 times in 20"):
         table.add_column(escape(inert(head)), justify="left" if not head else "right")
     for one in told.figures:
         percent = ABSENT if one.percent is None else f"{one.percent:+.1f} %"
@@ -57,7 +59,8 @@ def _about(figures: Figures) -> Iterator[tuple[str, str]]:
     yield "plan", _plan(subject)
     yield "by", f"{subject.library or subject.backend} ({subject.backend_reason})"
     width, height = setup.resolution_wh
-    cameras = "" if setup.cameras is None else f"{setup.cameras} cameras at {setup.fps:g} frames/s from memory: "
+    many = "camera" if setup.cameras == 1 else "cameras"
+    cameras = "" if setup.cameras is None else f"{setup.cameras} {many} at {setup.fps:g} frames/s from memory: "
     threads = "" if setup.threads is None else f", {setup.threads} threads"
     yield "on", f"{cameras}{setup.source}, {width} x {height}{threads}"
     yield "machine", _machine(figures.host)
