@@ -151,7 +151,11 @@ def _unlike(a: Contender, b: Contender) -> list[str]:
         "threads": (a.threads, b.threads),
         "confidence": (a.filter.confidence, b.filter.confidence),
     }
-    return [f"{name}: {one or 'all'} and {other or 'all'}" for name, (one, other) in told.items() if one != other]
+    return [f"{name}: {_said(one)} and {_said(other)}" for name, (one, other) in told.items() if one != other]
+
+
+def _said(value: float | None) -> str:
+    return "all" if value is None else f"{value:g}"
 
 
 def _settings(asked: Asked, stack: ExitStack, others: Mapping[str, Any] | None = None) -> Settings:
