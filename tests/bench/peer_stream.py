@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import mean, median
 
-from vajra_edge.benchmark.contender import calls_ms
+from vajra_edge.benchmark.contender import bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Record
-from vajra_edge.benchmark.scenes import SourceScene, taken_alone
+from vajra_edge.benchmark.scenes import SourceScene
 from vajra_edge.cli import bench, bench_plans
 
 HERE = Path(__file__).resolve().parent
@@ -32,9 +32,9 @@ def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
         settings = bench._settings(bench.Asked(source=clip, weights=Path(weights)), stack)
         ours = stack.enter_context(bench_plans.of_settings(settings))
         camera, meter = settings.cameras[0], Meter(None)
-        scene = SourceScene(camera, settings.service.batch_wait_ms / 1e3, taken_alone(camera))
+        scene = SourceScene(camera, settings.service.batch_wait_ms / 1e3, ())
         stack.callback(scene.close)
-        call, record = ours.bare(scene.images, 1), Record(meter)
+        record = Record(meter)
         command = [peer_python, str(HERE / "peer_child.py"), "stream", weights, clip]
         peer = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         stack.callback(peer.terminate)
@@ -48,9 +48,9 @@ def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
         scene.turn(ours, meter, TURN_S)
         turns = []
         for _ in range(int(rounds)):
-            bare_ms = calls_ms(call, TURN_S / 2)
-            record.add(bare_ms, scene.turn(ours, meter, TURN_S), bare_ms)
-            turns.append((mean(bare_ms), record.turns[-1].frame_ms, peers_ms()))
+            alone_ms = bare_ms(ours.detector, 1, TURN_S / 2)
+            record.add(alone_ms, scene.turn(ours, meter, TURN_S), alone_ms)
+            turns.append((mean(alone_ms), record.turns[-1].frame_ms, peers_ms()))
         figures = {
             "ours_ms": round(median(mine for _, mine, _ in turns), 1),
             "peer_ms": round(median(theirs for _, _, theirs in turns), 1),

@@ -14,7 +14,18 @@ NONE = Spread()
 L4 = HostGpu("NVIDIA L4", "570.86", 900.0, 2040.0, None, 72.0)
 HOST = Host(None, "x86_64", "6.1", "Xeon", 2, None, None, 1 << 34, 0.1, None, None, 40.0)
 SUBJECT = Subject(
-    "nano.onnx", "ab" * 32, "cd" * 32, "onnxruntime", "onnxruntime 1.23", "as set", "fp32", "cpu", (640, 640), 1, True
+    "nano.onnx",
+    "ab" * 32,
+    "cd" * 32,
+    "onnxruntime",
+    "onnxruntime 1.23",
+    "as set",
+    "fp32",
+    "cpu",
+    (640, 640),
+    1,
+    True,
+    "the CPU",
 )
 SETUP = Setup("clip.mp4", "00c0ffee", (768, 576), None, None, 5.0, 0.25, 2, 20.0, 1.0)
 

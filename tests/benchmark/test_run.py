@@ -2,18 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from benchmark.known import SUBJECT
 from benchmark.test_record import heard, path
 
 from vajra_edge.benchmark import run
-from vajra_edge.benchmark.contender import Contender, calls_ms
+from vajra_edge.benchmark.contender import SLICE_S, Contender, bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.inference.detector import Filter
 from vajra_edge.mqtt.messages import EngineTag
-
-IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 
 class Clock:
@@ -27,7 +24,7 @@ class Clock:
 
 class Scene:
     def __init__(self):
-        self.images, self.capture_ms = [IMAGE], ()
+        self.capture_ms = ()
         self.seen = []
 
     def turn(self, contender, meter, seconds):
@@ -38,30 +35,37 @@ class Scene:
         pass
 
 
-def contender(name, counts):
-    def bare(images, count):
-        counts.append((name, len(images), count))
-        return lambda: None
+class Engine:
+    """Takes a millisecond a call and keeps how it was called."""
 
+    def __init__(self):
+        self.asked = []
+
+    def bare_ms(self, seconds, count):
+        self.asked.append((seconds, count))
+        return 1.0
+
+
+def contender(name, engine=None):
     tag = EngineTag("ab", "fp32", "cpu", ())
-    return Contender(replace(SUBJECT, name=name), None, bare, tag, Filter())
+    return Contender(replace(SUBJECT, name=name), engine or Engine(), tag, Filter())
 
 
 def test_two_take_turns_in_the_opposite_order_each_time(monkeypatch):
     """The first of a pair meets what the second left: that must not be always the same one."""
     monkeypatch.setattr(run, "TURN_S", 0.001)
-    counts, scene = [], Scene()
-    both = [contender("a", counts), contender("b", counts)]
+    scene, engines = Scene(), (Engine(), Engine())
+    both = [contender("a", engines[0]), contender("b", engines[1])]
     records, _ = run.measure(both, scene, 0.0, [Meter(None), Meter(None)], [1, 4], least_turns=4, clock_s=Clock())
     assert "".join(scene.seen) == "ab" + "abbaabba", "a pair to warm up, then pairs"
-    assert counts == [("a", 1, 1), ("b", 1, 4)]
+    assert [set(engine.asked) for engine in engines] == [{(SLICE_S, 1)}, {(SLICE_S, 4)}]
     assert [len(record.turns) for record in records] == [4, 4]
 
 
 def test_it_goes_on_for_as_long_as_was_asked_for_and_takes_enough_turns(monkeypatch):
     monkeypatch.setattr(run, "TURN_S", 0.001)
-    long = run.measure([contender("a", [])], Scene(), 9.0, [Meter(None)], [1], clock_s=Clock())[0]
-    short = run.measure([contender("a", [])], Scene(), 0.0, [Meter(None)], [1], clock_s=Clock())[0]
+    long = run.measure([contender("a")], Scene(), 9.0, [Meter(None)], [1], clock_s=Clock())[0]
+    short = run.measure([contender("a")], Scene(), 0.0, [Meter(None)], [1], clock_s=Clock())[0]
     assert len(long[0].turns) > len(short[0].turns) == run.LEAST_TURNS
 
 
@@ -70,6 +74,8 @@ def test_a_turn_holds_several_frames_of_a_slow_engine_and_ends_some_day(engine_m
     assert run.turn_s(engine_ms) == length_s
 
 
-def test_each_call_is_timed_and_one_at_the_least():
-    assert calls_ms(lambda: None, 0.0, Clock()) == [1000.0]
-    assert calls_ms(lambda: None, 3.0, Clock()) == [1000.0] * 2
+def test_the_bare_engine_has_a_mean_for_each_slice_and_one_at_the_least():
+    engine = Engine()
+    assert bare_ms(engine, 2, 0.0, Clock()) == [1.0]
+    assert bare_ms(engine, 2, 3.0, Clock()) == [1.0] * 3
+    assert set(engine.asked) == {(SLICE_S, 2)}

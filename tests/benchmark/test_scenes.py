@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -39,6 +37,9 @@ class Detector:
     def wait(self, timeout_s):
         return True
 
+    def bare_ms(self, seconds, count=1):
+        return 0.2
+
     def submit(self, frames, filters):
         if self.failing:
             raise InferenceError("the plan gave way")
@@ -51,8 +52,8 @@ class Detector:
 
 
 def contender(detector):
-    wanted = Filter(0.6, frozenset({1}))
-    return Contender(SUBJECT, detector, lambda *_: lambda: None, EngineTag("ab", "fp32", "cpu", ()), wanted)
+    tag = EngineTag("ab", "fp32", "cpu", ())
+    return Contender(SUBJECT, detector, tag, Filter(0.6, frozenset({1})))
 
 
 def test_every_camera_in_memory_is_served_and_filtered_as_the_settings_say():
@@ -97,7 +98,7 @@ def test_a_source_that_gives_no_picture_is_an_error_of_one_line(tmp_path):
 
 
 def test_a_clip_is_read_as_fast_as_it_goes_and_then_at_its_own_pace(camera):
-    scene = SourceScene(camera, 0.005, taken_alone(camera))
+    scene = SourceScene(camera, 0.005, [2.0])
     try:
         path = scene.turn(contender(Detector()), Meter(None), 0.5)
     finally:
@@ -109,9 +110,8 @@ def test_a_clip_is_read_as_fast_as_it_goes_and_then_at_its_own_pace(camera):
 
 
 def test_a_live_camera_has_its_own_pace_and_no_other(camera, monkeypatch):
-    taken = taken_alone(camera)
     monkeypatch.setattr("vajra_edge.benchmark.scenes.comes_live", lambda camera: True)
-    scene = SourceScene(camera, 0.005, replace(taken, took_ms=()))
+    scene = SourceScene(camera, 0.005, ())
     try:
         path = scene.turn(contender(Detector()), Meter(None), 0.5)
     finally:

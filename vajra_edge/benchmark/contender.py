@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vajra_edge.backends.base import Runner
 from vajra_edge.benchmark.figures import Subject
-from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.inference.detector import Detector, Filter
 from vajra_edge.mqtt.messages import EngineTag
+
+SLICE_S = 0.05
+"""Of the bare engine's turns: long beside what a look at the clock costs, short enough that slow slices stand out."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class Contender:
     Attributes:
         subject: what it is.
         detector: of its plan; whoever made it closes it.
-        bare: makes, of images and how many go into one call, one call of its engine and nothing else.
         tag: for its messages.
         filter: as the settings have it for the camera.
         threads: CPU inference threads; None: all.
@@ -31,35 +28,21 @@ class Contender:
 
     subject: Subject
     detector: Detector
-    bare: Callable[[Sequence[NDArray[np.uint8]], int], Callable[[], object]]
     tag: EngineTag
     filter: Filter
     threads: int | None = None
 
 
-def bare_runner(runner: Runner) -> Callable[[Sequence[NDArray[np.uint8]], int], Callable[[], object]]:
-    """The engine alone where the detector calls it from the host: the input is ready, the output is left alone."""
-
-    def of(images: Sequence[NDArray[np.uint8]], count: int) -> Callable[[], object]:
-        letterbox = Letterbox(runner.signature.resolution_hw)
-        batch = letterbox.blank(runner.signature.batch)[:count]
-        for number, row in enumerate(batch):
-            letterbox.apply(images[number % len(images)], row)
-        return lambda: runner.infer(batch)
-
-    return of
-
-
-def calls_ms(
-    call: Callable[[], object], seconds: float, clock_s: Callable[[], float] = time.perf_counter
+def bare_ms(
+    detector: Detector, count: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Call for about ``seconds``, at least once; what each call took."""
-    took_ms: list[float] = []
+    """The engine alone on ``count`` images, for about ``seconds``, one slice at the least.
+
+    Returns:
+        Mean milliseconds a call, of each slice; a slower engine is called once a slice.
+    """
+    means: list[float] = []
     until_s = clock_s() + seconds
-    began_s = clock_s()
-    while not took_ms or began_s < until_s:
-        call()
-        ended_s = clock_s()
-        took_ms.append((ended_s - began_s) * 1e3)
-        began_s = ended_s
-    return took_ms
+    while not means or clock_s() < until_s:
+        means.append(detector.bare_ms(SLICE_S, count))
+    return means

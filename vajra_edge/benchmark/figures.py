@@ -87,6 +87,7 @@ class Subject:
         resolution_hw: of its input, in pixels.
         batch: most images in one call.
         nms_inside: non-maximum suppression is in the network.
+        path: what is computed where, and how a batch is queued.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Subject:
     resolution_hw: tuple[int, int]
     batch: int
     nms_inside: bool
+    path: str
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,7 @@ class Figures:
         host: what it ran on.
         subject: the plan.
         setup: how it was measured.
-        engine_ms: a call of the bare engine, with nothing else running.
+        engine_ms: a call of the bare engine, with nothing else running; means of 50 ms, or of a call that takes longer.
         frame_ms: time of a frame as fast as it goes, median over turns; null: cameras set the pace.
         frames_per_s: messages a second, as fast as it goes; where cameras set the pace, at that.
         ratio: null where cameras set the pace.

@@ -55,7 +55,7 @@ class Record:
     Attributes:
         meter: what the turns took of the machine.
         capture_ms: each frame of the source, read and decoded alone.
-        engine_ms: each call of the bare engine.
+        engine_ms: the bare engine, a mean for each slice.
         paths: turn by turn.
         turns: turn by turn.
     """
@@ -67,7 +67,7 @@ class Record:
     turns: list[Turn] = field(default_factory=list)
 
     def add(self, before_ms: Sequence[float], path: Path, after_ms: Sequence[float]) -> None:
-        """One turn, with the calls of the bare engine on both sides of it."""
+        """One turn, with the bare engine on both sides of it."""
         self.engine_ms += [*before_ms, *after_ms]
         self.paths.append(path)
         engine_ms = (_mean(before_ms) + _mean(after_ms)) / 2

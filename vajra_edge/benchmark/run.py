@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from vajra_edge.benchmark.contender import Contender, calls_ms
+from vajra_edge.benchmark.contender import Contender, bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Record
 from vajra_edge.benchmark.scenes import Scene
@@ -48,15 +48,15 @@ def measure(
         One record for each contender, and the length of a turn.
     """
     records = [Record(meter, scene.capture_ms) for meter in meters]
-    calls = [one.bare(scene.images, count) for one, count in zip(contenders, images_a_call, strict=True)]
-    length_s = turn_s(max(min(calls_ms(call, TURN_S / 3)) for call in calls))
+    engines = [(one.detector, count) for one, count in zip(contenders, images_a_call, strict=True)]
+    length_s = turn_s(max(min(bare_ms(*engine, TURN_S / 3)) for engine in engines))
     for contender, meter in zip(contenders, meters, strict=True):
         scene.turn(contender, Meter(meter.gauge), length_s / 3)
     places, until_s = list(range(len(contenders))), clock_s() + seconds
     while len(records[0].turns) < least_turns or clock_s() < until_s:
         for place in places:
-            before_ms = calls_ms(calls[place], length_s / 2)
+            before_ms = bare_ms(*engines[place], length_s / 2)
             path = scene.turn(contenders[place], meters[place], length_s)
-            records[place].add(before_ms, path, calls_ms(calls[place], length_s / 2))
+            records[place].add(before_ms, path, bare_ms(*engines[place], length_s / 2))
         places.reverse()
     return records, length_s

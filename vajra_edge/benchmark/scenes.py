@@ -37,11 +37,9 @@ class Scene(Protocol):
     """What a run measures with.
 
     Attributes:
-        images: some of its pictures.
         capture_ms: each frame that was read and decoded alone.
     """
 
-    images: Sequence[NDArray[np.uint8]]
     capture_ms: Sequence[float]
 
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
@@ -66,12 +64,12 @@ class MemoryScene:
     capture_ms: Sequence[float] = ()
 
     def __init__(self, images: Sequence[NDArray[np.uint8]], cameras: int, fps: float, gather_s: float) -> None:
-        self.images, self._cameras, self._fps, self._gather_s = images, cameras, fps, gather_s
+        self._images, self._cameras, self._fps, self._gather_s = images, cameras, fps, gather_s
 
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
         """At the cameras' pace alone."""
         mailboxes = Mailboxes()
-        feeder, sink = MemoryCameras(self.images, self._cameras, self._fps, mailboxes), CountingSink(DEVICE)
+        feeder, sink = MemoryCameras(self._images, self._cameras, self._fps, mailboxes), CountingSink(DEVICE)
         loop = _Loop(contender, mailboxes, sink, feeder.names, self._gather_s)
         with meter.running("paced"):
             feeder.start()
@@ -92,12 +90,11 @@ class SourceScene:
     Args:
         camera: its settings.
         gather_s: longest wait to fill a batch.
-        taken: pictures of it, and what each took to read and decode; see ``taken_alone``.
+        capture_ms: what each of its pictures took to read and decode; see ``taken_alone``.
     """
 
-    def __init__(self, camera: CameraSettings, gather_s: float, taken: Taken) -> None:
-        self.images: Sequence[NDArray[np.uint8]] = taken.images
-        self.capture_ms: Sequence[float] = taken.took_ms
+    def __init__(self, camera: CameraSettings, gather_s: float, capture_ms: Sequence[float]) -> None:
+        self.capture_ms = capture_ms
         self._gather_s, self._stack = gather_s, ExitStack()
         self._children = Children()
         self._stack.callback(self._children.close)

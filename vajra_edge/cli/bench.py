@@ -249,7 +249,7 @@ def _fps(asked: Asked) -> float | None:
 def _scene(settings: Settings, asked: Asked, taken: Taken) -> Scene:
     gather_s = settings.service.batch_wait_ms / 1e3
     if asked.cameras is None:
-        return SourceScene(settings.cameras[0], gather_s, taken)
+        return SourceScene(settings.cameras[0], gather_s, taken.took_ms)
     return MemoryScene(taken.images, asked.cameras, _fps(asked) or FPS, gather_s)
 
 

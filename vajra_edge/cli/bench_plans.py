@@ -11,23 +11,22 @@ from typing import Any
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import select
-from vajra_edge.benchmark.contender import Contender, bare_runner
+from vajra_edge.benchmark.contender import Contender
 from vajra_edge.benchmark.figures import Subject
 from vajra_edge.build.request import nms_of
 from vajra_edge.cli.rebuild import ready_plan
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.deployment import filters_of
 from vajra_edge.errors import PlanError, UsageError
-from vajra_edge.inference.detector import Filter, HostDetector
+from vajra_edge.inference.detector import Detector, Filter
 from vajra_edge.inference.open_detector import Loadable, open_detector
 from vajra_edge.mqtt.messages import EngineTag
 from vajra_edge.plans.fingerprint import WEIGHTS
 from vajra_edge.plans.manifest import Plan
-from vajra_edge.plans.spec import Target
+from vajra_edge.plans.spec import EngineSpec, Precision, Target
 from vajra_edge.plans.store import EngineStore
 from vajra_edge.privileges import become_service_user
-from vajra_edge.tasks import load as tasks_load
-from vajra_edge.tasks.load import RunArguments
+from vajra_edge.tasks import load as engine_files
 
 _FINGERPRINT = re.compile("[0-9a-f]{8,64}")
 _SETTINGS, _WEIGHTS, _ENGINE = ".toml", {".pt", ".onnx"}, ".engine"
@@ -109,6 +108,7 @@ def _of_plan(plan: Plan, settings: Settings, reason: str) -> Iterator[Contender]
         resolution_hw=manifest.signature.resolution_hw,
         batch=manifest.signature.batch,
         nms_inside=manifest.signature.has_nms or manifest.signature.end_to_end,
+        path=detector.path,
     )
     with _closing(detector, subject, settings) as made:
         yield made
@@ -116,9 +116,11 @@ def _of_plan(plan: Plan, settings: Settings, reason: str) -> Iterator[Contender]
 
 @contextmanager
 def _of_engine(path: Path, settings: Settings) -> Iterator[Contender]:
-    found = tasks_load.read(path)
-    runner = tasks_load.load(str(path), RunArguments(), settings.store.state_dir)
-    signature = runner.signature
+    found = engine_files.read(path)
+    signature, threads = found.signature, settings.service.threads
+    spec = EngineSpec(target=found.target, precision=found.precision or Precision.FP32, batch=signature.batch)
+    loadable = Loadable(f"{path.name}, built by {found.header},", "tensorrt", lambda: found.plan, signature, spec)
+    detector = open_detector(loadable, threads=threads, nms=nms_of(settings.engine))
     subject = Subject(
         name=path.name,
         weights_sha256=None,
@@ -131,18 +133,19 @@ def _of_engine(path: Path, settings: Settings) -> Iterator[Contender]:
         resolution_hw=signature.resolution_hw,
         batch=signature.batch,
         nms_inside=signature.has_nms or signature.end_to_end,
+        path=detector.path,
     )
-    with _closing(HostDetector(runner, nms_of(settings.engine)), subject, settings) as made:
+    with _closing(detector, subject, settings) as made:
         yield made
 
 
 @contextmanager
-def _closing(detector: HostDetector, subject: Subject, settings: Settings) -> Iterator[Contender]:
+def _closing(detector: Detector, subject: Subject, settings: Settings) -> Iterator[Contender]:
     names = detector.signature.class_names
     tag = EngineTag(subject.fingerprint, subject.precision, subject.target, names)
     threads = settings.service.threads
     try:
-        yield Contender(subject, detector, bare_runner(detector.runner), tag, _filter(settings, names), threads)
+        yield Contender(subject, detector, tag, _filter(settings, names), threads)
     finally:
         detector.close()
 

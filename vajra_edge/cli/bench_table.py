@@ -62,6 +62,7 @@ def _about(figures: Figures) -> Iterator[tuple[str, str]]:
     many = "camera" if setup.cameras == 1 else "cameras"
     cameras = "" if setup.cameras is None else f"{setup.cameras} {many} at {setup.fps:g} frames/s from memory: "
     threads = "" if setup.threads is None else f", {setup.threads} threads"
+    yield "path", subject.path
     yield "on", f"{cameras}{setup.source}, {width} x {height}{threads}"
     yield "machine", _machine(figures.host)
     if (state := _state(figures.host)) != "":
