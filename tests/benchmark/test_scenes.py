@@ -4,15 +4,22 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from backends.cuda_emulation import EmulatedGpu
+from backends.trt_simulation import Simulation, install
 from benchmark.known import SUBJECT
 
-from vajra_edge.benchmark.contender import Contender
+from vajra_edge.backends.cuda.kernels import Kernels
+from vajra_edge.backends.tensorrt.backend import TensorRT
+from vajra_edge.benchmark.contender import Contender, bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.scenes import MemoryScene, SourceScene, taken_alone
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import InferenceError, SourceError
+from vajra_edge.graph.signature import Layout, Signature
+from vajra_edge.inference.cuda_detector import CudaDetector
 from vajra_edge.inference.detector import Batch, Filter, StageTimes
 from vajra_edge.mqtt.messages import EngineTag
+from vajra_edge.plans.spec import EngineSpec, Target
 from vajra_edge.types import Detections
 
 IMAGE = np.zeros((32, 48, 3), np.uint8)
@@ -65,6 +72,23 @@ def test_every_camera_in_memory_is_served_and_filtered_as_the_settings_say():
     assert path.full == ()
     assert {one for _, filters in detector.batches for one in filters} == {Filter(0.6, frozenset({1}))}
     assert all(len(cameras) == len(set(cameras)) <= 4 for cameras, _ in detector.batches)
+
+
+def test_the_gpus_path_takes_its_turns_as_the_hosts_does(monkeypatch, tmp_path):
+    """A simulated TensorRT on an emulated GPU, with the kernels themselves."""
+    gpu, simulation = EmulatedGpu(tmp_path), Simulation("10.3.0")
+    install(monkeypatch, simulation, gpu)
+    signature = Signature("images", "output0", Layout.RAW, 2, (128, 128), True, False, 32, tiny.NAMES)
+    plan = simulation.plan({"dla": False}, tiny.network(128, batch=None))
+    runner = TensorRT().load_on_gpu(plan, signature, EngineSpec(target=Target("gpu")))
+    detector = CudaDetector(runner, Kernels(0, None))
+    assert bare_ms(detector, 2, 0.0)[0] > 0
+    sight = tiny.scene(128, 3).image
+    path = MemoryScene([sight], 2, 20.0, 0.005).turn(contender(detector), Meter(None), 0.5)
+    assert bare_ms(detector, 1, 0.0)[0] > 0
+    detector.close()
+    assert path.arrived >= len(path.paced) > 0
+    assert {one.camera for one in path.paced} == set(path.cameras)
 
 
 def test_a_plan_that_fails_in_a_turn_ends_the_run():

@@ -1,6 +1,6 @@
 """``bench``: the whole frame path against the bare engine, measured in one run with the same plan and threads.
 
-Turns alternate: the bare engine in a tight loop with nothing else running, then the real frame path (capture,
+Turns alternate: the bare engine without a pause and with nothing else running, then the real frame path (capture,
 letterbox, inference, decode, encode) as fast as it goes and at the camera's own pace. Messages are encoded as the
 publisher does and go nowhere, so that no broker is needed. With ``--compare`` two plans take their turns side by side.
 """
