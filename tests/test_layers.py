@@ -31,7 +31,7 @@ LAYERS = (
     {"analytics"},
     {"capture", "mqtt"},
     {"telemetry", "home_assistant"},
-    {"daemon", "demo"},
+    {"daemon", "demo", "benchmark"},
     {"tasks"},
     {"api"},
     {"cli"},

@@ -1,7 +1,8 @@
-"""Writes the tables of settings, topics and messages into the pages beside this file, from the code that defines them.
+"""Writes the tables of settings, topics, messages and figures into the pages beside this file, from the code.
 
-``python deploy/docs/generate.py`` after a change of ``settings.py``, ``changes.py``, ``topics.py``, ``schema.py`` or
-``messages.py``; ``tests/deploy/test_docs.py`` fails until it was run. A page says where a table goes::
+``python deploy/docs/generate.py`` after a change of ``settings.py``, ``changes.py``, ``topics.py``, ``schema.py``,
+``messages.py`` or ``benchmark/figures.py``; ``tests/deploy/test_docs.py`` fails until it was run. A page says where a
+table goes::
 
     <!-- generated: settings -->
     <!-- end -->
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +20,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
+from vajra_edge.benchmark import figures as bench_figures
+from vajra_edge.benchmark.figures import Figures
 from vajra_edge.config.changes import ACTIONS
 from vajra_edge.config.settings import CameraSettings, Settings
 from vajra_edge.mqtt import figures, messages, place_messages, schema
@@ -91,10 +95,16 @@ def message_tables() -> str:
     return "\n\n".join(_message_table(model) for model in told) + "\n"
 
 
+def bench_tables() -> str:
+    """What ``bench --json`` writes: one table a value, each followed by the objects that it is the first to hold."""
+    return "\n\n".join(_message_table(model) for model in dict.fromkeys(_with_parts(Figures))) + "\n"
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_tables,
     "topics": topics_table,
     "messages": message_tables,
+    "bench": bench_tables,
 }
 
 
@@ -104,10 +114,11 @@ _PARTS: Mapping[str, type] = {
         *(schema.DetectionRow, schema.EngineRow, schema.GapRow, messages.HistoryEntry),
         *(place_messages.ZoneState, place_messages.LineState),
         *(place_messages.HourCounts, place_messages.BlindInterval),
+        *(value for value in vars(bench_figures).values() if dataclasses.is_dataclass(value)),
         *(figures.Int8Figures, figures.DlaFigures, figures.Refused, GateFigures),
     )
 }
-"""What messages hold beside plain values."""
+"""What messages and figures hold beside plain values."""
 
 
 def _is_section(name: str, annotation: object) -> bool:

@@ -1,7 +1,8 @@
 """Writes JSON Schemas and an AsyncAPI 3 document of all topics beside this file, from the code that defines them.
 
-``python deploy/schemas/generate.py`` after a change of ``schema.py`` or ``topics.py``; ``tests/deploy/test_schemas.py``
-fails until it was run. One schema a message, ``<Message>.json``, and ``asyncapi.yaml``, which refers to them.
+``python deploy/schemas/generate.py`` after a change of ``schema.py``, ``topics.py`` or the figures of ``bench``;
+``tests/deploy/test_schemas.py`` fails until it was run. One schema a message, ``<Message>.json``, and
+``asyncapi.yaml``, which refers to them; ``BenchFigures.json`` is of what ``bench --json`` writes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from vajra_edge.benchmark import files as bench_files
 from vajra_edge.mqtt import schema
 from vajra_edge.mqtt.messages import SCHEMA
 from vajra_edge.mqtt.topics import Topic, Topics
@@ -127,6 +129,8 @@ def _operation(action: str, channel: str, qos: int, topic: Topic | None) -> dict
 def files() -> dict[str, str]:
     """Every file's content, by its name."""
     told = {f"{name}.json": json.dumps(one, indent=2, ensure_ascii=False) + "\n" for name, one in schemas().items()}
+    bench = {"$schema": DIALECT, **_in_draft_07(bench_files.json_schema())}
+    told["BenchFigures.json"] = json.dumps(bench, indent=2, ensure_ascii=False) + "\n"
     told["asyncapi.yaml"] = yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=120)
     return told
 

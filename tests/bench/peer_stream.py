@@ -2,9 +2,9 @@
 
     PYTHONPATH=. .venv/bin/python tests/bench/peer_stream.py PEER_PYTHON WEIGHTS.onnx CLIP [ROUNDS]
 
-Ours is what ``vajra-edge bench`` measures: capture, letterbox, inference with NMS, decode, encode, publish. The
-peer's is ``predict(stream=True)``, which publishes nothing. Both use ONNX Runtime on all CPUs and stay loaded; one
-waits while the other has its turn. Short turns meet a shared machine in the same mood; medians are of their quotients.
+Ours is what ``vajra-edge bench`` measures: capture, letterbox, inference with NMS, decode, encode. The peer's is
+``predict(stream=True)``, which encodes nothing. Both use ONNX Runtime on all CPUs and stay loaded; one waits while the
+other has its turn. Short turns meet a shared machine in the same mood; medians are of their quotients.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
-import numpy as np
-
-from vajra_edge.cli import bench
+from vajra_edge.benchmark.contender import bare_ms
+from vajra_edge.benchmark.meter import Meter
+from vajra_edge.benchmark.record import Record
+from vajra_edge.benchmark.scenes import SourceScene
+from vajra_edge.cli import bench, bench_plans
 
 HERE = Path(__file__).resolve().parent
 TURN_S = 1.5
@@ -27,8 +29,12 @@ FRAMES = 12
 
 def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
     with ExitStack() as stack:
-        settings = bench._settings(None, clip, Path(weights), None, stack)
-        ours = stack.enter_context(bench.opened(settings))
+        settings = bench._settings(bench.Asked(source=clip, weights=Path(weights)), stack)
+        ours = stack.enter_context(bench_plans.of_settings(settings))
+        camera, meter = settings.cameras[0], Meter(None)
+        scene = SourceScene(camera, settings.service.batch_wait_ms / 1e3, ())
+        stack.callback(scene.close)
+        record = Record(meter)
         command = [peer_python, str(HERE / "peer_child.py"), "stream", weights, clip]
         peer = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         stack.callback(peer.terminate)
@@ -39,11 +45,12 @@ def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
             return float(peer.stdout.readline()) / FRAMES * 1e3
 
         peers_ms()
-        ours.frames(TURN_S)
+        scene.turn(ours, meter, TURN_S)
         turns = []
         for _ in range(int(rounds)):
-            bare_ms = ours.bare(TURN_S / 2)
-            turns.append((bare_ms, float(np.diff(ours.frames(TURN_S)).mean()) * 1e3, peers_ms()))
+            alone_ms = bare_ms(ours.detector, 1, TURN_S / 2)
+            record.add(alone_ms, scene.turn(ours, meter, TURN_S), alone_ms)
+            turns.append((mean(alone_ms), record.turns[-1].frame_ms, peers_ms()))
         figures = {
             "ours_ms": round(median(mine for _, mine, _ in turns), 1),
             "peer_ms": round(median(theirs for _, _, theirs in turns), 1),

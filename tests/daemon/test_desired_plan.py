@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
 import tiny
 from stored import commit
 
-from vajra_edge import clock
+from vajra_edge import clock, device
+from vajra_edge.backends import base
 from vajra_edge.backends.base import BackendChoice
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.backends.tensorrt.backend import TensorRT
@@ -251,6 +253,31 @@ def test_a_gpu_that_something_keeps_from_working_is_served_for_by_the_cpu_and_lo
     assert (desired.request.backend, desired.request.spec.target) == ("onnxruntime", Target("cpu"))
     assert desired.request.spec.precision is Precision.FP32
     assert (desired.backend_reason, desired.event.instead) == (reason, True)
+
+
+@pytest.fixture
+def hidden_gpu(monkeypatch):
+    """A machine with a GPU and onnxruntime-gpu, whose user wants this process to see none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    seen = (device.Gpu(0, "NVIDIA L4", "8.9", "570.86"),)
+    monkeypatch.setattr(device, "gpus", lambda *_: seen)
+    monkeypatch.setattr(reconciler, "select", partial(base.select, gpus=lambda: seen))
+
+
+def test_a_gpu_that_is_hidden_on_purpose_means_the_cpu_and_no_trouble(hidden_gpu, desired_plans, settings):
+    desired = desired_plans.work_out(settings())
+    assert (desired.request.backend, desired.request.spec.target) == ("onnxruntime", Target("cpu"))
+    assert desired.backend_reason == "CUDA_VISIBLE_DEVICES hides every GPU"
+    assert not desired.event.instead, "nothing is to be mended"
+
+
+def test_a_gpu_that_is_hidden_and_asked_for_is_an_error_with_its_remedy(hidden_gpu, desired_plans, settings):
+    with pytest.raises(UnsupportedSpec) as refused:
+        desired_plans.work_out(settings(engine={"target": "gpu:0"}))
+    assert str(refused.value) == (
+        "gpu:0 is asked for, and CUDA_VISIBLE_DEVICES hides every GPU from this process; "
+        "unset CUDA_VISIBLE_DEVICES, or set [engine] target = auto"
+    )
 
 
 def test_a_slow_first_build_is_bridged_by_a_quick_plan_on_the_cpu(accelerated, desired_plans, settings, store):

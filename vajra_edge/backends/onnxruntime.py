@@ -297,6 +297,11 @@ class OnnxRunner:
 def _check_gpu(target: Target) -> UnsupportedSpec | None:
     import onnxruntime
 
+    if cuda.hidden():
+        return UnsupportedSpec(
+            f"{target} is asked for, and {cuda.VISIBLE} hides every GPU from this process",
+            remedy=say(f"unset {cuda.VISIBLE}, or ", Setting.TARGET.to("auto")),
+        )
     providers = onnxruntime.get_available_providers()
     if PROVIDER not in providers:
         return UnsupportedSpec(

@@ -163,17 +163,38 @@ def doctor(
 
 @app.command()
 def bench(
-    seconds: Annotated[float, typer.Option("--seconds", min=2.0, help="how long to measure")] = 20.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=2.0, help="how long to measure each plan")] = 20.0,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="settings; without: the demo's")] = None,
     source: Annotated[str | None, typer.Option("--source", help="clip to measure with")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="network to measure")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU inference threads")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, max=64, help="most frames in one call")] = None,
+    cameras: Annotated[
+        int | None, typer.Option("--cameras", help="so many cameras, fed from memory without a decoder")
+    ] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="frames a second of each of them; unset: 30")] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="two plans (settings, weights, .engine, fingerprint) in turns, or two files that --json wrote",
+        ),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="compare figures of different machines or setups, which are named")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Measure the whole frame path against the bare engine, in one run."""
+    """Measure the whole frame path against the bare engine, in one run; no broker is needed."""
     from vajra_edge.cli import bench as verb
 
-    raise typer.Exit(verb.bench(seconds, config=config, source=source, weights=weights, threads=threads, as_json=json_))
+    asked = verb.Asked(seconds, config, source, weights, threads, batch, cameras, fps)
+    if compare is None:
+        if anyway:
+            raise UsageError("--anyway is of a comparison", remedy="add --compare A B, or leave it out")
+        raise typer.Exit(verb.bench(asked, as_json=json_))
+    raise typer.Exit(verb.compared(*compare, asked, anyway=anyway, as_json=json_))
 
 
 Model = Annotated[str, typer.Option("--model", "--weights", help="a .pt, .onnx or .engine file")]

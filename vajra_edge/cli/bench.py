@@ -1,215 +1,258 @@
 """``bench``: the whole frame path against the bare engine, measured in one run with the same plan and threads.
 
-Blocks alternate: the bare engine in a tight loop with nothing else running, then the real pipeline (capture, letterbox,
-inference, decode, encode, a broker) as fast as it goes, then the same at the camera's own pace for latency. Each figure
-is the median over blocks, so that a busy machine spoils single blocks and not the ratio.
+Turns alternate: the bare engine without a pause and with nothing else running, then the real frame path (capture,
+letterbox, inference, decode, encode) as fast as it goes and at the camera's own pace. Messages are encoded as the
+publisher does and go nowhere, so that no broker is needed. With ``--compare`` two plans take their turns side by side.
 """
 
 from __future__ import annotations
 
-import queue
+import math
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import orjson
 from rich.console import Console
-from rich.table import Table
 
-from vajra_edge.build.request import nms_of
-from vajra_edge.capture.camera import Grabber, Mailboxes
-from vajra_edge.capture.children import Children
-from vajra_edge.cli.rebuild import ready_plan
-from vajra_edge.config.settings import CameraSettings, Settings, load
-from vajra_edge.demo.settings import broker_settings, overrides
-from vajra_edge.errors import VajraError
-from vajra_edge.inference.detector import Detector
-from vajra_edge.inference.open_detector import Loadable, open_detector
-from vajra_edge.inference.pipeline import FrameResult, Pipeline, PipelineCounters
-from vajra_edge.mqtt.messages import EngineTag
-from vajra_edge.mqtt.publisher import Publisher
-from vajra_edge.mqtt.topics import topics_of
+from vajra_edge.benchmark import files, host, run
+from vajra_edge.benchmark.compare import LEAST_TURNS, Comparison, compare
+from vajra_edge.benchmark.contender import Contender
+from vajra_edge.benchmark.figures import Figures, Setup
+from vajra_edge.benchmark.gauges import GpuGauge, NoGauge, gauge_of
+from vajra_edge.benchmark.meter import Meter
+from vajra_edge.benchmark.scenes import MemoryScene, Scene, SourceScene, Taken, taken_alone
+from vajra_edge.capture.url import is_live
+from vajra_edge.cli import bench_plans, bench_table
+from vajra_edge.config.address import shown
+from vajra_edge.config.settings import CameraSettings, Settings, load, merged
+from vajra_edge.demo.settings import overrides
+from vajra_edge.errors import UsageError, VajraError
 from vajra_edge.privileges import become_service_user
 
-BLOCK_S = 1.5
-"""Long enough for tens of frames on a slow CPU, short enough that neighbouring blocks meet the machine alike."""
+FPS = 30.0
+MOST_CAMERAS, MOST_FPS = 64, 1000.0
 
 
-def bench(
-    seconds: float, *, config: Path | None, source: str | None, weights: Path | None, threads: int | None, as_json: bool
-) -> int:
-    """Print the figures."""
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for.
+
+    Attributes:
+        seconds: how long to measure each plan.
+        config: settings file; None: the demo's settings.
+        source: in the place of the first camera's.
+        weights: in the place of the settings'.
+        threads: likewise.
+        batch: likewise.
+        cameras: fed from memory; None: the source as it is.
+        fps: of each of them.
+
+    Raises:
+        UsageError: a value cannot be.
+    """
+
+    seconds: float = 20.0
+    config: Path | None = None
+    source: str | None = None
+    weights: Path | None = None
+    threads: int | None = None
+    batch: int | None = None
+    cameras: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and self.cameras is None:
+            raise UsageError("--fps is of cameras fed from memory", remedy="add --cameras, or leave --fps out")
+        if self.cameras is not None and not 1 <= self.cameras <= MOST_CAMERAS:
+            raise UsageError(f"--cameras {self.cameras} cannot be", remedy=f"give 1 to {MOST_CAMERAS}")
+        if self.fps is not None and not 0.0 < self.fps <= MOST_FPS:
+            raise UsageError(f"--fps {self.fps:g} cannot be", remedy=f"give above 0 and up to {MOST_FPS:g}")
+        if not math.isfinite(self.seconds):
+            raise UsageError(f"--seconds {self.seconds} cannot be", remedy="give a number of seconds")
+
+
+def bench(asked: Asked, *, as_json: bool) -> int:
+    """Print the figures of one plan."""
     with ExitStack() as stack:
-        settings = _settings(config, source, weights, threads, stack)
-        figures = _measure(settings, seconds)
+        settings = _settings(asked, stack)
+        with _telling("preparing the plan", as_json):
+            contender = stack.enter_context(bench_plans.of_settings(settings))
+        (figures,) = _figures([contender], settings, asked, as_json=as_json)
     if as_json:
-        print(orjson.dumps(figures).decode())  # noqa: T201
+        print(files.written(figures).decode())  # noqa: T201
     else:
-        Console().print(_table(figures))
+        bench_table.show(figures, Console())
     return 0
 
 
-def _settings(
-    config: Path | None,
-    source: str | None,
-    weights: Path | None,
-    threads: int | None,
-    stack: ExitStack,
-) -> Settings:
+def compared(a: str, b: str, asked: Asked, *, anyway: bool, as_json: bool) -> int:
+    """Print which of two plans is faster, of files of figures or in turns; 0 whatever the verdict.
+
+    Args:
+        a: what was there before: figures (.json), or what ``bench_plans.named`` takes.
+        b: what is tried, likewise.
+        asked: for plans.
+        anyway: compare figures of different machines and setups, which are named.
+        as_json: print JSON.
+
+    Raises:
+        VajraError: they cannot be compared.
+    """
+    known = [Path(name).suffix.lower() == ".json" for name in (a, b)]
+    if any(known) and not all(known):
+        raise UsageError(f"{a} and {b} are not of one kind", remedy="name two files of figures, or two plans")
+    if all(known):
+        told = compare(files.read(Path(a)), files.read(Path(b)), by_turns=False)
+        if not anyway:
+            _require_alike(told.differences)
+    else:
+        told = _in_turns(a, b, asked, anyway=anyway, as_json=as_json)
+    if as_json:
+        print(orjson.dumps(asdict(told), option=orjson.OPT_UTC_Z).decode())  # noqa: T201
+    else:
+        bench_table.show_comparison(told, (a, b), Console())
+    return 0
+
+
+def _require_alike(differences: Sequence[str]) -> None:
+    if differences:
+        raise VajraError(
+            f"figures of different machines or setups tell nothing of the plans: {'; '.join(differences)}",
+            remedy="measure both alike, or add --anyway to see them side by side",
+        )
+
+
+def _in_turns(a: str, b: str, asked: Asked, *, anyway: bool, as_json: bool) -> Comparison:
+    if asked.config is None and Path(a).suffix.lower() == ".toml":
+        asked = replace(asked, config=Path(a))  # its first camera is what both are measured with
+    with ExitStack() as stack:
+        settings = _settings(asked, stack)
+
+        def make(others: Mapping[str, Any]) -> Settings:
+            return _settings(asked, stack, others)
+
+        contenders = []
+        for name in (a, b):
+            with _telling(f"preparing {name}", as_json):
+                contenders.append(stack.enter_context(bench_plans.named(name, make)))
+        if not anyway:  # asked before anybody waits for figures
+            _require_alike(_unlike(*contenders))
+        first, second = _figures(contenders, settings, asked, as_json=as_json, least_turns=LEAST_TURNS)
+    return compare(first, second, by_turns=True)
+
+
+def _unlike(a: Contender, b: Contender) -> list[str]:
+    told = {
+        "threads": (a.threads, b.threads),
+        "confidence": (a.filter.confidence, b.filter.confidence),
+    }
+    return [f"{name}: {_said(one)} and {_said(other)}" for name, (one, other) in told.items() if one != other]
+
+
+def _said(value: float | None) -> str:
+    return "all" if value is None else f"{value:g}"
+
+
+def _settings(asked: Asked, stack: ExitStack, others: Mapping[str, Any] | None = None) -> Settings:
     given: dict[str, Any] = {}
-    if config is None:
-        state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
-        given = overrides(state_dir, broker_settings(None, stack), source=source, weights=weights)
-    if threads is not None:
-        given = {**given, "service": {**given.get("service", {}), "threads": threads}}
-    settings = load(config, given)
-    if config is not None:  # the plan is built in the service's store, from cameras that anybody may send
+    if asked.config is None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
+        given = overrides(folder, {})
+    if asked.weights is not None:
+        given = merged(given, {"weights": {"path": str(asked.weights.absolute())}})
+    if asked.threads is not None:
+        given = merged(given, {"service": {"threads": asked.threads}})
+    if asked.batch is not None:
+        given = merged(given, {"engine": {"batch": asked.batch}})
+    settings = load(asked.config, merged(given, others or {}))
+    if asked.source is not None:
+        settings = settings.model_copy(update={"cameras": (_other_source(settings, asked.source),)})
+    if asked.config is not None:  # the plan is built in the service's store, from cameras that anybody may send
         become_service_user(settings.store.state_dir)
     if not settings.cameras:
         raise VajraError("no camera to measure with", remedy="name a clip with --source")
     return settings
 
 
-def _measure(settings: Settings, seconds: float) -> dict[str, Any]:
-    with opened(settings) as run:
-        return {**run.measure(seconds), "engine": run.tag.fingerprint[:12], "threads": settings.service.threads}
+def _other_source(settings: Settings, source: str) -> CameraSettings:
+    known = settings.cameras[0].model_dump(exclude_unset=True) if settings.cameras else {"id": "bench"}
+    return load(None, {"weights": settings.weights.model_dump(), "cameras": [{**known, "source": source}]}).cameras[0]
 
 
-@contextmanager
-def opened(settings: Settings) -> Iterator[Run]:
-    """The parts around the plan of ``settings``, built if it is not there."""
-    plan = ready_plan(settings)
-    detector = open_detector(Loadable.of(plan), threads=settings.service.threads, nms=nms_of(settings.engine))
-    manifest = plan.manifest
-    tag = EngineTag(plan.fingerprint, manifest.precision.value, str(manifest.target), manifest.signature.class_names)
-    run = Run(settings, detector, tag)
+def _figures(
+    contenders: Sequence[Contender],
+    settings: Settings,
+    asked: Asked,
+    *,
+    as_json: bool,
+    least_turns: int = run.LEAST_TURNS,
+) -> list[Figures]:
+    camera = settings.cameras[0]
+    gauges = [_gauge(contender) for contender in contenders]
+    hosts = [
+        host.look(bench_plans.gpu_name(contender.subject), gauge or NoGauge())
+        for contender, gauge in zip(contenders, gauges, strict=True)
+    ]
+    taken = taken_alone(camera)
+    scene = _scene(settings, asked, taken)
+    meters = [Meter(gauge) for gauge in gauges]
+    counts = [min(asked.cameras or 1, contender.subject.batch) for contender in contenders]
+    whole_s = asked.seconds * len(contenders)
     try:
-        yield run
+        with _telling(f"measuring for {whole_s:.0f} s, and {least_turns} turns of each at the least", as_json):
+            records, turn_s = run.measure(contenders, scene, whole_s, meters, counts, least_turns=least_turns)
     finally:
-        run.close()
-        detector.close()
+        scene.close()
+    setups = [
+        Setup(
+            source=_told(camera.source),
+            first_picture=taken.first,
+            resolution_wh=taken.resolution_wh,
+            cameras=asked.cameras,
+            fps=_fps(asked),
+            batch_wait_ms=settings.service.batch_wait_ms,
+            confidence=contender.filter.confidence,
+            threads=contender.threads,
+            seconds=asked.seconds,
+            turn_s=round(turn_s, 3),
+        )
+        for contender in contenders
+    ]
+    told = [
+        record.figures(one, contender.subject, setup)
+        for record, one, contender, setup in zip(records, hosts, contenders, setups, strict=True)
+    ]
+    for gauge in gauges:
+        (gauge or NoGauge()).close()
+    return told
 
 
-class _BenchCamera:
-    """A grabber with mailboxes of its own."""
-
-    def __init__(self, camera: CameraSettings, post: Callable[[object], None], children: Children) -> None:
-        self.mailboxes = Mailboxes()
-        self._grabber = Grabber(camera, self.mailboxes, post, _no_beat, children)
-        self._grabber.start()
-
-    def close(self) -> None:
-        self.mailboxes.close()
-        self._grabber.stop(5.0)
+def _gauge(contender: Contender) -> GpuGauge | None:
+    name = bench_plans.gpu_name(contender.subject)
+    return None if name is None else gauge_of(bench_plans.gpu_index(contender.subject), name)
 
 
-class Run:
-    """The real parts around one detector: grabbers and a publisher with a broker."""
-
-    def __init__(self, settings: Settings, detector: Detector, tag: EngineTag) -> None:
-        self._detector, self.tag = detector, tag
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._publisher = Publisher(settings.mqtt, topics_of(settings), self._inbox.put)
-        self._publisher.start()
-        self._children = Children()
-        camera = settings.cameras[0].model_copy(update={"loop": True})
-        eager = camera.model_copy(update={"id": "eager", "realtime": False, "fps": None})
-        self._eager = _BenchCamera(eager, self._inbox.put, self._children)
-        self._paced = camera.model_copy(update={"id": "paced", "realtime": True})
-
-    def close(self) -> None:
-        """Stop the threads; a second call does nothing."""
-        self._eager.close()
-        self._children.close()
-        self._publisher.close(5.0)
-
-    def measure(self, seconds: float) -> dict[str, Any]:
-        """Alternate blocks for about ``seconds``."""
-        self._pipelined(self._eager, BLOCK_S / 3)
-        blocks: list[tuple[float, float, PipelineCounters]] = []
-        ages_ms: list[float] = []
-        until_s = time.monotonic() + seconds
-        while len(blocks) < 2 or time.monotonic() < until_s:  # noqa: PLR2004  a median needs a pair
-            before_ms = self.bare(BLOCK_S / 2)
-            published, counters = self._pipelined(self._eager, BLOCK_S)
-            if len(published) < 3:  # noqa: PLR2004  two gaps
-                raise VajraError(
-                    f"only {len(published)} frames in {BLOCK_S} s", remedy="check the clip, or try a smaller network"
-                )
-            whole_ms = float(np.diff([seen.at_s for seen in published]).mean()) * 1e3
-            blocks.append(((before_ms + self.bare(BLOCK_S / 2)) / 2, whole_ms, counters))
-            paced = _BenchCamera(self._paced, self._inbox.put, self._children)
-            ages_ms += [seen.age_ms for seen in self._pipelined(paced, BLOCK_S)[0]]
-            paced.close()
-        return _figures(blocks, ages_ms)
-
-    def frames(self, seconds: float) -> list[float]:
-        """When each message of one block as fast as it goes was handed to the publisher, in seconds."""
-        return [seen.at_s for seen in self._pipelined(self._eager, seconds)[0]]
-
-    def bare(self, seconds: float) -> float:
-        """Mean milliseconds a call of the engine alone."""
-        return self._detector.bare_ms(seconds)
-
-    def _pipelined(self, camera: _BenchCamera, seconds: float) -> tuple[list[_Seen], PipelineCounters]:
-        """Run the frame loop on one camera; when each message was handed to the publisher."""
-        seen: list[_Seen] = []
-
-        def sink(result: FrameResult[EngineTag]) -> None:
-            self._publisher.detections(result.frame, result.found, result.plan)
-            seen.append(_Seen(time.perf_counter(), (time.monotonic_ns() - result.frame.captured_ns) / 1e6))
-
-        pipeline: Pipeline[EngineTag] = Pipeline(camera.mailboxes, sink, self._inbox.put, _no_beat)
-        pipeline.swap(self._detector, self.tag)
-        pipeline.start()
-        time.sleep(seconds)
-        pipeline.stop(5.0)
-        return seen, pipeline.counters()
+def _told(source: str) -> str:
+    """A file by its name alone: it may lie elsewhere on another machine."""
+    return shown(source) if is_live(source) else Path(source).name
 
 
-@dataclass(frozen=True)
-class _Seen:
-    at_s: float
-    age_ms: float
+def _fps(asked: Asked) -> float | None:
+    return None if asked.cameras is None else asked.fps or FPS
 
 
-def _figures(blocks: list[tuple[float, float, PipelineCounters]], ages_ms: list[float]) -> dict[str, Any]:
-    bare_ms = median(bare for bare, _, _ in blocks)
-    whole_ms = median(whole for _, whole, _ in blocks)
-    stages = {
-        name: round(median(getattr(counters, f"{name}_ms") for _, _, counters in blocks), 3)
-        for name in ("prepare", "inference", "decode", "publish")
-    }
-    p50, p99 = np.percentile(ages_ms, (50, 99))
-    return {
-        "inference_ms": round(bare_ms, 3),
-        "frame_ms": round(whole_ms, 3),
-        "frames_per_s": round(1e3 / whole_ms, 2),
-        "ratio": round(median(whole / bare for bare, whole, _ in blocks), 4),
-        "stage_ms": stages,
-        "latency_ms": {"p50": round(float(p50), 2), "p99": round(float(p99), 2), "frames": len(ages_ms)},
-        "blocks": len(blocks),
-        "ratios": [round(whole / bare, 4) for bare, whole, _ in blocks],
-    }
+def _scene(settings: Settings, asked: Asked, taken: Taken) -> Scene:
+    gather_s = settings.service.batch_wait_ms / 1e3
+    if asked.cameras is None:
+        return SourceScene(settings.cameras[0], gather_s, taken.took_ms)
+    return MemoryScene(taken.images, asked.cameras, _fps(asked) or FPS, gather_s)
 
 
-def _table(figures: dict[str, Any]) -> Table:
-    table = Table(show_header=False, box=None)
-    stages = ", ".join(f"{name} {value}" for name, value in figures["stage_ms"].items())
-    latency = figures["latency_ms"]
-    table.add_row("bare inference", f"{figures['inference_ms']} ms")
-    table.add_row("whole path", f"{figures['frame_ms']} ms a frame, {figures['frames_per_s']} frames/s")
-    table.add_row("ratio", f"{figures['ratio']} (1.0: everything but inference is hidden)")
-    table.add_row("stages, median ms", stages)
-    table.add_row("capture to publish", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms at the camera's own pace")
-    return table
-
-
-def _no_beat() -> None:
-    """Nobody watches a bench."""
+def _telling(what: str, as_json: bool) -> Any:
+    """Somebody who waits is told for what, where nobody reads by machine."""
+    return Console(file=sys.stderr, quiet=as_json).status(f"{what} …")

@@ -1,6 +1,6 @@
 """CUDA: the driver, the runtime in one of two ways, and what it lends. One status check, in ``check``."""
 
-from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable, hidden
+from vajra_edge.backends.cuda.check import VISIBLE, CudaRefused, CudaUnavailable, hidden
 from vajra_edge.backends.cuda.devices import absence, count, describe, device
 from vajra_edge.backends.cuda.driver import CudaGpu
 from vajra_edge.backends.cuda.resources import DeviceBuffer, Event, Graph, MappedBuffer, PinnedBuffer, Stream
@@ -8,6 +8,7 @@ from vajra_edge.backends.cuda.runtime import call, reason
 from vajra_edge.backends.cuda.waiting import WaitCost, Waiter
 
 __all__ = [
+    "VISIBLE",
     "CudaGpu",
     "CudaRefused",
     "CudaUnavailable",

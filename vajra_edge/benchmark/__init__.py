@@ -1,0 +1,1 @@
+"""Benchmark: the frame path against the bare engine, as figures that can be quoted, kept and compared."""
