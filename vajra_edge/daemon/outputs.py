@@ -23,7 +23,7 @@ from vajra_edge.tracking.tracker import Numbers
 from vajra_edge.types import Detections, Frame
 
 STATS_S = 60.0
-"""As often as Frigate says its own."""
+"""As often as Frigate says its own; ours come when a camera's state is another, too."""
 
 BLIND_S = 2.0
 """After the newest frame of a camera that does not deliver: the last ones may be on their way still."""
@@ -114,7 +114,9 @@ class Outputs:
                 return
             now_s = self._now_s()
             for camera in status.cameras:
-                opened.channel.send(opened.frigate.state(camera.id, camera.state))
+                if news := opened.frigate.state(camera.id, camera.state):
+                    opened.channel.send(news)
+                    opened.stats_s = now_s - STATS_S
                 delivers = status.phase == "serving" and camera.state == "streaming"
                 if not delivers and now_s - opened.seen_s.get(camera.id, 0.0) > BLIND_S:
                     opened.channel.send(opened.frigate.blind(camera.id))
