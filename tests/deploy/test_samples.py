@@ -85,6 +85,7 @@ def test_the_access_list_lets_a_device_do_all_it_has_to_and_others_what_is_their
     home = Listener(sample_broker.mqtt("homeassistant"), "vajra/#", "homeassistant/#")
     flows = Listener(sample_broker.mqtt("node-red"), "vajra/#", "frigate/#", "homeassistant/#")
     stranger = Listener(sample_broker.mqtt("gate-8"), "#")
+    own = Listener(sample_broker.mqtt("gate-7"), "#")
     gate_7.start()
     gate_7.serving()
     camera = "vajra/gate-7/camera/gate"
@@ -108,12 +109,14 @@ def test_the_access_list_lets_a_device_do_all_it_has_to_and_others_what_is_their
     assert b"forged" not in home.until("vajra/gate-7/status")
     assert "vajra/gate-8/status" not in home.heard
     assert stranger.heard == {}
+    own.until("vajra/gate-7/request/status")
+    assert own.heard.keys() == {"vajra/gate-7/request/status"}
     assert not [path for path in flows.heard if path.startswith("homeassistant/")]
 
     status = gate_7.status()
     assert status["broker"]["connected"]
     assert status["broker"]["troubles"] == []
-    for ears in (home, flows, stranger):
+    for ears in (home, flows, stranger, own):
         ears.close()
 
 
