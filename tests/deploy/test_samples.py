@@ -61,7 +61,7 @@ def say(broker: SampleBroker, user: str, path: str, payload: bytes) -> None:
     channel = Channel(broker.mqtt(user), f"says-{user}", None, lambda: [Message(path, payload, qos=1)])
     channel.start()
     wait_for(lambda: channel._up)
-    channel.leave([], 60.0)
+    channel.leave(list, 60.0)
     channel.join(60.0)
 
 

@@ -9,7 +9,7 @@ import orjson
 from outputs.frames import BEGAN_S, frame, person
 
 from vajra_edge.outputs import deepstream
-from vajra_edge.outputs.sighted import Sighting, sighted
+from vajra_edge.outputs.sighted import Sighted, Sighting, sighted
 from vajra_edge.types import Detections, Frame
 
 SAMPLE = {
@@ -65,8 +65,8 @@ def test_a_box_with_a_number_that_is_not_finite_is_left_out() -> None:
         np.array([0.9, 0.8], np.float32),
         np.array([1, 7], np.int32),
     )
-    shown = sighted(taken, found, np.array([4, 5]), ("person", "car"), {4: ("door",)})
+    shown = sighted(Sighted.blank(taken), found, np.array([4, 5]), ("person", "car"), {4: ("door",)})
     assert [(one.track, one.label, one.zones) for one in shown.objects] == [(4, "car", ("door",))]
     assert (shown.now_s, shown.unix_s, shown.seq, shown.resolution_wh) == (5.0, BEGAN_S, 3, (8, 8))
-    alone = sighted(taken, found.take(np.array([False, True])), None, ("person",), {})
+    alone = sighted(Sighted.blank(taken), found.take(np.array([False, True])), None, ("person",), {})
     assert alone.objects == ()

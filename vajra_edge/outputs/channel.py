@@ -1,6 +1,7 @@
 """Channel: a connection of the outputs' own, since a connection has one last will and Frigate's topics need theirs.
 
-What it sends is live: what cannot be sent now is dropped. The detections of the other connection are what is kept.
+What it sends is live: what cannot be sent now is dropped. The detections of the other connection are what is kept. Its
+thread also makes the messages, so that the frame loop has no more to do than to say what it saw.
 """
 
 from __future__ import annotations
@@ -24,8 +25,17 @@ _LOG = logging.getLogger(__name__)
 MOST_WAITING = 1000
 """Messages for which the connection has no room yet; beyond them the oldest go."""
 
+MOST_FRAMES = 200
+"""Frames that are not put into words yet; beyond them those that come are left out."""
+
+AFTER_S = 5.0
+"""Longest wait for the channel before; a broker ends its connection then, and says its last will."""
+
 _POLL_S, _BUSY_POLL_S = 0.5, 0.01
 _MOST_NOTED = 64
+
+Task = Callable[[], Sequence[Message]]
+"""Makes messages; is called by the channel's thread, in the order of asking, whether a broker is there or not."""
 
 
 class Channel:
@@ -35,7 +45,8 @@ class Channel:
         mqtt: whom to connect to.
         client_id: another one than that of the daemon's own connection.
         will: path and payload that the broker publishes when the connection breaks; None: none.
-        present: what is said at each connect; called by the channel's thread.
+        present: what is said at each connect.
+        after: a channel that has been told to leave, and has the same id: this one waits for its end.
     """
 
     def __init__(
@@ -43,9 +54,11 @@ class Channel:
         mqtt: MqttSettings,
         client_id: str,
         will: tuple[str, bytes] | None,
-        present: Callable[[], Sequence[Message]],
+        present: Task,
+        after: Channel | None = None,
     ) -> None:
-        self._link, self._present = Link(BrokerEndpoint(mqtt, client_id, will)), present
+        self._link, self._present, self._after = Link(BrokerEndpoint(mqtt, client_id, will)), present, after
+        self._tasks: deque[Task] = deque()
         self._waiting: deque[Message] = deque(maxlen=MOST_WAITING)
         self._under_way: dict[int, Message] = {}
         self._noted: set[str] = set()
@@ -57,18 +70,15 @@ class Channel:
         """Start the thread; a broker need not be there."""
         self._thread.start()
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Send these now, or never."""
-        if not messages or not self._up:
-            return
-        if len(self._waiting) + len(messages) > MOST_WAITING:
-            self._note(f"messages of [mqtt] outputs are dropped: the broker takes fewer than {MOST_WAITING} at a time")
-        self._waiting.extend(messages)
-        self._link.wake()
+    def do(self, task: Task, *, is_frame: bool = False) -> None:
+        """Send what this makes, now or never; ``is_frame``: of a frame, of which others follow."""
+        if not (is_frame and len(self._tasks) >= MOST_FRAMES):
+            self._tasks.append(task)
+            self._link.wake()
 
-    def leave(self, messages: Sequence[Message], within_s: float) -> None:
+    def leave(self, task: Task, within_s: float) -> None:
         """Say these last words and go; does not wait, see ``join``."""
-        self.send(messages)
+        self.do(task)
         self._close_by_s = time.monotonic() + within_s
         self._link.wake()
 
@@ -77,6 +87,9 @@ class Channel:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.join(AFTER_S)
+            self._after = None
         while not self._is_over():
             self._turn()
         self._up = False
@@ -94,14 +107,23 @@ class Channel:
     def _is_over(self) -> bool:
         if self._close_by_s is None:
             return False
-        idle = not self._waiting and not self._under_way
-        return idle or not self._up or time.monotonic() >= self._close_by_s
+        idle = not (self._tasks or self._waiting or self._under_way)
+        return idle or (not self._up and not self._tasks) or time.monotonic() >= self._close_by_s
 
     def _step(self) -> None:
         for item in self._link.poll(_BUSY_POLL_S if self._waiting or self._under_way else _POLL_S):
             self._take(item)
+        while self._tasks:
+            self._say(self._tasks.popleft()())
         while self._up and self._waiting and self._link.room:
             self._publish(self._waiting.popleft())
+
+    def _say(self, messages: Sequence[Message]) -> None:
+        if not self._up:
+            return
+        if len(self._waiting) + len(messages) > MOST_WAITING:
+            self._note(f"messages of [mqtt] outputs are dropped: more than {MOST_WAITING} wait for the broker")
+        self._waiting.extend(messages)
 
     def _take(self, item: Happening) -> None:
         match item:
@@ -109,7 +131,7 @@ class Channel:
                 self._fall()
                 self._noted.clear()
                 self._up = True
-                self._waiting.extend(self._present())
+                self._say(self._present())
             case Down(error):
                 self._fall()
                 self._note(f"outputs: {error}")

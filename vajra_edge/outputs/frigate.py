@@ -59,7 +59,7 @@ class _Camera:
 
 
 class Frigate:
-    """The profile of one device. Not locked: whoever has it does that.
+    """The profile of one device. Called by one thread.
 
     Args:
         prefix: first levels of all topics.

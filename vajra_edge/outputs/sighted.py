@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,20 +65,25 @@ class Sighted:
     now_s: float
     unix_s: float
     resolution_wh: tuple[int, int]
-    objects: tuple[Sighting, ...]
+    objects: tuple[Sighting, ...] = ()
+
+    @classmethod
+    def blank(cls, frame: Frame) -> Sighted:
+        """Of a frame, whose picture is not kept: its memory is wanted for the next ones."""
+        return cls(frame.camera, frame.seq, frame.captured_ns / 1e9, frame.taken_at.timestamp(), frame.resolution_wh)
 
 
 def sighted(
-    frame: Frame,
+    blank: Sighted,
     found: Detections,
     tracks: Numbers | None,
     names: Sequence[str],
     zones: Mapping[int, tuple[str, ...]],
 ) -> Sighted:
-    """Of a frame and what became of it.
+    """With what was found.
 
     Args:
-        frame: that was inferred.
+        blank: of the frame.
         found: in it.
         tracks: of each; None: the camera is not tracked.
         names: of classes, by id.
@@ -98,5 +103,4 @@ def sighted(
         for (track, index, score, box), is_finite in zip(rows, finite.tolist(), strict=True)
         if is_finite
     )
-    now_s, unix_s = frame.captured_ns / 1e9, frame.taken_at.timestamp()
-    return Sighted(frame.camera, frame.seq, now_s, unix_s, frame.resolution_wh, objects)
+    return replace(blank, objects=objects)
