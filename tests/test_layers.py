@@ -30,7 +30,7 @@ LAYERS = (
     {"inference", "tracking"},
     {"analytics"},
     {"capture", "mqtt"},
-    {"telemetry", "home_assistant"},
+    {"telemetry", "home_assistant", "outputs"},
     {"daemon", "demo", "benchmark"},
     {"tasks"},
     {"api"},

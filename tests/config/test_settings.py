@@ -37,7 +37,7 @@ def different(field, value):
         "mqtt.username": "me", "cameras.source": "/dev/video1", "engine.quantization": "qdq",
         "cameras.rtsp_transport": "udp", "engine.batch": 4, "cameras.decode": "cpu",
         "mqtt.delivery": "live", "mqtt.outbox": "memory", "mqtt.outbox_bytes": 100_000,
-        "mqtt.home_assistant": "device", "mqtt.discovery_prefix": "ha",
+        "mqtt.home_assistant": "device", "mqtt.discovery_prefix": "ha", "mqtt.outputs": ("deepstream",),
     }  # fmt: skip
     if field in special:
         return special[field]

@@ -25,6 +25,11 @@ logger:
   default: warning
 """
 
+DASHBOARD = """lovelace:
+  dashboards:
+    vajra-edge: {mode: yaml, title: vajra-edge, icon: mdi:cctv, filename: dashboard.yaml}
+"""
+
 
 class Said(logging.Handler):
     """Keeps what the MQTT integration warns of."""
@@ -39,7 +44,8 @@ class Said(logging.Handler):
 
 
 async def start(folder, http):
-    (folder / "configuration.yaml").write_text(CONFIG.format(http=http))
+    dashboard = DASHBOARD if (folder / "dashboard.yaml").exists() else ""
+    (folder / "configuration.yaml").write_text(CONFIG.format(http=http) + dashboard)
     hass = await bootstrap.async_setup_hass(runner.RuntimeConfig(config_dir=str(folder), skip_pip=True))
     await hass.async_start()
     return hass
@@ -73,7 +79,7 @@ class Changes:
             self.seen.append((now.entity_id, {"state": now.state, **now.attributes}))
 
 
-async def answer(hass, said, changes, asked):
+async def answer(hass, said, changes, asked):  # noqa: PLR0911  one a question
     if asked["ask"] == "changes":
         return [state for name, state in changes.seen if name == asked["entity"]]
     if asked["ask"] == "states":
@@ -84,6 +90,8 @@ async def answer(hass, said, changes, asked):
         return {one.name: {"via": names.get(one.via_device_id), "id": one.id, "model": one.model} for one in known}
     if asked["ask"] == "registry":
         return {one.entity_id: one.unique_id for one in entity_registry.async_get(hass).entities.values()}
+    if asked["ask"] == "dashboard":
+        return await hass.data["lovelace"].dashboards["vajra-edge"].async_load(False)
     if asked["ask"] == "said":
         return said.lines
     await hass.services.async_call(asked["domain"], asked["ask"], asked["fields"], blocking=True)

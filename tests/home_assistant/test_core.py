@@ -17,6 +17,7 @@ from station import Station
 from waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
+SAMPLES = HERE.parents[1] / "deploy" / "samples"
 ROOT = Path(os.environ.get("HOME_ASSISTANT_ROOT", "/var/tmp/vajra-edge-home-assistant"))
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin") or ""
 ABSENT = (
@@ -274,6 +275,39 @@ def test_each_of_the_three_may_start_anew(core: Core, daemon: Station, mosquitto
     again = core.until(served)
     assert again.keys() == before.keys()
     assert core.ask("said") == []
+
+
+def entities_of(card: object) -> Iterator[str]:
+    """Everything that a dashboard, or a part of one, shows or looks at."""
+    if isinstance(card, dict):
+        yield from [card["entity"]] if "entity" in card else []
+        for part in card.values():
+            yield from entities_of(part)
+    elif isinstance(card, list):
+        for part in card:
+            yield from entities_of(part)
+
+
+def test_the_sample_of_a_dashboard_is_taken_and_every_entity_in_it_is_there(core: Core, tmp_path: Path) -> None:
+    core.stop()
+    shutil.copy(SAMPLES / "home-assistant-dashboard.yaml", core.folder / "dashboard.yaml")
+    core.start()
+    station = settled(core, tmp_path)
+    station.settings["device_id"] = "gate-7"
+    del station.settings["cameras"]["gate"]
+    station.camera("yard", snapshot_every_s=0.5)
+    try:
+        station.spawn()
+        shown = set(entities_of(core.ask("dashboard")["views"]))
+        assert len(shown) == 11
+
+        def known() -> bool:
+            states = core.ask("states")
+            return all(states.get(name, {}).get("state", GONE) not in (GONE, "unknown") for name in shown)
+
+        wait_for(known, step_s=0.3)
+    finally:
+        station.stop()
 
 
 def test_what_can_be_pressed_does_what_it_says(core: Core, timely: Station) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import make_certificates
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.messages import ServiceStatus, encode
@@ -52,24 +53,6 @@ def test_a_password_file_that_is_missing_is_named(daemon: Any, tmp_path: Path, u
     device.publisher.start()
     until(lambda: device.events)
     assert str(tmp_path / "absent") in device.events[0].reason
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, a certificate of 127.0.0.1 and one of a client, as any installation guide makes them."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ca.key")
-    openssl("req", "-x509", "-new", "-key", "ca.key", "-days", "2", "-subj", "/CN=test CA", "-out", "ca.crt")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name in ("server", "client"):
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-        openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", "names", "-out", f"{name}.crt"),
-        )
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ ACTIONS: Mapping[str, Action] = {
     "cameras.zones": Action.APPLY,
     "cameras.lines": Action.APPLY,
     **{f"mqtt.{name}": Action.RECONNECT for name in MqttSettings.model_fields},
-    "mqtt.signed_commands": Action.APPLY,
+    **{f"mqtt.{name}": Action.APPLY for name in ("signed_commands", "outputs", "frigate_prefix")},
     **{f"mqtt.{name}": Action.RESTART for name in ("qos", "delivery", "outbox", "commit_every_s")},
     "store.state_dir": Action.RESTART,
     "store.max_bytes": Action.APPLY,

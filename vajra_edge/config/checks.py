@@ -218,6 +218,41 @@ def differ(ids: Sequence[str]) -> None:
         raise ValueError(f"{' and '.join(places)} share the id {', '.join(alike)}; each camera needs its own")
 
 
+def outputs(value: object) -> object:
+    """Names of outputs, each once.
+
+    Raises:
+        ValueError: it is no list, or names one twice.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise ValueError('must be a list, like ["frigate", "deepstream"]')  # noqa: TRY004  pydantic reads ValueErrors
+    if len(set(map(str, value))) != len(value):
+        raise ValueError("names one twice; each counts once")
+    return tuple(value)
+
+
+def tracked(without: Sequence[str]) -> None:
+    """Frigate's events follow objects.
+
+    Raises:
+        ValueError: some cameras do not track.
+    """
+    if without:
+        cameras = f"camera{'s' if len(without) > 1 else ''} {', '.join(without)}"
+        remedy = f"set track = true for {cameras}, or take frigate out of mqtt.outputs"
+        raise ValueError(f"the output frigate needs cameras that track; {remedy}")
+
+
+def apart(ids: Sequence[str], zones: Sequence[str]) -> None:
+    """Frigate counts objects of cameras and of zones on topics alike.
+
+    Raises:
+        ValueError: a zone has the name of a camera.
+    """
+    if alike := sorted(set(ids) & set(zones)):
+        raise ValueError(f"the output frigate cannot tell the zone {alike[0]} from the camera; name the zone otherwise")
+
+
 def pair(cert: Path | None, key: Path | None) -> None:
     """A client certificate and its key.
 

@@ -239,6 +239,12 @@ class MqttSettings(Section):
     discovery_prefix: Annotated[str, AfterValidator(checks.topic)] = Field(
         "homeassistant", description="where Home Assistant or openHAB looks for devices"
     )
+    outputs: Annotated[tuple[Literal["frigate", "deepstream"], ...], BeforeValidator(checks.outputs)] = Field(
+        (), description="say the same as the Frigate NVR (every camera has to track) or DeepStream does, beside our own"
+    )
+    frigate_prefix: Annotated[str, AfterValidator(checks.topic)] = Field(
+        "frigate", description="first levels of Frigate's topics; each device, and a Frigate, needs another"
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> MqttSettings:
@@ -305,6 +311,18 @@ class Settings(BaseSettings):
     def _camera_ids_differ(self) -> Settings:
         checks.differ([camera.id for camera in self.cameras])
         return self
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Settings:
+        if "frigate" in self.mqtt.outputs:
+            checks.tracked([camera.id for camera in self.cameras if not is_tracked(camera)])
+            checks.apart([camera.id for camera in self.cameras], [z.name for c in self.cameras for z in c.zones])
+        return self
+
+
+def is_tracked(camera: CameraSettings) -> bool:
+    """Who comes and goes can be told only of objects that are known again."""
+    return camera.track or bool(camera.zones or camera.lines)
 
 
 def load(

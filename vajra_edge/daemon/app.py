@@ -33,6 +33,7 @@ from vajra_edge.daemon.file_watcher import FileWatch
 from vajra_edge.daemon.home_assistant import HomeAssistant
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
+from vajra_edge.daemon.outputs import Outputs
 from vajra_edge.daemon.picture_requests import PictureRequests
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.recorder import Recorder
@@ -47,6 +48,7 @@ from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow
 from vajra_edge.daemon.watches import Watches
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameResult
+from vajra_edge.mqtt.picture import Snapshot
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics, events_of, topics_of
 from vajra_edge.plans.audit_log import AuditLog
@@ -94,6 +96,7 @@ class Parts:
     control: Control
     announcements: Announcements
     home_assistant: HomeAssistant
+    outputs: Outputs
     crash_log: CrashLog
     clock_watch: ClockWatch
     bystanders: frozenset[threading.Thread]
@@ -120,6 +123,7 @@ class Parts:
         self.home_assistant.open(settings)
         self.publisher.expect(streams_in_use(settings))
         self.publisher.start()
+        self.outputs.apply(settings)
         self.pictures.start()
         self.serving.start()
         self.watch.follow("keys", settings.weights.keys, _keys_digest)  # before what is wanted is worked out
@@ -165,6 +169,7 @@ class Parts:
             self.publisher.reconnect(new.mqtt, topics)
             self.announcements.move(topics)
             self.background.do("keep the broker's place", lambda: last_broker.keep(new))
+        self.outputs.apply(new)
         self.home_assistant.apply(new)  # what can be pressed appears where it is heard, and goes before its states
         for name in changes.removed:
             self.announcements.forget(name)
@@ -194,6 +199,7 @@ class Parts:
         children = self.plans.close(CHILD_GRACE_S + LEAVE_S)
         self.pictures.close(LEAVE_S)
         self.watches.close()
+        self.outputs.close()
         self.publisher.close(max(until_s - time.monotonic() - LEAVE_S, LEAVE_S))
         self.background.close(LEAVE_S)
         self.control.close()
@@ -256,9 +262,15 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     topics, mailboxes = topics_of(settings), Mailboxes()
     outbox = state_dir / OUTBOX
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
-    pictures = Pictures(Collector(state_dir), Snapshots(publisher.snapshot), inbox.put, settings, beats)
     trackers, files = Trackers(settings), TotalsFiles(state_dir, background.look)
     watches = Watches(publisher, topics, files, settings)
+    outputs = Outputs(watches.inside)
+
+    def picture(snapshot: Snapshot) -> None:
+        publisher.snapshot(snapshot)
+        outputs.picture(snapshot)
+
+    pictures = Pictures(Collector(state_dir), Snapshots(picture), inbox.put, settings, beats)
 
     home_assistant = HomeAssistant(publisher, state_dir, background.do)
 
@@ -266,6 +278,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         tracks = trackers.see(result.frame, result.found)
         receipt = publisher.detections(result.frame, result.found, result.plan.tag, tracks)
         watches.see(result.frame, result.found, tracks, result.plan.tag.class_names)
+        outputs.see(result.frame, result.found, tracks, result.plan.tag.class_names)
         pictures.see(result.frame, result.unfiltered, receipt)
         home_assistant.see(result.frame.camera, result.found, result.plan.tag.class_names)
 
@@ -298,6 +311,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
         home_assistant=home_assistant,
+        outputs=outputs,
         crash_log=crash_log,
         clock_watch=ClockWatch(clock.now),
         bystanders=frozenset(threading.enumerate()),

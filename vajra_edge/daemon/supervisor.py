@@ -262,6 +262,7 @@ class Supervisor:
         status = self.status()
         self._parts.announcements.say(status, now_s)
         self._parts.home_assistant.tell(status)
+        self._parts.outputs.tell(status)
 
     def _look_after_threads(self, now_s: float) -> None:
         """Who is late, what follows from it, and whether all stood still."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.capture.reconnect import CameraPhase
-from vajra_edge.config.settings import CameraSettings, Settings
+from vajra_edge.config.settings import Settings, is_tracked
 from vajra_edge.tracking.tracker import Numbers, Tracker
 from vajra_edge.types import Detections, Frame
 
@@ -27,7 +27,7 @@ class Trackers:
 
     def apply(self, settings: Settings) -> None:
         """Track these cameras from the next frame on. Called by the supervisor."""
-        wanted = frozenset(camera.id for camera in settings.cameras if _is_tracked(camera))
+        wanted = frozenset(camera.id for camera in settings.cameras if is_tracked(camera))
         self._broken |= self._wanted - wanted
         self._wanted = wanted
 
@@ -52,8 +52,3 @@ class Trackers:
             tracker.reset()
         self._sizes_wh[frame.camera] = frame.resolution_wh
         return tracker.update(found, frame.captured_ns / 1e9)
-
-
-def _is_tracked(camera: CameraSettings) -> bool:
-    """Who comes and goes can be told only of objects that are known again."""
-    return camera.track or bool(camera.zones or camera.lines)

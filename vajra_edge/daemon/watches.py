@@ -164,6 +164,18 @@ class Watches:
             seen = seen_of(frame, found, tracks, names)
             self._advance(frame.camera, watched, seen, frame.taken_at, synchronised=frame.clock_synchronised)
 
+    def inside(self, camera: str) -> dict[int, tuple[str, ...]]:
+        """The zones that each of its tracks is in; one that is in none is missing. Called by the frame loop."""
+        found: dict[int, tuple[str, ...]] = {}
+        if camera not in self._watched:
+            return found
+        with self._lock:
+            watched = self._watched.get(camera)
+            for (zone, track), visit in watched.state.visits.items() if watched is not None else ():
+                if visit.entered:
+                    found[track] = (*found.get(track, ()), zone)
+        return found
+
     def tick(self, now_s: float) -> None:
         """Note what time alone brings, and say what is new. Called by the supervisor."""
         if not self._watched:
