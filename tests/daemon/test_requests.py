@@ -168,6 +168,26 @@ def test_a_reload_takes_the_new_settings_and_says_what_is_wrong_with_bad_ones(re
     assert rebooted.supervisor._known.settings.detect.confidence == 0.9
 
 
+def test_a_setting_is_changed_and_undone_and_the_status_says_who_asked(rebooted: Station, serving, asker: Asker):
+    serving()
+    transaction = asker.ask("set", setting="cameras.gate.confidence", value=0.4)
+    answer = asker.last(transaction)
+    assert (answer.status, answer.content["settings"]) == ("ok", {"cameras.gate.confidence": 0.4})
+    (told,) = rebooted.status()["settings"]["overrides"]
+    assert told["by"] == f"MQTT, transaction {transaction}"
+    refused = asker.do("set", setting="cameras.gate.confidence", value=7.0)
+    assert (refused.status, refused.error[:29]) == ("error", "cameras.gate.confidence = 7.0")
+    assert "no setting that can be changed" in asker.do("set", setting="mqtt.host", value="x").error
+    assert "takes a value" in asker.do("set", setting="cameras.gate.confidence").error
+    asker.ask("set", transaction=transaction, setting="cameras.gate.enabled", value=False)  # a replay
+    wait_for(lambda: len(asker.answers(transaction)) == 2)
+    assert "was used before" in asker.answers(transaction)[1].error
+    assert "older than this device's clock" in asker.do("set", at=now(3600.0), setting="x", value=1).error
+    assert rebooted.status()["settings"]["overrides"] == [told]
+    assert asker.do("unset", setting="cameras.gate").content["overrides"] == {}
+    assert rebooted.status()["settings"]["overrides"] == []
+
+
 def test_a_rollback_goes_to_the_plan_before_and_the_history_says_who_asked(rebooted: Station, serving, asker: Asker):
     old = serving()
     nothing = asker.do("rollback")

@@ -31,6 +31,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "snapshot": ("camera",),
     "status": (),
     "adopt": ("bundle", "wait"),
+    "set": ("setting", "value"),
+    "unset": ("setting",),
 }
 """What each verb takes beside what every request has."""
 

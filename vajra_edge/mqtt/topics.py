@@ -15,7 +15,7 @@ Delivery: TypeAlias = Literal["durable", "live"]
 
 _EVENTS = "/events"
 
-VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt")
+VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt", "set", "unset")
 """What may be asked over MQTT, and nothing else."""
 
 _MACHINE_ID = Path("/etc/machine-id")
