@@ -253,6 +253,43 @@ def test_nothing_is_heard_unless_the_settings_say_so(rebooted: Station, asker: A
     assert {message.transaction for _, message, _ in asker.heard} == {"are you there"}
 
 
+def test_an_install_is_taken_where_home_assistant_is_there_and_does_nothing_to_what_serves(
+    rebooted: Station, serving, asker: Asker
+):
+    old = serving(home_assistant="device")
+    jobs = rebooted.supervisor._s.jobs
+    for count in (1, 2):  # however often it comes
+        asker.send("install", b"install")
+        answer = wait_for(lambda count=count: asker.answers(None)[count - 1 :])[0]
+        assert (answer.status, answer.content["serving"], answer.content["started"]) == ("ok", old, False)
+    asker.send("install", b'{"force": true}')
+    assert "is another word; send install" in wait_for(lambda: asker.answers(None)[2:])[0].error
+    rebooted.write(mqtt={"signed_commands": True})
+    rebooted.until(lambda _: rebooted.supervisor._known.settings.mqtt.signed_commands)
+    count = len(asker.answers(None))
+    asker.send("install", b"install")
+    wait_for(lambda: [one for one in asker.answers(None)[count:] if "is not signed" in one.error])
+    assert rebooted.supervisor._s.jobs == jobs
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_an_install_that_the_broker_stored_is_not_obeyed_at_a_start(serving, asker: Asker, protocol: str):
+    asker.send("install", b"install", retain=True)
+    try:
+        serving(home_assistant="device", protocol=protocol)
+        assert asker.do("status", at=None).status == "ok"
+        assert asker.answers(None) == []
+    finally:
+        asker.send("install", b"", retain=True)
+
+
+def test_an_install_is_not_heard_without_home_assistant(rebooted: Station, serving, asker: Asker):
+    serving()
+    asker.send("install", b"install")
+    assert asker.do("status", at=None).status == "ok"
+    assert asker.answers(None) == []
+
+
 @pytest.fixture
 def signer(tmp_path: Path) -> Any:
     return pytest.importorskip("signed", reason="absent here: cryptography").Signer(tmp_path / "signer")

@@ -57,6 +57,7 @@ from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.mqtt.topics import INSTALL
 from vajra_edge.plans.audit_log import AuditEntry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView, SettingsView, Status
@@ -501,6 +502,9 @@ class Supervisor:
                 self._parts.overrides.set(caller, fields, self._known.settings)
             elif verb == "unset":
                 self._parts.overrides.unset(caller, fields)
+            elif verb == INSTALL:
+                force = self._s.serving is None or self._s.serving.fingerprint != self._s.wanted
+                self._work_out(RebuildAsked(caller, force=force, wait=False))
             elif verb == "rollback":
                 self._work_out(RebuildAsked.of(caller, {**fields, "rollback": True}))
             else:
