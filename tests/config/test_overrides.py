@@ -19,6 +19,7 @@ from vajra_edge.config.overrides import (
     laid_over,
     named,
     place_of,
+    turned_off,
     typed,
     value_of,
     why_idle,
@@ -87,6 +88,23 @@ def test_a_zone_is_kept_as_json_that_is_taken_again():
 def test_what_cannot_be_taken_is_refused_with_its_value_and_what_to_do(setting: Any, value: object, said: str):
     with pytest.raises(SettingsError, match=said):
         checked(setting, value, settings())
+
+
+def test_a_class_that_the_network_does_not_know_is_a_mistake_where_it_is_known_what_it_knows():
+    names = ("person", "car", *map(str, range(20)))
+    assert checked("detect.classes", ["car"], settings(), names) == ["car"]
+    assert checked("detect.classes", None, settings(), names) is None
+    assert checked("detect.classes", ["bus"], settings()) == ["bus"]
+    with pytest.raises(SettingsError, match=r"there is no class 'bus'; .*knows person, car, 0, .* and 12 more$"):
+        checked("cameras.gate.classes", ["car", "bus"], settings(), names)
+
+
+def test_a_camera_that_somebody_turned_off_may_be_turned_on_again_and_one_of_the_file_may_not():
+    known = load(None, {"weights": {"path": "x"}, "cameras": [{"id": "gate", "source": "x.mp4", "enabled": False}]}, {})
+    assert not turned_off(known, {})
+    assert not turned_off(settings(), changes(cameras__gate__enabled=True))
+    over = changes(cameras__gate__enabled=False)
+    assert turned_off(laid_over(settings(), over), over)
 
 
 def test_a_change_lies_over_the_file_and_the_environment_and_says_what_is_beneath():

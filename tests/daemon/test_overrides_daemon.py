@@ -62,6 +62,8 @@ def test_a_bad_value_is_refused_and_changes_nothing(rebooted: Station):
         change(rebooted, "cameras.gate.confidence", 7.0)
     with pytest.raises(ControlError, match="there is no camera 'shed'; use one of gate"):
         change(rebooted, "cameras.shed.enabled", False)
+    with pytest.raises(ControlError, match=r"there is no class 'persn'; .* the network knows person, car"):
+        change(rebooted, "cameras.gate.classes", ["persn"])
     with pytest.raises(ControlError, match="is no setting that can be changed while the daemon runs"):
         change(rebooted, "weights.path", "/elsewhere")
     with pytest.raises(ControlError, match="was not changed"):
@@ -99,6 +101,16 @@ def test_a_camera_that_is_turned_off_is_told_as_off_and_blind_and_no_other_loses
     change(rebooted, "cameras.gate.enabled", True)
     ears.until(lambda path, content: path == "camera/gate/places" and content and content["blind"] == "")
     ears.close()
+
+
+def test_a_clip_that_ends_while_a_camera_is_turned_off_does_not_end_the_daemon(rebooted: Station):
+    rebooted.camera("clip", loop=False)
+    rebooted.start()
+    rebooted.serving()
+    change(rebooted, "cameras.gate.enabled", False)
+    rebooted.until(lambda s: camera(s, "clip")["state"] == "ended" and camera(s, "clip")["published"])
+    change(rebooted, "cameras.gate.enabled", True)
+    rebooted.until(lambda s: camera(s)["state"] == "streaming")
 
 
 def test_zones_and_pictures_are_changed_in_place(rebooted: Station):

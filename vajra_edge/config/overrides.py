@@ -8,7 +8,7 @@ very types of the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +27,7 @@ OF_DETECT = ("confidence", "classes")
 ALLOWED = f"cameras.<id>.{{{', '.join(OF_A_CAMERA)}}} or detect.{{{', '.join(OF_DETECT)}}}"
 
 _CAMERAS, _DETECT = "cameras", "detect"
+_MOST_NAMED = 10
 _NEUTRAL: Mapping[str, Any] = {"id": "x", "source": "x"}
 
 Source: TypeAlias = Literal["file", "environment", "default"]
@@ -78,8 +79,14 @@ def place_of(setting: object) -> Place:
     raise SettingsError(what, remedy=f"change {ALLOWED}; all else stands in the settings file")
 
 
-def checked(setting: str, value: object, settings: Settings) -> object:
+def checked(setting: str, value: object, settings: Settings, class_names: Sequence[str] = ()) -> object:
     """A value as JSON has it, once it is one that the setting takes.
+
+    Args:
+        setting: its name.
+        value: as JSON has it.
+        settings: for the cameras that there are.
+        class_names: that the network knows; empty where that is not known.
 
     Raises:
         SettingsError: there is no such setting or camera, or it takes another value.
@@ -89,11 +96,14 @@ def checked(setting: str, value: object, settings: Settings) -> object:
     if place.camera is not None and place.camera not in known:
         raise SettingsError(f"there is no camera {clipped(place.camera)}", remedy=f"use one of {', '.join(known)}")
     try:
-        return _section(place, value).model_dump(mode="json")[place.field]
+        taken = _section(place, value).model_dump(mode="json")[place.field]
     except ValidationError as error:
         raise SettingsError(
             of_one(setting, place.field, error.errors()), remedy="it stays as it was; set another value"
         ) from None
+    if place.field == "classes" and class_names:
+        _require_known(setting, taken or (), class_names)
+    return taken
 
 
 def laid_over(settings: Settings, overrides: Overrides) -> Settings:
@@ -188,6 +198,21 @@ def changed_fields(camera: str, overrides: Overrides) -> Iterator[str]:
         section, _, field = setting.rpartition(".")
         if section == f"{_CAMERAS}.{camera}":
             yield field
+
+
+def turned_off(settings: Settings, overrides: Overrides) -> bool:
+    """Whether a camera is off because somebody turned it off, who may turn it on again."""
+    return any(not camera.enabled and f"{_CAMERAS}.{camera.id}.enabled" in overrides for camera in settings.cameras)
+
+
+def _require_known(setting: str, names: Sequence[str], class_names: Sequence[str]) -> None:
+    """The settings file may name what only the next weights know; whoever changes something now has made a mistake."""
+    if strange := next((name for name in names if name not in class_names), None):
+        more = f" and {len(class_names) - _MOST_NAMED} more" if len(class_names) > _MOST_NAMED else ""
+        known = f"{', '.join(class_names[:_MOST_NAMED])}{more}"
+        raise SettingsError(
+            f"{setting}: there is no class {clipped(strange)}", remedy=f"it stays as it was; the network knows {known}"
+        )
 
 
 def _section_of(setting: str, settings: Settings) -> CameraSettings | DetectSettings | None:

@@ -7,7 +7,7 @@ has a change that a power cut does not undo. A file that cannot be understood is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -90,8 +90,16 @@ class OverrideDesk:
         except ValidationError:
             self._put_aside("cannot be understood")
 
-    def set(self, caller: Caller, fields: Mapping[str, object], settings: Settings) -> None:
+    def set(
+        self, caller: Caller, fields: Mapping[str, object], settings: Settings, class_names: Sequence[str] = ()
+    ) -> None:
         """Change one setting; ``Overridden`` follows.
+
+        Args:
+            caller: who asks.
+            fields: of the request.
+            settings: that count now.
+            class_names: of the plan that serves; empty where none does.
 
         Raises:
             VajraError: the request, or the value, is not one that can be taken.
@@ -99,7 +107,7 @@ class OverrideDesk:
         setting = _text(fields, "set", ("setting", "value"))
         if "value" not in fields:
             raise ControlError("set takes a value", remedy="send one, or ask for unset")
-        value = known.checked(setting, fields["value"], settings)
+        value = known.checked(setting, fields["value"], settings, class_names)
         now = self.now()
         at = datetime.fromtimestamp(now.unix_s, timezone.utc).isoformat(timespec="seconds")
         new = Override(value, caller.who, at, now.synchronised)

@@ -21,7 +21,7 @@ from typing_extensions import assert_never
 from vajra_edge.build.request import weights_digest
 from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.capture.camera import CameraChanged
-from vajra_edge.config.overrides import laid_over
+from vajra_edge.config.overrides import laid_over, turned_off
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import build_outcomes, build_process, events, state_machine
 from vajra_edge.daemon import file_watcher as reload_
@@ -255,7 +255,8 @@ class Supervisor:
         self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
-        if self._parts.cameras.exhausted(self._parts.serving.published()):
+        off = turned_off(self._known.settings, self._known.overrides)
+        if not off and self._parts.cameras.exhausted(self._parts.serving.published()):
             log.info("every camera is a file that has ended")
             self._advance(events.Stop())
         if self._waits_for_images():
@@ -499,7 +500,9 @@ class Supervisor:
             elif verb == "snapshot":
                 self._parts.asked_pictures.add(caller, fields, self._known.settings, time.monotonic())
             elif verb == "set":
-                self._parts.overrides.set(caller, fields, self._known.settings)
+                ready = self._parts.serving.ready
+                names = ready.manifest.signature.class_names if ready else ()
+                self._parts.overrides.set(caller, fields, self._known.settings, names)
             elif verb == "unset":
                 self._parts.overrides.unset(caller, fields)
             elif verb == INSTALL:

@@ -43,9 +43,12 @@ _POLL_S = 0.5
 _MAX_NOTED = 64
 
 LIMITS = AdmissionLimits(
-    caller=RequestPace(5.0, 10.0), all_callers=RequestPace(10.0, 20.0), refusals=RequestPace(2.0, 10.0), open=16
+    caller=RequestPace(5.0, 32.0), all_callers=RequestPace(10.0, 40.0), refusals=RequestPace(2.0, 10.0), open=32
 )
-"""Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
+"""Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic.
+
+Who leaves the house turns all cameras off at once, a request each.
+"""
 
 BIRTHS = RequestPace(0.1, 3.0)
 """Starts of Home Assistant at which all states are sent again; whoever sends more has another thing in mind."""
