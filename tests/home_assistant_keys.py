@@ -47,6 +47,15 @@ PLATFORMS = {
         "command_topic payload_install latest_version_topic latest_version_template value_template title device_class",
     ),
     "button": _platform("command_topic", "command_template payload_press device_class retain"),
+    "switch": _platform(
+        "command_topic",
+        "command_template payload_on payload_off state_on state_off state_topic value_template device_class retain",
+    ),
+    "number": _platform(
+        "command_topic",
+        "command_template min max step mode state_topic value_template unit_of_measurement device_class retain",
+    ),
+    "text": _platform("command_topic", "command_template min max mode pattern state_topic value_template retain"),
 }
 DEVICE_CLASSES = {"binary_sensor": {"connectivity", "problem"}, "sensor": {"enum", "duration"}}
 STATE_CLASSES = {"measurement", "total", "total_increasing"}

@@ -111,7 +111,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 _PARTS: Mapping[str, type] = {
     part.__name__: part
     for part in (
-        *(schema.DetectionRow, schema.EngineRow, schema.GapRow, messages.HistoryEntry),
+        *(schema.DetectionRow, schema.EngineRow, schema.GapRow, messages.HistoryEntry, messages.CameraControls),
         *(place_messages.ZoneState, place_messages.LineState),
         *(place_messages.HourCounts, place_messages.BlindInterval),
         *(value for value in vars(bench_figures).values() if dataclasses.is_dataclass(value)),

@@ -18,9 +18,8 @@ from vajra_edge.daemon.reconciler import Reconciler
 from vajra_edge.daemon.state_machine import State, Step, advance
 from vajra_edge.plans.history import Cause, Failure, Follows, History
 
-KNOWN = Observed(
-    load(None, {"weights": {"path": "net.onnx"}, "engine": {"precision": "int8"}}), weights_sha256="ab" * 32
-)
+SETTINGS = load(None, {"weights": {"path": "net.onnx"}, "engine": {"precision": "int8"}})
+KNOWN = Observed(SETTINGS, SETTINGS, weights_sha256="ab" * 32)
 STRICT = {"weights": {"path": "net.onnx"}, "engine": {"precision": "int8", "allow_lower_precision": False}}
 ENDED = Ended(Job(3, "A"), "no", permanent=True, now_s=7.0)
 IMAGES = ChildFailed(3, "no", permanent=True, peak_rss_bytes=0, images=True)

@@ -168,6 +168,26 @@ def test_a_reload_takes_the_new_settings_and_says_what_is_wrong_with_bad_ones(re
     assert rebooted.supervisor._known.settings.detect.confidence == 0.9
 
 
+def test_a_setting_is_changed_and_undone_and_the_status_says_who_asked(rebooted: Station, serving, asker: Asker):
+    serving()
+    transaction = asker.ask("set", setting="cameras.gate.confidence", value=0.4)
+    answer = asker.last(transaction)
+    assert (answer.status, answer.content["settings"]) == ("ok", {"cameras.gate.confidence": 0.4})
+    (told,) = rebooted.status()["settings"]["overrides"]
+    assert told["by"] == f"MQTT, transaction {transaction}"
+    refused = asker.do("set", setting="cameras.gate.confidence", value=7.0)
+    assert (refused.status, refused.error[:29]) == ("error", "cameras.gate.confidence = 7.0")
+    assert "no setting that can be changed" in asker.do("set", setting="mqtt.host", value="x").error
+    assert "takes a value" in asker.do("set", setting="cameras.gate.confidence").error
+    asker.ask("set", transaction=transaction, setting="cameras.gate.enabled", value=False)  # a replay
+    wait_for(lambda: len(asker.answers(transaction)) == 2)
+    assert "was used before" in asker.answers(transaction)[1].error
+    assert "older than this device's clock" in asker.do("set", at=now(3600.0), setting="x", value=1).error
+    assert rebooted.status()["settings"]["overrides"] == [told]
+    assert asker.do("unset", setting="cameras.gate").content["overrides"] == {}
+    assert rebooted.status()["settings"]["overrides"] == []
+
+
 def test_a_rollback_goes_to_the_plan_before_and_the_history_says_who_asked(rebooted: Station, serving, asker: Asker):
     old = serving()
     nothing = asker.do("rollback")
@@ -231,6 +251,43 @@ def test_nothing_is_heard_unless_the_settings_say_so(rebooted: Station, asker: A
     rebooted.until(lambda _: rebooted.supervisor._known.settings.mqtt.commands)
     asker_hears(asker)
     assert {message.transaction for _, message, _ in asker.heard} == {"are you there"}
+
+
+def test_an_install_is_taken_where_home_assistant_is_there_and_does_nothing_to_what_serves(
+    rebooted: Station, serving, asker: Asker
+):
+    old = serving(home_assistant="device")
+    jobs = rebooted.supervisor._s.jobs
+    for count in (1, 2):  # however often it comes
+        asker.send("install", b"install")
+        answer = wait_for(lambda count=count: asker.answers(None)[count - 1 :])[0]
+        assert (answer.status, answer.content["serving"], answer.content["started"]) == ("ok", old, False)
+    asker.send("install", b'{"force": true}')
+    assert "is another word; send install" in wait_for(lambda: asker.answers(None)[2:])[0].error
+    rebooted.write(mqtt={"signed_commands": True})
+    rebooted.until(lambda _: rebooted.supervisor._known.settings.mqtt.signed_commands)
+    count = len(asker.answers(None))
+    asker.send("install", b"install")
+    wait_for(lambda: [one for one in asker.answers(None)[count:] if "is not signed" in one.error])
+    assert rebooted.supervisor._s.jobs == jobs
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_an_install_that_the_broker_stored_is_not_obeyed_at_a_start(serving, asker: Asker, protocol: str):
+    asker.send("install", b"install", retain=True)
+    try:
+        serving(home_assistant="device", protocol=protocol)
+        assert asker.do("status", at=None).status == "ok"
+        assert asker.answers(None) == []
+    finally:
+        asker.send("install", b"", retain=True)
+
+
+def test_an_install_is_not_heard_without_home_assistant(rebooted: Station, serving, asker: Asker):
+    serving()
+    asker.send("install", b"install")
+    assert asker.do("status", at=None).status == "ok"
+    assert asker.answers(None) == []
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def flooded(monkeypatch):
 
     def make(*events):
         flood, counted = Flood(*events), Counter()
-        parts = SimpleNamespace(inbox=flood, control=flood, desired_plans=None, images=None, background=None)
+        nothing = dict.fromkeys(("desired_plans", "images", "background"))
+        parts = SimpleNamespace(inbox=flood, control=flood, overrides=SimpleNamespace(kept={}), **nothing)
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=flood))
         supervised = Supervisor(parts, Settings(weights={"path": "w.onnx"}, cameras=[]), None)
         ticks = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Any
 
 import home_assistant_keys as documented
@@ -11,11 +10,23 @@ import jinja2
 import orjson
 import pytest
 
+from vajra_edge.config.overrides import checked
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.home_assistant.catalogue import discoveries
 from vajra_edge.home_assistant.payloads import Discovery, in_topic
 from vajra_edge.mqtt import messages
-from vajra_edge.mqtt.messages import CameraStatus, HistoryEntry, HistoryStatus, ObjectsStatus, ServiceStatus, encode
+from vajra_edge.mqtt.commands import Requested, parse, verb_of
+from vajra_edge.mqtt.events import Received
+from vajra_edge.mqtt.messages import (
+    CameraControls,
+    CameraStatus,
+    HistoryEntry,
+    HistoryStatus,
+    ObjectsStatus,
+    ServiceStatus,
+    encode,
+)
+from vajra_edge.mqtt.topics import VERBS, Topics
 
 TOPIC = re.compile(r"homeassistant/\w+/(?:[a-zA-Z0-9_-]+/)?[a-zA-Z0-9_-]+/config")
 """As Home Assistant has it; another topic is refused with a warning."""
@@ -104,8 +115,15 @@ def test_nothing_can_be_pressed_while_commands_are_off() -> None:
     quiet = entities(discoveries(settings(), {}))
     assert [one for one in quiet.values() if "command_topic" in one] == []
     loud = entities(discoveries(settings(commands=True), {}))
-    pressed = {name for name, one in loud.items() if "command_topic" in one}
-    assert pressed == loud.keys() - quiet.keys() == {"vajra-edge/gate-7/rebuild"}
+    told = {name.removeprefix("vajra-edge/gate-7/"): one for name, one in loud.items() if "command_topic" in one}
+    of_the_camera = ("take-snapshot", "reset", "enabled", "confidence", "snapshot-interval", "classes")
+    assert told.keys() == {"engine", "rebuild", "rollback", *(f"yard/{key}" for key in of_the_camera)}
+    assert {name.removeprefix("vajra-edge/gate-7/") for name in loud.keys() - quiet.keys()} == {
+        *(told.keys() - {"engine"}),
+        "yard/snapshot",
+    }
+    assert {one["command_topic"].rpartition("/")[2] for one in told.values()} <= set(VERBS)
+    assert not any("retain" in one for one in told.values()), "a retained request is refused"
 
 
 def test_an_entity_that_goes_is_named_once_more_with_its_platform_alone() -> None:
@@ -233,15 +251,61 @@ def test_an_event_happens_once_however_often_its_topic_says_it_again() -> None:
 NEVER = {"attributes": {}}
 
 
-def test_what_a_button_sends_is_a_request_of_ours() -> None:
-    template = entity("rebuild")["command_template"]
-    sent = orjson.loads(jinja2.Environment(autoescape=False).from_string(template).render(utcnow=messages._now))  # noqa: S701
-    assert sent["transaction"].startswith("home-assistant-")
-    assert datetime.fromisoformat(sent["at"]).tzinfo is not None
-    assert {name: value for name, value in sent.items() if name not in {"transaction", "at"}} == {
-        "force": True,
-        "wait": False,
-    }
+def sent(name: str, value: object = None) -> Requested:
+    """What the daemon makes of it, where the entity is pressed, switched or set."""
+    one, topics = entity(name), Topics("vajra", "gate-7")
+    render = jinja2.Environment(autoescape=False).from_string(one["command_template"]).render  # noqa: S701
+    received = Received(one["command_topic"], render(utcnow=messages._now, value=value).encode())
+    verb = verb_of(received, topics)
+    assert verb is not None
+    return parse(received, verb, topics)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "verb", "payload"),
+    [
+        ("rebuild", "PRESS", "rebuild", {"force": True, "wait": False}),
+        ("rollback", "PRESS", "rollback", {"wait": False}),
+        ("yard/take-snapshot", "PRESS", "snapshot", {"camera": "yard"}),
+        ("yard/reset", "PRESS", "unset", {"setting": "cameras.yard"}),
+        ("yard/enabled", "false", "set", {"setting": "cameras.yard.enabled", "value": False}),
+        ("yard/confidence", 0.55, "set", {"setting": "cameras.yard.confidence", "value": 0.55}),
+        ("yard/confidence", 1, "set", {"setting": "cameras.yard.confidence", "value": 1}),
+        ("yard/snapshot-interval", 30, "set", {"setting": "cameras.yard.snapshot_every_s", "value": 30}),
+        ("yard/snapshot-interval", 0, "set", {"setting": "cameras.yard.snapshot_every_s", "value": None}),
+        ("yard/classes", " person, Fußgänger 🚶,", "set", ["person", "Fußgänger 🚶"]),
+        ("yard/classes", " ", "set", None),
+        ("yard/classes", 'a "}}" \\ {% b', "set", ['a "}}" \\ {% b']),
+    ],
+)
+def test_what_is_chosen_is_a_request_of_ours(name: str, value: object, verb: str, payload: Any) -> None:
+    request = sent(name, value)
+    if name == "yard/classes":
+        payload = {"setting": "cameras.yard.classes", "value": payload}
+    assert (request.verb, request.payload) == (verb, payload)
+    assert request.transaction is not None
+    assert request.transaction.startswith("home-assistant-")
+    assert request.at is not None
+    if verb == "set":
+        checked(payload["setting"], payload["value"], ALL)
+
+
+def test_an_install_is_the_one_word_that_the_daemon_takes() -> None:
+    one, topics = entity("engine"), Topics("vajra", "gate-7")
+    received = Received(one["command_topic"], one["payload_install"].encode())
+    assert verb_of(received, topics) == "install"
+    assert parse(received, "install", topics).verb == "install"
+
+
+def test_controls_show_what_is_in_the_cameras_status() -> None:
+    controls = CameraControls(False, 0.4, ("person", "car"), None, (), (), ("enabled",))
+    told = encode(CameraStatus("gate-7", "yard", "off", settings=controls))
+    shown = {"enabled": "false", "confidence": "0.4", "snapshot-interval": "0", "classes": "person, car"}
+    for key, text in shown.items():
+        one = entity(f"yard/{key}")
+        assert one["state_topic"] == "vajra/gate-7/camera/yard/status"
+        assert rendered(one["value_template"], told) == text
+        assert len(one["availability"]) == 1, "a camera that is off can be turned on"
 
 
 def test_no_button_sends_what_would_have_to_be_signed() -> None:

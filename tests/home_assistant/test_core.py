@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+import tiny
+from onnx import numpy_helper
 from ports import free_port
 from station import Station
 from waiting import wait_for
@@ -45,6 +49,12 @@ OF_THE_GATE = {
     f"sensor.{GATE}_frame_rate",
     f"sensor.{GATE}_objects",
     f"image.{GATE}_snapshot",
+}
+CONTROLS = {
+    f"switch.{GATE}_enabled",
+    f"number.{GATE}_confidence",
+    f"number.{GATE}_snapshot_interval",
+    f"text.{GATE}_classes",
 }
 GONE = "unavailable"
 
@@ -130,8 +140,8 @@ class Core:
             raise AssertionError(json.dumps(last, indent=1)) from error
         return last
 
-    def press(self, domain: str, service: str, entity: str) -> None:
-        self.ask(service, domain=domain, fields={"entity_id": entity})
+    def press(self, domain: str, service: str, entity: str, **more: Any) -> None:
+        self.ask(service, domain=domain, fields={"entity_id": entity, **more})
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +338,113 @@ def test_what_can_be_pressed_does_what_it_says(core: Core, timely: Station) -> N
     daemon.write(mqtt={"commands": False})
     core.until(lambda now: button not in now)
     assert core.ask("said") == []
+
+
+@pytest.fixture
+def commanded(core: Core, timely: Station) -> Station:
+    """A daemon that takes requests, once each control has its value."""
+    core.until(served)
+    timely.write(mqtt={"commands": True})
+    core.until(lambda now: all(now.get(name, {}).get("state", GONE) not in (GONE, "unknown") for name in CONTROLS))
+    return timely
+
+
+def camera(daemon: Station) -> dict[str, Any]:
+    return daemon.status()["cameras"][0]
+
+
+def test_each_switch_number_and_text_changes_the_daemon_and_shows_what_is(core: Core, commanded: Station) -> None:
+    daemon, switch = commanded, f"switch.{GATE}_enabled"
+    core.press("switch", "turn_off", switch)
+    daemon.until(lambda s: s["cameras"][0]["state"] == "off" and not s["cameras"][0]["settings"]["enabled"])
+    now = core.until(lambda now: now[switch]["state"] == "off" and now[f"sensor.{GATE}_objects"]["state"] == GONE)
+    assert now[f"binary_sensor.{GATE}_connected"]["state"] == "off"
+    assert now[f"binary_sensor.{GATE}_problem"]["state"] == "off", "it is off because somebody wants that"
+    core.press("switch", "turn_on", switch)
+    daemon.until(lambda s: s["cameras"][0]["state"] == "streaming")
+    core.until(lambda now: now[switch]["state"] == "on" and now[f"sensor.{GATE}_objects"]["state"].isdecimal())
+    for entity, field, value, shown in (
+        (f"number.{GATE}_confidence", "confidence", 0.85, "0.85"),
+        (f"number.{GATE}_snapshot_interval", "snapshot_every_s", 7, "7.0"),
+        (f"number.{GATE}_snapshot_interval", "snapshot_every_s", 0, "0.0"),
+        (f"text.{GATE}_classes", "classes", "person, car", "person, car"),
+        (f"text.{GATE}_classes", "classes", "", ""),
+    ):
+        core.press(entity.partition(".")[0], "set_value", entity, value=value)
+        expected = {0: None, "": None, "person, car": ["person", "car"]}.get(value, value)
+        daemon.until(lambda s, field=field, expected=expected: s["cameras"][0]["settings"][field] == expected)
+        core.until(lambda now, entity=entity, shown=shown: _same(now[entity]["state"], shown))
+    told = {one["setting"]: one for one in daemon.status()["settings"]["overrides"]}
+    assert told.keys() == {f"cameras.gate.{name}" for name in ("enabled", "confidence", "snapshot_every_s", "classes")}
+    assert {one["by"].partition("-")[0] for one in told.values()} == {"MQTT, transaction home"}
+    core.press("button", "press", f"button.{GATE}_undo_changes")
+    status = daemon.until(lambda s: not s["settings"]["overrides"])
+    assert status["cameras"][0]["settings"]["snapshot_every_s"] == 0.5
+    core.until(lambda now: _same(now[f"number.{GATE}_snapshot_interval"]["state"], "0.5"))
+    daemon.write(mqtt={"commands": False})
+    core.until(served)
+    assert core.ask("said") == []
+
+
+def _same(shown: str, expected: str) -> bool:
+    """Numbers by their value."""
+    try:
+        return float(shown) == float(expected)
+    except ValueError:
+        return shown == expected
+
+
+def test_each_button_does_what_it_says(core: Core, commanded: Station) -> None:
+    daemon = commanded
+    old = daemon.serving()
+    core.press("number", "set_value", f"number.{GATE}_snapshot_interval", value=0)
+    daemon.until(lambda s: s["cameras"][0]["settings"]["snapshot_every_s"] is None)
+    answers = daemon.listen("response/#")
+    before = core.states()[f"image.{GATE}_snapshot"]["state"]
+    core.press("button", "press", f"button.{GATE}_take_snapshot")
+    assert answers.until(lambda path, _: path == "response/snapshot")["status"] == "ok"
+    core.until(lambda now: now[f"image.{GATE}_snapshot"]["state"] > before)
+    daemon.write_weights(tiny.network(gain=30.0))
+    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"] != old and not s["engine"]["loading"])
+    core.press("button", "press", "button.test_roll_engine_back")
+    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"] == old)
+    assert answers.until(lambda path, _: path == "response/rollback")["status"] == "ok"
+    core.press("button", "press", "button.test_rebuild_engine")
+    told = answers.until(lambda path, _: path == "response/rebuild")
+    assert told["transaction"].startswith("home-assistant-")
+    answers.close()
+    assert core.ask("said") == []
+
+
+def test_an_update_that_was_taken_back_is_installed_when_somebody_asks(core: Core, commanded: Station) -> None:
+    daemon, update = commanded, "update.test_engine"
+    old = daemon.serving()
+    ears = daemon.listen("camera/gate/detections")
+    ears.detections(120)  # what the next plan is measured by
+    daemon.write_weights(_blind())
+    now = core.until(lambda now: now[update]["state"] == "on" and not now[update]["in_progress"])
+    assert now[update]["installed_version"] == old[:12]
+    new = now[update]["latest_version"]
+    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"] == old and s["engine"]["failures"])
+    answers = daemon.listen("response/install")
+    core.press("update", "install", update)
+    told = answers.until(lambda _path, _told: True)
+    assert (told["status"], told["content"]["started"]) == ("ok", True)
+    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"][:12] == new)
+    shown = core.ask("changes", entity=update)
+    assert [one for one in shown if one.get("in_progress")]
+    for each in (ears, answers):
+        each.close()
+    assert core.ask("said") == []
+
+
+def _blind() -> bytes:
+    """The tiny network with a threshold that nothing reaches."""
+    network = onnx.load_from_string(tiny.network())
+    for constant in network.graph.initializer:
+        if constant.name == "threshold":
+            constant.CopyFrom(numpy_helper.from_array(np.full(2, -100.0, np.float32), "threshold"))
+    return network.SerializeToString()
 
 
 def test_the_older_form_is_the_same_and_what_is_off_is_gone(core: Core, daemon: Station) -> None:

@@ -62,6 +62,16 @@ def test_a_request_is_read_with_what_names_it() -> None:
     )
 
 
+def test_an_install_is_one_word_and_nothing_else() -> None:
+    path = "vajra/dev/request/install"
+    assert parse(Received(path, b"install"), "install", TOPICS) == Requested(
+        "install", None, {}, ReplyTo("vajra/dev/response/install")
+    )
+    for payload in (b"", b"INSTALL", b'{"force": true}', b"install\n"):
+        with pytest.raises(PublishError, match="is another word; send install, or ask for rebuild"):
+            parse(Received(path, payload), "install", TOPICS)
+
+
 def test_an_empty_request_is_one_without_wishes() -> None:
     assert parse(Received(REBUILD, b""), "rebuild", TOPICS).transaction is None
 

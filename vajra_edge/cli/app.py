@@ -123,6 +123,31 @@ def status(config: Config = DEFAULT_PATH, json_: Json = False) -> None:
     raise typer.Exit(verb.status(config, as_json=json_))
 
 
+@app.command("set")
+def set_(
+    setting: Annotated[str, typer.Argument(metavar="SETTING", help="like cameras.gate.confidence or detect.classes")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="0.4, off, person,car; JSON for zones and lines")],
+    config: Config = DEFAULT_PATH,
+    json_: Json = False,
+) -> None:
+    """Change a setting of the running daemon; it stands over the settings file, also after a restart, until unset."""
+    from vajra_edge.cli import overrides as verb
+
+    raise typer.Exit(verb.set_(config, setting, value, as_json=json_))
+
+
+@app.command()
+def unset(
+    setting: Annotated[str, typer.Argument(metavar="SETTING", help="what was set; cameras.gate: all of that camera")],
+    config: Config = DEFAULT_PATH,
+    json_: Json = False,
+) -> None:
+    """Undo what set changed: the settings file and the environment count again."""
+    from vajra_edge.cli import overrides as verb
+
+    raise typer.Exit(verb.unset(config, setting, as_json=json_))
+
+
 @app.command()
 def calibration(
     config: Config = DEFAULT_PATH,

@@ -22,6 +22,9 @@ GOOD = {"serving", "streaming", "ended"}
 SHOWN_FAILURES = 5
 """The newest; ``--json`` has them all."""
 
+SHOWN_CHARS = 80
+"""Of a value that was changed; ``--json`` has all of it."""
+
 _GATE = {
     "recall": "recall {:.3f}",
     "precision": "precision {:.3f}",
@@ -123,6 +126,23 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "settings", f"[yellow]{escape(settings['warning'])}[/]"
     if settings["restart"]:
         yield "settings", f"[yellow]wait for a restart:[/] {escape(', '.join(settings['restart']))}"
+    for override in settings["overrides"]:
+        yield "changed", _override(override)
+
+
+def _override(told: dict[str, Any]) -> str:
+    """A change in a line, like ``detect.confidence = 0.4 (file: 0.3), by user pi, process 7, 2026-11-28 09:00 UTC``."""
+    beneath = f" ({told['origin']}: {_json(told['beneath'])})" if told["origin"] else ""
+    unsure = "" if told["clock_synchronised"] else " (clock not set)"
+    at = told["at"].replace("+00:00", " UTC").replace("T", " ")
+    text = escape(f"{told['setting']} = {_json(told['value'])}{beneath}, by {told['by']}, {at}{unsure}")
+    return text + (f"; [yellow]of no effect:[/] {escape(told['idle'])}" if told["idle"] else "")
+
+
+def _json(value: object) -> str:
+    """A value for people; of a long one its beginning."""
+    text = "unset" if value is None else orjson.dumps(value).decode()
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def _broker_rows(broker: dict[str, Any]) -> Iterator[tuple[str, str]]:

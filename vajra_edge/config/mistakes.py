@@ -82,6 +82,18 @@ def in_one_line(
     return "; ".join([*told[:_MOST_TOLD], *more])
 
 
+def of_one(name: str, leaf: str, errors: Sequence[Any]) -> str:
+    """What is wrong with the value of one setting.
+
+    Args:
+        name: what the reader calls it.
+        leaf: its own name in its section.
+        errors: pydantic's.
+    """
+    shown = value_shown(leaf, errors[0]["input"])
+    return f"{name} {f'= {shown}: ' if shown else ''}{_what(errors[0], leaf)}"
+
+
 def value_shown(leaf: str, value: object) -> str:  # noqa: PLR0911  one return a kind of value
     """A value for people, as TOML has it; empty where it is, or may hold, a secret."""
     match value:

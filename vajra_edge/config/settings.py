@@ -230,7 +230,7 @@ class MqttSettings(Section):
         description="a power cut loses what is newer and unsent; 0: nothing that was sent or is older than its group",
     )
     commands: bool = Field(
-        False, description="accept rebuild, reload, rollback, snapshot, status and adopt requests over MQTT"
+        False, description="accept rebuild, reload, rollback, snapshot, status, adopt, set and unset over MQTT"
     )
     signed_commands: bool = Field(False, description="of those only what a key in [weights] keys signed")
     home_assistant: Literal["off", "device", "components"] = Field(

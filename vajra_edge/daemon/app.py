@@ -16,6 +16,7 @@ from vajra_edge.bundles.keyring import Keyring
 from vajra_edge.bundles.shelf import Shelf
 from vajra_edge.bundles.spool import Spool
 from vajra_edge.config.changes import Action
+from vajra_edge.config.overrides import laid_over
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import aborts, file_watcher, last_broker
 from vajra_edge.daemon import systemd as daemon_systemd
@@ -34,6 +35,7 @@ from vajra_edge.daemon.home_assistant import HomeAssistant
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
 from vajra_edge.daemon.outputs import Outputs
+from vajra_edge.daemon.override_desk import OverrideDesk
 from vajra_edge.daemon.picture_requests import PictureRequests
 from vajra_edge.daemon.reconciler import DesiredPlans
 from vajra_edge.daemon.recorder import Recorder
@@ -77,6 +79,7 @@ class Parts:
     store: EngineStore
     history: History
     recorder: Recorder
+    overrides: OverrideDesk
     adoption: Adoption
     gate: RequestGate
     desired_plans: DesiredPlans
@@ -158,8 +161,8 @@ class Parts:
         new, changes = reloaded.settings, reloaded.changes
         if changes.fields or changes.added or changes.removed:
             log.info("settings changed: %s", ", ".join((*changes.fields, *changes.added, *changes.removed)))
-        if changes.added or changes.removed or changes.reopened:
             self.publisher.expect(streams_in_use(new))
+        if changes.added or changes.removed or changes.reopened:
             self.cameras.change(new, changes)
         self.pictures.apply(new)
         self.trackers.apply(new)
@@ -247,7 +250,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     """Make every part.
 
     Args:
-        settings: the operator's.
+        settings: the operator's; what was changed while an earlier process ran is laid over them.
         max_frames: end after this many detection messages; None: never.
         environ: where systemd says that it listens.
 
@@ -258,6 +261,9 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     systemd, crash_log = daemon_systemd.connect(environ), CrashLog(state_dir / "running")
     inbox, beats = Inbox(), Beats(still_s=STILL_S, moves=crash_log.moves)
     background: Background[BackgroundEvent] = Background(inbox.put, beats)
+    overrides = OverrideDesk(state_dir, background.do)
+    overrides.open()
+    settings = laid_over(settings, overrides.kept)
     store, history = EngineStore(state_dir, settings.store.max_bytes), History(state_dir)
     topics, mailboxes = topics_of(settings), Mailboxes()
     outbox = state_dir / OUTBOX
@@ -294,6 +300,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         adoption=Adoption(Shelf(state_dir), Spool(state_dir), background.do),
         gate=RequestGate(publisher, background.do),
         recorder=Recorder(AuditLog(state_dir), background.do),
+        overrides=overrides,
         desired_plans=DesiredPlans(store, history),
         plans=Plans(store, history, background, inbox.put, service.threads, crash_log, beats),
         mailboxes=mailboxes,

@@ -21,6 +21,7 @@ from typing import Any
 
 from vajra_edge.config import settings_file, text_file
 from vajra_edge.config.changes import ACTIONS, Action, Changes, action_of, changes
+from vajra_edge.config.overrides import Overrides, laid_over
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.daemon.named_files import require_usable
@@ -182,35 +183,46 @@ class Reloaded:
 
     Attributes:
         settings: to run with from now on: the new ones, with the running values where a restart is needed.
+        beneath: the same without what people changed.
         changes: from the running settings to these.
         restart: fields whose new value waits for a restart.
     """
 
     settings: Settings
+    beneath: Settings
     changes: Changes
     restart: tuple[str, ...]
 
 
-def reload(running: Settings, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Reloaded:
+def reload(
+    running: Settings, path: Path | None, given: Mapping[str, Any] | None = None, overrides: Overrides | None = None
+) -> Reloaded:
     """Read the settings again.
 
     Args:
         running: what the daemon runs with.
-        path: the file; None: environment and overrides alone.
-        overrides: as given at the start.
+        path: the file; None: environment and what is given alone.
+        given: values over the file's, as at the start.
+        overrides: what people changed; it lies over all others.
 
     Raises:
         SettingsError: the file is invalid, or is being written, or a file that it names for the broker cannot be used;
             the daemon keeps what it runs with.
     """
     before = text_file.read_bytes(path, settings_file.MOST_BYTES) if path is not None else b""
-    new = load(path, overrides)
+    new = load(path, given)
     if path is not None and text_file.read_bytes(path, settings_file.MOST_BYTES) != before:
         raise SettingsError(f"settings file {path} is being written", remedy="it is read again once it stays as it is")
     require_usable(running.mqtt, new.mqtt)
+    return changed(running, new, overrides or {})
+
+
+def changed(running: Settings, new: Settings, overrides: Overrides) -> Reloaded:
+    """What new settings, or other overrides of the same ones, lead to."""
     restart = tuple(field for field in changes(running, new).fields if action_of(field) is Action.RESTART)
-    kept = _with_running(new, running)
-    return Reloaded(kept, changes(running, kept), restart)
+    beneath = _with_running(new, running)
+    kept = laid_over(beneath, overrides)
+    return Reloaded(kept, beneath, changes(running, kept), restart)
 
 
 def digest(path: Path, _beat: Beat = lambda: None) -> str:

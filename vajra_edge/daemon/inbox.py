@@ -27,6 +27,7 @@ from vajra_edge.daemon.control.server import Asked
 from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.missed_precisions import MissedSeen
+from vajra_edge.daemon.override_desk import Overridden
 from vajra_edge.daemon.reconciler import Reconciled
 from vajra_edge.daemon.request_gate import SignatureChecked
 from vajra_edge.daemon.sample_collector import ImagesChanged
@@ -36,7 +37,15 @@ from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
 
 BackgroundEvent: TypeAlias = (
-    events.Loaded | events.LoadFailed | ImagesMoved | MissedSeen | Reconciled | Chosen | Settled | SignatureChecked
+    events.Loaded
+    | events.LoadFailed
+    | ImagesMoved
+    | MissedSeen
+    | Reconciled
+    | Chosen
+    | Settled
+    | SignatureChecked
+    | Overridden
 )
 """What the tasks of the supervisor's background thread end with."""
 

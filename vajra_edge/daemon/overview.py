@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
 from vajra_edge.clock import is_synchronised
+from vajra_edge.config.overrides import Overrides
 from vajra_edge.config.settings import MqttSettings, Settings
 from vajra_edge.daemon.app import Parts
+from vajra_edge.daemon.override_views import controls_of
 from vajra_edge.daemon.reconciler import DesiredPlan
 from vajra_edge.daemon.stall import Stall
 from vajra_edge.daemon.state_machine import State
@@ -31,6 +33,8 @@ class Observed:
 
     Attributes:
         settings: what it runs with.
+        beneath: the same without what people changed while it ran.
+        overrides: what they changed.
         desired: the newest one.
         why: the reason for it, from when it was worked out.
         served: fingerprint of the plan that serves or served last since the start; an interim plan does not count.
@@ -47,6 +51,8 @@ class Observed:
     """
 
     settings: Settings
+    beneath: Settings
+    overrides: Overrides = field(default_factory=dict)
     desired: DesiredPlan | None = None
     why: tuple[str, ...] = ()
     served: Fingerprint | None = None
@@ -82,14 +88,17 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         reason=_joined(
             (
                 *(_damage(s, known), s.why, instead, calibration, known.missed, known.view.error, warning),
-                *(*troubles, *known.late, *_stalled(known, now_s)),
+                *(parts.overrides.damage, *troubles, *known.late, *_stalled(known, now_s)),
             )
         ),
         started_at=_utc(now_s - known.started_s),
         uptime_s=round(now_s - known.started_s, 1),
         pid=os.getpid(),
         engine=_engine(parts, s, known, now_s),
-        cameras=parts.cameras.views(published),
+        cameras=tuple(
+            replace(view, settings=controls_of(view.id, known.settings, known.overrides))
+            for view in parts.cameras.views(published)
+        ),
         stuck=parts.cameras.stuck(),
         broker=_broker(known.settings.mqtt, known.broker, counts),
         settings=replace(known.view, warning=warning),

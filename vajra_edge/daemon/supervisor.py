@@ -21,6 +21,7 @@ from typing_extensions import assert_never
 from vajra_edge.build.request import weights_digest
 from vajra_edge.bundles.shelf import Adopted
 from vajra_edge.capture.camera import CameraChanged
+from vajra_edge.config.overrides import laid_over, turned_off
 from vajra_edge.config.settings import Settings
 from vajra_edge.daemon import build_outcomes, build_process, events, state_machine
 from vajra_edge.daemon import file_watcher as reload_
@@ -42,6 +43,8 @@ from vajra_edge.daemon.deployment import Served
 from vajra_edge.daemon.file_watcher import FileChanged
 from vajra_edge.daemon.inbox import Heard
 from vajra_edge.daemon.missed_precisions import MissedSeen
+from vajra_edge.daemon.override_desk import Overridden
+from vajra_edge.daemon.override_views import answer_of, views_of
 from vajra_edge.daemon.overview import Observed, overview
 from vajra_edge.daemon.reconciler import DesiredPlan, Reconciled, Reconciler
 from vajra_edge.daemon.recorder import MachineStep
@@ -54,6 +57,7 @@ from vajra_edge.inference import pipeline
 from vajra_edge.mqtt.commands import Requested
 from vajra_edge.mqtt.picture import SnapshotSent
 from vajra_edge.mqtt.publisher import BrokerChanged
+from vajra_edge.mqtt.topics import INSTALL
 from vajra_edge.plans.audit_log import AuditEntry, Happened
 from vajra_edge.telemetry.plan_view import PlanView
 from vajra_edge.telemetry.status import BuildView, SettingsView, Status
@@ -77,15 +81,17 @@ class Supervisor:
         parts: made by ``wiring.assemble`` for the same settings.
         settings: the operator's.
         path: the settings file, read again on changes; None: there is none.
-        overrides: values over the file's, as at the start.
+        given: values over the file's, as at the start.
     """
 
     def __init__(
-        self, parts: Parts, settings: Settings, path: Path | None, overrides: Mapping[str, Any] | None = None
+        self, parts: Parts, settings: Settings, path: Path | None, given: Mapping[str, Any] | None = None
     ) -> None:
-        self._parts, self._path, self._overrides = parts, path, overrides
+        self._parts, self._path, self._given = parts, path, given
         self._s = State()
-        self._known = Observed(settings, view=SettingsView(str(path or "")))
+        overrides = parts.overrides.kept
+        view = SettingsView(str(path or ""), overrides=views_of(overrides, settings))
+        self._known = Observed(laid_over(settings, overrides), settings, overrides, view=view)
         self._reconciler = Reconciler(parts.desired_plans, parts.images, parts.background)
         self._waiting = Waiting()
         self._leaving: list[events.Job] = []
@@ -144,7 +150,7 @@ class Supervisor:
                 self._requested(heard)
             case CameraChanged() | BrokerChanged() | SnapshotSent():
                 self._outside_told(heard)
-            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled():
+            case Reconciled() | ImagesChanged() | ImagesMoved() | MissedSeen() | Chosen() | Settled() | Overridden():
                 self._desk_told(heard)
             case TaskFailed() | TaskMended():
                 self._task_told(heard)
@@ -189,8 +195,12 @@ class Supervisor:
         if caller is not None:
             self._answer(caller, caller.request.verb, caller.request.payload)
 
-    def _desk_told(self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled) -> None:
+    def _desk_told(
+        self, told: Reconciled | ImagesChanged | ImagesMoved | MissedSeen | Chosen | Settled | Overridden
+    ) -> None:
         match told:
+            case Overridden():
+                self._overridden(told)
             case Reconciled():
                 self._reconciled(told)
             case ImagesChanged():
@@ -245,7 +255,8 @@ class Supervisor:
         self._parts.plans.tick(self._s.serving, now_s)
         if self._s.probation_until_s is not None and (reason := self._parts.serving.unfit()):
             self._advance(events.Unfit(reason))
-        if self._parts.cameras.exhausted(self._parts.serving.published()):
+        off = turned_off(self._known.settings, self._known.overrides)
+        if not off and self._parts.cameras.exhausted(self._parts.serving.published()):
             log.info("every camera is a file that has ended")
             self._advance(events.Stop())
         if self._waits_for_images():
@@ -489,6 +500,15 @@ class Supervisor:
                 self._adopt(caller, fields)
             elif verb == "snapshot":
                 self._parts.asked_pictures.add(caller, fields, self._known.settings, time.monotonic())
+            elif verb == "set":
+                ready = self._parts.serving.ready
+                names = ready.manifest.signature.class_names if ready else ()
+                self._parts.overrides.set(caller, fields, self._known.settings, names)
+            elif verb == "unset":
+                self._parts.overrides.unset(caller, fields)
+            elif verb == INSTALL:
+                force = self._s.serving is None or self._s.serving.fingerprint != self._s.wanted
+                self._work_out(RebuildAsked(caller, force=force, wait=False))
             elif verb == "rollback":
                 self._work_out(RebuildAsked.of(caller, {**fields, "rollback": True}))
             else:
@@ -510,16 +530,16 @@ class Supervisor:
         self._parts.notify.reloading()
         error = ""
         try:
-            reloaded = reload_.reload(self._known.settings, self._path, self._overrides)
+            reloaded = reload_.reload(self._known.settings, self._path, self._given, self._known.overrides)
         except VajraError as refused:
             error = str(refused)
             log.warning("settings stay as they are: %s", error)
             refusal = f"settings stay as they are: {error}"
             self._parts.recorder.note(AuditEntry(Happened.REFUSED, reason=refusal, asked_by=SETTINGS_FILE))
         else:
-            self._known = replace(
-                self._known, settings=reloaded.settings, view=replace(self._known.view, restart=reloaded.restart)
-            )
+            views = views_of(self._known.overrides, reloaded.beneath)
+            view = replace(self._known.view, restart=reloaded.restart, overrides=views)
+            self._known = replace(self._known, settings=reloaded.settings, beneath=reloaded.beneath, view=view)
             error = self._apply(reloaded, look=asked.look)
         self._known = replace(self._known, view=replace(self._known.view, error=error))
         self._parts.notify.ready(self.status().line())
@@ -541,6 +561,22 @@ class Supervisor:
             log.error("settings are taken in part: %s", failed)  # noqa: TRY400  the line says all
             return f"settings are taken in part: {failed}"
         return ""
+
+    def _overridden(self, told: Overridden) -> None:
+        """Run with what somebody changed, once it is on disk; the settings file is not looked at for that."""
+        if told.overrides is None:
+            told.caller.error(str(told.refusal))
+            return
+        log.info("%s changed %s", told.caller.who, ", ".join(told.changed))
+        reloaded = reload_.changed(self._known.settings, self._known.beneath, told.overrides)
+        views = views_of(told.overrides, reloaded.beneath)
+        view = replace(self._known.view, overrides=views)
+        self._known = replace(self._known, settings=reloaded.settings, overrides=told.overrides, view=view)
+        if error := self._apply(reloaded, look=False):
+            told.caller.error(error)
+            return
+        self._told = None
+        told.caller.done(answer_of(told.changed, reloaded.settings, views))
 
     def _progressed(self, event: build_process.BuildProgressed) -> None:
         if self._parts.plans.is_current(event.job_id) and self._known.building is not None:

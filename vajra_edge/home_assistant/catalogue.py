@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterator
 
 from vajra_edge.config.settings import CameraSettings, Settings
-from vajra_edge.home_assistant import payloads
+from vajra_edge.home_assistant import controls, payloads
 from vajra_edge.home_assistant.entities import (
     Availability,
     BinarySensor,
-    Button,
     Entity,
     Event,
     Image,
@@ -23,7 +22,7 @@ from vajra_edge.home_assistant.entities import (
 )
 from vajra_edge.home_assistant.payloads import Components, Device, Discovery, in_topic
 from vajra_edge.mqtt.messages import SERVICE_STATES
-from vajra_edge.mqtt.topics import Topics, topics_of
+from vajra_edge.mqtt.topics import INSTALL, Topics, topics_of
 from vajra_edge.plans.audit_log import Happened
 
 _DEVICE_THERE = "{{ 'offline' if value_json.state in ['stopped', 'failed', 'lost'] else 'online' }}"
@@ -50,11 +49,6 @@ _HAPPENED = (  # each connection of ours says the newest entry again: it has hap
     " | tojson }}{% endif %}"
 )
 
-_PRESSED = (  # a request is taken once, and for some minutes
-    '{"transaction": "home-assistant-{{ utcnow().timestamp() }}", "at": "{{ utcnow().isoformat() }}",'
-    ' "force": true, "wait": false}'
-)
-
 
 def discoveries(settings: Settings, before: Components) -> tuple[Discovery, ...]:
     """Every retained message that makes the device and its cameras appear; none where nobody asked for that.
@@ -66,10 +60,11 @@ def discoveries(settings: Settings, before: Components) -> tuple[Discovery, ...]
     mqtt, topics = settings.mqtt, topics_of(settings)
     if mqtt.home_assistant == "off":
         return ()
-    told = [(_device(topics), tuple(device_entities(topics, commands=mqtt.commands and not mqtt.signed_commands)))]
+    commands = mqtt.commands and not mqtt.signed_commands  # nobody in Home Assistant can sign
+    told = [(_device(topics), tuple(device_entities(topics, commands=commands)))]
     for camera in settings.cameras:
         classes = camera.classes or settings.detect.classes or ()
-        told.append((_camera(topics, camera), tuple(camera_entities(topics, camera, classes))))
+        told.append((_camera(topics, camera), tuple(camera_entities(topics, camera, classes, commands=commands))))
     prefix = mqtt.discovery_prefix
     if mqtt.home_assistant == "components":
         return tuple(one for device, entities in told for one in payloads.as_components(prefix, device, entities))
@@ -141,26 +136,23 @@ def device_entities(topics: Topics, *, commands: bool) -> Iterator[Entity]:
         value_template=_HAPPENED,
         event_types=tuple(one.value for one in Happened),
     )
-    yield Update(  # without an install, which could not say when it was asked: the button asks for the same
+    yield Update(
         key="engine",
         name="Engine",
         availability=there,
         state_topic=status,
         value_template=_UPDATE,
         title="Engine",
+        command_topic=topics.path(topics.request(INSTALL)) if commands else None,
+        payload_install=INSTALL if commands else None,
     )
     if commands:
-        yield Button(
-            key="rebuild",
-            name="Rebuild engine",
-            availability=there,
-            entity_category="config",
-            command_topic=topics.path(topics.request("rebuild")),
-            command_template=_PRESSED,
-        )
+        yield from controls.of_the_device(topics, there)
 
 
-def camera_entities(topics: Topics, camera: CameraSettings, classes: tuple[str, ...]) -> Iterator[Entity]:
+def camera_entities(
+    topics: Topics, camera: CameraSettings, classes: tuple[str, ...], *, commands: bool
+) -> Iterator[Entity]:
     """Of one camera; each class that the settings name has a count of its own."""
     status, objects = topics.path(topics.camera_status(camera.id)), topics.path(topics.objects(camera.id))
     device = Availability(topics.path(topics.status), _DEVICE_THERE)
@@ -217,7 +209,7 @@ def camera_entities(topics: Topics, camera: CameraSettings, classes: tuple[str, 
             state_class="measurement",
             unit_of_measurement="objects",
         )
-    if camera.snapshot_every_s is not None:
+    if camera.snapshot_every_s is not None or commands:
         yield Image(
             key="snapshot",
             name="Snapshot",
@@ -225,6 +217,8 @@ def camera_entities(topics: Topics, camera: CameraSettings, classes: tuple[str, 
             image_topic=topics.path(topics.snapshot(camera.id)),
             content_type="image/jpeg",
         )
+    if commands:
+        yield from controls.of_a_camera(topics, camera.id, (device,), streams)
 
 
 def _attributes(names: tuple[str, ...]) -> str:

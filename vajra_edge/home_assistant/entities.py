@@ -103,6 +103,8 @@ class Update(Entity):
     state_topic: str
     value_template: str
     title: str
+    command_topic: str | None = None
+    payload_install: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +115,43 @@ class Button(Entity):
 
     command_topic: str
     command_template: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control(Entity):
+    """What shows a value and changes it; ``value`` of the command's template is what somebody chose."""
+
+    state_topic: str
+    value_template: str
+    command_topic: str
+    command_template: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch(Control):
+    """On or off, said by these two words in both directions."""
+
+    platform = "switch"
+
+    payload_on: str
+    payload_off: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Control):
+    """A number between two."""
+
+    platform = "number"
+
+    min: float
+    max: float
+    step: float
+    mode: str
+    unit_of_measurement: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Control):
+    """A line of text."""
+
+    platform = "text"

@@ -2,6 +2,7 @@
 
 A request is a JSON object: ``transaction`` and ``at``, then what its verb takes. A signed one is ``{"request": TEXT,
 "signature": TEXT}``: the same object as text, which also names ``device`` and ``verb``, and minisign's signature of it.
+``install`` alone is a plain word.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vajra_edge.bundles import minisign
 from vajra_edge.bundles.minisign import FileSignature
 from vajra_edge.errors import BundleError, PublishError
 from vajra_edge.mqtt.events import Received
-from vajra_edge.mqtt.topics import VERBS, Topics
+from vajra_edge.mqtt.topics import INSTALL, VERBS, Topics
 from vajra_edge.wording import clipped
 
 MAX_REQUEST_BYTES = 16 * 1024
@@ -31,6 +32,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "snapshot": ("camera",),
     "status": (),
     "adopt": ("bundle", "wait"),
+    "set": ("setting", "value"),
+    "unset": ("setting",),
+    INSTALL: (),
 }
 """What each verb takes beside what every request has."""
 
@@ -109,6 +113,8 @@ def parse(received: Received, verb: str, topics: Topics) -> Requested:
     size_bytes = len(received.payload)
     if size_bytes > MAX_REQUEST_BYTES:
         raise PublishError(f"request {verb} has {size_bytes} bytes", remedy=f"send at most {MAX_REQUEST_BYTES}")
+    if verb == INSTALL:
+        return _install(received, topics)
     told, signed = _object(received.payload or b"{}", verb), None
     if "signature" in told:
         signed = _signed(told, verb)
@@ -122,6 +128,12 @@ def parse(received: Received, verb: str, topics: Topics) -> Requested:
         error.values["transaction"] = transaction
         raise
     return Requested(verb, transaction, told, reply_to(received, verb, topics), at, challenge, signed)
+
+
+def _install(received: Received, topics: Topics) -> Requested:
+    if received.payload != INSTALL.encode():
+        raise PublishError(f"request {INSTALL} is another word", remedy=f"send {INSTALL}, or ask for rebuild")
+    return Requested(INSTALL, None, reply_to=reply_to(received, INSTALL, topics))
 
 
 def _object(content: bytes, verb: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from vajra_edge.clock import Moment
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.commands import Requested
+from vajra_edge.mqtt.topics import INSTALL
 
 WINDOW_S = 300.0
 """Clocks of people's machines differ by seconds, and of machines that nobody looks after by minutes: as in Kerberos."""
@@ -26,8 +27,9 @@ KEPT_S = 2.0 * WINDOW_S
 MOST_KNOWN = 10_000
 """Transactions that are remembered: more than the requests that are taken in that time."""
 
-ALWAYS = frozenset({"status"})
-"""Verbs that only read what is published anyway: asking twice, or late, does nothing."""
+ALWAYS = frozenset({"status", INSTALL})
+"""Verbs where asking twice, or late, does nothing: one reads what is published anyway, one has no effect on what serves
+once that is what is wanted."""
 
 
 @dataclass(frozen=True)

@@ -303,6 +303,31 @@ class EngineStatus:
 
 
 @dataclass(frozen=True)
+class CameraControls:
+    """What may be changed of a camera while the daemon runs, as it is now.
+
+    Attributes:
+        enabled: false: it is off.
+        confidence: lowest confidence published.
+        classes: names of the classes that are published; None: all.
+        snapshot_every_s: a picture is sent this often, in seconds; None: on request only.
+        zones: names of its zones.
+        lines: names of its lines.
+        changed: which of these were changed by ``set``, and differ from the settings file until ``unset``.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    enabled: bool
+    confidence: Ratio
+    classes: Sequence[str] | None
+    snapshot_every_s: FiniteFloat | None
+    zones: Sequence[str]
+    lines: Sequence[str]
+    changed: Sequence[str]
+
+
+@dataclass(frozen=True)
 class CameraStatus:
     """``camera/<id>/status``, retained.
 
@@ -316,6 +341,7 @@ class CameraStatus:
         frames: delivered since the daemon's start.
         dropped: of those, replaced by a newer one before inference.
         attempts: failed openings in a row.
+        settings: what may be changed of it, as it is now; None of a daemon that has not said yet.
         at: when this was said.
         clock_synchronised: the clock that says so was known to be right.
     """
@@ -329,6 +355,7 @@ class CameraStatus:
     frames: int = 0
     dropped: int = 0
     attempts: int = 0
+    settings: CameraControls | None = None
     clock_synchronised: bool = field(default_factory=is_synchronised)
     at: AwareDatetime = field(default_factory=_now)
     schema: Schema = SCHEMA

@@ -34,7 +34,7 @@ from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBound
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
-from vajra_edge.mqtt.topics import VERBS, Topic, Topics
+from vajra_edge.mqtt.topics import INSTALL, VERBS, Topic, Topics
 from vajra_edge.mqtt.troubles import SAID_FOR_S, Trouble, Troubles
 from vajra_edge.types import Detections, Frame
 
@@ -43,9 +43,12 @@ _POLL_S = 0.5
 _MAX_NOTED = 64
 
 LIMITS = AdmissionLimits(
-    caller=RequestPace(5.0, 10.0), all_callers=RequestPace(10.0, 20.0), refusals=RequestPace(2.0, 10.0), open=16
+    caller=RequestPace(5.0, 32.0), all_callers=RequestPace(10.0, 40.0), refusals=RequestPace(2.0, 10.0), open=32
 )
-"""Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic."""
+"""Of requests. Who sends one is not said by MQTT, so that a caller is whoever shares a response topic.
+
+Who leaves the house turns all cameras off at once, a request each.
+"""
 
 BIRTHS = RequestPace(0.1, 3.0)
 """Starts of Home Assistant at which all states are sent again; whoever sends more has another thing in mind."""
@@ -401,8 +404,10 @@ class Publisher:
             self._link.subscribe(paths, retained=False)
 
     def _heard_paths(self) -> list[str]:
-        requests = [self._topics.path(self._topics.request(verb)) for verb in VERBS] if self._mqtt.commands else []
-        return [*requests, *([self._birth_path] if self._mqtt.home_assistant != "off" else [])]
+        there = self._mqtt.home_assistant != "off"  # who else may ask with one word that says not even when?
+        verbs = [verb for verb in VERBS if there or verb != INSTALL] if self._mqtt.commands else []
+        requests = [self._topics.path(self._topics.request(verb)) for verb in verbs]
+        return [*requests, *([self._birth_path] if there else [])]
 
     @property
     def _birth_path(self) -> str:

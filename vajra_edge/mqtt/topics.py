@@ -15,7 +15,10 @@ Delivery: TypeAlias = Literal["durable", "live"]
 
 _EVENTS = "/events"
 
-VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt")
+INSTALL = "install"
+"""What Home Assistant asks for whose update is installed: one word, since it can send nothing else there."""
+
+VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt", "set", "unset", INSTALL)
 """What may be asked over MQTT, and nothing else."""
 
 _MACHINE_ID = Path("/etc/machine-id")

@@ -12,7 +12,7 @@ from typing import Any
 
 from vajra_edge.capture import reconnect
 from vajra_edge.capture.camera import CameraChanged, CameraCounters
-from vajra_edge.mqtt.messages import CameraStatus, EngineStatus, ServiceStatus
+from vajra_edge.mqtt.messages import CameraControls, CameraStatus, EngineStatus, ServiceStatus
 from vajra_edge.plans.fingerprint import SHORT
 from vajra_edge.plans.history import Failure
 from vajra_edge.plans.report_json import write_verify
@@ -151,6 +151,7 @@ class CameraView:
     pid: int | None = None
     starts: int = 0
     memory_bytes: int = 0
+    settings: CameraControls | None = None
 
     @classmethod
     def of(cls, told: CameraChanged, counters: CameraCounters, published: int) -> CameraView:
@@ -201,13 +202,42 @@ class BrokerView:
 
 
 @dataclass(frozen=True)
+class OverrideView:
+    """A setting that somebody changed while the daemon ran.
+
+    Attributes:
+        setting: its name.
+        value: what it was changed to.
+        by: who did.
+        at: when, UTC, ISO 8601.
+        clock_synchronised: the clock that says so was known to be right.
+        beneath: what it would be without that; None too where it is not set.
+        origin: what that is from: ``file``, ``environment`` or ``default``; empty where the change has no effect.
+        idle: why it has none; empty where it has.
+    """
+
+    setting: str
+    value: object
+    by: str
+    at: str
+    clock_synchronised: bool
+    beneath: object = None
+    origin: str = ""
+    idle: str = ""
+
+
+@dataclass(frozen=True)
 class SettingsView:
-    """The settings file; ``error`` says why a newer one was not taken, ``restart`` which changes wait for a restart."""
+    """The settings file; ``error`` says why a newer one was not taken, ``restart`` which changes wait for a restart.
+
+    ``overrides`` lie over the file and the environment.
+    """
 
     path: str = ""
     error: str = ""
     warning: str = ""
     restart: tuple[str, ...] = ()
+    overrides: tuple[OverrideView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -360,6 +390,7 @@ class Status:
                 frames=camera.frames,
                 dropped=camera.dropped,
                 attempts=camera.attempts,
+                settings=camera.settings,
             )
             for camera in self.cameras
         )

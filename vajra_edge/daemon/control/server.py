@@ -4,8 +4,9 @@ A stale socket file is replaced, a live daemon's never. Who serves is decided by
 kernel gives back when its holder dies, however it dies.
 
 Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "force": false, "dry_run": false,
-"rollback": false, "wait": true}``, ``{"verb": "adopt", "bundle": "<its digest>", "wait": true}``. Every reply has a
-``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
+"rollback": false, "wait": true}``, ``{"verb": "adopt", "bundle": "<its digest>", "wait": true}``, ``{"verb": "set",
+"setting": "detect.confidence", "value": 0.4}``, ``{"verb": "unset", "setting": "detect.confidence"}``. Every reply has
+a ``kind``: ``progress`` (more will come), ``done`` or ``error`` (the last one).
 
 One thread serves all clients without blocking; requests go into the supervisor's inbox, and its replies wait in bounded
 buffers, so that a silent or slow client costs nobody else anything. A flood is let in no faster than it can be refused:
@@ -152,7 +153,7 @@ __all__ = ["Asked", "Control", "ask"]
 
 log = logging.getLogger(__name__)
 
-VERBS = ("status", "rebuild", "reload", "adopt")
+VERBS = ("status", "rebuild", "reload", "adopt", "set", "unset")
 MAX_CLIENTS = 32
 """Connections at one time: what all the rest of the daemon needs of its descriptors is never used up here."""
 
