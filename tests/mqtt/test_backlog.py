@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from vajra_edge.mqtt import events
-from vajra_edge.mqtt.backlog import HOLD_S, Backlog
+from vajra_edge.mqtt.backlog import HOLD_S, STATE_HOLD_S, Backlog
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.messages import Draft, Number
 from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds, Recovered
@@ -209,3 +209,28 @@ def test_after_a_refusal_for_the_moment_detections_pause_and_states_do_not() -> 
     waiting.set_state(TOPICS.status, b"{}")
     assert take_paths(waiting, 0.5 * HOLD_S) == ["status"]
     assert take_paths(waiting, HOLD_S) == ["camera/gate/detections"]
+
+
+def test_a_state_that_is_refused_for_the_moment_is_sent_again_after_a_pause() -> None:
+    waiting = backlog()
+    waiting.set_state(TOPICS.status, b"{}")
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    waiting.settle(parcel, 0x97, 0.0)
+    assert take_paths(waiting, 0.5 * STATE_HOLD_S) == []
+    assert take_paths(waiting, STATE_HOLD_S) == ["status"]
+    waiting.settle(parcel, 0, STATE_HOLD_S)
+    assert take_paths(waiting, 3.0 * STATE_HOLD_S) == []
+
+
+def test_a_state_that_is_refused_for_the_moment_gives_way_to_its_next_value() -> None:
+    waiting = backlog()
+    waiting.set_state(TOPICS.status, b"{}")
+    parcel = waiting.take(TOPICS, 0.0)
+    assert parcel is not None
+    waiting.set_state(TOPICS.status, b"[]")
+    waiting.settle(parcel, 0x97, 0.0)
+    newer = waiting.take(TOPICS, 0.0)
+    assert newer is not None
+    assert newer.payload == b"[]"
+    assert take_paths(waiting, STATE_HOLD_S) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from vajra_edge.config.settings import MqttSettings
-from vajra_edge.mqtt import client
+from vajra_edge.mqtt import backlog, client
 from vajra_edge.mqtt.topics import Topics
 
 TOPICS = Topics("vajra", "dev")
@@ -159,6 +160,31 @@ def test_a_refused_message_is_tried_again_only_where_that_can_help(
     assert (len(broker.published), device.counts.outbox.acked) == (tries + gap_records, acked)
     assert device.counts.outbox.dropped == dropped
     assert f"0x{code:02X}" in device.counts.last_error
+
+
+def test_a_quota_that_is_used_up_for_a_while_costs_no_message_and_no_order(
+    scripted: Any, daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "HOLD_S", 0.05)
+    count, tries = 30, 10
+    refused: list[int] = []
+
+    def refuse(mid: int, _pending: int) -> bytes:
+        if len(refused) < count + tries:
+            refused.append(mid)
+            return struct.pack("!BBHBB", 0x40, 4, mid, 0x97, 0)
+        return struct.pack("!BBH", 0x40, 2, mid)
+
+    broker = scripted(ACCEPT_5, refuse)
+    device = daemon(at(broker.port))
+    device.publisher.start()
+    device.until_connected()
+    device.send(count)
+    device.until_acked(count)
+    assert device.counts.outbox.dropped == {}
+    seqs = [int(re.findall(rb'"seq":(\d+)', body)[0]) for body in broker.published]
+    assert seqs[-count:] == list(range(count))
+    assert any("quota exceeded" in trouble for trouble in device.counts.troubles)
 
 
 def test_a_broker_that_forgets_acknowledgements_is_left_and_asked_again(scripted: Any, daemon: Any) -> None:

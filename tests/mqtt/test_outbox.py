@@ -19,6 +19,7 @@ from vajra_edge.mqtt.outbox import (
     OutboxBounds,
     Queued,
     Recovered,
+    Retry,
 )
 from vajra_edge.mqtt.picture import Receipt
 
@@ -159,11 +160,55 @@ def test_a_message_refused_for_the_moment_is_tried_a_bounded_number_of_times() -
     while (entry := box.take(0.0)) is not None:
         if isinstance(entry, Queued):
             seen.append(entry.seq)
-            box.refuse(entry.number, 0.0, retry=True)
+            box.refuse(entry.number, 0.0, retry=Retry.BOUNDED)
         else:
             box.ack(entry[0])
     assert seen == [0] * MAX_ATTEMPTS + [1] * MAX_ATTEMPTS
     assert (box.counts().dropped, box.counts().size_bytes) == ({"refused": 2}, 0)
+
+
+def test_a_window_that_is_refused_for_the_moment_is_sent_again_in_order() -> None:
+    box = outbox()
+    fill(box, 5)
+    window = [one.number for one in take_all(box)[0]]
+    fill(box, 2)
+    for number in window:
+        box.refuse(number, 0.0, retry=Retry.PATIENT)
+    assert seqs(box) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_broker_that_takes_nothing_for_the_moment_costs_no_message() -> None:
+    box = outbox()
+    fill(box, 3)
+    for _ in range(5 * MAX_ATTEMPTS):
+        for one in take_all(box)[0]:
+            box.refuse(one.number, 0.0, retry=Retry.PATIENT)
+    assert (box.counts().dropped, seqs(box)) == ({}, [0, 1, 2])
+
+
+def test_a_message_that_is_refused_while_later_ones_are_taken_is_given_up() -> None:
+    """It is this message then, and the disk must not wait for it for ever."""
+    box = outbox()
+    fill(box, 1)
+    for _ in range(MAX_ATTEMPTS):
+        fill(box, 1)
+        guilty, later = take_all(box)[0]
+        box.ack(later.number)
+        box.refuse(guilty.number, 0.0, retry=Retry.PATIENT)
+    assert (guilty.seq, box.counts().dropped) == (0, {"refused": 1})
+
+
+def test_what_is_refused_for_the_moment_stays_on_disk() -> None:
+    """A kill before the broker takes it costs nothing."""
+    box = outbox(kept=KeptIn.DISK)
+    box.opened(Recovered("e1", {}, 0, 0, 0))
+    fill(box, 5)
+    batch = box.collect()
+    assert batch is not None
+    box.committed(batch)
+    for one in take_all(box)[0]:
+        box.refuse(one.number, 0.0, retry=Retry.PATIENT)
+    assert box.done_upto() < batch.messages[0].number
 
 
 def test_smaller_bounds_apply_at_once() -> None:

@@ -94,6 +94,8 @@ def test_what_a_disconnect_says_about_messages(code: int, cause: events.LossCaus
     [
         (0x87, "vajra/dev/camera/gate/detections", "not authorized; check the broker's access list"),
         (0x87, "$SYS/dev/status", "topics that begin with $ are the broker's own: set [mqtt] root to another name"),
+        (0x97, "vajra/dev/camera/gate/detections", "quota exceeded; raise the broker's quota for this device"),
+        (0x80, "vajra/dev/camera/gate/detections", "unspecified error; see the broker's log"),
         (0x95, "vajra/dev/camera/gate/snapshot", "turn this camera's snapshots off"),
         (0x95, "vajra/dev/camera/gate/detections", "lower [engine] max_det"),
         (0x95, "vajra/dev/engine", "raise the broker's packet limit"),

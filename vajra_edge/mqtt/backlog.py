@@ -17,7 +17,7 @@ from vajra_edge.mqtt import events
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
-from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered
+from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered, Retry
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent, encode_picture
 from vajra_edge.mqtt.topics import Topic, Topics, topic_of
 
@@ -32,11 +32,13 @@ class LastValues:
     def __init__(self) -> None:
         self._values: dict[Topic, bytes] = {}
         self._unsent: dict[Topic, None] = {}
+        self._refused: set[Topic] = set()
 
     def set(self, topic: Topic, payload: bytes) -> None:
         """The newest value; an empty one takes the topic off the broker."""
         self._values[topic] = payload
         self._unsent[topic] = None
+        self._refused.discard(topic)
 
     def take(self) -> tuple[Topic, bytes] | None:
         """The next value to send; None when the broker was given all of them."""
@@ -51,9 +53,20 @@ class LastValues:
         if self._values.get(topic) == b"" and topic not in self._unsent:
             del self._values[topic]
 
+    def refused(self, topic: Topic) -> None:
+        """The broker did not want it for the moment: else it would go on showing an older value."""
+        if topic in self._values and topic not in self._unsent:
+            self._refused.add(topic)
+
+    def retry(self) -> None:
+        """Send again what was refused."""
+        self._unsent.update(dict.fromkeys(self._refused))
+        self._refused.clear()
+
     def resend(self) -> None:
         """A new connection: the broker may have restarted, and it has announced the last will."""
         self._unsent = dict.fromkeys(self._values)
+        self._refused.clear()
 
     def holds(self, topic: Topic) -> bool:
         """Whether it has a value; a topic that is taken off the broker has one until the broker knows."""
@@ -66,6 +79,10 @@ class LastValues:
 
 HOLD_S = 1.0
 """Pause of the detections after the broker refused one for the moment."""
+
+STATE_HOLD_S = 10.0
+"""Likewise of the states that it refused."""
+
 _MAX_RESPONSES = 64
 
 
@@ -111,7 +128,8 @@ class Backlog:
         self._states = LastValues()
         self._responses: deque[tuple[ReplyTo, bytes]] = deque(maxlen=_MAX_RESPONSES)
         self._pictures: dict[str, Snapshot] = {}
-        self._hold_until_s = 0.0
+        self._hold_until_s = self._states_hold_until_s = 0.0
+        self._is_refused = False
 
     def expect(self, cameras: Sequence[str]) -> None:
         """See ``Outbox``."""
@@ -153,16 +171,22 @@ class Backlog:
     def take(self, topics: Topics, now_s: float) -> Parcel | None:
         """The next parcel; None when nothing may be sent now."""
         with self._lock:
+            if now_s >= self._states_hold_until_s:
+                self._states.retry()
             state = self._states.take()
             if state is not None:
                 return Parcel(topics.path(state[0]), state[1], state[0])
             if self._responses:
                 reply, payload = self._responses.popleft()
                 return Parcel(reply.path, payload, Topic("", 1, retain=False), reply_to=reply)
-            entry = self._outbox.take(now_s) if now_s >= self._hold_until_s else None
+            entry = self._outbox.take(now_s) if self._may_send(now_s) else None
             if entry is not None:
                 return self._parcel(entry, topics)
             return self._picture(topics)
+
+    def _may_send(self, now_s: float) -> bool:
+        """After a refusal for the moment one is sent alone: what comes behind it is not to be taken before it."""
+        return now_s >= self._hold_until_s and not (self._is_refused and self._outbox.is_under_way)
 
     def _picture(self, topics: Topics) -> Parcel | None:
         """One whose detection message has its number."""
@@ -187,17 +211,31 @@ class Backlog:
         return Parcel(topics.path(topic), payload, topic, number)
 
     def settle(self, parcel: Parcel, code: int, now_s: float) -> None:
-        """The broker has a parcel, or refused it with a code from 0x80 on; refused states wait for their next value."""
+        """The broker has a parcel, or refused it with a code from 0x80 on."""
         with self._lock:
             if parcel.number is None:
-                self._states.arrived(parcel.topic)
+                self._settle_state(parcel.topic, code, now_s)
             elif code < events.FAILURE:
                 self._outbox.ack(parcel.number)
+                self._is_refused = False
             else:
-                retry = code in events.TRANSIENT and not parcel.is_gap
-                reason = "too_large" if code == events.PACKET_TOO_LARGE else "refused"
-                self._outbox.refuse(parcel.number, now_s, reason, code=code, retry=retry)
-                self._hold_until_s = now_s + HOLD_S if retry else self._hold_until_s
+                self._refuse(parcel.number, code, now_s)
+
+    def _settle_state(self, topic: Topic, code: int, now_s: float) -> None:
+        """One that is refused for good waits for its next value."""
+        if code in events.TRANSIENT and topic.retain:
+            self._states.refused(topic)
+            self._states_hold_until_s = now_s + STATE_HOLD_S
+        else:
+            self._states.arrived(topic)
+
+    def _refuse(self, number: int, code: int, now_s: float) -> None:
+        retry = Retry.BOUNDED if code in events.TRANSIENT else Retry.NEVER
+        retry = Retry.PATIENT if code == events.QUOTA_EXCEEDED else retry
+        reason = "too_large" if code == events.PACKET_TOO_LARGE else "refused"
+        self._outbox.refuse(number, now_s, reason, code=code, retry=retry)
+        if retry is not Retry.NEVER and number > 0:
+            self._hold_until_s, self._is_refused = now_s + HOLD_S, True
 
     def drop(self, parcel: Parcel, reason: str, now_s: float) -> None:
         """This parcel is not sent (again): the connection breaks over it, or over such. A state has its next value."""
@@ -210,7 +248,7 @@ class Backlog:
         with self._lock:
             self._outbox.connected()
             self._states.resend()
-            self._hold_until_s = 0.0
+            self._hold_until_s, self._is_refused = 0.0, False
 
     def disconnected(self, under_way: Iterable[Parcel]) -> None:
         """The connection is gone: detections and responses that were under way wait again, pictures are forgotten."""

@@ -21,7 +21,9 @@ PORT, TLS_PORT = 1883, 8883
 
 FAILURE = 0x80
 PACKET_TOO_LARGE = 0x95
-TRANSIENT = frozenset({0x80, 0x83, 0x97})
+QUOTA_EXCEEDED = 0x97
+"""Of the device or of the broker's disk, and so of no single message."""
+TRANSIENT = frozenset({0x80, 0x83, QUOTA_EXCEEDED})
 """Unspecified, implementation specific, quota exceeded: what is refused now may be welcome later."""
 UNSUPPORTED_PROTOCOL = 0x84
 
@@ -58,6 +60,13 @@ _CONNACK_REMEDIES: Mapping[int, Text] = {
     0x8A: "the broker bans this client; ask its operator",
     0x9A: "let the broker keep retained messages: states need them",
 }
+_QUOTA_REMEDY = "raise the broker's quota for this device"
+_NOT_SENT_REMEDIES: Mapping[int, Text] = {
+    0x80: "see the broker's log; it is tried again a few times",
+    0x83: "see the broker's log; it is tried again a few times",
+    QUOTA_EXCEEDED: _QUOTA_REMEDY,
+    0x99: "let the broker take JSON on this topic",
+}
 _DISCONNECT_REMEDIES: Mapping[int, Text] = {
     0x8B: "the broker shuts down; it is tried again",
     0x8D: say("the network stalls for longer than ", Setting.MQTT_KEEPALIVE_S, " allows; it is tried again"),
@@ -65,7 +74,7 @@ _DISCONNECT_REMEDIES: Mapping[int, Text] = {
     0x98: "the broker's operator ended it; it is tried again",
     0x9D: "the broker has moved: ask its operator where to",
     0x95: say("raise the broker's packet limit, or lower ", Setting.MAX_DET),
-    0x97: "raise the broker's quota for this device",
+    QUOTA_EXCEEDED: _QUOTA_REMEDY,
 }
 
 
@@ -181,7 +190,7 @@ def _unresolved(mqtt: MqttSettings, error: Exception) -> PublishError:
 
 def not_sent(code: int, path: str, size_bytes: int) -> PublishError:
     """The broker refused a message: MQTT 5 PUBACK, or its packet limit."""
-    remedy: Text = "check the broker's access list"
+    remedy: Text = _NOT_SENT_REMEDIES.get(code, "check the broker's access list")
     if code == PACKET_TOO_LARGE:
         remedy = _smaller(path)
     elif path.startswith("$"):
@@ -247,7 +256,7 @@ _NAMES: Mapping[int, str] = {
     NOT_AUTHORIZED: ", not authorized",
     0x90: ", topic name invalid",
     PACKET_TOO_LARGE: ", packet too large",
-    0x97: ", quota exceeded",
+    QUOTA_EXCEEDED: ", quota exceeded",
     0x99: ", payload format invalid",
 }
 

@@ -11,6 +11,7 @@ from memory, under numbers of another epoch: no key is ever used twice. Not lock
 from __future__ import annotations
 
 import secrets
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ ENTRY_BYTES = 400
 """Memory of one entry beside its payload (objects, deque and dict slots), counted so that the bound is honest."""
 
 MAX_ATTEMPTS = 3
-"""So often a message is sent that the broker refuses for the moment."""
+"""So often a message is sent that the broker refuses for the moment; see ``Retry``."""
 
 DISK_BYTES, MEMORY_BYTES = 256 * 1024**2, 16 * 1024**2
 """Room for what waits, where the settings name none: that of Greengrass' stream manager on disk."""
@@ -38,6 +39,14 @@ LIVE_AGE_S = 5.0
 
 _UNPLACED = 2**62
 """Numbers from here on are of messages that came before the disk was read, so that none is used twice."""
+
+
+class Retry(Enum):
+    """Whether a message that the broker refused is sent again."""
+
+    NEVER = "it is not wanted"
+    BOUNDED = "a few times: it may be the message"
+    PATIENT = "a few times, of which those count after which a later one was taken: it is the broker, or it is this one"
 
 
 class KeptIn(str, Enum):
@@ -96,6 +105,7 @@ class Queued:
         payload: as it is sent while it is live.
         offered_s: monotonic seconds; before this process began, negative ones.
         attempts: how often the broker refused it for the moment.
+        passed_upto: the highest number that the broker had taken when it refused it last.
     """
 
     number: int
@@ -105,6 +115,7 @@ class Queued:
     payload: bytes
     offered_s: float
     attempts: int = 0
+    passed_upto: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -238,7 +249,7 @@ class Outbox:
         self._next_told = -1
         self._live_from = 0
         self._is_connected = False
-        self._acked = 0
+        self._acked = self._acked_upto = 0
         self._dropped: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
 
@@ -246,6 +257,11 @@ class Outbox:
     def is_durable(self) -> bool:
         """Whether messages go to the disk before they are sent."""
         return self._stored is not None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something was sent that was neither taken nor refused yet."""
+        return bool(self._in_flight)
 
     def expect(self, cameras: Sequence[str]) -> None:
         """These may give messages from now on; what is lost of them before the first is on disk is a gap too."""
@@ -286,15 +302,18 @@ class Outbox:
         """The broker has it. A number that is not in flight is ignored: brokers repeat themselves."""
         entry = self._leave(number)
         self._acked += isinstance(entry, Queued)
+        self._acked_upto = max(self._acked_upto, number if isinstance(entry, Queued) else 0)
         self._gaps_changed |= isinstance(entry, Gap)
 
-    def refuse(self, number: int, now_s: float, reason: str = "refused", *, code: int = 0, retry: bool = False) -> None:
-        """The broker does not want it. With ``retry`` it may later, a bounded number of times; gaps always may."""
+    def refuse(
+        self, number: int, now_s: float, reason: str = "refused", *, code: int = 0, retry: Retry = Retry.NEVER
+    ) -> None:
+        """The broker does not want it, or not now: then it goes back to its place. Gaps are always told again."""
         entry = self._leave(number)
         if isinstance(entry, Gap):
             self._gaps.put_back(entry, now_s + HOLD_S)
-        elif entry is not None and retry and entry.attempts + 1 < MAX_ATTEMPTS:
-            self._ready.appendleft(replace(entry, attempts=entry.attempts + 1))
+        elif entry is not None and (attempts := self._attempts(entry, retry)) < MAX_ATTEMPTS:
+            insort(self._ready, replace(entry, attempts=attempts, passed_upto=self._acked_upto), key=_number)
             self._held_bytes += entry.size_bytes
         elif entry is not None:
             self._miss(entry, reason)
@@ -369,7 +388,7 @@ class Outbox:
         self._next_number = max(found.last, self._read_upto) + 1
         self._again = [replace(entry, number=self._take_number()) for entry in unsaved]
         self._ready.clear()
-        self._read_upto, self._written_upto = done, 0
+        self._read_upto, self._written_upto, self._acked_upto = done, 0, 0
         self._unread, self._unread_bytes = found.messages, found.size_bytes
         if self._is_connected:
             self._live_from = self._next_number
@@ -524,6 +543,13 @@ class Outbox:
         self._gaps.add(Gap(entry.camera, entry.epoch, entry.seq, entry.seq, why, entry.number))
         self._dropped[why] += 1
         self._gaps_changed = True
+
+    def _attempts(self, entry: Queued, retry: Retry) -> int:
+        """How many a message has used up now that it is refused."""
+        if retry is Retry.NEVER:
+            return MAX_ATTEMPTS
+        passed = self._acked_upto > max(entry.number, entry.passed_upto)
+        return entry.attempts + (retry is Retry.BOUNDED or passed)
 
     def _leave(self, number: int) -> Queued | Gap | None:
         entry = self._in_flight.pop(number, None)
