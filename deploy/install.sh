@@ -184,12 +184,14 @@ download() { # LOCK; the rest are pip's arguments
   shift
   read -r first <"$lock"
   if ! pip install --no-user --require-hashes --requirement "$lock" "$@"; then
-    if [[ $first =~ resolved\ ([0-9-]+) ]] && [[ $(date -u +%F) < ${BASH_REMATCH[1]} ]]; then
+    # Who brings the wheels along needs no certificate, and no right clock for it.
+    if [ -z "${PIP_NO_INDEX:-}" ] && [[ $first =~ resolved\ ([0-9-]+) ]] && [[ $(date -u +%F) < ${BASH_REMATCH[1]} ]]; then
       die "the clock says $(date -u +%F), which is before this version was made, so that certificates count as not yet" \
         "valid; set it (timedatectl set-time, or wait for NTP), then run this again; nothing was replaced"
     fi
     die "the packages of $lock cannot be installed, see above; nothing was replaced. Behind a proxy:" \
-      "sudo https_proxy=http://HOST:PORT bash deploy/install.sh; without a network: see deploy/docs/operations.md"
+      "sudo https_proxy=http://HOST:PORT bash deploy/install.sh; without a network, with the wheels of $locks:" \
+      "see deploy/docs/operations.md"
   fi
 }
 
@@ -221,6 +223,7 @@ install_packages() { # RELEASE
   lock=$base${opencv:+-system-opencv}.lock
   [ -e "$lock" ] || die "there is no $lock; set PYTHON to an interpreter for which there is one"
   more=$(extra_locks "$base")
+  locks=$(echo $lock $more)   # all that this machine needs, on one line
   for each in "$lock" $more; do say_size "$each"; done
   download "$lock"
   install_product

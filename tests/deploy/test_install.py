@@ -207,3 +207,26 @@ def test_the_daemon_of_csi_cameras_is_found_wherever_its_unit_lies(place, tmp_pa
 def test_what_an_extra_brings_is_taken_from_its_lock_where_it_has_one(extras, names):
     ended = call("extra_locks deploy/locks/aarch64-cp310", EXTRAS=extras)
     assert ended.stdout.split() == [f"deploy/locks/aarch64-cp310-{name}.lock" for name in names]
+
+
+LOCK = "deploy/locks/aarch64-cp312.lock"
+FETCH = f'locks="{LOCK} deploy/locks/aarch64-cp312-bundles.lock"; pip() {{ return 1; }}; download {LOCK}'
+
+
+@pytest.mark.parametrize(
+    ("date", "offline", "reason"),
+    [
+        ("1970-01-01", "", "the clock says 1970-01-01, which is before this version was made"),
+        ("1970-01-01", "1", f"the packages of {LOCK} cannot be installed"),
+        ("9999-01-01", "", f"the packages of {LOCK} cannot be installed"),
+    ],
+)
+def test_packages_that_cannot_be_had_are_told_with_the_likeliest_reason(date, offline, reason):
+    ended = call(f"date() {{ echo {date}; }}; {FETCH}", PIP_NO_INDEX=offline)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"install.sh: {reason}")
+    assert "nothing was replaced" in ended.stderr
+
+
+def test_who_has_no_network_is_told_each_lock_whose_wheels_to_bring_along():
+    assert f"with the wheels of {LOCK} deploy/locks/aarch64-cp312-bundles.lock: see" in call(FETCH).stderr

@@ -90,6 +90,12 @@ def test_what_an_extra_adds_goes_with_either_lock():
             assert not set(pins(name)) & set(pins(base))
 
 
+def test_every_kind_of_lock_is_named_where_an_installation_without_a_network_is_explained():
+    page = (ROOT / "deploy/docs/operations.md").read_text(encoding="utf-8")
+    kinds = {name for name in NAMES if name.startswith("aarch64-cp312")}
+    assert kinds == set(re.findall(r"^\| `(aarch64-[^`]+\.lock)` \|", page, re.MULTILINE))
+
+
 def test_a_package_of_another_version_is_seen_as_unsatisfying():
     """The check above would otherwise pass on anything."""
     assert "1.26.4" not in Requirement("numpy>=2").specifier
