@@ -1,7 +1,9 @@
 """The GPU's path against the bare engine and against the host's path, on a machine with an NVIDIA GPU.
 
-    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION [LEVEL]     a TensorRT plan (level 0: few tactics)
+    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION [LEVEL [BATCH]]  a TensorRT plan (level 0: few tactics)
     python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION onnxruntime
+    python tests/bench/gpu_path.py cameras PLANS IMAGES SECONDS NAME            1, 4, 16 and 64 cameras on plans of this name
+    python tests/bench/gpu_path.py soak PLANS IMAGES SECONDS NAME
     python tests/bench/gpu_path.py measure PLANS IMAGES OUT.json [SECONDS]      every plan of the folder
 
 Each plan is measured in turns: the bare engine, one 1080p source as fast as possible through the frame loop to encoded
@@ -12,8 +14,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import mmap
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import select
+from vajra_edge.benchmark.memory_cameras import MemoryCameras, laid_together
+from vajra_edge.benchmark.sink import CountingSink
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.inference.cuda_detector import CudaDetector
 from vajra_edge.inference.detector import Detector, Filter, HostDetector
+from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.open_detector import Loadable, open_detector, open_runner
 from vajra_edge.inference.pipeline import FrameResult, Pipeline
 from vajra_edge.mqtt.messages import EngineTag, encode_detections
@@ -50,19 +53,10 @@ def now_frame(image: Any, seq: int, memory: Memory | None = None) -> Frame:
 
 
 class Ring:
-    """Pictures as a camera's lie in memory: mapped for reading alone."""
+    """Pictures as a camera's lie in memory."""
 
     def __init__(self, images: Sequence[Any]) -> None:
-        size = -(-sum(one.nbytes for one in images) // mmap.PAGESIZE) * mmap.PAGESIZE
-        descriptor = os.memfd_create("bench")
-        os.ftruncate(descriptor, size)
-        whole = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
-        self.memory = Memory(np.frombuffer(mmap.mmap(descriptor, size, prot=mmap.PROT_READ), np.uint8))
-        self._images, begin = [], 0
-        for one in images:
-            whole[begin : begin + one.nbytes] = one.reshape(-1)
-            self._images.append(self.memory._bytes[begin : begin + one.nbytes].reshape(one.shape))
-            begin += one.nbytes
+        self.memory, self._images = laid_together(images)
 
     def frame(self, seq: int) -> Frame:
         return now_frame(self._images[seq % len(self._images)], seq, self.memory)
@@ -249,10 +243,80 @@ def measure(name: str, loadable: Loadable, pictures: Sequence[Any], seconds: flo
     return told
 
 
-def build(folder: Path, weights: Path, precision: str, how: str) -> None:
+def cameras(detector: Detector, images: Sequence[Any], many: int, seconds: float, tag: EngineTag) -> dict[str, float]:
+    """So many cameras at 30 frames/s: from a frame's arrival to its encoded message, and what was dropped."""
+    boxes = Mailboxes()
+    fed = MemoryCameras(images, many, 30.0, boxes)
+    sink, failed = CountingSink("bench"), list[object]()
+    loop: Pipeline[EngineTag] = Pipeline(boxes, sink, failed.append, lambda: None)
+    loop.apply({}, 0.004 if detector.signature.batch > 1 else 0.0)
+    loop.swap(detector, tag)
+    loop.start()
+    fed.start()
+    time.sleep(seconds / 4)
+    begun, cpu_s, began_s = len(sink.heard), time.process_time(), time.perf_counter()
+    time.sleep(seconds)
+    took_s, cpu_s, heard = time.perf_counter() - began_s, time.process_time() - cpu_s, sink.heard[begun:]
+    fed.close()
+    loop.stop(10.0)
+    ages = [one.latency_ms for one in heard]
+    p50, p99 = (float(value) for value in np.percentile(ages, (50, 99)))
+    shown = len(heard) / took_s
+    return {
+        "cameras": many,
+        "frames_per_s": round(shown, 1),
+        "p50_ms": round(p50, 3),
+        "p99_ms": round(p99, 3),
+        "dropped": round(max(0.0, 1 - shown / (30 * many)), 4),
+        "cores": round(cpu_s / took_s, 2),
+    }
+
+
+def crowds(plans: Path, images: Path, seconds: float, match: str) -> list[dict[str, Any]]:
+    made = []
+    pictures = [cv2.imread(str(path)) for path in sorted(images.glob("*.jpg"))[:8]]
+    full = [cv2.resize(one, SOURCE_WH, interpolation=cv2.INTER_LINEAR) for one in pictures]
+    for name, loadable in loadables(plans):
+        if match not in name:
+            continue
+        tag = EngineTag("0" * 64, loadable.spec.precision.value, "gpu:0", loadable.signature.class_names)
+        with closing(open_detector(loadable)) as detector:
+            for many in (1, 4, 16, 64):
+                made.append({"plan": name, **cameras(detector, full, many, seconds, tag)})
+                print(json.dumps(made[-1]), flush=True)
+    return made
+
+
+def soak(plans: Path, images: Path, seconds: float, match: str) -> None:
+    """Memory of the process and of the GPU, over and over, while frames go through."""
+    name, loadable = next(one for one in loadables(plans) if match in one[0])
+    tag = EngineTag("0" * 64, loadable.spec.precision.value, "gpu:0", loadable.signature.class_names)
+    ring = Ring([cv2.resize(cv2.imread(str(one)), SOURCE_WH) for one in sorted(images.glob("*.jpg"))[:8]])
+    with closing(open_detector(loadable)) as detector:
+        for turn in range(6):
+            paced(detector, ring, seconds / 6, tag)
+            rss = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
+            print(
+                name,
+                turn,
+                rss.split()[1],
+                "KiB; free on the GPU",
+                cuda.call("cudaMemGetInfo")[0] >> 20,
+                "MiB",
+                flush=True,
+            )
+    for _ in range(5):
+        open_detector(loadable).close()
+    print("free after 5 more opened and closed", cuda.call("cudaMemGetInfo")[0] >> 20, "MiB", flush=True)
+
+
+def build(folder: Path, weights: Path, precision: str, how: str, batch: int) -> None:
     import lab
 
-    spec = EngineSpec(target=Target("gpu", 0), precision=Precision(precision), nms=None, simplify=False)
+    gpu = Target("gpu", 0)
+    spec = EngineSpec(
+        target=gpu, precision=Precision(precision), nms=None, simplify=False, batch=batch, dynamic=batch > 1
+    )
     onnx_bytes, found = lab.assembled(weights.read_bytes(), replace(spec, precision=Precision.FP32))
     began_s = time.monotonic()
     if how == "onnxruntime":
@@ -262,7 +326,7 @@ def build(folder: Path, weights: Path, precision: str, how: str) -> None:
             built = lab.build(onnx_bytes, found, spec).built
     folder.mkdir(parents=True, exist_ok=True)
     library = "ort" if how == "onnxruntime" else f"trt-l{how}"
-    path = folder / f"{weights.stem}.{precision}.{library}.plan"
+    path = folder / f"{weights.stem}.{precision}.{library}.b{batch}.plan"
     path.write_bytes(built.plan)
     told = {"signature": asdict(found), "precision": built.precision.value}
     told["signature"]["layout"] = found.layout.value
@@ -275,7 +339,10 @@ def main() -> None:
     verb, *rest = sys.argv[1:]
     if verb == "build":
         folder, weights, precision, *how = rest
-        build(Path(folder), Path(weights), precision, how[0] if how else "1")
+        build(Path(folder), Path(weights), precision, how[0] if how else "1", int(how[1]) if len(how) > 1 else 1)
+        return
+    if verb in {"cameras", "soak"}:
+        (crowds if verb == "cameras" else soak)(Path(rest[0]), Path(rest[1]), float(rest[2]), rest[3])
         return
     plans, images, out, *seconds = rest
     pictures = [cv2.imread(str(path)) for path in sorted(Path(images).glob("*.jpg"))]

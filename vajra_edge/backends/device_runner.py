@@ -31,7 +31,7 @@ class DeviceRunner(Protocol):
     """One loaded plan on one GPU. Used by one thread at a time.
 
     Attributes:
-        signature: what its tensors mean; its layout is RAW and its size fixed.
+        signature: what its tensors mean; its layout is RAW. It computes at ``resolution_hw``.
         gpu: CUDA's number of the device.
         stream: where it computes; two batches queued there never overlap.
         slots: ``SLOTS`` of them.

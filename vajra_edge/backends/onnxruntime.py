@@ -198,8 +198,8 @@ class OnnxRuntime:
         return _runner(plan, signature, spec.target, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
 
     def computes_on_gpu(self, spec: EngineSpec) -> int | None:
-        """The target's number, where it is a GPU."""
-        return spec.target.index if spec.target.kind == "gpu" else None
+        """The target's number, where it is a GPU; the output of a plan of open size has none that is known before."""
+        return spec.target.index if spec.target.kind == "gpu" and not spec.dynamic else None
 
     def load_on_gpu(self, plan: bytes, signature: Signature, spec: EngineSpec) -> OnnxDeviceRunner:
         """Open a session that computes between memory of the GPU and memory of the GPU; raises as ``load`` does."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.inference.mailboxes import Mailboxes
-from vajra_edge.types import Frame
+from vajra_edge.types import Frame, Memory
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,21 @@ def due(number: int, cameras: int, fps: float) -> Due:
     return Due(camera, seq, round(number * 1e9 / (cameras * fps)))
 
 
+def laid_together(images: Sequence[NDArray[np.uint8]]) -> tuple[Memory, tuple[NDArray[np.uint8], ...]]:
+    """Images one after the other in one memory, as a camera's lie; a GPU then reads them there."""
+    whole = np.concatenate([image.reshape(-1) for image in images])
+    memory, views, begin = Memory(whole), [], 0
+    for image in images:
+        views.append(whole[begin : begin + image.nbytes].reshape(image.shape))
+        begin += image.nbytes
+    return memory, tuple(views)
+
+
 class MemoryCameras:
     """One thread that leaves frames in the mailboxes at their times, until it is closed.
 
     Args:
-        images: what the cameras see, in turn; none of them is written to.
+        images: what the cameras see, in turn; copied once.
         cameras: how many.
         fps: frames a second of each.
         mailboxes: where frames go.
@@ -65,7 +75,8 @@ class MemoryCameras:
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self._images, self._cameras, self._fps, self._mailboxes = images, cameras, fps, mailboxes
+        self._memory, self._images = laid_together(images)
+        self._cameras, self._fps, self._mailboxes = cameras, fps, mailboxes
         self._clock_ns, self._stop = clock_ns, threading.Event()
         self._wait = wait or self._stop.wait
         self._thread = threading.Thread(target=self.run, name="memory-cameras", daemon=True)
@@ -100,5 +111,6 @@ class MemoryCameras:
             at_ns = began_ns + one.at_ns
             self.late_ms.append(max(self._clock_ns() - at_ns, 0) / 1e6)
             image = self._images[(one.seq + one.camera) % len(self._images)]
-            self._mailboxes.put(Frame(image, at_ns, datetime.now(timezone.utc), one.seq, names[one.camera]))
+            taken_at, camera = datetime.now(timezone.utc), names[one.camera]
+            self._mailboxes.put(Frame(image, at_ns, taken_at, one.seq, camera, memory=self._memory))
             self.arrived += 1

@@ -40,8 +40,6 @@ def unfit(signature: Signature, nms: NmsSpec) -> str | None:
     """Why the GPU cannot choose the objects of a network; None if it can."""
     if signature.layout is not Layout.RAW:
         return "NMS is inside the network"
-    if signature.dynamic_size:
-        return "its input changes its size"
     if nms.top_k > MOST_CANDIDATES:
         return f"{nms.top_k} candidates are asked for, the GPU takes at most {MOST_CANDIDATES}"
     return None
