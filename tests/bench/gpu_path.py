@@ -1,10 +1,12 @@
 """The GPU's path against the bare engine and against the host's path, on a machine with an NVIDIA GPU.
 
-    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION [LEVEL [BATCH]]  a TensorRT plan (level 0: few tactics)
-    python tests/bench/gpu_path.py build OUT WEIGHTS.onnx PRECISION onnxruntime
-    python tests/bench/gpu_path.py cameras PLANS IMAGES SECONDS NAME            1, 4, 16 and 64 cameras on plans of this name
-    python tests/bench/gpu_path.py soak PLANS IMAGES SECONDS NAME
-    python tests/bench/gpu_path.py measure PLANS IMAGES OUT.json [SECONDS]      every plan of the folder
+After ``python tests/bench/gpu_path.py``:
+
+    build OUT WEIGHTS.onnx PRECISION [LEVEL [BATCH]]    a TensorRT plan (level 0: few tactics)
+    build OUT WEIGHTS.onnx PRECISION onnxruntime
+    measure PLANS IMAGES OUT.json [SECONDS]             every plan of the folder
+    cameras PLANS IMAGES SECONDS NAME                   1, 4, 16 and 64 cameras on plans of this name
+    soak PLANS IMAGES SECONDS NAME
 
 Each plan is measured in turns: the bare engine, one 1080p source as fast as possible through the frame loop to encoded
 messages, one frame at a time. Its boxes on every picture are compared with the host path's first.
