@@ -145,13 +145,20 @@ class Rig:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "vajra_edge", words[0], "--config", str(self.config), *words[1:]]
 
-    def start(self) -> float:
-        """Start the daemon; returns when, on the monotonic clock."""
+    def start(self, fault_after: int | None = None) -> float:
+        """Start the daemon; returns when, on the monotonic clock.
+
+        Args:
+            fault_after: with the fault of ``faulty`` in it, after so many frames.
+        """
         self.say("start the daemon")
+        command = self.command("run")
+        if fault_after is not None:
+            command = [command[0], str(Path(__file__).with_name("faulty.py")), str(fault_after), *command[3:]]
         with self.log.open("ab") as log:
             self.started_s = time.monotonic()
             self.process = subprocess.Popen(
-                self.command("run"),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -418,6 +418,29 @@ def forced_rebuild(rig: Rig, record: Record) -> None:
     unbroken(rig, record, asked_s, "rebuild")
 
 
+def lost_gpu(rig: Rig, record: Record) -> None:
+    """The GPU is told to read where nothing is, and CUDA ends all of the process's work."""
+    rig.settings = rig.base()
+    rig.write_weights(rig.inputs.weights)
+    rig.write()
+    ensure(rig, record)
+    record.figure(path=rig.status().get("engine", {}).get("serving", {}).get("path"))
+    rig.stop()
+    began, before = rig.start(fault_after=200), rig.journal_bytes()
+    process = rig.process
+    record.check("it serves first", rig.wait(lambda: rig.ears.shots(began)))
+    code = rig.wait(lambda: process.poll() if process is not None else None)
+    ended_s = time.monotonic()
+    record.check("the process ends by itself, and not as if all were well", code not in {None, 0}, code)
+    rig.process = None
+    shots = rig.ears.shots(began)
+    record.figure(shots=len(shots), lines=[line for line in rig.journal(before) if "CUDA" in line][:4])
+    record.check("some two hundred frames were told", 100 <= len(shots) <= 210, len(shots))
+    time.sleep(2.0)
+    record.check("nothing is told afterwards", not rig.ears.shots(ended_s))
+    boot(rig, record, label="after_lost_gpu")
+
+
 def _parsed(said: str) -> dict[str, Any]:
     try:
         return dict(orjson.loads(said.splitlines()[-1]))
@@ -434,5 +457,6 @@ SCENARIOS: dict[str, tuple[str, Scenario, int]] = {
     "6": ("damaged plan", damaged_plan, 2),
     "7": ("plan of another library version", foreign_plan, 2),
     "8": ("forced rebuild", forced_rebuild, 1),
+    "9": ("a GPU that is lost", lost_gpu, 0),
 }
 """Name, function, and how many builds it takes at least, by number."""
