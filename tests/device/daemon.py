@@ -1,4 +1,4 @@
-"""The whole daemon on this machine, in nine scenarios: first boot, restarts, changes, kills, damage, an upgrade, a lost GPU.
+"""The whole daemon on this machine, in nine scenarios: boots, changes, kills, damage, an upgrade, a lost GPU.
 
     python3 tests/device/daemon.py --backend tensorrt --out daemon.json --budget-s 560
     python3 tests/device/daemon.py --backend onnxruntime --scenarios 1,2,8 --out daemon.json
