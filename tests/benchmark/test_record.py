@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from benchmark.known import HOST, L4, SETUP, SUBJECT
 
+from vajra_edge.benchmark.gauges import NoGauge
+from vajra_edge.benchmark.gpu_reading import GpuReading
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Path, Record
 from vajra_edge.benchmark.sink import Heard
@@ -76,6 +78,17 @@ def test_what_whoever_quotes_it_has_to_know_is_remarked(record):
         "the GPU's clock may move; jetson_clocks holds it",
     )
     assert record.figures(HOST, SUBJECT, SETUP).remarks == ()
+
+
+def test_a_run_whose_turns_disagree_or_whose_gpu_was_slowed_down_says_so():
+    record = Record(Meter(NoGauge()))
+    record.meter._readings.append(GpuReading(throttled=("power limit",)))
+    for frame_ms in (10.0, 11.0, 14.0):
+        record.add([10.0], path(full=[heard(0), heard(frame_ms)]), [10.0])
+    assert record.figures(HOST, SUBJECT, SETUP).remarks == (
+        "the ratio moved from 1.00 to 1.40 between turns: other work came and went",
+        "the GPU was slowed down: power limit",
+    )
 
 
 def test_a_run_without_a_message_has_no_figures_and_no_failure(record):

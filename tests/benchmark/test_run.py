@@ -69,7 +69,7 @@ def test_it_goes_on_for_as_long_as_was_asked_for_and_takes_enough_turns(monkeypa
     assert len(long[0].turns) > len(short[0].turns) == run.LEAST_TURNS
 
 
-@pytest.mark.parametrize(("engine_ms", "length_s"), [(0.5, 1.0), (100.0, 1.0), (1000.0, 8.0), (60_000.0, 30.0)])
+@pytest.mark.parametrize(("engine_ms", "length_s"), [(0.5, 0.75), (125.0, 1.0), (1000.0, 8.0), (60_000.0, 30.0)])
 def test_a_turn_holds_several_frames_of_a_slow_engine_and_ends_some_day(engine_ms, length_s):
     assert run.turn_s(engine_ms) == length_s
 

@@ -118,7 +118,7 @@ class Setup:
         confidence: lowest that is told.
         threads: CPU inference threads; null: all.
         seconds: asked for.
-        turn_s: length of a turn of the frame path.
+        turn_s: length of a turn of the frame path as fast as it goes; at the cameras' pace it is twice that.
     """
 
     source: str

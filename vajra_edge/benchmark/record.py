@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from statistics import median
 
 import numpy as np
 
-from vajra_edge.benchmark.figures import Figures, Frames, Host, Messages, Ratio, Setup, Stages, Subject, Turn
+from vajra_edge.benchmark.figures import Figures, Frames, Host, Messages, Ratio, Setup, Stages, Subject, Turn, Use
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.sink import Heard
 from vajra_edge.benchmark.spread import Spread
@@ -18,6 +18,9 @@ from vajra_edge.version import VERSION
 
 BUSY = 0.3
 """Load before the start, by processor, from which on figures are those of a machine with other work."""
+
+UNSTEADY = 1.25
+"""Quotient of the largest and the smallest ratio of a run, from which on the median says little."""
 
 BEHIND = 0.9
 """Share of the frames asked for, below which the feeder itself did not keep up."""
@@ -82,7 +85,7 @@ class Record:
         ratios = [turn.frame_ms / turn.engine_ms for turn in self.turns if turn.frame_ms is not None]
         frame_ms = median(frames_ms) if frames_ms else None
         paced = [one for path in self.paths for one in path.paced]
-        frames = self._frames(paced)
+        frames, use = self._frames(paced), self.meter.use()
         passed_s = sum(path.seconds for path in self.paths)
         paced_fps = len(paced) / passed_s if passed_s else None
         return Figures(
@@ -99,9 +102,9 @@ class Record:
             latency_ms=Spread.of([one.latency_ms for one in paced]),
             frames=frames,
             messages=Messages(self._count, sum(path.size_bytes for path in self.paths)),
-            use=self.meter.use(),
+            use=use,
             turns=tuple(self.turns),
-            remarks=_remarks(host, setup, frames, passed_s),
+            remarks=(*_remarks(host, setup, frames, passed_s), *_doubts(ratios, use)),
         )
 
     @property
@@ -149,6 +152,14 @@ def _remarks(host: Host, setup: Setup, frames: Frames, passed_s: float) -> tuple
     if gpu is not None and gpu.clock_locked is False:
         told.append("the GPU's clock may move; jetson_clocks holds it")
     return tuple(told)
+
+
+def _doubts(ratios: Sequence[float], use: Use) -> Iterator[str]:
+    """What the run itself met."""
+    if ratios and max(ratios) > UNSTEADY * min(ratios):
+        yield f"the ratio moved from {min(ratios):.2f} to {max(ratios):.2f} between turns: other work came and went"
+    if use.gpu is not None and use.gpu.throttled:
+        yield f"the GPU was slowed down: {', '.join(use.gpu.throttled)}"
 
 
 def _ratio(ratios: Sequence[float]) -> Ratio:

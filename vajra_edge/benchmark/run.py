@@ -10,7 +10,7 @@ from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Record
 from vajra_edge.benchmark.scenes import Scene
 
-TURN_S = 1.0
+TURN_S = 0.75
 """Long enough for tens of frames of a usual network, short enough that neighbouring turns meet the machine alike."""
 
 _TURN_CALLS = 8  # of the engine: a slower one has longer turns

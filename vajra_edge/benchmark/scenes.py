@@ -28,6 +28,7 @@ from vajra_edge.mqtt.messages import EngineTag
 
 DEVICE = "bench"
 _STOP_S = _PATIENCE_S = 30.0
+_PACED = 2.0  # lengths of a turn at the cameras' pace, which gives few frames and has to tell a p99
 _LEAST_FRAMES = 3  # two gaps
 _KEPT = 16  # pictures in memory: a second of 1080p would be 180 MB
 _ALONE_S = 1.0
@@ -68,6 +69,7 @@ class MemoryScene:
 
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
         """At the cameras' pace alone."""
+        seconds *= _PACED
         mailboxes = Mailboxes()
         feeder, sink = MemoryCameras(self._images, self._cameras, self._fps, mailboxes), CountingSink(DEVICE)
         loop = _Loop(contender, mailboxes, sink, feeder.names, self._gather_s)
@@ -136,6 +138,7 @@ class SourceScene:
     def _at_its_pace(
         self, camera: _Camera, contender: Contender, meter: Meter, seconds: float, full: CountingSink
     ) -> Path:
+        seconds *= _PACED
         sink, counts = CountingSink(DEVICE), [camera.grabber.counters()]
         loop = _Loop(contender, camera.mailboxes, sink, (self._paced.id,), self._gather_s)
         with meter.running("paced", lambda: camera.grabber.counters().pid):

@@ -188,7 +188,7 @@ def doctor(
 
 @app.command()
 def bench(
-    seconds: Annotated[float, typer.Option("--seconds", min=2.0, help="how long to measure each plan")] = 20.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=2.0, help="how long to measure each plan")] = 30.0,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="settings; without: the demo's")] = None,
     source: Annotated[str | None, typer.Option("--source", help="clip to measure with")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="network to measure")] = None,

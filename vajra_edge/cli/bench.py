@@ -56,7 +56,7 @@ class Asked:
         UsageError: a value cannot be.
     """
 
-    seconds: float = 20.0
+    seconds: float = 30.0
     config: Path | None = None
     source: str | None = None
     weights: Path | None = None
