@@ -108,11 +108,13 @@ def test_without_a_camera_there_is_nothing_to_measure(place, capsys):
 
 def test_source_and_weights_go_before_those_of_the_settings(place):
     clip = place.pictures / "0.png"
+    place.config.write_text(place.config.read_text().replace("[weights]\n", f'[weights]\nsha256 = "{"0" * 64}"\n'))
     asked = bench.Asked(config=place.config, source=str(clip), weights=place.weights)
     with ExitStack() as stack:
         settings = bench._settings(asked, stack)
     assert settings.cameras[0].source == str(clip)
     assert (settings.cameras[0].id, settings.cameras[0].fps) == ("yard", 50.0), "the rest of the camera stays"
+    assert settings.weights.sha256 is None, "that of the settings is of another file"
     assert settings.store.state_dir == place.folder / "state"
 
 

@@ -139,6 +139,7 @@ class SourceScene:
         self, camera: _Camera, contender: Contender, meter: Meter, seconds: float, full: CountingSink
     ) -> Path:
         seconds *= _PACED
+        camera.mailboxes.take(1, 0.0)  # of a live camera it is as old as the turn of the bare engine was long
         sink, counts = CountingSink(DEVICE), [camera.grabber.counters()]
         loop = _Loop(contender, camera.mailboxes, sink, (self._paced.id,), self._gather_s)
         with meter.running("paced", lambda: camera.grabber.counters().pid):
@@ -165,11 +166,10 @@ class _Camera:
         self.grabber.start()
 
     def first(self) -> None:
-        """Wait for its first frame, which is not measured, and nor is one that came meanwhile."""
+        """Wait for its first frame, which is not measured."""
         if not self.mailboxes.take(1, self._patience_s):
             self.require()
             raise SourceError(f"no frame within {self._patience_s:g} s", remedy="check the source with predict")
-        self.mailboxes.take(1, 0.0)
 
     def require(self) -> None:
         """Say why there are no frames, where that is known.

@@ -164,7 +164,7 @@ def _settings(asked: Asked, stack: ExitStack, others: Mapping[str, Any] | None =
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vajra-bench-")))
         given = overrides(folder, {})
     if asked.weights is not None:
-        given = merged(given, {"weights": {"path": str(asked.weights.absolute())}})
+        given = merged(given, {"weights": {"path": str(asked.weights.absolute()), "sha256": None}})
     if asked.threads is not None:
         given = merged(given, {"service": {"threads": asked.threads}})
     if asked.batch is not None:
