@@ -36,6 +36,8 @@ static unsigned short half_bits(float value) {
     return sign | (unsigned short)(((exponent + 14) << 10) + (mantissa - 1024));
 }
 
+static void atomicOr(unsigned *where, unsigned what) { *where |= what; }
+static int __popc(unsigned bits) { return __builtin_popcount(bits); }
 static int atomicAdd(int *where, int what) { int before = *where; *where += what; return before; }
 
 static ucontext_t scheduler;

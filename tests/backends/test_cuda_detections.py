@@ -13,7 +13,14 @@ import pytest
 from backends.cuda_on_cpu import library
 from numpy.typing import NDArray
 
-from vajra_edge.backends.cuda.detections import MOST_CANDIDATES, ROW_BYTES, Answer, ImageBlock, image_block
+from vajra_edge.backends.cuda.detections import (
+    MOST_CANDIDATES,
+    OVERLAPS_BYTES,
+    ROW_BYTES,
+    Answer,
+    ImageBlock,
+    image_block,
+)
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform, placement
 from vajra_edge.heads import Limits
@@ -44,7 +51,8 @@ def launched(
         "keys": np.zeros((images, anchors), np.uint64),
         "labels": np.zeros((images, anchors), np.int32),
         "counts": np.zeros(images, np.int32),
-        "ranked": np.zeros((images, MOST_CANDIDATES), np.uint64),
+        "rows": np.zeros((images, MOST_CANDIDATES, 6), np.float32),
+        "overlapped": np.zeros((images, OVERLAPS_BYTES), np.uint8),
         "found": np.zeros((images, MOST_ROWS, 6), np.float32),
         "answers": np.zeros((images, 2), np.int32),
     }

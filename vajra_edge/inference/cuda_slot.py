@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.backends import cuda
-from vajra_edge.backends.cuda.detections import MOST_CANDIDATES, ROW_BYTES, THREADS, Answer, ImageBlock, image_block
+from vajra_edge.backends.cuda.detections import (
+    MOST_CANDIDATES,
+    OVERLAPS_BYTES,
+    ROW_BYTES,
+    THREADS,
+    Answer,
+    ImageBlock,
+    image_block,
+)
 from vajra_edge.backends.cuda.intake import Intake
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.cuda.letterbox import BLOCK_XY, FrameBlock, frame_block
@@ -34,19 +42,21 @@ class Scratch:
         keys: (batch, anchors) uint64, of candidates as they come.
         labels: (batch, anchors) int32, each anchor's best class.
         counts: (batch,) int32, candidates; zero between two batches.
-        ranked: (batch, MOST_CANDIDATES) uint64, the best of the keys in order.
+        rows: (batch, MOST_CANDIDATES, 6) float32, the best of them in order.
+        overlapped: (batch, MOST_CANDIDATES, MOST_CANDIDATES) bits, who overlaps whom.
     """
 
     keys: cuda.DeviceBuffer
     labels: cuda.DeviceBuffer
     counts: cuda.DeviceBuffer
-    ranked: cuda.DeviceBuffer
+    rows: cuda.DeviceBuffer
+    overlapped: cuda.DeviceBuffer
 
     @classmethod
     def of(cls, batch: int, anchors: int, held: ExitStack) -> Scratch:
         """Take it; ``held`` gives it back."""
-        sizes = batch * anchors * 8, batch * anchors * 4, batch * 4, batch * MOST_CANDIDATES * 8
-        made = cls(*(held.enter_context(cuda.DeviceBuffer(size)) for size in sizes))
+        of_image = anchors * 8, anchors * 4, 4, MOST_CANDIDATES * ROW_BYTES, OVERLAPS_BYTES
+        made = cls(*(held.enter_context(cuda.DeviceBuffer(batch * size)) for size in of_image))
         made.counts.fill(np.zeros(batch, np.int32))
         return made
 
@@ -185,18 +195,20 @@ class CudaSlot(Resource):
         bits = runner.output_dtype.itemsize * 8
         anchors = ctypes.c_int(runner.anchors)
         classes, most = ctypes.c_int(len(runner.signature.class_names)), ctypes.c_int(MOST_CANDIDATES)
-        output, images, keys, labels, counts, ranked, answers, rows = _addresses(
+        output, images, keys, labels, counts, rows, overlapped, answers, found = _addresses(
             *(runner.slots[self.index].output_address, self._images_address),
-            *(one.address for one in (scratch.keys, scratch.labels, scratch.counts, scratch.ranked)),
+            *(one.address for one in (scratch.keys, scratch.labels, scratch.counts, scratch.rows, scratch.overlapped)),
             *(self._found.address, self._found.address + self._answers_bytes),
         )
         every, block = (-(-runner.anchors // THREADS), count, 1), (THREADS, 1, 1)
+        pairs = MOST_CANDIDATES * MOST_CANDIDATES // 32 // THREADS, count, 1
         best = [output, images, keys, labels, counts, anchors, classes]
-        last = [output, images, ranked, labels, counts, rows, answers, anchors, classes, most]
+        order = [output, images, keys, labels, counts, rows, anchors, classes]
         return (
             module.prepared(f"candidates_f{bits}", every, block, best),
-            module.prepared("ranks", every, block, [keys, counts, images, ranked, anchors]),
-            module.prepared(f"suppressed_f{bits}", (count, 1, 1), block, last),
+            module.prepared(f"ranked_f{bits}", every, block, order),
+            module.prepared("overlaps", pairs, block, [rows, counts, images, overlapped]),
+            module.prepared("kept", (count, 1, 1), block, [rows, overlapped, images, counts, found, answers, most]),
         )
 
     @property

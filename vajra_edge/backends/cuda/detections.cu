@@ -1,4 +1,4 @@
-// From a network's raw output to objects in camera pixels: candidates, their ranks, greedy suppression. Three launches.
+// From a network's raw output to objects in camera pixels: candidates, their ranks, who overlaps whom, greedy suppression.
 //
 // Equal to heads.detect.best_class: an anchor has its best class; those above the confidence are taken by score, ties by
 // the lower anchor; a box that overlaps a better one of its class by more than iou goes. Whatever order threads run in,
@@ -9,7 +9,8 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
 
-#define MOST_CANDIDATES 1024  // that enter suppression: what one block holds in 24 KiB of shared memory
+#define MOST_CANDIDATES 1024  // that enter suppression
+#define WORDS (MOST_CANDIDATES / 32)
 
 // As detections.ImageBlock has it: thresholds and geometry of one image, which change between two launches of one graph.
 struct ImageBlock {
@@ -64,9 +65,11 @@ extern "C" __global__ void candidates_f16(
     candidates(output, images, keys, labels, counts, anchors, classes);
 }
 
-// grid: (anchors / blockDim.x, images). A candidate's place is the number of better ones.
-extern "C" __global__ void ranks(
-    const u64 *keys, const int *counts, const ImageBlock *images, u64 *ranked, int anchors
+// grid: (anchors / blockDim.x, images). A candidate's place is the number of better ones; rows: (images, MOST_CANDIDATES).
+template <typename In>
+__device__ static void ranked(
+    const In *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
+    int anchors, int classes
 ) {
     int count = counts[blockIdx.y], mine = blockIdx.x * blockDim.x + threadIdx.x;
     if (mine >= count) return;
@@ -74,7 +77,29 @@ extern "C" __global__ void ranks(
     u64 key = keys[mine];
     int better = 0;
     for (int one = 0; one < count; one++) better += keys[one] > key;
-    if (better < images[blockIdx.y].top_k) ranked[(size_t)blockIdx.y * MOST_CANDIDATES + better] = key;
+    if (better >= images[blockIdx.y].top_k) return;
+    output += (size_t)blockIdx.y * (4 + classes) * anchors;
+    u32 anchor = anchor_of(key);
+    float x = value(output[anchor]), y = value(output[anchors + anchor]);
+    float half_width = value(output[2 * (size_t)anchors + anchor]) / 2;
+    float half_height = value(output[3 * (size_t)anchors + anchor]) / 2;
+    Row row = {x - half_width, y - half_height, x + half_width, y + half_height, bits_float((u32)(key >> 32)),
+               (float)labels[(size_t)blockIdx.y * anchors + anchor]};
+    rows[(size_t)blockIdx.y * MOST_CANDIDATES + better] = row;
+}
+
+extern "C" __global__ void ranked_f32(
+    const float *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
+    int anchors, int classes
+) {
+    ranked(output, images, keys, labels, counts, rows, anchors, classes);
+}
+
+extern "C" __global__ void ranked_f16(
+    const u16 *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
+    int anchors, int classes
+) {
+    ranked(output, images, keys, labels, counts, rows, anchors, classes);
 }
 
 __device__ static float overlap(const Row &a, const Row &b) {
@@ -86,64 +111,76 @@ __device__ static float overlap(const Row &a, const Row &b) {
 
 __device__ static float within(float value, float most) { return fminf(fmaxf(value, 0.0f), most); }
 
-// grid: (images). found: (images, most_rows), of which the answer says how many are filled. counts is zero again for the
-// next frame.
-template <typename In>
-__device__ static void suppressed(
-    const In *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    Answer *answers, int anchors, int classes, int most_rows
-) {
-    __shared__ Row rows[MOST_CANDIDATES];
-    __shared__ u8 gone[MOST_CANDIDATES];
-    const ImageBlock image = images[blockIdx.x];
-    int count = counts[blockIdx.x];
-    count = count < image.top_k ? count : image.top_k;
-    output += (size_t)blockIdx.x * (4 + classes) * anchors;
-    for (int one = threadIdx.x; one < count; one += blockDim.x) {
-        u64 key = ranked[(size_t)blockIdx.x * MOST_CANDIDATES + one];
-        u32 anchor = anchor_of(key);
-        float x = value(output[anchor]), y = value(output[anchors + anchor]);
-        float half_width = value(output[2 * (size_t)anchors + anchor]) / 2;
-        float half_height = value(output[3 * (size_t)anchors + anchor]) / 2;
-        Row row = {x - half_width, y - half_height, x + half_width, y + half_height, bits_float((u32)(key >> 32)),
-                   (float)labels[(size_t)blockIdx.x * anchors + anchor]};
-        rows[one] = row;
-        gone[one] = 0;
+__device__ static int entered(const int *counts, const ImageBlock &image, int index) {
+    return counts[index] < image.top_k ? counts[index] : image.top_k;
+}
+
+// grid: (MOST_CANDIDATES * WORDS / blockDim.x, images). A candidate's bits: the worse ones of its class that it overlaps.
+extern "C" __global__ void overlaps(const Row *rows, const int *counts, const ImageBlock *images, u32 *overlapped) {
+    int thread = blockIdx.x * blockDim.x + threadIdx.x, mine = thread / WORDS, first = thread % WORDS * 32;
+    const ImageBlock &image = images[blockIdx.y];
+    int count = entered(counts, image, blockIdx.y);
+    if (mine >= count) return;
+    rows += (size_t)blockIdx.y * MOST_CANDIDATES;
+    const Row best = rows[mine];
+    u32 bits = 0;
+    for (int bit = 0; bit < 32; bit++) {
+        int other = first + bit;
+        if (other > mine && other < count && rows[other].label == best.label && overlap(best, rows[other]) > image.iou)
+            bits |= 1u << bit;
     }
-    __syncthreads();
-    int most = image.max_det < most_rows ? image.max_det : most_rows, kept = 0;
-    for (int one = 0; one < count && kept < most; one++) {
-        if (gone[one]) continue;  // alike in every thread: it was settled before the last barrier
-        const Row best = rows[one];
-        for (int other = one + 1 + threadIdx.x; other < count; other += blockDim.x)
-            if (!gone[other] && rows[other].label == best.label && overlap(best, rows[other]) > image.iou) gone[other] = 1;
+    overlapped[(size_t)blockIdx.y * MOST_CANDIDATES * WORDS + thread] = bits;
+}
+
+__device__ static Row in_camera(const Row &row, const ImageBlock &image) {
+    Row found = {within((row.x1 - image.left) / image.scale, image.width),
+                 within((row.y1 - image.top) / image.scale, image.height),
+                 within((row.x2 - image.left) / image.scale, image.width),
+                 within((row.y2 - image.top) / image.scale, image.height), row.score, row.label};
+    return found;
+}
+
+// grid: (images). found: (images, most_rows), of which the answer says how many are filled. counts is zero again for the
+// next frame. 32 candidates at a time: one thread settles them among themselves, then all tell the worse ones.
+extern "C" __global__ void kept(
+    const Row *rows, const u32 *overlapped, const ImageBlock *images, int *counts, Row *found, Answer *answers,
+    int most_rows
+) {
+    __shared__ u32 bits[32 * WORDS], gone[WORDS], taken;
+    const ImageBlock image = images[blockIdx.x];
+    int count = entered(counts, image, blockIdx.x), told = 0;
+    int most = image.max_det < most_rows ? image.max_det : most_rows;
+    rows += (size_t)blockIdx.x * MOST_CANDIDATES;
+    overlapped += (size_t)blockIdx.x * MOST_CANDIDATES * WORDS;
+    for (int word = threadIdx.x; word < WORDS; word += blockDim.x) gone[word] = 0;
+    for (int start = 0; start < count && told < most; start += 32) {
+        int here = count - start < 32 ? count - start : 32;
+        for (int one = threadIdx.x; one < here * WORDS; one += blockDim.x) bits[one] = overlapped[start * WORDS + one];
+        __syncthreads();
         if (threadIdx.x == 0) {
-            Row row = {within((best.x1 - image.left) / image.scale, image.width),
-                       within((best.y1 - image.top) / image.scale, image.height),
-                       within((best.x2 - image.left) / image.scale, image.width),
-                       within((best.y2 - image.top) / image.scale, image.height), best.score, best.label};
-            found[(size_t)blockIdx.x * most_rows + kept] = row;
+            u32 out = gone[start / 32], in = 0;
+            for (int one = 0, left = most - told; one < here && left > 0; one++)
+                if (!(out >> one & 1)) {
+                    in |= 1u << one;
+                    out |= bits[one * WORDS + start / 32];
+                    left--;
+                }
+            taken = in;
         }
-        kept++;
+        __syncthreads();
+        u32 in = taken;
+        if (threadIdx.x < 32 && in >> threadIdx.x & 1) {
+            int place = told + __popc(in & ((1u << threadIdx.x) - 1));
+            found[(size_t)blockIdx.x * most_rows + place] = in_camera(rows[start + threadIdx.x], image);
+        }
+        for (int one = threadIdx.x; one < here * WORDS; one += blockDim.x)
+            if (in >> one / WORDS & 1 && bits[one]) atomicOr(&gone[one % WORDS], bits[one]);
+        told += __popc(in);
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        answers[blockIdx.x].rows = kept;
+        answers[blockIdx.x].rows = told;
         answers[blockIdx.x].ticket = image.ticket;
         counts[blockIdx.x] = 0;
     }
-}
-
-extern "C" __global__ void suppressed_f32(
-    const float *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    Answer *answers, int anchors, int classes, int most_rows
-) {
-    suppressed(output, images, ranked, labels, counts, found, answers, anchors, classes, most_rows);
-}
-
-extern "C" __global__ void suppressed_f16(
-    const u16 *output, const ImageBlock *images, const u64 *ranked, const int *labels, int *counts, Row *found,
-    Answer *answers, int anchors, int classes, int most_rows
-) {
-    suppressed(output, images, ranked, labels, counts, found, answers, anchors, classes, most_rows);
 }

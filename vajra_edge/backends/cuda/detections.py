@@ -10,7 +10,10 @@ from vajra_edge.heads import Limits
 from vajra_edge.wording import Setting, say
 
 MOST_CANDIDATES = 1024
-"""Candidates that suppression takes of an image: what one block holds in shared memory."""
+"""Candidates that suppression takes of an image."""
+
+OVERLAPS_BYTES = MOST_CANDIDATES * MOST_CANDIDATES // 8
+"""A bit for each two of them."""
 
 THREADS = 256
 """Of a block of each kernel."""

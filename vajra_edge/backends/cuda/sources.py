@@ -10,9 +10,10 @@ KERNELS = {
     "detections": (
         "candidates_f32",
         "candidates_f16",
-        "ranks",
-        "suppressed_f32",
-        "suppressed_f16",
+        "ranked_f32",
+        "ranked_f16",
+        "overlaps",
+        "kept",
     ),
 }
 """Source -> its kernels."""
