@@ -75,7 +75,7 @@ def test_a_bad_value_is_refused_and_changes_nothing(rebooted: Station):
 def test_a_camera_that_is_turned_off_is_told_as_off_and_blind_and_no_other_loses_a_frame(rebooted: Station):
     rebooted.sweep()
     rebooted.camera("gate", source=str(walk(rebooted.folder / "walk")), fps=2.0, zones=[LEFT])
-    rebooted.camera("yard")
+    rebooted.camera("yard", realtime=False)  # one that waits for the engine, however slow this machine is now
     ears = rebooted.listen()
     rebooted.start()
     rebooted.serving()

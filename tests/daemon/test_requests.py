@@ -188,6 +188,14 @@ def test_a_setting_is_changed_and_undone_and_the_status_says_who_asked(rebooted:
     assert rebooted.status()["settings"]["overrides"] == []
 
 
+def test_all_cameras_of_a_house_may_be_turned_off_at_once(rebooted: Station, serving, asker: Asker):
+    serving()
+    asked = [asker.ask("set", setting="detect.confidence", value=number / 100) for number in range(16)]
+    assert {asker.last(transaction).status for transaction in asked} == {"ok"}
+    (told,) = rebooted.status()["settings"]["overrides"]
+    assert told["value"] == 0.15
+
+
 def test_a_rollback_goes_to_the_plan_before_and_the_history_says_who_asked(rebooted: Station, serving, asker: Asker):
     old = serving()
     nothing = asker.do("rollback")

@@ -422,10 +422,16 @@ def test_an_update_that_was_taken_back_is_installed_when_somebody_asks(core: Cor
     ears = daemon.listen("camera/gate/detections")
     ears.detections(120)  # what the next plan is measured by
     daemon.write_weights(_blind())
-    now = core.until(lambda now: now[update]["state"] == "on" and not now[update]["in_progress"])
+    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"] == old and s["engine"]["failures"])
+    now = core.until(
+        lambda now: (
+            now[update]["state"] == "on"
+            and not now[update]["in_progress"]
+            and "waits" in now["binary_sensor.test_problem"].get("reason", "")
+        )
+    )
     assert now[update]["installed_version"] == old[:12]
     new = now[update]["latest_version"]
-    daemon.until(lambda s: s["engine"]["serving"]["fingerprint"] == old and s["engine"]["failures"])
     answers = daemon.listen("response/install")
     core.press("update", "install", update)
     told = answers.until(lambda _path, _told: True)
