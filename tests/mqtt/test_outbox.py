@@ -364,6 +364,22 @@ def test_a_disk_that_fails_again_after_the_connection_broke_gives_no_number_twic
     assert len({(one.epoch, one.seq) for one in messages}) == 5
 
 
+def test_what_was_on_a_disk_that_comes_back_empty_and_is_in_memory_still_goes_there_again() -> None:
+    box = outbox(kept=KeptIn.DISK)
+    box.opened(Recovered("old", {}, 0, 0, 0))
+    fill(box, 3)
+    batch = box.collect()
+    assert batch is not None
+    box.committed(batch)
+    box.failed("it was removed")
+    box.opened(Recovered("new", {}, 0, 0, 0))
+    again = box.collect()
+    assert again is not None
+    assert [(one.epoch, one.seq) for one in again.messages] == [("old", 0), ("old", 1), ("old", 2)]
+    box.committed(again)
+    assert seqs(box) == [0, 1, 2]
+
+
 def test_a_disk_that_fails_again_while_they_go_there_loses_none() -> None:
     box = durable()
     for _ in range(3):

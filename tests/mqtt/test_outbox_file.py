@@ -190,6 +190,30 @@ def test_age_is_time_of_service_where_the_wall_clock_cannot_be_trusted(opened: C
     assert clock.now_s - file.read(0)[0].offered_s == pytest.approx(42.0)
 
 
+@pytest.mark.parametrize("by_s", [3.2e7, -3.2e7], ids=["a year forward", "a year back"])
+def test_a_clock_that_is_set_in_use_makes_nothing_older_or_younger(opened: Callable, clock: Clock, by_s: float) -> None:
+    file, found = opened()
+    clock.advance(10.0)
+    file.commit(DiskBatch((queued(1, found, offered_s=clock.now_s),), 0), sync=True)
+    assert clock.unix_s is not None
+    clock.unix_s += by_s
+    clock.advance(5.0)
+    assert clock.now_s - file.read(0)[0].offered_s == pytest.approx(5.0)
+
+
+def test_a_clock_that_was_set_back_makes_nothing_younger_than_it_was_served(opened: Callable, clock: Clock) -> None:
+    file, found = opened()
+    clock.advance(10.0)
+    file.commit(DiskBatch((queued(1, found, offered_s=clock.now_s),), 0), sync=True)
+    clock.advance(40.0)
+    file.commit(DiskBatch((), 0, ()), sync=True)
+    file.close(tidy=True)
+    assert clock.unix_s is not None
+    clock.unix_s -= 3.2e7
+    file, _ = opened()
+    assert clock.now_s - file.read(0)[0].offered_s == pytest.approx(40.0)
+
+
 def test_another_devices_messages_are_announced_and_not_sent(opened: Callable) -> None:
     file, found = opened("old")
     file.commit(batch(found, 1, 5, upto=2), sync=True)
@@ -223,13 +247,25 @@ def test_a_disk_that_comes_back_to_the_same_process_leaves_no_gap_but_what_it_di
         file.commit(DiskBatch((replace(queued(4, found), payload=bytes(1_000_000)),), 0), sync=False)
     path.rename(path.with_suffix(".kept"))
     path.mkdir()
-    with pytest.raises(PublishError, match="cannot be"):
+    with pytest.raises(PublishError, match="is a folder"):
         file.open("disk")
     path.rmdir()
     path.with_suffix(".kept").rename(path)
     again = file.open("disk")
     assert (again.epoch, again.messages, again.next_seq) == (found.epoch, 3, {"gate": 4})
     assert [(gap.first, gap.last, gap.why) for gap in again.gaps] == [(3, 3, "disk")]
+
+
+def test_what_a_disk_took_and_said_it_had_not_is_not_sent_a_second_time(opened: Callable) -> None:
+    """It was sent from memory meanwhile, under another number."""
+    file, found = opened()
+    file.commit(batch(found, 1, 3), sync=True)
+    file.commit(batch(found, 4, 5), sync=True)
+    file._taken_upto = 3  # as where the disk fails after the end of the transaction was written
+    file.close(tidy=False)
+    again = file.open("disk")
+    assert [one.number for one in file.read(0)] == [1, 2, 3]
+    assert {(gap.first, gap.last, gap.why) for gap in again.gaps} == {(3, 3, "disk"), (4, 4, "disk")}
 
 
 def test_what_a_disk_took_and_forgot_is_a_gap_and_its_numbers_are_not_given_again(
@@ -360,6 +396,60 @@ def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path, opened: Calla
     (tmp_path / "outbox").write_text("not a folder")
     with pytest.raises(PublishError, match="cannot be opened"):
         opened()
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-journal"])
+@pytest.mark.parametrize(
+    ("lay", "words"),
+    [
+        (lambda path: path.mkdir(), "is a folder, and should be a file; remove it"),
+        (os.mkfifo, "is a pipe, and should be a file; remove it"),
+        (lambda path: path.symlink_to("/dev/full"), "is a device, and should be a file; remove it"),
+        (lambda path: path.symlink_to("/nowhere/at/all"), "is a link that leads to no file; remove it"),
+        (lambda path: path.symlink_to(path.name), "is a link that leads to no file; remove it"),
+    ],
+    ids=["folder", "pipe", "device", "link to nothing", "link to itself"],
+)
+def test_what_is_no_file_in_its_place_is_named_and_left_alone(
+    tmp_path: Path, opened: Callable, lay: Callable, words: str, end: str
+) -> None:
+    path = tmp_path / "outbox" / f"{NAME}{end}"
+    path.parent.mkdir()
+    lay(path)
+    with pytest.raises(PublishError) as caught:
+        opened()
+    assert str(caught.value) == f"{path} {words}"
+    assert path.exists() or path.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write any file")
+def test_a_file_that_may_not_be_written_is_no_fault_of_the_disk(tmp_path: Path, opened: Callable) -> None:
+    file, _ = opened()
+    file.close(tidy=True)
+    (tmp_path / "outbox" / NAME).chmod(0o400)
+    with pytest.raises(PublishError, match="permission denied; give the folder and what is in it to the service"):
+        opened()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_was_removed_in_use_is_not_written_any_more(
+    tmp_path: Path, opened: Callable, is_replaced: bool
+) -> None:
+    """What goes there no start would find."""
+    path = tmp_path / "outbox" / NAME
+    file, found = opened()
+    file.commit(batch(found, 1, 1), sync=True)
+    path.unlink()
+    if is_replaced:
+        path.write_bytes(b"")
+    with pytest.raises(PublishError, match="was removed or replaced while it was in use"):
+        file.commit(batch(found, 2, 2), sync=True)
+    again = file.open("disk")
+    assert again.epoch != found.epoch
+    file.commit(batch(again, 3, 3), sync=True)
+    file.close(tidy=True)
+    _, later = opened()
+    assert (later.epoch, later.messages) == (again.epoch, 1)
 
 
 def test_a_file_that_may_not_grow_says_that_the_disk_is_full_and_keeps_what_it_has(opened: Callable) -> None:

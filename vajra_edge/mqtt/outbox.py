@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import islice
 from math import inf
 
 from vajra_edge.mqtt.gaps import HOLD_S, Gap, Gaps
@@ -37,7 +38,7 @@ AHEAD, AHEAD_BYTES = 2000, 4 * 1024**2
 LIVE_AGE_S = 5.0
 """A live message that could not be sent for so long is not live any more."""
 
-_UNPLACED = 2**62
+_UNPLACED, _LAST = 2**62, 2**63
 """Numbers from here on are of messages that came before the disk was read, so that none is used twice."""
 
 
@@ -229,6 +230,7 @@ class Outbox:
         self._bounds = bounds
         self._passing = Numbering(epoch) if epoch else Numbering()
         self._stored: Numbering | None = None
+        self._disk_epoch, self._outlived_upto = "", 0
         self._is_opening = bounds.kept is KeptIn.DISK
         self._trouble = ""
         self._fresh: deque[UnnumberedMessage] = deque()
@@ -296,7 +298,7 @@ class Outbox:
 
     def is_replay(self, entry: Queued) -> bool:
         """Whether a message was offered before the present connection came up, and so is not live any more."""
-        return entry.number < self._live_from
+        return entry.number < self._live_from or self._outlived(entry)
 
     def ack(self, number: int) -> None:
         """The broker has it. A number that is not in flight is ignored: brokers repeat themselves."""
@@ -313,7 +315,8 @@ class Outbox:
         if isinstance(entry, Gap):
             self._gaps.put_back(entry, now_s + HOLD_S)
         elif entry is not None and (attempts := self._attempts(entry, retry)) < MAX_ATTEMPTS:
-            insort(self._ready, replace(entry, attempts=attempts, passed_upto=self._acked_upto), key=_number)
+            again = replace(entry, attempts=attempts, passed_upto=self._acked_upto)
+            insort(self._ready, again, key=self._turn)
             self._held_bytes += entry.size_bytes
         elif entry is not None:
             self._miss(entry, reason)
@@ -330,7 +333,7 @@ class Outbox:
         for gap in reversed([each for each in self._in_flight.values() if isinstance(each, Gap)]):
             self._gaps.put_back(gap)
         if again := [each for each in self._in_flight.values() if isinstance(each, Queued)]:
-            self._ready = deque(sorted([*again, *self._ready], key=_number))
+            self._ready = deque(sorted([*again, *self._ready], key=self._turn))
         self._in_flight = {}
         while self._bounds.kept is KeptIn.LIVE and self._ready:
             self._drop_oldest("live")
@@ -381,21 +384,25 @@ class Outbox:
         """The disk was read: numbers go on where they ended, and messages go there from now on before they are sent."""
         self._stored = Numbering(found.epoch, dict(found.next_seq))
         self._is_opening, self._trouble, self._reserves = False, "", True
-        done = self.done_upto()
-        unsaved = [entry for entry in self._ready if not self._is_placed(entry)]
-        self._held_bytes -= sum(entry.size_bytes for entry in self._ready)  # what the disk has is read again
+        done, is_same = self.done_upto(), found.epoch == self._disk_epoch
+        self._disk_epoch = found.epoch
+        before = [entry for entry in self._ready if self._outlived(entry)]
+        others = [entry for entry in self._ready if not self._outlived(entry)]
+        unsaved = [entry for entry in others if not (is_same and self._is_placed(entry))]
+        self._held_bytes -= sum(entry.size_bytes for entry in others)  # what the disk has is read again
         self._fresh_bytes += sum(entry.size_bytes for entry in unsaved)
         self._next_number = max(found.last, self._read_upto) + 1
         self._again = [replace(entry, number=self._take_number()) for entry in unsaved]
-        self._ready.clear()
+        self._ready = deque(before)
+        self._outlived_upto = _LAST
         self._read_upto, self._written_upto, self._acked_upto = done, 0, 0
         self._unread, self._unread_bytes = found.messages, found.size_bytes
         if self._is_connected:
             self._live_from = self._next_number
-        others = [gap for gap in self._gaps.owed() if gap.epoch != found.epoch]
+        of_others = [gap for gap in self._gaps.owed() if gap.epoch != found.epoch]
         self._gaps = Gaps()
-        self._gaps.add_all((*found.gaps, *others))
-        self._gaps_changed = bool(others)
+        self._gaps.add_all((*found.gaps, *of_others))
+        self._gaps_changed = bool(of_others)
         for gap in found.fresh_gaps:
             self._dropped[gap.why] += gap.last - gap.first + 1
 
@@ -409,6 +416,7 @@ class Outbox:
         if self.is_durable:
             self._passing, self._stored = Numbering(), None
             self._next_number = self._next_unplaced()
+            self._outlived_upto = self._next_number - 1
         self._is_opening, self._trouble = False, why
         for entry in (*self._committing_again, *self._again):
             self._ready.append(replace(entry, number=self._take_number()))
@@ -473,7 +481,7 @@ class Outbox:
         held = {*self._in_flight, *(each.number for each in self._ready if each.number >= found[0].number)}
         new = [each for each in found if each.number not in held]
         in_order = not (self._ready and new and new[0].number < self._ready[-1].number)
-        self._ready = deque([*self._ready, *new] if in_order else sorted([*self._ready, *new], key=_number))
+        self._ready = deque([*self._ready, *new] if in_order else sorted([*self._ready, *new], key=self._turn))
         self._read_upto = found[-1].number
         self._unread = max(0, self._unread - len(found))
         size_bytes = sum(each.size_bytes for each in found)
@@ -491,6 +499,18 @@ class Outbox:
         """Whether the disk has it."""
         return self._bounds.kept is KeptIn.DISK and entry.number < _UNPLACED
 
+    def _outlived(self, entry: Queued) -> bool:
+        """Whether it was under way from memory when the disk came back, which does not have it."""
+        return _UNPLACED <= entry.number <= self._outlived_upto
+
+    def _turn(self, entry: Queued) -> tuple[bool, int]:
+        """Order of sending: what outlived a disk that failed was sent before all that the disk has."""
+        return not self._outlived(entry), entry.number
+
+    def _first_placed(self) -> list[int]:
+        """Number of the first that waits in memory and that the disk has too; behind what outlived a failure of it."""
+        return list(islice((each.number for each in self._ready if each.number < _UNPLACED), 1))
+
     def _next_unplaced(self) -> int:
         """Above those under way and, since a connection may have broken meanwhile, those that wait to be sent again."""
         return max((_UNPLACED, *self._in_flight, *(each.number for each in self._ready))) + 1
@@ -498,14 +518,13 @@ class Outbox:
     def done_upto(self) -> int:
         """Every message up to this number needs the disk no more."""
         numbers = [number for number in self._in_flight if 0 < number < _UNPLACED]
-        if self._ready and self._ready[0].number < _UNPLACED:
-            numbers.append(self._ready[0].number)
+        numbers += self._first_placed()
         return min(numbers) - 1 if numbers else self._read_upto
 
     def _head(self) -> float:
         """Number of the first message that waits."""
-        if self._ready:
-            return self._ready[0].number
+        if first := self._first_placed() if self.is_durable else [each.number for each in islice(self._ready, 1)]:
+            return first[0]
         return self._read_upto + 1 if self._unread else inf
 
     def _take_number(self) -> int:
@@ -579,7 +598,3 @@ class Outbox:
         entry = self._ready.popleft()
         self._held_bytes -= entry.size_bytes
         self._miss(entry, reason)
-
-
-def _number(entry: Queued) -> int:
-    return entry.number

@@ -28,6 +28,7 @@ from vajra_edge import durable
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.outbox import ENTRY_BYTES, DeadLetter, DiskBatch, Queued, Recovered
+from vajra_edge.mqtt.outbox_place import Identity, identity, require_files, require_same
 from vajra_edge.wording import Setting, Text, say
 
 NAME = "outbox.sqlite"
@@ -67,7 +68,8 @@ _REMEDIES: Mapping[str, Text] = {
     "readonly": "mount that disk writable, and give the folder to the service's user",
     "read-only": "mount that disk writable",
     "unable to open": "give the folder to the service's user",
-    "permission": "give the folder to the service's user",
+    "permission": "give the folder and what is in it to the service's user",
+    "not permitted": "take the immutable flag off what is in that folder",
     "exists": "remove what lies in the folder's place",
     "not a directory": "remove what lies in the folder's place",
     "locked": "another process has it open: end that",
@@ -116,7 +118,9 @@ class OutboxFile:
         self._given: tuple[str, Mapping[str, int]] = ("", {})
         self._service_s = self._opened_s = 0.0
         self._upto = 0
+        self._taken_upto: int | None = None
         self._suspected = ""
+        self._opened: Identity | None = None
 
     def open(self, why: str = "died", upto: int = 0) -> Recovered:
         """Open it, or make it; one that is damaged is put aside.
@@ -157,6 +161,8 @@ class OutboxFile:
                 self._next.setdefault(camera, 0)
                 self._active.add(camera)
             sync |= any(self._next[name] > self._reserved.get(name, 0) - BLOCK // 4 for name in self._active)
+            if sync:
+                require_same(self._path, self._opened)
             with self._transaction(sync=sync) as base:
                 self._upto = max(self._upto, batch.upto)
                 self._insert(base, batch)
@@ -164,6 +170,7 @@ class OutboxFile:
                     self._write_count(base, self._now_service_s())
                 if sync:
                     self._tidy(base)
+            self._taken_upto = max(self._taken_upto or 0, *(each.number for each in batch.messages[-1:]), 0)
             if sync and base.execute("PRAGMA freelist_count").fetchone()[0] > _VACUUM_FROM_PAGES:
                 base.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # execute() frees a single page
 
@@ -182,9 +189,18 @@ class OutboxFile:
                 raise Damaged(f"{self._path} is damaged: a message changed in it")
         now_s, wall_s, service_s = self._clock(), self._wall(), self._now_service_s()
         return [
-            Queued(number, camera, epoch, seq, payload, now_s - _age_s(service_s - at_s, unix_s, wall_s))
+            Queued(number, camera, epoch, seq, payload, now_s - self._age_s(service_s, at_s, unix_s, wall_s))
             for number, camera, epoch, seq, at_s, unix_s, *_, payload in rows
         ]
+
+    def _age_s(self, service_s: float, at_s: float, unix_s: float | None, wall_s: float | None) -> float:
+        """Of a message: time of service, which no clock that is set can change, and that between two uses.
+
+        The latter only the wall clock knows, if somebody vouched for it both times.
+        """
+        served_s = max(service_s - at_s, 0.0)
+        is_of_this_use = at_s > self._service_s
+        return served_s if is_of_this_use or unix_s is None or wall_s is None else max(wall_s - unix_s, served_s)
 
     def withdraw(self, batch: DiskBatch) -> None:
         """Take the messages of a batch out again, for they are sent under other numbers; they become gaps.
@@ -192,6 +208,7 @@ class OutboxFile:
         Raises:
             PublishError: it cannot be written.
         """
+        self._taken_upto = min((self._taken_upto or 0, *(each.number - 1 for each in batch.messages)))
         with self._reported("written"), self._transaction(sync=True) as base:
             base.executemany("DELETE FROM messages WHERE number = ?", ((each.number,) for each in batch.messages))
             gaps = [Gap(each.camera, each.epoch, each.seq, each.seq, "disk", each.number) for each in batch.messages]
@@ -223,6 +240,7 @@ class OutboxFile:
             raise Damaged(self._suspected)
 
     def _open(self, why: str, upto: int) -> Recovered:
+        require_files(self._path)
         base = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
         self._base = base
         base.execute("PRAGMA locking_mode = EXCLUSIVE")  # one process, and no shared memory beside the file
@@ -237,6 +255,7 @@ class OutboxFile:
         base.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         base.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         durable.sync_folder(self._folder)
+        self._opened = identity(self._path)
         return self._recover(why, upto)
 
     def _recover(self, why: str, upto: int) -> Recovered:
@@ -251,6 +270,7 @@ class OutboxFile:
             self._opened_s = self._clock()
             last = max(self._upto, base.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
             gaps = _read_gaps(base, self._path)
+            fresh += self._drop_untold(base)
             self._find_next(base, [*gaps, *fresh])
             fresh += self._skip_given(why, last + 1)
             _write_gaps(base, fresh)
@@ -260,6 +280,7 @@ class OutboxFile:
                 "SELECT count(*), coalesce(sum(length(payload) + ?), 0) FROM messages", (ENTRY_BYTES,)
             ).fetchone()
             gaps = _read_gaps(base, self._path)
+        self._taken_upto = last
         self._given = self._epoch, self._next  # what is read the next time goes into another dict
         return Recovered(self._epoch, dict(self._next), last, messages, size_bytes, tuple(gaps), tuple(fresh))
 
@@ -289,6 +310,15 @@ class OutboxFile:
                 gaps.append(Gap(camera, epoch, seq, seq, "damaged", number))
         base.executemany("DELETE FROM messages WHERE number = ?", ((gap.place,) for gap in gaps))
         return gaps
+
+    def _drop_untold(self, base: sqlite3.Connection) -> list[Gap]:
+        """Messages that this process was told the disk had not taken, and sent under other numbers: it had."""
+        if self._taken_upto is None or self._given[0] != self._epoch:
+            return []
+        rows = base.execute("SELECT camera, epoch, seq, number FROM messages WHERE number > ?", (self._taken_upto,))
+        gaps = [Gap(camera, epoch, seq, seq, "disk", number) for camera, epoch, seq, number in rows]
+        base.execute("DELETE FROM messages WHERE number > ?", (self._taken_upto,))
+        return [gap for gap in gaps if gap.epoch == self._epoch]
 
     def _begin_count(self, base: sqlite3.Connection) -> list[Gap]:
         """The first of this device; what another device left is not sent under this one's name."""
@@ -426,11 +456,6 @@ class OutboxFile:
                 for one in self._folder.glob(f"{path.name}*"):
                     one.unlink()
         self.damage = f"{error.message}; it is put aside as {aside.name}.sqlite, and what waited in it is not sent"
-
-
-def _age_s(served_s: float, unix_s: float | None, wall_s: float | None) -> float:
-    """Of a message: by the wall clock where somebody vouched for it both times, else by time of service."""
-    return max(served_s if unix_s is None or wall_s is None else wall_s - unix_s, 0.0)
 
 
 def _read_gaps(base: sqlite3.Connection, path: Path) -> list[Gap]:

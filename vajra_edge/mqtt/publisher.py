@@ -259,8 +259,9 @@ class Publisher:
 
     def _told(self, outbox: OutboxCounts) -> tuple[str, ...]:
         """Troubles that pass, and one that lasts."""
-        lasting = (f"unsent messages are kept in memory only: {outbox.trouble}",) if outbox.trouble else ()
-        return (*lasting, *self._troubles.told())
+        told, lasting = self._troubles.told(), f"unsent messages are kept in memory only: {outbox.trouble}"
+        is_told = not outbox.trouble or any(line.startswith(lasting) for line in told)
+        return told if is_told else (lasting, *told)
 
     def _now_s(self) -> float:
         return self._clock_ns() / 1e9
