@@ -138,4 +138,5 @@ def test_an_output_that_the_access_list_forbids_is_named_and_the_rest_goes_on(
         gate_7.serving()
         wait_for(lambda: "the broker refuses a message on frigate/available" in caplog.text)
     assert "check the broker's access list" in caplog.text
-    assert gate_7.status()["broker"]["connected"]
+    status = gate_7.until(lambda status: status["broker"]["connected"])
+    assert "outputs: the broker refuses" in status["broker"]["troubles"][0]

@@ -111,6 +111,11 @@ class Outputs:
         if (opened := self._open) is not None and opened.frigate is not None:
             opened.channel.do(partial(_told, opened, opened.frigate, status, self._now_s()))
 
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps them from the broker, a line each."""
+        trouble = self._open.channel.trouble if self._open is not None else ""
+        return (trouble,) if trouble else ()
+
     def close(self) -> None:
         """Say the last words. Called by the supervisor, once no frame comes any more."""
         if (opened := self._open) is not None:
@@ -140,10 +145,12 @@ def _said(
     names: Sequence[str],
     zones: Mapping[int, tuple[str, ...]],
 ) -> list[Message]:
-    """Of a frame."""
+    """Of a frame; a camera whose zones somebody took away may track no more."""
     shown = sighted(blank, found, tracks, names, zones)
     messages = [Message(opened.deepstream, deepstream.encode(shown))] if opened.deepstream is not None else []
-    return [*messages, *opened.frigate.see(shown)] if opened.frigate is not None and tracks is not None else messages
+    if opened.frigate is not None:
+        messages += opened.frigate.see(shown) if tracks is not None else opened.frigate.blind(shown.camera)
+    return messages
 
 
 def _told(opened: _Open, frigate: Frigate, status: Status, now_s: float) -> list[Message]:

@@ -100,7 +100,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
             for view in parts.cameras.views(published)
         ),
         stuck=parts.cameras.stuck(),
-        broker=_broker(known.settings.mqtt, known.broker, counts),
+        broker=_broker(known.settings.mqtt, known.broker, counts, parts.outputs.troubles()),
         settings=replace(known.view, warning=warning),
         pipeline={**asdict(parts.serving.counters()), "published": published},
         late=known.late,
@@ -162,7 +162,7 @@ def _calibration(parts: Parts) -> str:
     return collected.line()
 
 
-def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> BrokerView:
+def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts, of_outputs: tuple[str, ...]) -> BrokerView:
     host, port = events.address(mqtt)
     return BrokerView(
         address=f"{host}:{port}",
@@ -171,7 +171,7 @@ def _broker(mqtt: MqttSettings, told: BrokerChanged, counts: PublishCounts) -> B
         reason=told.reason,
         connections=counts.connections,
         outbox=asdict(counts.outbox),
-        troubles=counts.troubles,
+        troubles=(*counts.troubles, *(of_outputs if told.connected else ())),
     )
 
 

@@ -62,9 +62,15 @@ class Channel:
         self._waiting: deque[Message] = deque(maxlen=MOST_WAITING)
         self._under_way: dict[int, Message] = {}
         self._noted: set[str] = set()
+        self._trouble = ""
         self._up = False
         self._close_by_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="outputs", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """The newest since a connection came up; empty: there is none."""
+        return self._trouble
 
     def start(self) -> None:
         """Start the thread; a broker need not be there."""
@@ -130,7 +136,7 @@ class Channel:
             case Up():
                 self._fall()
                 self._noted.clear()
-                self._up = True
+                self._up, self._trouble = True, ""
                 self._say(self._present())
             case Down(error):
                 self._fall()
@@ -157,6 +163,7 @@ class Channel:
 
     def _note(self, text: str) -> None:
         """Each once, until a connection came up again."""
+        self._trouble = text
         if text not in self._noted and len(self._noted) < _MOST_NOTED:
             self._noted.add(text)
             _LOG.warning("%s", text)
