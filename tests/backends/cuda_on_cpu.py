@@ -36,7 +36,7 @@ CALL(letterbox_f16, u16)
     Dim grid = {(anchors + threads - 1) / threads, images, 1}, block = {threads, 1, 1}; \\
     launch(grid, block, false, backward, [&] { \\
         candidates_##kind(output, blocks, keys, labels, counts, anchors, classes); }); \\
-    launch(grid, block, false, backward, [&] { \\
+    launch(grid, block, true, backward, [&] { \\
         ranked_##kind(output, blocks, keys, labels, counts, rows, anchors, classes); }); \\
     launch({MOST_CANDIDATES * WORDS / threads, images, 1}, block, false, backward, [&] { \\
         overlaps(rows, counts, blocks, overlapped); }); \\
@@ -51,7 +51,7 @@ extern "C" int size_of_block() { return sizeof(ImageBlock); }
         TAKEN(1, const ImageBlock *), TAKEN(2, u64 *), TAKEN(3, int *), TAKEN(4, int *), TAKEN(5, int), \
         TAKEN(6, int)); }); } \
 extern "C" void call_ranked_##kind(SIZES) { \\
-    launch({x, y, z}, {bx, by, bz}, false, false, [&] { ranked_##kind(TAKEN(0, const type *), \\
+    launch({x, y, z}, {bx, by, bz}, true, false, [&] { ranked_##kind(TAKEN(0, const type *), \\
         TAKEN(1, const ImageBlock *), TAKEN(2, const u64 *), TAKEN(3, const int *), TAKEN(4, const int *), \\
         TAKEN(5, Row *), TAKEN(6, int), TAKEN(7, int)); }); }
 CALL(f32, float)

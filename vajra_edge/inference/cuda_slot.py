@@ -14,6 +14,7 @@ from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda.detections import (
     MOST_CANDIDATES,
     OVERLAPS_BYTES,
+    RANKED_THREADS,
     ROW_BYTES,
     THREADS,
     Answer,
@@ -200,13 +201,13 @@ class CudaSlot(Resource):
             *(one.address for one in (scratch.keys, scratch.labels, scratch.counts, scratch.rows, scratch.overlapped)),
             *(self._found.address, self._found.address + self._answers_bytes),
         )
-        every, block = (-(-runner.anchors // THREADS), count, 1), (THREADS, 1, 1)
+        every, block, few = (-(-runner.anchors // THREADS), count, 1), (THREADS, 1, 1), (RANKED_THREADS, 1, 1)
         pairs = MOST_CANDIDATES * MOST_CANDIDATES // 32 // THREADS, count, 1
         best = [output, images, keys, labels, counts, anchors, classes]
         order = [output, images, keys, labels, counts, rows, anchors, classes]
         return (
             module.prepared(f"candidates_f{bits}", every, block, best),
-            module.prepared(f"ranked_f{bits}", every, block, order),
+            module.prepared(f"ranked_f{bits}", (-(-runner.anchors // RANKED_THREADS), count, 1), few, order),
             module.prepared("overlaps", pairs, block, [rows, counts, images, overlapped]),
             module.prepared("kept", (count, 1, 1), block, [rows, overlapped, images, counts, found, answers, most]),
         )

@@ -11,6 +11,7 @@ typedef unsigned long long u64;
 
 #define MOST_CANDIDATES 1024  // that enter suppression
 #define WORDS (MOST_CANDIDATES / 32)
+#define TILE 512  // keys that a block compares with at a time
 
 // As detections.ImageBlock has it: thresholds and geometry of one image, which change between two launches of one graph.
 struct ImageBlock {
@@ -71,13 +72,21 @@ __device__ static void ranked(
     const In *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
     int anchors, int classes
 ) {
+    __shared__ u64 tile[TILE];
     int count = counts[blockIdx.y], mine = blockIdx.x * blockDim.x + threadIdx.x;
-    if (mine >= count) return;
+    if ((int)(blockIdx.x * blockDim.x) >= count) return;  // alike in every thread of the block
     keys += (size_t)blockIdx.y * anchors;
-    u64 key = keys[mine];
+    u64 key = mine < count ? keys[mine] : 0;
     int better = 0;
-    for (int one = 0; one < count; one++) better += keys[one] > key;
-    if (better >= images[blockIdx.y].top_k) return;
+    for (int start = 0; start < count; start += TILE) {
+        int here = count - start < TILE ? count - start : TILE;
+        __syncthreads();
+        for (int one = threadIdx.x; one < here; one += blockDim.x) tile[one] = keys[start + one];
+        __syncthreads();
+#pragma unroll 8
+        for (int one = 0; one < here; one++) better += tile[one] > key;
+    }
+    if (mine >= count || better >= images[blockIdx.y].top_k) return;
     output += (size_t)blockIdx.y * (4 + classes) * anchors;
     u32 anchor = anchor_of(key);
     float x = value(output[anchor]), y = value(output[anchors + anchor]);
