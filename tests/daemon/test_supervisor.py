@@ -465,7 +465,7 @@ def most_detections(content):
 
 
 def test_nms_outside_the_engine_changes_in_place(station, monkeypatch):
-    monkeypatch.setattr(OnnxRuntime, "nms_inside", False)  # as TensorRT's
+    monkeypatch.setattr(OnnxRuntime, "nms_inside", lambda *_: False)  # as TensorRT's
     ears = station.listen("camera/gate/detections")
     station.write(engine={"max_det": 4})
     station.start()

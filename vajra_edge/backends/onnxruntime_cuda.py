@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import ctypes
+from contextlib import ExitStack
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vajra_edge.backends import cuda
+from vajra_edge.backends.cuda.check import LOST
 from vajra_edge.backends.device_runner import SLOTS, DeviceSlot
 from vajra_edge.errors import InferenceError, PlanError
 from vajra_edge.graph.signature import Signature
@@ -72,11 +74,19 @@ class OnnxDeviceRunner:
     def close(self) -> None:
         """Wait for what is queued, then release everything; a second call does nothing."""
         if self._session is not None:
-            with suppress(cuda.CudaRefused):  # what failed there was told to whoever waited for it
-                self.stream.synchronize()
+            self._settle()
         self._bound.clear()
         self._session = None
         self._held.close()
+
+    def _settle(self) -> None:
+        try:
+            self.stream.synchronize()
+        except cuda.CudaRefused as error:  # what failed there was told to whoever waited for it
+            if error.code in LOST:
+                # Its destructor would find a CUDA that refuses everything, and end the process in the middle of its
+                # last words (seen with 1.31.1); the process has to end anyway.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
 
     def _run(self, binding: Any, options: Any) -> None:
         try:

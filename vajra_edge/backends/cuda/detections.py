@@ -19,7 +19,7 @@ THREADS = 256
 """Of a block of each kernel but ``ranked``."""
 
 RANKED_THREADS = 64
-"""Of a block there: a network may have all of its anchors for candidates, and small blocks keep every processor busy."""
+"""Of a block there: all anchors may be candidates, and small blocks keep every processor busy."""
 
 ROW_BYTES = 24
 """x1, y1, x2, y2, score, class, float32 each."""
