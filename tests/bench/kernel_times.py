@@ -5,8 +5,10 @@ python tests/bench/kernel_times.py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda.kernels import Kernels
+from vajra_edge.backends.cuda.module import Launch
 from vajra_edge.backends.device_runner import DeviceSlot
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads import Limits
@@ -34,6 +37,11 @@ def output_of(candidates: int, seed: int) -> Any:
     centres = rng.uniform(0, 640, (60, 2))[rng.integers(0, 60, ANCHORS)] + rng.normal(0, 12, (ANCHORS, 2))
     sizes = rng.uniform(20, 120, (ANCHORS, 2))
     return np.concatenate([centres.T, sizes.T, scores]).astype(np.float32)[None]
+
+
+def queued(launches: Sequence[Launch], stream: cuda.Stream) -> None:
+    for one in launches:
+        one.queue(stream)
 
 
 def main() -> None:
@@ -73,7 +81,7 @@ def main() -> None:
                 stream.synchronize()
                 spent_us += [marks[index + 1].ms_since(marks[index]) * 1e3 / TIMES for index in range(len(NAMES))]
             told = ", ".join(f"{name} {each_us:.1f}" for name, each_us in zip(NAMES, spent_us, strict=True))
-            with cuda.Graph(stream, lambda: [one.queue(stream) for one in launches] and None) as graph:
+            with cuda.Graph(stream, partial(queued, launches, stream)) as graph:
                 marks[0].record(stream)
                 for _ in range(TIMES):
                     graph.launch(stream)

@@ -21,6 +21,7 @@ from vajra_edge import device
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Built, Int8Graph
 from vajra_edge.backends.onnxruntime_cuda import PROVIDER, OnnxDeviceRunner
+from vajra_edge.backends.onnxruntime_errors import failures, first_line
 from vajra_edge.errors import BackendUnavailable, BuildError, InferenceError, OutOfMemory, PlanError, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
 from vajra_edge.plans.report import OnnxReport, PlanReport
@@ -171,9 +172,9 @@ class OnnxRuntime:
             options.optimized_model_filepath = str(path)
             try:
                 _open(onnx_bytes, options, spec.target)
-            except _failures() as error:
+            except failures() as error:
                 raise BuildError(
-                    f"ONNX Runtime refuses the graph: {_first_line(error)}",
+                    f"ONNX Runtime refuses the graph: {first_line(error)}",
                     remedy=say("check the weights with '", Command.DOCTOR, "'"),
                 ) from error
             except MemoryError as error:
@@ -253,8 +254,8 @@ class OnnxRunner:
         feed = batch if count == self.signature.batch or self.signature.dynamic_batch else self._pad(batch)
         try:
             (output,) = self._session.run([self.signature.output_name], {self.signature.input_name: feed})
-        except _failures() as error:
-            raise InferenceError(f"ONNX Runtime failed on a batch of {count}: {_first_line(error)}") from error
+        except failures() as error:
+            raise InferenceError(f"ONNX Runtime failed on a batch of {count}: {first_line(error)}") from error
         found: NDArray[np.float32] = output[:count]
         return found
 
@@ -318,8 +319,8 @@ def _check_gpu(target: Target) -> UnsupportedSpec | None:
 def _runner(plan: bytes, signature: Signature, target: Target, level: Any, threads: int | None) -> OnnxRunner:
     try:
         session = _open(plan, _options(level, threads), target)
-    except _failures() as error:
-        raise PlanError(f"ONNX Runtime refuses the plan: {_first_line(error)}", remedy="rebuild it") from error
+    except failures() as error:
+        raise PlanError(f"ONNX Runtime refuses the plan: {first_line(error)}", remedy="rebuild it") from error
     return OnnxRunner(session, signature)
 
 
@@ -357,18 +358,6 @@ def _open(onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target
             remedy=say("install the CUDA and cuDNN it was built for, or ", Setting.TARGET.to("cpu")),
         )
     return session
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions, which share no base class of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    found = [getattr(state, text) for text in dir(state)]
-    return tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _inside(graph: Any) -> Precision:

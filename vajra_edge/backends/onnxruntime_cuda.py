@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda.check import LOST
 from vajra_edge.backends.device_runner import SLOTS, DeviceSlot
+from vajra_edge.backends.onnxruntime_errors import failures, first_line
 from vajra_edge.errors import InferenceError, PlanError
 from vajra_edge.graph.signature import Signature
 
@@ -91,10 +92,8 @@ class OnnxDeviceRunner:
     def _run(self, binding: Any, options: Any) -> None:
         try:
             self._session.run_with_iobinding(binding, options)
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            raise InferenceError(f"ONNX Runtime failed: {str(error).strip().splitlines()[0]}") from error
+        except failures() as error:
+            raise InferenceError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def _allocate(self) -> None:
         signature = self.signature
@@ -142,13 +141,13 @@ def _session(
     """A session, and whether it replays a graph: it refuses to where a node is left to the processor."""
     import onnxruntime
 
-    for graph in ("1", "0"):
+    def opened(graph: str) -> onnxruntime.InferenceSession:
         providers = [(PROVIDER, {**provider, "enable_cuda_graph": graph}), "CPUExecutionProvider"]
-        try:
-            return onnxruntime.InferenceSession(plan, options, providers=providers), graph == "1"
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            refusal = error
-    told = str(refusal).strip().splitlines()[0]
-    raise PlanError(f"ONNX Runtime refuses the plan: {told}", remedy="rebuild it") from refusal
+        return onnxruntime.InferenceSession(plan, options, providers=providers)
+
+    with suppress(*failures()):
+        return opened("1"), True
+    try:
+        return opened("0"), False
+    except failures() as error:
+        raise PlanError(f"ONNX Runtime refuses the plan: {first_line(error)}", remedy="rebuild it") from error
