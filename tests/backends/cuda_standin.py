@@ -51,7 +51,9 @@ class CudaStandIn:
         monkeypatch.setattr(cuda_driver, "_STARTED", [self])
         monkeypatch.setattr(cuda_runtime, "_CHOSEN", [(self, self.told)])
 
-    def call(self, name: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    def call(self, name: str, arguments: Sequence[Any] = (), *_: Any) -> tuple[Any, ...]:
+        if not name.startswith("cuda"):
+            check(name, 801, "CUDA_ERROR_NOT_SUPPORTED", "a stand-in runs no kernels")
         status, *values = getattr(self, name)(*arguments)
         return (int(status), *values)
 

@@ -225,10 +225,10 @@ def refuse_checks(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> No
     """The gate finds that plans of these precisions disagree."""
     real = attempt.accuracy_check.verify
 
-    def judge(candidate: Any, reference: Any, frames: Any, bounds: Any, report: Any) -> Any:
+    def judge(candidate: Any, reference: Any, frames: Any, bounds: Any, *rest: Any) -> Any:
         if any(bounds is attempt.accuracy_check.BOUNDS[precision] for precision in precisions):
             raise VerifyError("it finds other boxes", report={"judged": True})
-        return real(candidate, reference, frames, bounds, report)
+        return real(candidate, reference, frames, bounds, *rest)
 
     monkeypatch.setattr(attempt.accuracy_check, "verify", judge)
 
@@ -753,11 +753,11 @@ def test_a_kept_calibration_whose_plan_disagrees_is_measured_anew_once(
     judged = attempt.accuracy_check.verify
     seen: list[int] = []
 
-    def strict(candidate, reference, frames, bounds, report):
+    def strict(*given):
         seen.append(1)
         if len(seen) == 1:
             raise VerifyError("it disagrees")
-        return judged(candidate, reference, frames, bounds, report)
+        return judged(*given)
 
     monkeypatch.setattr(attempt.accuracy_check, "verify", strict)
     proved = walked(request_, library)

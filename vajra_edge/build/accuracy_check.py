@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from vajra_edge.backends.base import Runner
 from vajra_edge.build.reference_frames import Frames
 from vajra_edge.errors import VerifyError
 from vajra_edge.geometry import boxes
-from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 from vajra_edge.heads import Limits, head_of
 from vajra_edge.plans.report import Bounds, GateFigures, VerifyReport
 from vajra_edge.plans.spec import Precision
@@ -142,7 +143,22 @@ as much while 0.995 of its boxes stay matched. So these bounds catch what is rui
 points."""
 
 
-def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds, report: Report) -> VerifyReport:
+class Prepares(Protocol):
+    """Puts an image into the network's input, as ``Letterbox`` does."""
+
+    def apply(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> LetterboxTransform:
+        """Write ``image`` into ``out``; see ``Letterbox.apply``."""
+        ...
+
+
+def verify(
+    candidate: Runner,
+    reference: Runner,
+    frames: Frames,
+    bounds: Bounds,
+    report: Report,
+    prepares: Prepares | None = None,
+) -> VerifyReport:
     """Compare a plan with its reference.
 
     Args:
@@ -151,6 +167,7 @@ def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds,
         frames: from ``evidence``: held-out calibration images or others.
         bounds: what must be reached, from ``BOUNDS``.
         report: takes progress.
+        prepares: what will prepare the plan's frames when it serves; None: the host, as it does the reference's.
 
     Returns:
         A report that passed; not judged where the reference finds fewer than ``LEAST_BOXES``.
@@ -161,13 +178,14 @@ def verify(candidate: Runner, reference: Runner, frames: Frames, bounds: Bounds,
         InferenceError: a runner failed.
     """
     letterbox = Letterbox(candidate.signature.resolution_hw)
-    blob = letterbox.blank(1)
+    blob, given = letterbox.blank(1), letterbox.blank(1)
     tally, watch = Agreement(), _Stopwatch(candidate)
     for number, image in enumerate(frames.images):
         report(Progress("verify", 100.0 * number / len(frames.images), f"frame {number + 1} of {len(frames.images)}"))
         letterbox.apply(image, blob[0])
+        (prepares or letterbox).apply(image, given[0])
         expected = _finite(reference.infer(blob)[0], "the network itself", "train it again: its weights are damaged")
-        found = _finite(watch.infer(blob)[0], "the plan", "choose a higher precision")
+        found = _finite(watch.infer(given)[0], "the plan", "choose a higher precision")
         tally.add(_decoded(candidate, found), _decoded(reference, expected))
         if tally.reference_boxes >= bounds.enough_boxes and tally.frames >= LEAST_FRAMES:
             break

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.backends import onnxruntime
+from vajra_edge.backends import cuda, onnxruntime
 from vajra_edge.backends.base import Backend, Built, Int8Graph, Runner
+from vajra_edge.backends.cuda.kernel_letterbox import KernelLetterbox
 from vajra_edge.build import accuracy_check, reference_frames
 from vajra_edge.build.progress import Clock, Stages
 from vajra_edge.build.reference_frames import Frames
@@ -32,6 +34,8 @@ from vajra_edge.quantization.calibration_set import CalibrationSet, Holdout
 from vajra_edge.quantization.layer_search import WORST, drift
 from vajra_edge.quantization.ptq import Calibration, prepare_int8, ranges_for
 from vajra_edge.quantization.ranges import RangeCache
+
+log = logging.getLogger(__name__)
 
 CALLS = 30
 """Timed of each plan; the median is what counts."""
@@ -259,13 +263,30 @@ class Attempts:
             held.callback(reference.close)
             candidate = self.backend.load(built.plan, graph.signature, _achieved(spec, built))
             held.callback(candidate.close)
-            verdict = accuracy_check.verify(candidate, reference, self._frames(), bounds, self.stages.report)
+            prepares = held.enter_context(self._prepares(_achieved(spec, built), graph.signature))
+            verdict = accuracy_check.verify(candidate, reference, self._frames(), bounds, self.stages.report, prepares)
             if built.precision is Precision.INT8 and graph.signature.layout is Layout.RAW:
                 self._require_faithful(candidate, reference)
         if built.precision is Precision.INT8 and not verdict.figures.judged:
             remedy = "int8 is not used until it can be judged"
             raise VerifyError(verdict.figures.reason, remedy=remedy, report=verdict)
         return verdict
+
+    @contextlib.contextmanager
+    def _prepares(self, spec: EngineSpec, signature: Signature) -> Iterator[KernelLetterbox | None]:
+        """What will prepare frames when the plan serves, as ``inference`` chooses it; None: the host."""
+        gpu = self.backend.computes_on_gpu(spec)
+        if gpu is None or signature.layout is not Layout.RAW:
+            yield None
+            return
+        try:
+            made = KernelLetterbox(signature.resolution_hw, gpu, self.request.state_dir / caches.KERNELS.path)
+        except (cuda.CudaUnavailable, cuda.CudaRefused) as error:
+            log.warning("frames are prepared on the CPU: %s", error)
+            yield None
+            return
+        with made:
+            yield made
 
     def _require_faithful(self, candidate: Runner, reference: Runner) -> None:
         """What the plan itself computes, anchor by anchor; the choice of layers knew only what ONNX Runtime would.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vajra_edge.backends.cuda.letterbox import DeviceFrame, PixelFormat
 from vajra_edge.backends.cuda.registered import device_address
 from vajra_edge.backends.cuda.resources import DeviceBuffer, MappedBuffer, PinnedBuffer, Resource, Stream
-from vajra_edge.types import Frame
+from vajra_edge.types import Memory
 
 _CHANNELS = 3
 
@@ -39,20 +39,21 @@ class Intake(Resource):
         self._staging: PinnedBuffer | None = None
         self._device: DeviceBuffer | None = None
 
-    def put(self, frame: Frame, stream: Stream) -> DeviceFrame:
+    def put(self, image: NDArray[np.uint8], memory: Memory | None, stream: Stream) -> DeviceFrame:
         """Bring a frame to the GPU.
 
         Args:
-            frame: where it has a ``memory`` it has to stay until what is queued now is done; else it may be gone as
-                soon as this returns.
+            image: (height, width, 3) uint8, BGR.
+            memory: that it lies in, where it then has to stay until what is queued now is done; None: it may be gone
+                as soon as this returns.
             stream: what is queued in it afterwards finds the frame there.
 
         Raises:
             CudaRefused: there is no memory for it, or the copy was refused.
         """
-        width, height = frame.resolution_wh
-        source = self._where_it_lies(frame) or self._staged(frame.image)
-        address = source.device_address if self._integrated else self._sent(source, frame.image.nbytes, stream)
+        height, width = image.shape[:2]
+        source = (_where_it_lies(image, memory) if memory else None) or self._staged(image)
+        address = source.device_address if self._integrated else self._sent(source, image.nbytes, stream)
         return DeviceFrame(address, (width, height), PixelFormat.BGR, width * _CHANNELS)
 
     def close(self) -> None:
@@ -61,16 +62,6 @@ class Intake(Resource):
             if one is not None:
                 one.close()
         self._staging = self._device = None
-
-    def _where_it_lies(self, frame: Frame) -> _Source | None:
-        memory = frame.memory
-        if memory is None or not frame.image.flags.c_contiguous or not memory.holds(frame.image):
-            return None
-        begin = device_address(memory)
-        if begin is None:
-            return None
-        address = int(frame.image.ctypes.data)
-        return _Source(address, begin + address - memory.address)
 
     def _staged(self, image: NDArray[np.uint8]) -> _Source:
         if self._staging is None or self._staging.nbytes < image.nbytes:
@@ -88,3 +79,10 @@ class Intake(Resource):
             self._device = DeviceBuffer(nbytes)
         stream.copy(self._device.address, source.address, nbytes)
         return self._device.address
+
+
+def _where_it_lies(image: NDArray[np.uint8], memory: Memory) -> _Source | None:
+    if not image.flags.c_contiguous or not memory.holds(image) or (begin := device_address(memory)) is None:
+        return None
+    address = int(image.ctypes.data)
+    return _Source(address, begin + address - memory.address)
