@@ -73,6 +73,7 @@ class Sample:
         children: how many.
         children_own_mib: of all together.
         children_descriptors: of all together.
+        load: of the whole machine, over a minute: what else runs there makes frames later.
     """
 
     at_s: float
@@ -85,6 +86,7 @@ class Sample:
     children: int
     children_own_mib: float
     children_descriptors: int
+    load: float
 
 
 def memory_mib(pid: int) -> dict[str, float]:
@@ -112,7 +114,7 @@ def sample(pid: int, at_s: float) -> Sample:
                 children += 1
     told = memory_mib(pid)
     daemon = told["Rss"], told["Pss"], told["Anonymous"], entries(pid, "fd"), entries(pid, "task")
-    return Sample(round(at_s, 1), pid, *daemon, children, round(own_mib, 2), open_there)
+    return Sample(round(at_s, 1), pid, *daemon, children, round(own_mib, 2), open_there, os.getloadavg()[0])
 
 
 class Sampler:
@@ -502,7 +504,9 @@ def findings(ledger: Ledger, published: int, grown: dict[str, Any], sick: list[s
     for name in ("descriptors", "threads", "children", "children_descriptors"):
         found += [f"{name} grow"] if grown[name]["lowest_last"] > grown[name]["lowest_first"] else []
     first, last = map(median, thirds(ledger.p99_ms))
-    return [*found, *(["frames are later"] if last > MOST_LATER * first else [])]
+    load = grown["load"]
+    later = f"frames are later; the least load was {load['lowest_first']}, then {load['lowest_last']}"
+    return [*found, *([later] if last > MOST_LATER * first else [])]
 
 
 def main() -> int:

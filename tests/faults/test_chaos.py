@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import chaos, outbox_kills, power_cuts
+from faults import chaos, outbox_kills, power_cuts, power_cuts_state
 
 LONG = pytest.mark.long("takes two minutes; the short one of each runs always")
 MOSQUITTO = pytest.mark.skipif(
@@ -70,3 +70,12 @@ def test_no_power_cut_leaves_a_damaged_outbox_or_lets_a_number_be_used_again(
     print(account)
     assert (account.whole, account.used_again, account.unannounced) == (cuts, 0, 0)
     assert account.lost == 0 or commit_every_s > 0.0
+
+
+@ROOT
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cuts", [6, pytest.param(100, marks=LONG)])
+def test_no_power_cut_damages_plans_history_charges_or_calibration_set(tmp_path: Path, cuts: int) -> None:
+    account = power_cuts_state.run(tmp_path, cuts=cuts, seed=7)
+    print(account)
+    assert (account.whole, account.damaged, account.forgotten) == (cuts, [], [])

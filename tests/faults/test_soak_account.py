@@ -9,12 +9,12 @@ import orjson
 import pytest
 from faults.soak import Ledger, Sample, findings, growth, slope_an_hour
 
-MEMORY = Sample(0.0, 1, 120.0, 80.0, 60.0, 24, 16, 3, 90.0, 21)
+MEMORY = Sample(0.0, 1, 120.0, 80.0, 60.0, 24, 16, 3, 90.0, 21, 0.5)
 
 
-def message(seq: int, camera: str = "gate", epoch: str = "e") -> dict[str, Any]:
+def message(seq: int, camera: str = "gate", epoch: str = "e", age_ms: float = 10.0) -> dict[str, Any]:
     told = {"key": f"test/{epoch}/{camera}/{seq}", "epoch": epoch, "camera": camera, "seq": seq}
-    return {**told, "taken_at": f"2026-11-28T10:{seq // 60:02}:{seq % 60:02}Z", "frame_age_ms": 10.0}
+    return {**told, "taken_at": f"2026-11-28T10:{seq // 60:02}:{seq % 60:02}Z", "frame_age_ms": age_ms}
 
 
 def gap(first: int, last: int) -> dict[str, Any]:
@@ -80,6 +80,11 @@ def test_a_minute_of_more_memory_does_not_bend_the_slope():
     values[30:36] = [90.0] * 6
     assert slope_an_hour([10.0 * count for count in range(60)], values) == 0.0
     assert slope_an_hour([0.0, 1800.0, 3600.0], [1.0, 2.0, 3.0]) == pytest.approx(2.0)
+
+
+def test_frames_that_become_later_are_found_and_the_load_beside_them_is_said():
+    later = heard(*(message(seq, age_ms=10.0 if seq < 150 else 50.0) for seq in range(300)))
+    assert found(later, 300, load=0.1) == ["frames are later; the least load was 0.5, then 4.5"]
 
 
 def test_a_death_is_found():
