@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from vajra_edge.__main__ import main
+from vajra_edge.backends.cuda import CudaUnavailable
 from vajra_edge.cli import doctor as verb
 from vajra_edge.cli import sandbox
+from vajra_edge.plans.spec import EngineSpec, Target
 
 
 def report(place, capsys):
@@ -152,3 +155,32 @@ def test_certificates_that_are_none_are_told_before_the_broker_is_lost_over_them
     _, checks = report(place, capsys)
     assert checks["mqtt.tls"]["verdict"] == "fail"
     assert "holds no certificate authority" in checks["mqtt.tls"]["found"]
+
+
+class OnGpu:
+    """A backend that computes on the first GPU."""
+
+    name = "onnxruntime"
+
+    def computes_on_gpu(self, spec):
+        return 0
+
+    def cannot_run(self, spec):
+        return None
+
+
+def test_a_gpu_without_a_compiler_is_noted_with_the_package_that_it_lacks(monkeypatch):
+    def refuse(gpu, cache):
+        raise CudaUnavailable("CUDA's compiler does not load: libnvrtc.so.12", remedy="apt install cuda-nvrtc-12-6")
+
+    monkeypatch.setattr(verb, "Kernels", refuse)
+    (check,) = verb._kernels(OnGpu(), EngineSpec(target=Target("gpu")))
+    assert (check.name, check.verdict) == ("kernels", "note")
+    assert check.found == "frames are prepared on the CPU, CUDA's compiler does not load: libnvrtc.so.12"
+    assert check.remedy == "apt install cuda-nvrtc-12-6"
+
+
+def test_a_gpu_whose_kernels_load_is_well(monkeypatch):
+    monkeypatch.setattr(verb, "Kernels", lambda gpu, cache: SimpleNamespace(close=lambda: None))
+    (check,) = verb._kernels(OnGpu(), EngineSpec(target=Target("gpu")))
+    assert (check.verdict, check.found) == ("ok", "compile and load: frames are prepared on GPU 0")

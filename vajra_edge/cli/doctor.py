@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from rich.table import Table
 
 from vajra_edge import device
 from vajra_edge.backends.base import Backend
+from vajra_edge.backends.cuda import CudaRefused, CudaUnavailable
+from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.capture.url import read_credentials
 from vajra_edge.cli import board, sandbox
 from vajra_edge.cli.status import document_of
@@ -192,6 +195,21 @@ def _backends(settings: Settings) -> Iterator[Check]:
         yield Check("backend", "fail", str(error.message), str(error.remedy))
         return
     yield Check("backend", "note" if choice.instead else "ok", f"{choice.backend.name}: {choice.reason}")
+    with suppress(VajraError):  # what is wrong with the settings was told above
+        yield from _kernels(choice.backend, BuildRequest.of(settings, "0" * 64, choice.backend).spec)
+
+
+def _kernels(backend: Backend, spec: EngineSpec) -> Iterator[Check]:
+    """Whether frames can be prepared and boxes chosen on the GPU that the plan runs on; nothing where none does."""
+    gpu = backend.computes_on_gpu(spec)
+    if gpu is None or backend.cannot_run(spec) is not None:
+        return
+    try:
+        Kernels(gpu, None).close()
+    except (CudaUnavailable, CudaRefused) as error:
+        yield Check("kernels", "note", f"frames are prepared on the CPU, {error.message}", str(error.remedy))
+    else:
+        yield Check("kernels", "ok", f"compile and load: frames are prepared on GPU {gpu}")
 
 
 def _only_builds(backend: Backend, spec: EngineSpec) -> str | None:

@@ -164,7 +164,8 @@ class Pictures:
         if key in self._waiting:
             return False
         self._waiting.add(key)
-        own = replace(frame, image=frame.image.copy())  # its place in the shared memory is wanted for the next ones
+        # Its place in the shared memory is wanted for the next ones.
+        own = replace(frame, image=frame.image.copy(), memory=None)
 
         def then() -> ImagesChanged | None:
             try:
