@@ -23,8 +23,8 @@ from faults import outbox_kills
 
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.messages import EngineTag
-from vajra_edge.mqtt.outbox import DiskBatch
 from vajra_edge.mqtt.outbox_file import OutboxFile
+from vajra_edge.mqtt.outbox_values import DiskBatch
 from vajra_edge.mqtt.publisher import Publisher
 from vajra_edge.mqtt.topics import Topics
 from vajra_edge.types import Detections, Frame

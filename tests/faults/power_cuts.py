@@ -30,8 +30,8 @@ if __name__ == "__main__":
 from faults.chaos_device import CAMERAS
 from waiting import wait_for
 
-from vajra_edge.mqtt.outbox import Queued
 from vajra_edge.mqtt.outbox_file import OutboxFile
+from vajra_edge.mqtt.outbox_values import Queued
 
 DEVICE = Path(__file__).with_name("chaos_device.py")
 NOBODY = 1

@@ -10,7 +10,7 @@ from vajra_edge.mqtt import events
 from vajra_edge.mqtt.backlog import HOLD_S, STATE_HOLD_S, Backlog
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.messages import Draft, Number
-from vajra_edge.mqtt.outbox import KeptIn, OutboxBounds, Recovered
+from vajra_edge.mqtt.outbox_values import KeptIn, OutboxBounds, Recovered
 from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.mqtt.schema import GapMessage
 from vajra_edge.mqtt.topics import Topics, events_of

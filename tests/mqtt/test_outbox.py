@@ -7,15 +7,12 @@ import pytest
 
 from vajra_edge.mqtt.gaps import HOLD_S, MOST_A_CAMERA, Gap, Gaps
 from vajra_edge.mqtt.messages import Draft
-from vajra_edge.mqtt.outbox import (
-    AHEAD,
+from vajra_edge.mqtt.outbox import AHEAD, LIVE_AGE_S, MAX_ATTEMPTS, Outbox
+from vajra_edge.mqtt.outbox_values import (
     ENTRY_BYTES,
-    LIVE_AGE_S,
-    MAX_ATTEMPTS,
     MEMORY_BYTES,
     DiskBatch,
     KeptIn,
-    Outbox,
     OutboxBounds,
     Queued,
     Recovered,

@@ -13,8 +13,8 @@ import pytest
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
-from vajra_edge.mqtt.outbox import DeadLetter, DiskBatch, Queued, Recovered
 from vajra_edge.mqtt.outbox_file import BLOCK, DAMAGED_KEPT, DEAD_KEPT, NAME, Damaged, OutboxFile
+from vajra_edge.mqtt.outbox_values import DeadLetter, DiskBatch, Queued, Recovered
 
 
 class Clock:

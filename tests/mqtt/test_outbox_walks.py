@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.mqtt.messages import Draft
-from vajra_edge.mqtt.outbox import DiskBatch, KeptIn, Outbox, OutboxBounds, Queued, Retry
+from vajra_edge.mqtt.outbox import Outbox
 from vajra_edge.mqtt.outbox_file import OutboxFile
+from vajra_edge.mqtt.outbox_values import DiskBatch, KeptIn, OutboxBounds, Queued, Retry
 
 WINDOW, STEPS = 20, 300
 WEIGHTS = {

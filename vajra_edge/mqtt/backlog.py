@@ -17,7 +17,8 @@ from vajra_edge.mqtt import events
 from vajra_edge.mqtt.commands import ReplyTo
 from vajra_edge.mqtt.gaps import Gap
 from vajra_edge.mqtt.messages import Draft, Number, encode_gap, mark_replayed
-from vajra_edge.mqtt.outbox import DiskBatch, Outbox, OutboxBounds, OutboxCounts, Queued, Recovered, Retry
+from vajra_edge.mqtt.outbox import Outbox
+from vajra_edge.mqtt.outbox_values import DiskBatch, OutboxBounds, OutboxCounts, Queued, Recovered, Retry
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent, encode_picture
 from vajra_edge.mqtt.topics import Topic, Topics, topic_of
 

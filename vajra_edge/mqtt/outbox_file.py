@@ -27,8 +27,8 @@ from vajra_edge import clock as clocks
 from vajra_edge import durable
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.gaps import Gap
-from vajra_edge.mqtt.outbox import ENTRY_BYTES, DeadLetter, DiskBatch, Queued, Recovered
 from vajra_edge.mqtt.outbox_place import Identity, identity, require_files, require_same
+from vajra_edge.mqtt.outbox_values import ENTRY_BYTES, DeadLetter, DiskBatch, Queued, Recovered
 from vajra_edge.wording import Setting, Text, say
 
 NAME = "outbox.sqlite"

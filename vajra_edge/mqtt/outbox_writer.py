@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt.backlog import Backlog
-from vajra_edge.mqtt.outbox import DiskBatch
 from vajra_edge.mqtt.outbox_file import Damaged, OutboxFile
+from vajra_edge.mqtt.outbox_values import DiskBatch
 
 _Answer = TypeVar("_Answer")
 _LOG = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, 
 from vajra_edge.mqtt.invitation import Invitation
 from vajra_edge.mqtt.link import Link
 from vajra_edge.mqtt.messages import Draft, EngineTag, Response, ServiceStatus, encode, encode_detections
-from vajra_edge.mqtt.outbox import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
+from vajra_edge.mqtt.outbox_values import DISK_BYTES, MEMORY_BYTES, KeptIn, OutboxBounds, OutboxCounts
 from vajra_edge.mqtt.outbox_writer import Disk, NoDisk, OutboxWriter
 from vajra_edge.mqtt.picture import Receipt, Snapshot, SnapshotSent
 from vajra_edge.mqtt.suspects import Key, Sent, Suspects
