@@ -100,3 +100,41 @@ def forget(ears: Ears) -> None:
     """Wait for nothing that was heard before."""
     ears.all()
     ears._next = len(ears.heard)
+
+
+@pytest.mark.long("twenty lives of a daemon; one kill is tried in every run, and twenty with made-up clocks")
+@pytest.mark.timeout(1200)
+def test_after_twenty_kills_each_crossing_is_counted_or_lies_in_an_interval_that_is_named(watched: Station):
+    ears = watched.listen("camera/gate/#")
+    for life in range(20):
+        forget(ears)
+        watched.spawn()
+        ears.until(
+            lambda path, told: path == "camera/gate/events" and told["event"] == "cross" and not told["replayed"]
+        )
+        if not life % 2:  # else what was just counted may not be written yet
+            before = kept(watched)
+            ears.until(lambda *_, before=before: kept(watched) > before)
+        assert watched.process is not None
+        watched.process.send_signal(signal.SIGKILL)
+        watched.process.wait(LIMIT_S)
+    forget(ears)
+    watched.spawn()
+    ears.until(lambda path, told: path == "camera/gate/places" and crossed(told) and not told["blind"])
+    watched.stop()
+    totals = ears.until(lambda path, told: path == "camera/gate/totals" and told["blind"][-1]["why"] == "down")
+    crossings = {
+        content["key"]: content["at"]
+        for path, content, _ in ears.all()
+        if path == "camera/gate/events" and content["event"] == "cross"
+    }
+    counted = sum(sum(hour["crossed_in"].get("street", {}).values()) for hour in totals["hours"])
+    unseen = [at for at in crossings.values() if any(one["begin"] <= at <= one["end"] for one in down(totals))]
+    assert counted <= len(crossings) <= counted + len(unseen)
+    assert counted >= 10, "every second life was kept"
+    assert len(down(totals)) >= 10
+    ears.close()
+
+
+def down(totals: dict[str, Any]) -> list[dict[str, Any]]:
+    return [blind for blind in totals["blind"] if blind["why"] == "down"]
