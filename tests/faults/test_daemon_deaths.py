@@ -83,6 +83,17 @@ def test_sigint_at_any_moment_of_the_start_ends_it_cleanly(station):
     assert "Traceback" not in station.log
 
 
+def test_what_ended_it_before_its_first_plan_is_told_by_the_next_start(station):
+    station.spawn()
+    station.until(lambda status: status["engine"]["building"])
+    station.process.send_signal(signal.SIGABRT)
+    assert station.process.wait(LIMIT_S) < 0
+    station.spawn()
+    station.serving()
+    assert "its last traceback:\nFatal Python error: Aborted" in station.log
+    assert station.status()["engine"]["failures"] == []
+
+
 def test_invalid_settings_at_the_start_are_one_line_and_exit_code_78(station):
     station.write(detect={"confidence": 7})
     command = [sys.executable, "-m", "vajra_edge", "run", "--config", str(station.config)]

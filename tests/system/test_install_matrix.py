@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import cv2
 import installed_roots as roots
 import pytest
 import tiny
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -352,6 +354,34 @@ def test_what_fails_replaces_nothing_and_leaves_nothing_beside(pattern, tmp_path
     assert "https_proxy" in ended.stderr
     assert (root / "opt/vajra-edge").stat().st_ino == inode
     assert [path.name for path in (root / "opt").iterdir()] == ["vajra-edge"]
+
+
+def test_what_an_extra_would_download_is_said_before_and_what_it_lacks_after(pattern, wheels, tmp_path):
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", "--reflink=auto", str(pattern), str(root)], check=True)
+    inode = (root / "opt/vajra-edge").stat().st_ino
+    ended = install(root, wheels, EXTRAS="torch")
+    assert ended.returncode == 1
+    assert re.search(r"-torch: \d+ packages, at most \d+ MB to download", ended.stdout)
+    assert re.search(r"the packages of \S+-torch\.lock cannot be installed", ended.stderr)
+    assert re.search(r"with the wheels of \S+cp\d+\.lock \S+-torch\.lock: see", ended.stderr)
+    assert (root / "opt/vajra-edge").stat().st_ino == inode
+
+
+def test_a_proxy_that_refuses_is_told_with_the_way_to_name_another(tmp_path):
+    proxy = f"http://127.0.0.1:{free_port()}"
+    astray = {
+        "PIP_NO_INDEX": "",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_RETRIES": "1",
+        "https_proxy": proxy,
+        "no_proxy": "",
+    }
+    ended = install(tmp_path / "root", tmp_path, PIP_INDEX_URL="https://index.invalid/simple", **astray)
+    assert ended.returncode == 1
+    assert "ProxyError" in ended.stderr
+    assert "sudo https_proxy=http://HOST:PORT bash deploy/install.sh" in ended.stderr
+    assert not (tmp_path / "root/opt/vajra-edge").exists()
 
 
 def test_a_wheel_that_is_not_the_one_of_the_lock_is_refused(wheels, tmp_path):
