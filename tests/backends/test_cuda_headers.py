@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vajra_edge.backends.cuda import check, declared
-from vajra_edge.backends.cuda.declared import DRIVER, NVRTC, RUNTIME, Call, Parameter
+from vajra_edge.backends.cuda.declared import DRIVER, DRIVER_MODULES, NVRTC, RUNTIME, Call, Parameter
 
 HANDLES = frozenset(
     {
@@ -150,7 +150,7 @@ def held_against(include: Path) -> list[str]:
     driver = (include / "cuda.h").read_text(errors="replace")
     everything = "\n".join((runtime, driver, (include / "driver_types.h").read_text(errors="replace")))
     told = [line for name, call in RUNTIME.items() for line in wrong(call, runtime, name)]
-    for name, call in DRIVER.items():
+    for name, call in {**DRIVER, **DRIVER_MODULES}.items():
         plain = name.removesuffix("_v2")
         if plain != name and not re.search(rf"#define\s+{plain}\s+{name}\b", driver):
             told.append(f"the header does not mean {name} by {plain}")
@@ -202,7 +202,11 @@ def test_cuda_python_declares_what_we_do() -> None:
     assert [line for name, call in RUNTIME.items() for line in wrong(call, bindings("cyruntime.pxd"), name)] == []
     assert [line for name, call in NVRTC.items() for line in wrong(call, bindings("cynvrtc.pxd"), name)] == []
     driver = bindings("cydriver.pxd")
-    assert [line for name, call in DRIVER.items() for line in wrong(call, driver, name.removesuffix("_v2"))] == []
+    assert [
+        line
+        for name, call in {**DRIVER, **DRIVER_MODULES}.items()
+        for line in wrong(call, driver, name.removesuffix("_v2"))
+    ] == []
 
 
 def test_cuda_python_has_every_call_and_enumeration_that_is_asked_of_it() -> None:

@@ -92,12 +92,16 @@ DRIVER = _calls(
     cuDeviceGetName=(TEXT, INT, INT),
     cuDeviceTotalMem_v2=(SIZE_OUT, INT),
     cuDeviceGetAttribute=(INT_OUT, ATTRIBUTE, INT),
+)
+"""Of libcuda, which is the driver's own."""
+
+DRIVER_MODULES = _calls(
     cuModuleLoadData=(ADDRESS_OUT, ADDRESS),
     cuModuleGetFunction=(ADDRESS_OUT, ADDRESS, TEXT),
     cuModuleUnload=(ADDRESS,),
     cuLaunchKernel=(ADDRESS, *(FLAGS,) * 7, ADDRESS, ADDRESSES, ADDRESSES),
 )
-"""Of libcuda, which is the driver's own."""
+"""Of libcuda too: what only kernels of our own need, so that a driver is named before its want of them is."""
 
 NVRTC = _calls(
     nvrtcVersion=(INT_OUT, INT_OUT),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from vajra_edge.backends.cuda.check import NO_DRIVER, OPEN_DEVICES, CudaRefused, CudaUnavailable, check
@@ -17,6 +18,7 @@ from vajra_edge.backends.cuda.declared import (
     ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
     ATTRIBUTE_INTEGRATED,
     DRIVER,
+    DRIVER_MODULES,
     version_text,
 )
 from vajra_edge.backends.cuda.linked import Linked
@@ -69,10 +71,14 @@ class Driver:
         self.version = int(self.call("cuDriverGetVersion"))
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of ``DRIVER``; see ``cuda.call``."""
-        code, *values = self._linked.call(name, arguments)
+        """Call a function of ``DRIVER`` or ``DRIVER_MODULES``; see ``cuda.call``."""
+        code, *values = (self._linked if name in DRIVER else self._modules).call(name, arguments)
         check(name, code, *(self._named(code) if code else ("", "")))
         return values[0] if len(values) == 1 else tuple(values) or None
+
+    @cached_property
+    def _modules(self) -> Linked:
+        return Linked(self._library, DRIVER_MODULES)
 
     def count(self) -> int:
         """How many devices it has."""
