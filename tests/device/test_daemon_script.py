@@ -60,6 +60,6 @@ def test_what_was_not_run_takes_nothing_of_an_earlier_result_away(inputs: list[s
 
 
 def test_a_scenario_that_is_not_there_is_one_line(inputs: list[str]):
-    ended = run(*inputs, "--scenarios", "9")
+    ended = run(*inputs, "--scenarios", "10")
     assert ended.returncode == 2
-    assert "no scenario 9; there are 1, 2" in ended.stderr
+    assert "no scenario 10; there are 1, 2" in ended.stderr
