@@ -92,12 +92,11 @@ def test_all_topics_come_while_a_clip_plays(told: Station, heard: Heard) -> None
     assert new["after"]["label"] == "person"
     assert new["after"]["camera"] == "gate"
     assert end["after"]["id"] == new["after"]["id"]
-    assert any(one["after"]["current_zones"] == ["left"] for one in heard.events())
+    wait_for(lambda: any(one["after"]["current_zones"] == ["left"] for one in heard.events()))
     wait_for(lambda: heard.on("frigate/left/person"))
     assert heard.on("frigate/available")[0] == b"online"
     assert heard.on("frigate/gate/status/detect")[-1] == b"online"
-    assert b"1" in heard.on("frigate/gate/person")
-    assert b"1" in heard.on("frigate/gate/all")
+    wait_for(lambda: b"1" in heard.on("frigate/gate/person") and b"1" in heard.on("frigate/gate/all"))
     jpeg = wait_for(lambda: heard.on("frigate/gate/person/snapshot"))[-1]
     shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape == (256, 256, 3)
