@@ -92,6 +92,10 @@ class EmulatedGpu(CudaStandIn):
         self.queue(stream, lambda: self.drain(mark.stream, mark))
         return (OK if flags == 0 else cudaError_t.cudaErrorInvalidValue,)
 
+    def cudaThreadExchangeStreamCaptureMode(self, mode: int) -> tuple[Any, ...]:
+        assert mode == 2
+        return OK, 0
+
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:
         assert mode == 1, "another thread's allocation would spoil the capture"
         self._recording[stream] = []

@@ -117,6 +117,7 @@ int cudaStreamCreateWithFlags(void **made, unsigned flags) { READY; return flags
 int cudaStreamSynchronize(void *stream) { READY; return !stream; }
 int cudaStreamDestroy(void *stream) { READY; return back(stream); }
 int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { READY; return !stream || !event || flags; }
+int cudaThreadExchangeStreamCaptureMode(int *mode) { READY; int before = 0, asked = *mode; *mode = before; return asked != 2; }
 int cudaStreamBeginCapture(void *stream, int mode) { READY; return !stream || mode != 1; }
 int cudaStreamEndCapture(void *stream, void **graph) { READY; return !stream || lend(graph, 1); }
 int cudaGraphInstantiate(void **made, void *graph, unsigned long long flags) { READY; return !graph || flags || lend(made, 1); }

@@ -150,6 +150,16 @@ def test_nothing_found_is_no_row(kernel: ctypes.CDLL) -> None:
         assert len(found.class_id) == 0
 
 
+@pytest.mark.parametrize("label", [0, 2, 4])
+def test_an_anchor_with_a_score_that_is_no_number_is_none(kernel: ctypes.CDLL, label: int) -> None:
+    output, wh, limits = crowd(3, 400, 5), (640, 480), Limits(0.3)
+    output[4 + label, ::3] = np.nan
+    place = placement(wh, INPUT_HW)
+    (found,) = launched(kernel, output[None], [image_block(limits, place, wh, 7)])
+    with np.errstate(invalid="ignore"):
+        require_same(found, on_host(output, limits, place, wh))
+
+
 def test_an_output_of_half_precision_is_read_as_the_values_it_holds(kernel: ctypes.CDLL) -> None:
     output, wh, limits = crowd(1, 600, 8).astype(np.float16), (1280, 720), Limits(0.2)
     place = placement(wh, INPUT_HW)

@@ -56,6 +56,7 @@ CONSTANTS = {
     "cudaHostRegisterMapped": declared.HOST_REGISTER_MAPPED,
     "cudaHostRegisterReadOnly": declared.HOST_REGISTER_READ_ONLY,
     "cudaStreamCaptureModeThreadLocal": declared.CAPTURE_THREAD_LOCAL,
+    "cudaStreamCaptureModeRelaxed": declared.CAPTURE_RELAXED,
     "cudaEventDefault": declared.EVENT_DEFAULT,
     "cudaErrorNotReady": check.NOT_READY,
     "cudaEventBlockingSync": declared.EVENT_BLOCKING_SYNC,
@@ -127,7 +128,7 @@ def ours(parameter: Parameter) -> set[str]:
         names = {parameter.enum}
     elif parameter.ctype is ctypes.c_int:
         names -= {"cudaMemcpyKind", "cudaStreamCaptureMode", "CUdevice_attribute"}
-    return {f"{name}*" for name in names} if parameter.out else names
+    return {f"{name}*" for name in names} if parameter.pointed else names
 
 
 def wrong(call: Call, text: str, name: str) -> list[str]:

@@ -14,6 +14,7 @@ import tiny
 from backends.cuda_emulation import EmulatedGpu
 from backends.trt_simulation import Simulation, install
 
+from vajra_edge.backends.cuda.check import check
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.errors import InferenceError
@@ -217,11 +218,64 @@ def test_where_the_memory_ends_while_it_opens_nothing_is_left(bench: Bench, left
     assert bench.gpu.unreleased() == []
 
 
-def test_what_the_gpu_cannot_choose_is_left_to_the_host() -> None:
+def test_nms_inside_the_network_is_left_to_the_host() -> None:
     inside = replace(SIGNATURE, layout=Layout.DETECTIONS, max_det=10)
-    assert unfit(SIGNATURE, NmsSpec()) is None
-    assert unfit(inside, NmsSpec()) == "NMS is inside the network"
-    assert "2000 candidates" in (unfit(SIGNATURE, NmsSpec(top_k=2000)) or "")
+    assert unfit(SIGNATURE) is None
+    assert unfit(inside) == "NMS is inside the network"
+
+
+def test_more_candidates_than_the_gpu_takes_are_cut_and_that_is_said(bench: Bench) -> None:
+    """A setting that is changed in place must not end the plan."""
+    detector, host = bench.detector(), bench.host()
+    detector.set_nms(NmsSpec(top_k=3840))
+    require_same(through(detector, [frame(1)]).found[0], through(host, [frame(1)]).found[0])
+    assert detector.path.endswith("; of 3840 candidates the best 1024")
+    detector.set_nms(NmsSpec())
+    assert detector.path == "GPU, one CUDA graph a batch"
+    detector.close()
+    host.close()
+
+
+def test_a_capture_that_this_gpu_does_not_know_is_done_without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = bench.detector()
+    monkeypatch.setattr(bench.gpu, "cudaStreamBeginCapture", lambda *_: (801,))
+    monkeypatch.setattr(bench.gpu, "named", lambda code: ("cudaErrorNotSupported", "operation not supported"))
+    through(detector, [frame(1)])
+    assert "call by call: cudaStreamBeginCapture" in detector.path
+    assert len(through(detector, [frame(1)]).found[0])
+    detector.close()
+
+
+def test_half_a_batch_leaves_nothing_to_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gpu.refuses_capture = True
+    detector, host = bench.detector(), bench.host()
+    real, launches = bench.gpu.cuLaunchKernel, []
+
+    def refused(*given: object) -> None:
+        launches.append(1)
+        if len(launches) == 3:  # after the letterbox and the candidates
+            check("cuLaunchKernel", 1, "CUDA_ERROR_INVALID_VALUE", "invalid argument")
+        real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.gpu, "cuLaunchKernel", refused)
+        with pytest.raises(InferenceError, match="cuLaunchKernel"):
+            detector.submit([frame(1)], [Filter()])
+    for seed in (2, 3):
+        require_same(through(detector, [frame(seed)]).found[0], through(host, [frame(seed)]).found[0])
+    detector.close()
+    host.close()
+
+
+def test_every_size_of_batch_is_recorded_before_anybody_is_served(bench: Bench) -> None:
+    detector = bench.detector()
+    detector.warm_up(frame(0), 1)
+    recorded = bench.gpu.recorded
+    for count in (1, 2, 3):
+        for _ in range(2):
+            through(detector, [frame(count)] * count)
+    assert bench.gpu.recorded == recorded == 2 * 3
+    detector.close()
 
 
 def test_a_frame_may_be_written_over_once_it_was_submitted(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vajra_edge.backends import cuda
-from vajra_edge.backends.cuda.check import LOST
+from vajra_edge.backends.cuda.check import NOTHING_LEFT
 from vajra_edge.backends.device_runner import SLOTS, DeviceSlot
 from vajra_edge.backends.onnxruntime_errors import failures, first_line
 from vajra_edge.errors import InferenceError, PlanError
@@ -83,8 +83,8 @@ class OnnxDeviceRunner:
     def _settle(self) -> None:
         try:
             self.stream.synchronize()
-        except cuda.CudaRefused as error:  # what failed there was told to whoever waited for it
-            if error.code in LOST:
+        except (cuda.CudaRefused, cuda.CudaUnavailable) as error:  # what failed was told to whoever waited for it
+            if error.code in NOTHING_LEFT:
                 # Its destructor would find a CUDA that refuses everything, and end the process in the middle of its
                 # last words (seen with 1.31.1); the process has to end anyway.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda.detections import MOST_CANDIDATES
@@ -30,18 +30,21 @@ from vajra_edge.types import Frame
 _NAP_S = 0.0005
 """Between two looks at a batch that somebody waits for with a limit."""
 
+_TO_RECORD = 2
+"""Batches of one size in each slot until it is recorded and was launched once."""
+
+_REFUSED = (cuda.CudaRefused, cuda.CudaUnavailable)
+
 _BARE_BLOCK = 100
 """Runs that are queued before somebody waits, so that the pause is none to speak of."""
 
 log = logging.getLogger(__name__)
 
 
-def unfit(signature: Signature, nms: NmsSpec) -> str | None:
+def unfit(signature: Signature) -> str | None:
     """Why the GPU cannot choose the objects of a network; None if it can."""
     if signature.layout is not Layout.RAW:
         return "NMS is inside the network"
-    if nms.top_k > MOST_CANDIDATES:
-        return f"{nms.top_k} candidates are asked for, the GPU takes at most {MOST_CANDIDATES}"
     return None
 
 
@@ -70,28 +73,31 @@ class CudaDetector:
 
     def __init__(self, runner: DeviceRunner, kernels: Kernels, nms: NmsSpec | None = None) -> None:
         self.signature, self._runner = runner.signature, runner
-        self._nms = nms or NmsSpec()
+        self.set_nms(nms or NmsSpec())
         self._not_recorded = runner.not_recorded
         self._flying: deque[_Flying] = deque()
         self._turn = 0
         self._held = ExitStack()
-        with cuda.device(runner.gpu), ExitStack() as taken:
+        with ExitStack() as taken:
             taken.callback(runner.close)
             taken.enter_context(kernels)
-            integrated = cuda.describe(runner.gpu).integrated
-            self._ahead = taken.enter_context(cuda.Stream())
-            scratch = Scratch.of(self.signature.batch, runner.anchors, taken)
-            self._slots = [
-                taken.enter_context(CudaSlot(index, runner, kernels, scratch, integrated=integrated))
-                for index in range(SLOTS)
-            ]
-            self._waiter = taken.enter_context(cuda.Waiter(runner.stream))
-            self._held = taken.pop_all()
+            with cuda.device(runner.gpu):
+                integrated = cuda.describe(runner.gpu).integrated
+                self._ahead = taken.enter_context(cuda.Stream())
+                self._scratch = Scratch.of(self.signature.batch, runner.anchors, taken)
+                self._slots = [
+                    taken.enter_context(CudaSlot(index, runner, kernels, self._scratch, integrated=integrated))
+                    for index in range(SLOTS)
+                ]
+                self._waiter = taken.enter_context(cuda.Waiter(runner.stream))
+                self._held = taken.pop_all()
 
     @property
     def path(self) -> str:
         """How a batch is queued, for people."""
-        return f"GPU, call by call: {self._not_recorded}" if self._not_recorded else "GPU, one CUDA graph a batch"
+        way = f"call by call: {self._not_recorded}" if self._not_recorded else "one CUDA graph a batch"
+        cut = f"; of {self._asked} candidates the best {MOST_CANDIDATES}" if self._asked > MOST_CANDIDATES else ""
+        return f"GPU, {way}{cut}"
 
     @property
     def in_flight(self) -> int:
@@ -99,8 +105,8 @@ class CudaDetector:
         return len(self._flying)
 
     def set_nms(self, nms: NmsSpec) -> None:
-        """Suppress by these figures from the next ``submit`` on; any thread may say so."""
-        self._nms = nms
+        """Suppress by these figures from the next ``submit`` on, by at most ``MOST_CANDIDATES``; any thread may say so."""
+        self._asked, self._nms = nms.top_k, replace(nms, top_k=min(nms.top_k, MOST_CANDIDATES))
 
     def submit(self, frames: Sequence[Frame], filters: Sequence[Filter]) -> None:
         """Queue everything that has to be done for ``frames``.
@@ -111,6 +117,7 @@ class CudaDetector:
         require_room(self.signature, len(frames), self.in_flight)
         began_s, nms = time.perf_counter(), self._nms
         cuda.call("cudaSetDevice", self._runner.gpu)  # the current device is a thread's own
+        cuda.relax_this_thread()
         slot = self._slots[self._turn]
         limits = [Limits(min(one.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k) for one in filters]
         try:
@@ -119,6 +126,8 @@ class CudaDetector:
             slot.done.record(self._runner.stream)
         except BaseException:
             self._settle()  # what was queued reads the slot's memory
+            with suppress(*_REFUSED):
+                self._scratch.clear()  # of half a batch
             raise
         self._turn = (self._turn + 1) % SLOTS
         submit_ms = (time.perf_counter() - began_s) * 1e3
@@ -138,8 +147,11 @@ class CudaDetector:
 
     def collect(self) -> Batch:
         """The oldest batch, waiting for it."""
-        flying = self._flying.popleft()
-        flying.slot.done.synchronize()
+        flying = self._flying[0]
+        try:
+            flying.slot.done.synchronize()
+        finally:
+            self._flying.popleft()  # not before: the GPU may read the frames
         began_s = time.perf_counter()
         unfiltered = flying.slot.found(len(flying.frames))
         found = tuple(one.apply(everything) for one, everything in zip(flying.filters, unfiltered, strict=True))
@@ -149,9 +161,9 @@ class CudaDetector:
         return Batch(flying.frames, found, unfiltered, times)
 
     def warm_up(self, frame: Frame, times: int) -> None:
-        """Infer a frame for nothing, alone and in a full batch, before anybody is served."""
-        for count in {1, self.signature.batch}:
-            for _ in range(times * SLOTS):
+        """Infer a frame for nothing, in a batch of every size, before anybody is served: nothing is recorded later."""
+        for count in range(1, self.signature.batch + 1):
+            for _ in range(max(times, _TO_RECORD) * SLOTS if count == 1 else _TO_RECORD * SLOTS):
                 self.submit([frame] * count, [Filter()] * count)
                 self.collect()
         log.info("%s; %s", self.path, self._wait_better(frame))
@@ -180,9 +192,9 @@ class CudaDetector:
 
     def close(self) -> None:
         """Wait for what is in flight, then release everything; a second call does nothing."""
-        self._flying.clear()
         with cuda.device(self._runner.gpu):
             self._settle()
+            self._flying.clear()  # not before: the GPU may have read the frames
             self._held.close()
 
     def _infer(self, slot: CudaSlot, count: int) -> None:
@@ -196,7 +208,7 @@ class CudaDetector:
             return
         try:
             slot.graphs[count] = cuda.Graph(self._runner.stream, lambda: slot.infer(count))
-        except InferenceError as error:
+        except (InferenceError, cuda.CudaUnavailable) as error:
             self._not_recorded = str(error)
             log.warning("the network's work cannot be recorded into a CUDA graph: %s", error)
 
@@ -229,5 +241,5 @@ class CudaDetector:
     def _settle(self) -> None:
         """Wait until nothing is queued; what failed was told to whoever waited for it."""
         for stream in (self._ahead, self._runner.stream):
-            with suppress(cuda.CudaRefused):
+            with suppress(*_REFUSED):
                 stream.synchronize()

@@ -58,8 +58,16 @@ class Scratch:
         """Take it; ``held`` gives it back."""
         of_image = anchors * 8, anchors * 4, 4, MOST_CANDIDATES * ROW_BYTES, OVERLAPS_BYTES
         made = cls(*(held.enter_context(cuda.DeviceBuffer(batch * size)) for size in of_image))
-        made.counts.fill(np.zeros(batch, np.int32))
+        made.clear()
         return made
+
+    def clear(self) -> None:
+        """Forget what half a batch left.
+
+        Raises:
+            CudaRefused: the runtime refused it.
+        """
+        self.counts.fill(np.zeros(self.counts.nbytes // 4, np.int32))
 
 
 class CudaSlot(Resource):

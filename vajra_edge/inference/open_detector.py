@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -109,7 +110,7 @@ def _on_gpu(loadable: Loadable, threads: int | None, nms: NmsSpec, cache: Path |
     gpu = backend.computes_on_gpu(loadable.spec)
     if gpu is None:
         return HostDetector(_loaded(loadable, backend), nms)
-    if (reason := unfit(loadable.signature, nms)) is None:
+    if (reason := unfit(loadable.signature)) is None:
         try:
             kernels = Kernels(gpu, cache)
         except (cuda.CudaUnavailable, cuda.CudaRefused) as error:
@@ -124,7 +125,8 @@ def _with(kernels: Kernels, loadable: Loadable, backend: Backend, nms: NmsSpec) 
     try:
         runner = backend.load_on_gpu(loadable.read(), loadable.signature, loadable.spec)
     except BaseException:
-        kernels.close()
+        with suppress(cuda.CudaRefused, cuda.CudaUnavailable):  # what failed first is what counts
+            kernels.close()
         raise
     return CudaDetector(runner, kernels, nms)
 

@@ -4,7 +4,7 @@ from vajra_edge.backends.cuda.check import VISIBLE, CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.devices import absence, count, describe, device
 from vajra_edge.backends.cuda.driver import CudaGpu
 from vajra_edge.backends.cuda.resources import DeviceBuffer, Event, Graph, MappedBuffer, PinnedBuffer, Stream
-from vajra_edge.backends.cuda.runtime import call, reason
+from vajra_edge.backends.cuda.runtime import call, reason, relax_this_thread
 from vajra_edge.backends.cuda.waiting import WaitCost, Waiter
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "device",
     "hidden",
     "reason",
+    "relax_this_thread",
 ]

@@ -47,6 +47,9 @@ ABSENT: dict[int, Text] = {
 LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 720})
 """Statuses after which every further call of the process fails too (cudaError_t: "must be terminated")."""
 
+NOTHING_LEFT = LOST | {4, 999}
+"""Statuses of giving back after which there is nothing to be given back: those, and the ends of a driver."""
+
 OUT_OF_MEMORY = 2
 
 NOT_READY = 600

@@ -23,6 +23,8 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 """Sums and products are rounded one by one, as the host rounds them, so that both find the same objects."""
 
 DIGEST_BYTES = 32
+MOST_KEPT_BYTES = 16 << 20
+"""Of one entry of the cache; ours are some tens of KB."""
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +162,8 @@ def machine_code(made_by: Compiler, source: str, name: str, architecture: str, f
 def _kept(path: Path) -> bytes | None:
     """What was kept, if it is whole."""
     try:
+        if not path.is_file() or path.stat().st_size > MOST_KEPT_BYTES:
+            return None
         content = path.read_bytes()
     except OSError:
         return None

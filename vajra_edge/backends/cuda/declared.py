@@ -19,11 +19,18 @@ class Parameter:
         ctype: its type; of what it points to, where it is an output.
         out: the function writes it through a pointer, and a call returns it.
         enum: name of its C enumeration, of which cuda-python wants a member; empty for anything else.
+        exchanged: the function reads and writes it through a pointer, and a call passes and returns it.
     """
 
     ctype: Any
     out: bool = False
     enum: str = ""
+    exchanged: bool = False
+
+    @property
+    def pointed(self) -> bool:
+        """The function takes a pointer to it."""
+        return self.out or self.exchanged
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ INT, FLAGS, SIZE = Parameter(ctypes.c_int), Parameter(ctypes.c_uint), Parameter(
 FLAGS_LONG, MS_OUT = Parameter(ctypes.c_ulonglong), Parameter(ctypes.c_float, out=True)
 KIND = Parameter(ctypes.c_int, enum="cudaMemcpyKind")
 CAPTURE = Parameter(ctypes.c_int, enum="cudaStreamCaptureMode")
+CAPTURE_EXCHANGED = Parameter(ctypes.c_int, enum="cudaStreamCaptureMode", exchanged=True)
 ATTRIBUTE = Parameter(ctypes.c_int, enum="CUdevice_attribute")
 TEXT = Parameter(ctypes.c_char_p)
 TEXTS, ADDRESSES = Parameter(ctypes.POINTER(ctypes.c_char_p)), Parameter(ctypes.POINTER(ctypes.c_void_p))
@@ -68,6 +76,7 @@ RUNTIME = _calls(
     cudaStreamCreateWithFlags=(ADDRESS_OUT, FLAGS),
     cudaStreamSynchronize=(ADDRESS,),
     cudaStreamWaitEvent=(ADDRESS, ADDRESS, FLAGS),
+    cudaThreadExchangeStreamCaptureMode=(CAPTURE_EXCHANGED,),
     cudaStreamBeginCapture=(ADDRESS, CAPTURE),
     cudaStreamEndCapture=(ADDRESS, ADDRESS_OUT),
     cudaStreamDestroy=(ADDRESS,),
@@ -123,6 +132,7 @@ HOST_REGISTER_PORTABLE = 1
 HOST_REGISTER_MAPPED = 2
 HOST_REGISTER_READ_ONLY = 8
 CAPTURE_THREAD_LOCAL = 1
+CAPTURE_RELAXED = 2
 EVENT_DEFAULT = 0
 EVENT_BLOCKING_SYNC = 1
 EVENT_DISABLE_TIMING = 2

@@ -44,7 +44,7 @@ __device__ static void candidates(
     int label = 0;
     for (int one = 1; one < classes; one++) {
         float score = value(scores[(size_t)one * anchors]);
-        if (score > best) {
+        if (score > best || score != score) {  // one that is no number takes the anchor out, as on the host
             best = score;
             label = one;
         }

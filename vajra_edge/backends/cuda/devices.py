@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.driver import CudaGpu, driver
@@ -53,8 +53,17 @@ def device(index: int) -> Iterator[None]:
         CudaRefused: there is no such device.
     """
     before = int(call("cudaGetDevice"))
-    call("cudaSetDevice", index)
+    call("cudaSetDevice", index)  # also where it is the same: it makes the device's context the thread's
     try:
         yield
-    finally:
+    except BaseException:
+        with suppress(CudaRefused, CudaUnavailable):  # what failed first is what counts
+            _back(before, index)
+        raise
+    _back(before, index)
+
+
+def _back(before: int, index: int) -> None:
+    """Setting a device starts it, which another that nobody asked for is spared."""
+    if before != index:
         call("cudaSetDevice", before)

@@ -65,8 +65,9 @@ class Intake(Resource):
 
     def _staged(self, image: NDArray[np.uint8]) -> _Source:
         if self._staging is None or self._staging.nbytes < image.nbytes:
-            if self._staging is not None:
-                self._staging.close()
+            smaller, self._staging = self._staging, None
+            if smaller is not None:
+                smaller.close()
             self._staging = (MappedBuffer if self._integrated else PinnedBuffer)((image.nbytes,), np.uint8)
         np.copyto(self._staging.array[: image.nbytes].reshape(image.shape), image)
         seen = self._staging.device_address if isinstance(self._staging, MappedBuffer) else 0
@@ -74,8 +75,9 @@ class Intake(Resource):
 
     def _sent(self, source: _Source, nbytes: int, stream: Stream) -> int:
         if self._device is None or self._device.nbytes < nbytes:
-            if self._device is not None:
-                self._device.close()
+            smaller, self._device = self._device, None
+            if smaller is not None:
+                smaller.close()
             self._device = DeviceBuffer(nbytes)
         stream.copy(self._device.address, source.address, nbytes)
         return self._device.address

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from vajra_edge.backends.cuda import sources
+from vajra_edge.backends.cuda.check import CudaRefused
 from vajra_edge.backends.cuda.compiler import compiler, machine_code
 from vajra_edge.backends.cuda.devices import describe, device
 from vajra_edge.backends.cuda.driver import driver
@@ -24,20 +26,33 @@ class Kernels(Resource):
         detections: reads objects from its output.
 
     Raises:
-        CudaUnavailable: there is no compiler, and the code is not in the cache.
+        CudaUnavailable: there is no compiler, which names what is in the cache too.
         CudaRefused: it does not compile, or does not load.
     """
 
     def __init__(self, gpu: int, cache: Path | None) -> None:
-        architecture = f"sm_{describe(gpu).compute_capability.replace('.', '')}"
-        made_by = compiler(driver().version)
-        with device(gpu):
-            self.letterbox, self.detections = (
-                Module(machine_code(made_by, sources.source(name), name, architecture, cache), kernels)
-                for name, kernels in sources.KERNELS.items()
-            )
+        self._gpu = gpu
+        self._architecture = f"sm_{describe(gpu).compute_capability.replace('.', '')}"
+        self._made_by = compiler(driver().version)
+        with device(gpu), ExitStack() as taken:
+            self.letterbox = taken.enter_context(self._module("letterbox", cache))
+            self.detections = taken.enter_context(self._module("detections", cache))
+            self._held = taken.pop_all()
 
     def close(self) -> None:
         """Unload them; a second call does nothing."""
-        self.letterbox.close()
-        self.detections.close()
+        with device(self._gpu):
+            self._held.close()
+
+    def _module(self, name: str, cache: Path | None) -> Module:
+        """Of the cache if that loads; what is whole there may be of no use all the same."""
+        try:
+            return self._loaded(name, cache)
+        except CudaRefused:
+            if cache is None:
+                raise
+            return self._loaded(name, None)
+
+    def _loaded(self, name: str, cache: Path | None) -> Module:
+        code = machine_code(self._made_by, sources.source(name), name, self._architecture, cache)
+        return Module(code, sources.KERNELS[name])

@@ -37,8 +37,8 @@ class Linked:
         function, parameters = self._calls[name]
         given, made, passed = iter(arguments), [], []
         for parameter in parameters:
-            if parameter.out:
-                made.append(parameter.ctype())
+            if parameter.pointed:
+                made.append(parameter.ctype(next(given)) if parameter.exchanged else parameter.ctype())
                 passed.append(ctypes.byref(made[-1]))
             else:
                 passed.append(next(given))
@@ -53,6 +53,6 @@ def _function(library: ctypes.CDLL, call: Call) -> Callable[..., int]:
             f"{library._name} has no {call.name}",  # noqa: SLF001  ctypes has no other word for a library's path
             remedy="install the CUDA of this JetPack or driver anew; 12.6 and later are supported",
         ) from error
-    function.argtypes = [ctypes.POINTER(one.ctype) if one.out else one.ctype for one in call.parameters]
+    function.argtypes = [ctypes.POINTER(one.ctype) if one.pointed else one.ctype for one in call.parameters]
     function.restype = ctypes.c_int
     return function  # type: ignore[no-any-return]  # ctypes' functions have no types

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from vajra_edge.backends.cuda.check import LOST, CudaRefused
+from vajra_edge.backends.cuda.check import NOTHING_LEFT, CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.resources import Resource, Stream
 
@@ -51,8 +51,8 @@ class Module(Resource):
         if handle:
             try:
                 driver().call("cuModuleUnload", handle)
-            except CudaRefused as error:  # of a lost context there is nothing to unload any more
-                if error.code not in LOST:
+            except (CudaRefused, CudaUnavailable) as error:  # of a lost context there is nothing to unload any more
+                if error.code not in NOTHING_LEFT:
                     raise
 
 

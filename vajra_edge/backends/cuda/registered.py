@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.declared import HOST_REGISTER_MAPPED, HOST_REGISTER_PORTABLE, HOST_REGISTER_READ_ONLY
-from vajra_edge.backends.cuda.runtime import call
+from vajra_edge.backends.cuda.devices import device
+from vajra_edge.backends.cuda.runtime import call, relax_this_thread
 from vajra_edge.types import Memory
 
 _FLAGS = HOST_REGISTER_PORTABLE | HOST_REGISTER_MAPPED | HOST_REGISTER_READ_ONLY
@@ -40,7 +41,7 @@ def _registered(memory: Memory) -> int | None:
         log.info("frames are copied before the GPU reads them: %s", error)
         return None
     # Before the memory itself goes: an address that is registered and then somebody else's would be read as it was.
-    weakref.finalize(memory, _unregister, memory.address).atexit = False
+    weakref.finalize(memory, _unregister, memory.address, int(call("cudaGetDevice"))).atexit = False
     try:
         return int(call("cudaHostGetDevicePointer", memory.address, 0))
     except CudaRefused as error:
@@ -48,6 +49,9 @@ def _registered(memory: Memory) -> int | None:
         return None
 
 
-def _unregister(address: int) -> None:
+def _unregister(address: int, gpu: int) -> None:
+    """From whichever thread lets the memory go."""
     with suppress(CudaRefused, CudaUnavailable):  # a lost context has let go of everything
-        call("cudaHostUnregister", address)
+        relax_this_thread()
+        with device(gpu):
+            call("cudaHostUnregister", address)

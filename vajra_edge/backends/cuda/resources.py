@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
-from vajra_edge.backends.cuda.check import CudaRefused
+from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.declared import (
     CAPTURE_THREAD_LOCAL,
     EVENT_BLOCKING_SYNC,
@@ -181,7 +181,9 @@ def _captured(stream: Stream, record: Callable[[], None]) -> int:
     try:
         record()
     except BaseException:
-        with suppress(CudaRefused):  # it ends the capture all the same, and the first failure is what counts
+        with suppress(
+            CudaRefused, CudaUnavailable
+        ):  # it ends the capture all the same, and the first failure is what counts
             call("cudaGraphDestroy", call("cudaStreamEndCapture", stream.handle))
         raise
     return int(call("cudaStreamEndCapture", stream.handle))

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from vajra_edge import device
 from vajra_edge.backends.cuda.check import (
     INSUFFICIENT_DRIVER,
-    LOST,
     NEWER_DRIVER,
     NOT_READY,
+    NOTHING_LEFT,
     CudaRefused,
     CudaUnavailable,
     check,
 )
-from vajra_edge.backends.cuda.declared import RUNTIME, Parameter, version_text
+from vajra_edge.backends.cuda.declared import CAPTURE_RELAXED, RUNTIME, Parameter, version_text
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.libraries import candidates
 from vajra_edge.backends.cuda.linked import Linked
@@ -116,6 +116,7 @@ def _plain(value: Any) -> int | float:
     return value if isinstance(value, float) else int(value)
 
 
+_RELAXED = threading.local()
 _LOCK = threading.Lock()
 _CHOSEN: list[tuple[Runtime, str]] = []
 
@@ -166,9 +167,23 @@ def give_back(name: str, handle: int) -> None:
     """
     try:
         call(name, handle)
-    except CudaRefused as error:
-        if error.code not in LOST:
+    except (CudaRefused, CudaUnavailable) as error:
+        if error.code not in NOTHING_LEFT:
             raise
+
+
+def relax_this_thread() -> None:
+    """Let nothing that this thread calls spoil a capture of another thread, nor be refused because of one; once each.
+
+    ONNX Runtime captures in the mode that forbids every thread what is unsafe, and a plan is warmed up while another
+    serves.
+
+    Raises:
+        CudaRefused: the runtime refused it.
+    """
+    if not getattr(_RELAXED, "done", False):
+        call("cudaThreadExchangeStreamCaptureMode", CAPTURE_RELAXED)
+        _RELAXED.done = True
 
 
 def done(name: str, *arguments: Any) -> bool:
