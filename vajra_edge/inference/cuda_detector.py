@@ -105,7 +105,7 @@ class CudaDetector:
         return len(self._flying)
 
     def set_nms(self, nms: NmsSpec) -> None:
-        """Suppress by these figures from the next ``submit`` on, by at most ``MOST_CANDIDATES``; any thread may say so."""
+        """Suppress by these figures, but for candidates beyond ``MOST_CANDIDATES``, from the next ``submit`` on."""
         self._asked, self._nms = nms.top_k, replace(nms, top_k=min(nms.top_k, MOST_CANDIDATES))
 
     def submit(self, frames: Sequence[Frame], filters: Sequence[Filter]) -> None:

@@ -181,9 +181,7 @@ def _captured(stream: Stream, record: Callable[[], None]) -> int:
     try:
         record()
     except BaseException:
-        with suppress(
-            CudaRefused, CudaUnavailable
-        ):  # it ends the capture all the same, and the first failure is what counts
+        with suppress(CudaRefused, CudaUnavailable):  # it ends all the same, and the first failure counts
             call("cudaGraphDestroy", call("cudaStreamEndCapture", stream.handle))
         raise
     return int(call("cudaStreamEndCapture", stream.handle))

@@ -70,9 +70,7 @@ class TrtDeviceRunner:
     def close(self) -> None:
         """Wait for what is queued, then release everything; a second call does nothing."""
         if self._engine is not None and hasattr(self, "stream"):
-            with suppress(
-                cuda.CudaRefused, cuda.CudaUnavailable
-            ):  # what failed there was told to whoever waited for it
+            with suppress(cuda.CudaRefused, cuda.CudaUnavailable):  # whoever waited was told
                 self.stream.synchronize()
         # Contexts go before the engine, the engine before its runtime: TensorRT's order.
         self._contexts.clear()
