@@ -49,8 +49,9 @@ def durable(daemon: Any, folder: Path, until: Any) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
+    """One that takes all messages of a test and their log: with less the disk was full again of what had waited."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], check=True)
     try:
         yield folder
     finally:
