@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -290,26 +291,24 @@ def crowds(plans: Path, images: Path, seconds: float, match: str) -> list[dict[s
 
 
 def soak(plans: Path, images: Path, seconds: float, match: str) -> None:
-    """Memory of the process and of the GPU, over and over, while frames go through."""
+    """Memory of the process and of the GPU, looked at again and again while one loop takes frames."""
     name, loadable = next(one for one in loadables(plans) if match in one[0])
     tag = EngineTag("0" * 64, loadable.spec.precision.value, "gpu:0", loadable.signature.class_names)
     ring = Ring([cv2.resize(cv2.imread(str(one)), SOURCE_WH) for one in sorted(images.glob("*.jpg"))[:8]])
-    with closing(open_detector(loadable)) as detector:
-        for turn in range(6):
-            paced(detector, ring, seconds / 6, tag)
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(seconds / 6):
             rss = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
-            print(
-                name,
-                turn,
-                rss.split()[1],
-                "KiB; free on the GPU",
-                cuda.call("cudaMemGetInfo")[0] >> 20,
-                "MiB",
-                flush=True,
-            )
-    for _ in range(5):
-        open_detector(loadable).close()
-    print("free after 5 more opened and closed", cuda.call("cudaMemGetInfo")[0] >> 20, "MiB", flush=True)
+            free_mib = cuda.call("cudaMemGetInfo")[0] >> 20
+            print(name, rss.split()[1], "KiB; free on the GPU", free_mib, "MiB", flush=True)
+
+    with closing(open_detector(loadable)) as detector:
+        looking = threading.Thread(target=look)
+        looking.start()
+        print(paced(detector, ring, seconds, tag))
+        over.set()
+        looking.join()
 
 
 def build(folder: Path, weights: Path, precision: str, how: str, batch: int) -> None:

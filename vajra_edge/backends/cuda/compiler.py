@@ -1,7 +1,6 @@
 """NVRTC: CUDA C to machine code for one architecture, and a cache of it on disk.
 
-The compiler needs no GPU, no headers and no driver. Compiling takes a board about a second, which a start is spared
-that finds the code of the last one.
+The compiler needs no GPU, no headers and no driver. A start that finds the code of the last one is spared compiling.
 """
 
 from __future__ import annotations
