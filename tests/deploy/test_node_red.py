@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
-from sample_broker import SAMPLES, SampleBroker, absent
+from sample_broker import SAMPLES, SampleBroker
 from station import Station
 from waiting import LIMIT_S, wait_for
 from walk import LEFT, STREET, walk
@@ -88,15 +88,6 @@ def node_red(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     node_red = NodeRed(tmp_path_factory.mktemp("node-red"))
     yield node_red
     node_red.close()
-
-
-@pytest.fixture
-def sample_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleBroker]:
-    if lacking := absent():
-        pytest.skip(f"absent here: {lacking}")
-    broker = SampleBroker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.close()
 
 
 @pytest.fixture

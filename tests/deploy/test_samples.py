@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from sample_broker import SampleBroker, absent
+from sample_broker import SampleBroker
 from station import Station
 from waiting import wait_for
 
@@ -16,15 +16,6 @@ from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt.subscriber import Subscription
 from vajra_edge.outputs.channel import Channel
 from vajra_edge.outputs.sighted import Message
-
-
-@pytest.fixture
-def sample_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleBroker]:
-    if lacking := absent():
-        pytest.skip(f"absent here: {lacking}")
-    broker = SampleBroker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.close()
 
 
 class Listener:
