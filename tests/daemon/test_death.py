@@ -123,7 +123,7 @@ def test_a_crash_is_charged_to_the_plan_that_its_thread_worked_for(tmp_path: Pat
 
 def test_a_load_that_keeps_python_from_all_threads_is_charged(tmp_path: Path):
     def abort(process: subprocess.Popen[str]) -> None:
-        wait_for(lambda: (path := tmp_path / "running").exists() and path.read_bytes().count(b"Timeout (") >= 2)
+        wait_for(lambda: (path := tmp_path / "running.held").exists() and path.read_bytes().count(b"Timeout (") >= 2)
         process.send_signal(signal.SIGABRT)
 
     found = died(tmp_path / "running", "hold", "load", abort)
@@ -160,9 +160,9 @@ LETTERBOX = thread(("vajra_edge/geometry/letterbox.py", "apply"), death.LOOPS, c
 PUBLISH = thread(("vajra_edge/mqtt/publisher.py", "detections"), death.LOOPS, current=True)
 
 
-def held(times: int, *threads: str) -> str:
+def held(times: int, thread: str) -> tuple[Marker, str, int]:
     """The fault handler's own thread went off so often before the watchdog ended the process."""
-    return "\n".join([f"Timeout (0:00:05)!\n{threads[0]}"] * times + [dump(TAKES, *threads, what="Aborted")])
+    return MARKER, dump(TAKES, thread, what="Aborted"), times
 
 
 TABLE = {
@@ -258,10 +258,14 @@ LATE = {
     "frames, and the plan runs": (("frames",), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, A),
     "frames, and the plan does not": (("frames",), SERVES, dump(TAKES, IDLE, what="Aborted"), End.WATCHDOG, None),
     "frames and the broker": (("frames", "mqtt"), SERVES, dump(TAKES, RUNS, what="Aborted"), End.WATCHDOG, None),
-    "a library holds Python at a load": ((), MARKER, held(2, LOADS), End.STALL, B),
-    "it stood still at a load, and went on": ((), MARKER, held(1, LOADS), End.STALL, None),
-    "a library holds Python, and nothing loads": ((), MARKER, held(3, RUNS), End.STALL, None),
-    "a disk holds Python at a load": ((), MARKER, held(3, READS), End.STALL, None),
+}
+
+
+HOLDS = {
+    "a library holds Python at a load": (held(2, LOADS), End.STALL, B),
+    "it stood still at a load, and went on": (held(1, LOADS), End.STALL, None),
+    "a library holds Python, and nothing loads": (held(3, RUNS), End.STALL, None),
+    "a disk holds Python at a load": (held(3, READS), End.STALL, None),
 }
 
 
@@ -272,6 +276,35 @@ def test_the_watchdogs_abort_is_charged_only_where_the_plans_loop_alone_was_late
     assert (found.end, found.fingerprint) == (end, fingerprint)
     for loop in late:
         assert loop in found.line
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_an_abort_is_charged_to_a_load_only_where_all_of_python_stood_still_again_and_again(name: str):
+    (marker, dumped, alarms), end, fingerprint = HOLDS[name]
+    found = judge(Left(marker, dumped, HERE, 4, alarms))
+    assert (found.end, found.fingerprint) == (end, fingerprint)
+
+
+def test_a_traceback_that_is_cut_off_anywhere_charges_nobody_who_is_not_named():
+    whole = dump(IDLE, thread(death.RUNS, current=True), LOADS)
+    guilty = whole.index(death.RUNS[1])
+    for cut in range(len(whole) + 1):
+        found = judge(Left(MARKER, whole[:cut], HERE, 4))
+        assert found.line
+        assert found.fingerprint in ((None, A) if cut > guilty else (None,)), whole[:cut]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_tracebacks_written_at_once_are_judged(seed: int):
+    dice = random.Random(seed)
+    for _ in range(50):
+        pieces = [[*f"{dump(TAKES, LOADS, RUNS, what=what)}"] for what in ("Aborted", "Segmentation fault")]
+        told = ""
+        while any(pieces):
+            piece = dice.choice([one for one in pieces if one])
+            count = dice.randint(1, 40)
+            told, piece[:count] = told + "".join(piece[:count]), []
+        assert judge(Left(MARKER, told, HERE, 4)).line
 
 
 def test_the_loops_are_there_that_are_judged_by_name():

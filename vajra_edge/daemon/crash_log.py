@@ -6,7 +6,9 @@ a loop falls silent: a few hundred bytes into the page cache, which outlives the
 after a power cut, whatever the file says is of another boot and charged to nobody.
 
 While a plan loads, a library of it can keep Python's lock for good: then nobody can note anything. So the fault handler
-has a thread of its own, which needs no lock, write a traceback every few seconds in which nothing of Python moved.
+has a thread of its own, which needs no lock, write a traceback every few seconds in which nothing of Python moved. It
+writes to a file beside the other: a process that stood still as a whole is often aborted as it goes on, and two
+tracebacks that are written at once into one file cannot be read.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -39,6 +42,10 @@ HELD_S = 5.0
 the process, which is 15 s after the last sign of life at the earliest.
 """
 
+HELD = ".held"
+"""Ends the name of the file that this thread writes to."""
+
+_ALARM = re.compile(rb"^Timeout \(", re.MULTILINE)
 _REARM_S = 1.0
 _READ_BYTES = 256 * 1024
 _NAMES_CHARS = 200
@@ -107,19 +114,21 @@ class Left:
         dump: what the fault handler wrote; empty where no signal of its own ended the process.
         now: this start.
         killed: as of the marker, now.
+        alarms: how often nothing of Python moved for ``HELD_S`` while the last plan was loaded.
     """
 
     marker: Marker
     dump: str
     now: Moment
     killed: int | None
+    alarms: int = 0
 
 
 class CrashLog:
-    """The file, from both ends. Callable from any thread.
+    """The files, from both ends. Callable from any thread.
 
     Args:
-        path: the file; a folder that cannot be written only costs what would have been known.
+        path: the file, and ``HELD`` beside it; a folder that cannot be written only costs what would have been known.
         now: this moment.
     """
 
@@ -127,6 +136,7 @@ class CrashLog:
         self._path, self._now = path, now
         self._lock = threading.Lock()
         self._dump: io.FileIO | None = None
+        self._held: io.FileIO | None = None
         self._file: int | None = None
         self._marker: Marker | None = None
         self._arming = threading.Lock()  # never held while the disk is waited for
@@ -154,8 +164,8 @@ class CrashLog:
         self._disarm()
         self._change(loading=None)
         with self._lock, contextlib.suppress(OSError):
-            if self._file is not None:
-                os.ftruncate(self._file, MARKER_BYTES)  # what the fault handler's thread may have written meanwhile
+            if self._held is not None:
+                self._held.truncate(0)
 
     def serving(self, fingerprint: str) -> None:
         """This plan is about to take the frames. Too early it has one charge too many; too late the old one has it."""
@@ -179,13 +189,15 @@ class CrashLog:
         """An end in order; a second call does nothing."""
         self._disarm()
         with self._lock:
-            file, dump, self._file, self._dump = self._file, self._dump, None, None
-            if file is None or dump is None or self._marker is None:
+            file, dump, held = self._file, self._dump, self._held
+            self._file = self._dump = self._held = None
+            if file is None or dump is None or held is None or self._marker is None:
                 return
             faulthandler.disable()
             with contextlib.suppress(OSError):  # the disk may be read-only by now, and nothing was dumped
                 os.pwrite(file, replace(self._marker, ended=True).to_bytes(), 0)
             dump.close()
+            held.close()
             os.close(file)
 
     def _open(self) -> Left | None:
@@ -194,25 +206,34 @@ class CrashLog:
         file = os.open(self._path, flags, 0o600)
         try:
             content = os.pread(file, _READ_BYTES, 0)
+            held = io.FileIO(os.open(f"{self._path}{HELD}", flags | os.O_APPEND, 0o600), "a+")
+        except OSError:
+            os.close(file)
+            raise
+        try:
+            alarms = len(_ALARM.findall(os.pread(held.fileno(), _READ_BYTES, 0)))
+            held.truncate(0)
             killed = build_process.killed_for_memory()
             self._marker = Marker(self._now(), os.getpid(), killed=killed)
             os.pwrite(file, self._marker.to_bytes(), 0)
             os.ftruncate(file, MARKER_BYTES)
             dump = io.FileIO(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), "a")
         except OSError:
+            held.close()
             os.close(file)
             raise
-        self._file, self._dump = file, dump
+        self._file, self._dump, self._held = file, dump, held
         faulthandler.enable(dump)
         marker = Marker.from_bytes(content[:MARKER_BYTES])
         if marker is None:
             return None
-        return Left(marker, content[MARKER_BYTES:].decode(errors="replace").strip(), self._marker.at, killed)
+        dumped = content[MARKER_BYTES:].decode(errors="replace").strip()
+        return Left(marker, dumped, self._marker.at, killed, alarms)
 
     def _arm(self) -> None:
-        if (dump := self._dump) is not None:
+        if (held := self._held) is not None:
             self._armed_s = time.monotonic()
-            faulthandler.dump_traceback_later(HELD_S, repeat=True, file=dump)
+            faulthandler.dump_traceback_later(HELD_S, repeat=True, file=held)
 
     def _disarm(self) -> None:
         with self._arming:

@@ -96,7 +96,6 @@ it goes on; more of them mean that all of Python stood still while the process d
 ABORTED = "Aborted"
 """What the fault handler calls SIGABRT."""
 
-_ALARM = re.compile(r"^Timeout \(", re.MULTILINE)
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _THREAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line \d+ in (.+)$', re.MULTILINE)
@@ -107,8 +106,8 @@ def judge(left: Left) -> Death:
     marker = left.marker
     if fatals := list(_FATAL.finditer(left.dump)):
         fatal, whole = fatals[0], len(fatals) == 1  # the others run on while it looks at them, and it may crash on one
-        held = len(_ALARM.findall(left.dump[: fatal.start()])) >= HELD
-        return _signalled(marker, fatal[1], tuple(threads_of(left.dump[fatal.start() :])), held=held, whole=whole)
+        threads = tuple(threads_of(left.dump[fatal.start() :]))
+        return _signalled(marker, fatal[1], threads, held=left.alarms >= HELD, whole=whole and bool(threads))
     if marker.ended:
         return Death(End.ORDERLY)
     if marker.at.boot != left.now.boot or not marker.at.boot:
@@ -121,8 +120,9 @@ def judge(left: Left) -> Death:
 def threads_of(dump: str) -> Iterator[Thread]:
     """Of the fault handler's traceback, in its order."""
     heads = list(_THREAD.finditer(dump))
-    for head, after in zip(heads, [*heads[1:], None], strict=True):
-        told = dump[head.end() : after.start() if after else len(dump)]
+    ends = [head.start() for head in heads[1:]] + [len(dump)]
+    for head, end in zip(heads, ends, strict=False):  # a traceback that was cut off may have no thread at all
+        told = dump[head.end() : end]
         yield Thread(head[1] == "Current thread", tuple((one[1], one[2]) for one in _FRAME.finditer(told)))
 
 
