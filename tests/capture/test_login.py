@@ -113,6 +113,12 @@ def test_quotes_in_a_user_are_escaped() -> None:
     assert r'username="a\"b"' in str(login.header("GET", "/"))
 
 
+@pytest.mark.parametrize("line", ["", " ", '"', 'realm="a"', "=,=,", "\x00"])
+def test_a_line_without_a_challenge_offers_nothing(line: str):
+    assert not list(challenges_of([line]))
+    assert [one.scheme for one in challenges_of([line, 'Basic realm="x"'])] == ["basic"]
+
+
 def test_challenges_keep_their_parameters_apart() -> None:
     first, second = challenges_of(['Basic realm="x", Digest realm="y", nonce="n, m", qop="auth"'])
     assert (first.scheme, first.parameters) == ("basic", {"realm": "x"})

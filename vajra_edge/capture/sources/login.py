@@ -40,8 +40,9 @@ def challenges_of(lines: Sequence[str]) -> Iterator[Challenge]:
     """The challenges in all WWW-Authenticate lines of an answer."""
     for line in lines:
         marks = list(_SCHEME.finditer(line))
-        for mark, after in zip(marks, [*marks[1:], None], strict=True):
-            part = line[mark.end() : after.start() if after else None]
+        ends = [mark.start() for mark in marks[1:]] + [len(line)]
+        for mark, end in zip(marks, ends, strict=False):  # a line may hold no challenge at all
+            part = line[mark.end() : end]
             pairs = {name.lower(): quoted or plain for name, quoted, plain in _PAIR.findall(part)}
             yield Challenge(mark[1].lower(), pairs)
 
