@@ -125,8 +125,8 @@ def test_a_backlog_of_five_thousand_passes_a_receive_maximum_of_twenty_in_one_co
     device.send(5_000)
     device.publisher.close(60.0)
     mosquitto.start("allow_anonymous true", "max_inflight_messages 20", "max_queued_messages 0")
-    hearing = ear(at(mosquitto.port), DETECTIONS)
-    again = durable(at(mosquitto.port, max_inflight=1000))
+    hearing = ear(at(mosquitto.port, keepalive_s=60), DETECTIONS)
+    again = durable(at(mosquitto.port, max_inflight=1000, keepalive_s=60))
     again.until_acked(5_000)
     until(lambda: heard(hearing) == ({"gate": list(range(5_000))}, []))
     assert again.counts.connections == 1
