@@ -98,7 +98,7 @@ def test_a_frozen_and_a_restarted_broker_cost_nothing(mosquitto: Any, durable: A
     """What came after the restart is counted in the broker's log: a subscriber may be back later than the device."""
     mosquitto.lines.append("log_type all")
     mosquitto.start()
-    hearing = ear(at(mosquitto.port, keepalive_s=60), DETECTIONS)
+    hearing = ear(at(mosquitto.port), DETECTIONS)
     device = durable(at(mosquitto.port))
     device.until_connected()
     mosquitto.send(signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_a_backlog_of_five_thousand_passes_a_receive_maximum_of_twenty_in_one_co
     device.send(5_000)
     device.publisher.close(60.0)
     mosquitto.start("allow_anonymous true", "max_inflight_messages 20", "max_queued_messages 0")
-    hearing = ear(at(mosquitto.port, keepalive_s=60), DETECTIONS)
+    hearing = ear(at(mosquitto.port), DETECTIONS)
     again = durable(at(mosquitto.port, max_inflight=1000, keepalive_s=60))
     again.until_acked(5_000)
     until(lambda: heard(hearing) == ({"gate": list(range(5_000))}, []))

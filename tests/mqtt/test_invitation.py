@@ -43,7 +43,7 @@ def test_requests_are_not_asked_for_ever_longer_each_time_and_after_a_good_hour_
 
 
 def at(port: int, protocol: str, **more: Any) -> MqttSettings:
-    settings = MqttSettings(host="127.0.0.1", port=port, protocol=protocol, keepalive_s=5, commands=True)
+    settings = MqttSettings(host="127.0.0.1", port=port, protocol=protocol, keepalive_s=60, commands=True)
     return settings.model_copy(update=more)
 
 

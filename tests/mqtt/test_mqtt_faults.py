@@ -127,7 +127,7 @@ def test_a_frozen_broker_is_noticed_blocks_nobody_and_loses_nothing(
     mosquitto: Any, daemon: Any, ear: Any, until: Any
 ) -> None:
     mosquitto.start()
-    hearing = ear(at(mosquitto.port, keepalive_s=60), DETECTIONS)
+    hearing = ear(at(mosquitto.port), DETECTIONS)
     device = daemon(at(mosquitto.port))
     device.publisher.start()
     device.until_connected()
@@ -165,7 +165,7 @@ def test_closing_without_a_broker_does_not_wait(daemon: Any, until: Any) -> None
 
 def test_a_backlog_far_above_receive_maximum_goes_through_in_one_connection(mosquitto: Any, daemon: Any) -> None:
     """paho alone sends the whole backlog at once and is kicked for ever."""
-    device = daemon(at(mosquitto.port, max_inflight=1_000))
+    device = daemon(at(mosquitto.port, keepalive_s=60, max_inflight=1_000))
     device.send(500)
     mosquitto.start("allow_anonymous true", "max_inflight_messages 3")
     device.publisher.start()
@@ -177,7 +177,7 @@ def test_a_message_above_the_brokers_packet_limit_is_dropped_and_the_others_pass
     mosquitto: Any, daemon: Any, until: Any
 ) -> None:
     mosquitto.start("allow_anonymous true", "max_packet_size 2000")
-    device = daemon(at(mosquitto.port))
+    device = daemon(at(mosquitto.port, keepalive_s=60))
     device.publisher.start()
     device.until_connected()
     device.publisher._backlog.offer(Draft("gate", "dev", b'"x":"' + b"x" * 5_000 + b'"}'), time.monotonic())
@@ -189,7 +189,7 @@ def test_a_message_above_the_brokers_packet_limit_is_dropped_and_the_others_pass
 
 def test_two_devices_under_one_id_do_not_storm_the_broker_and_are_told(mosquitto: Any, daemon: Any, until: Any) -> None:
     mosquitto.start()
-    one, two = daemon(at(mosquitto.port)), daemon(at(mosquitto.port))
+    one, two = (daemon(at(mosquitto.port, keepalive_s=60)) for _ in range(2))
     one.publisher.start()
     one.until_connected()
     two.publisher.start()
@@ -216,7 +216,7 @@ def test_the_thread_survives_an_owner_that_raises(mosquitto: Any, until: Any, ca
         if len(calls) == 1:
             raise RuntimeError("inbox is full")
 
-    publisher = Publisher(at(mosquitto.port), TOPICS, post)
+    publisher = Publisher(at(mosquitto.port, keepalive_s=60), TOPICS, post)
     publisher.start()
     until(lambda: publisher.counters().connections == 2 and publisher.counters().connected)
     assert "inbox is full" in caplog.text
@@ -228,10 +228,10 @@ def test_no_thread_or_socket_is_left_behind(mosquitto: Any, daemon: Any, until: 
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     threads_before = threading.active_count()
     for _ in range(5):
-        device = daemon(at(mosquitto.port))
+        device = daemon(at(mosquitto.port, keepalive_s=60))
         device.publisher.start()
         device.until_connected()
-        device.publisher.reconnect(at(mosquitto.port), TOPICS)
+        device.publisher.reconnect(at(mosquitto.port, keepalive_s=60), TOPICS)
         until(lambda device=device: device.counts.connections == 2)
         device.publisher.close(1.0)
     until(lambda: threading.active_count() <= threads_before)

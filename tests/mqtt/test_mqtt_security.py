@@ -22,7 +22,7 @@ DETECTIONS = "vajra/dev/camera/+/detections"
 
 
 def at(port: int, **more: Any) -> MqttSettings:
-    return MqttSettings(host="127.0.0.1", port=port, keepalive_s=5).model_copy(update=more)
+    return MqttSettings(host="127.0.0.1", port=port, keepalive_s=60).model_copy(update=more)
 
 
 def test_wrong_credentials_are_said_once_with_the_remedy_and_mended_in_place(

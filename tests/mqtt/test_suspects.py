@@ -164,7 +164,7 @@ def test_what_needs_no_acknowledgement_is_suspect_while_it_is_fresh_and_is_clear
 
 
 def at(port: int, protocol: str) -> MqttSettings:
-    return MqttSettings(host="127.0.0.1", port=port, protocol=protocol, keepalive_s=5)
+    return MqttSettings(host="127.0.0.1", port=port, protocol=protocol, keepalive_s=60)
 
 
 SMALL = EngineTag("ab" * 32, "fp32", "cpu", ("person", "shop"))

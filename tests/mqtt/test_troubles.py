@@ -41,7 +41,7 @@ def test_the_newest_of_each_kind_is_said_with_how_often_until_it_has_not_happene
 
 
 def at(port: int, **more: Any) -> MqttSettings:
-    return MqttSettings(host="127.0.0.1", port=port, keepalive_s=5).model_copy(update=more)
+    return MqttSettings(host="127.0.0.1", port=port, keepalive_s=60).model_copy(update=more)
 
 
 def test_refused_messages_are_said_while_connected(
