@@ -44,6 +44,7 @@ class CudaStandIn:
     events: set[int] = field(default_factory=set)
     current: int = 0
     version: int = 12060
+    capability: str = "8.7"
     told: str = "a stand-in (CUDA 12.6)"
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ class CudaStandIn:
     def describe(self, index: int) -> CudaGpu:
         code = 0 if index < self.devices else cudaError_t.cudaErrorInvalidDevice
         check("cuDeviceGet", int(code), "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal")
-        return CudaGpu("Orin", "8.7", self.memory_bytes, integrated=True, driver="12.6")
+        return CudaGpu("Orin", self.capability, self.memory_bytes, integrated=True, driver="12.6")
 
     def cudaMemGetInfo(self) -> tuple[cudaError_t, int, int]:
         return cudaError_t.cudaSuccess, self.memory_bytes // 2, self.memory_bytes

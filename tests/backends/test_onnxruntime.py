@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import tiny
+from backends.cuda_standin import CudaStandIn
 from near import assert_near
 from onnx import helper
 
@@ -212,6 +214,7 @@ def test_half_precision_inside_is_recognised():
     ("spec", "reason"),
     [
         (EngineSpec(precision=Precision.FP16), r"on a GPU only; set \[engine\] precision = fp32, or precision = int8"),
+        (EngineSpec(precision=Precision.TF32), r"tf32 on a GPU only; set \[engine\] precision = fp32"),
         (EngineSpec(target=Target("gpu", 0), precision=Precision.INT8), "on a CPU only; .* precision = fp16"),
         (EngineSpec(target=Target("dla", 0)), "backend = tensorrt"),
     ],
@@ -240,6 +243,44 @@ def test_a_gpu_is_accepted_if_it_is_there(monkeypatch: pytest.MonkeyPatch, index
     providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(backends_onnxruntime.device, "gpus", lambda: (device.Gpu(0, "L4"),))
     assert (backends_onnxruntime.OnnxRuntime().check(EngineSpec(target=Target("gpu", index))) is not None) == refused
+
+
+class Session:
+    """What ONNX Runtime is asked for on a GPU; it computes nothing."""
+
+    asked: ClassVar[list[dict[str, str]]] = []
+
+    def __init__(self, plan: bytes, options: onnxruntime.SessionOptions, providers: list[tuple[str, dict[str, str]]]):
+        del options
+        self.asked.append(providers[0][1])
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider"]
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [(Precision.FP32, "0"), (Precision.TF32, "1"), (Precision.FP16, "0")])
+def test_a_gpu_rounds_to_tf32_only_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, tf32: str
+):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    spec = EngineSpec(target=Target("gpu", 0), precision=precision)
+    backends_onnxruntime.OnnxRuntime(threads=1).load(b"", signature.read(tiny.network()), spec)
+    assert Session.asked.pop() == {"device_id": "0", "use_tf32": tf32}
+
+
+@pytest.mark.parametrize(("capability", "takes_it"), [("5.3", False), ("7.2", False), ("8.7", True), ("11.0", True)])
+def test_tf32_is_refused_on_a_gpu_that_does_not_compute_it(
+    monkeypatch: pytest.MonkeyPatch, capability: str, takes_it: bool
+):
+    gpu = CudaStandIn(capability=capability)
+    gpu.install(monkeypatch)
+    providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(backends_onnxruntime.device, "gpus", lambda: (device.Gpu(0, "a GPU"),))
+    refused = backends_onnxruntime.OnnxRuntime().check(EngineSpec(target=Target("gpu", 0), precision=Precision.TF32))
+    assert (refused is None) == takes_it
+    if refused is not None:
+        assert f"compute capability {capability}, does not compute in tf32" in str(refused)
+        assert "precision = fp16" in str(refused)
 
 
 @pytest.mark.skipif(

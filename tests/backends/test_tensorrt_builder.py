@@ -52,13 +52,29 @@ def test_a_plan_is_built_by_every_release_in_every_precision(
     assert (made.precision, made.target) == (precision, GPU)
     weak = version in WEAK
     assert made.report.tensorrt.typing == ("weak" if weak else "strong")
-    wanted = {Precision.FP32: [], Precision.FP16: ["FP16"], Precision.INT8: ["FP16", "INT8"]}[precision]
+    single = precision in (Precision.FP32, Precision.TF32)
+    wanted = {Precision.FP16: ["FP16"], Precision.INT8: ["FP16", "INT8"]}.get(precision, [])
+    tf32 = ["TF32"] if precision is Precision.TF32 else []
     verb = "PREFER" if precision is Precision.INT8 else "OBEY"
     constraints = [f"{verb}_PRECISION_CONSTRAINTS"] if wanted else []
-    assert simulation.set_to("flag") == (wanted + constraints if weak else [])
-    assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and precision is not Precision.FP32)
-    assert simulation.set_to("cleared") == ["TF32"]
+    assert simulation.set_to("flag") == tf32 + (wanted + constraints if weak else [])
+    assert weights_are_half(made.plan[made.plan.index(b"}") + 1 :]) == (not weak and not single)
+    assert simulation.set_to("cleared") == ([] if tf32 else ["TF32"])
     assert made.report.tensorrt.shapes == Shapes((1, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("gpu:0", "compute capability 7.2, does not compute in tf32"), ("dla:0", "FP16 and INT8 only")],
+)
+def test_tf32_is_refused_where_it_would_be_computed_as_something_else(
+    monkeypatch: pytest.MonkeyPatch, target: str, reason: str
+) -> None:
+    install(monkeypatch, Simulation("10.3.0"), CudaStandIn(capability="7.2"))
+    refused = TensorRT().check(EngineSpec(target=Target.parse(target), precision=Precision.TF32))
+    assert isinstance(refused, UnsupportedSpec)
+    assert reason in str(refused)
+    assert "precision = fp16" in str(refused)
 
 
 def test_a_plan_is_best_at_the_requested_size_and_takes_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:

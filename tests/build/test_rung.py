@@ -36,6 +36,11 @@ def test_what_is_forbidden_is_no_rung():
     assert words(EngineSpec()) == ["fp32"]
 
 
+def test_tf32_gives_way_to_fp32_alone_and_no_other_to_it():
+    assert words(EngineSpec(precision=Precision.TF32)) == ["tf32", "fp32"]
+    assert words(EngineSpec(precision=Precision.FP16)) == ["fp16", "fp32"]
+
+
 @pytest.mark.parametrize("rung", [Rung(Precision.FP16), Rung(Precision.INT8, "qdq", high=frozenset({"b", "a"}))])
 def test_a_rung_comes_back_from_json(rung: Rung):
     assert Rung.from_json(rung.to_json()) == rung

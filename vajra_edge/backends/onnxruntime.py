@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 TENSORRT = Setting.BACKEND.to("tensorrt")
 
-_EXACT = {"use_tf32": "0"}
-"""TF32 would round FP32 plans to 10 bits of mantissa without a word."""
 _ERRORS_ONLY = 3
 _VNNI = {"avx512_vnni", "avx_vnni"}
 
@@ -92,10 +90,13 @@ class OnnxRuntime:
             # It has a handful of FP16 kernels for CPUs and would convert to FP32 and back around everything else.
             remedy = say(Setting.PRECISION.to("fp32") | Setting.PRECISION.to("int8"))
             return UnsupportedSpec("ONNX Runtime computes fp16 on a GPU only", remedy=remedy)
+        if not on_gpu and spec.precision is Precision.TF32:
+            remedy = say(Setting.PRECISION.to("fp32"))
+            return UnsupportedSpec("ONNX Runtime computes tf32 on a GPU only", remedy=remedy)
         if on_gpu and spec.precision is Precision.INT8:
             remedy = say(Setting.PRECISION.to("fp16") | TENSORRT)
             return UnsupportedSpec("ONNX Runtime computes int8 on a CPU only", remedy=remedy)
-        return _check_gpu(spec.target) if on_gpu else None
+        return _check_gpu(spec) if on_gpu else None
 
     def cannot_run(self, spec: EngineSpec) -> str | None:
         """ONNX Runtime builds nothing that it cannot run: always None."""
@@ -117,7 +118,7 @@ class OnnxRuntime:
 
         Its plans are the same with it and without, node by node and bit by bit (both VajraV1-nano files, YOLOX-nano).
         """
-        return spec.precision is Precision.FP32
+        return spec.precision.is_single
 
     def int8_graph(self, spec: EngineSpec) -> Int8Graph:
         """Its CPU kernels have quantized operators."""
@@ -171,7 +172,7 @@ class OnnxRuntime:
             options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, self.threads)
             options.optimized_model_filepath = str(path)
             try:
-                _open(onnx_bytes, options, spec.target)
+                _open(onnx_bytes, options, spec.target, _provider(spec))
             except failures() as error:
                 raise BuildError(
                     f"ONNX Runtime refuses the graph: {first_line(error)}",
@@ -185,7 +186,10 @@ class OnnxRuntime:
         report(Progress("build", 100.0, "optimised"))
         graph = onnx.load_from_string(plan).graph
         made = OnnxReport(onnxruntime.__version__, len(graph.node), signature.layout.value)
-        return Built(plan, _inside(graph), spec.target, PlanReport(onnx=made))
+        precision = _inside(graph)
+        if precision.is_single and spec.precision.is_single:
+            precision = spec.precision  # the provider rounds to TF32, the file has nothing of it
+        return Built(plan, precision, spec.target, PlanReport(onnx=made))
 
     def load(self, plan: bytes, signature: Signature, spec: EngineSpec) -> OnnxRunner:
         """Open a session over a plan.
@@ -196,7 +200,8 @@ class OnnxRuntime:
         """
         import onnxruntime
 
-        return _runner(plan, signature, spec.target, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
+        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        return _runner(plan, signature, spec, level, self.threads)
 
     def computes_on_gpu(self, spec: EngineSpec) -> int | None:
         """The target's number, where it is a GPU; the output of a plan of open size has none that is known before."""
@@ -207,7 +212,7 @@ class OnnxRuntime:
         import onnxruntime
 
         options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, self.threads)
-        return OnnxDeviceRunner(plan, signature, spec.target.index, options, _EXACT)
+        return OnnxDeviceRunner(plan, signature, spec.target.index, options, _provider(spec))
 
 
 def calibrator_missing(spec: EngineSpec) -> UnsupportedSpec | None:
@@ -227,7 +232,7 @@ def reference(onnx_bytes: bytes, signature: Signature, *, threads: int | None = 
     import onnxruntime
 
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _runner(onnx_bytes, signature, Target("cpu"), level, threads)
+    return _runner(onnx_bytes, signature, EngineSpec(Target("cpu")), level, threads)
 
 
 class OnnxRunner:
@@ -295,8 +300,10 @@ class OnnxRunner:
         return self._padded
 
 
-def _check_gpu(target: Target) -> UnsupportedSpec | None:
+def _check_gpu(spec: EngineSpec) -> UnsupportedSpec | None:
     import onnxruntime
+
+    target = spec.target
 
     if cuda.hidden():
         return UnsupportedSpec(
@@ -313,12 +320,12 @@ def _check_gpu(target: Target) -> UnsupportedSpec | None:
     if target.index not in known:
         seen = f"{target} is not there (GPUs seen: {known or 'none'})"
         return UnsupportedSpec(seen, remedy=say(Setting.TARGET.given()))
-    return None
+    return cuda.tf32_absence(target.index) if spec.precision is Precision.TF32 else None
 
 
-def _runner(plan: bytes, signature: Signature, target: Target, level: Any, threads: int | None) -> OnnxRunner:
+def _runner(plan: bytes, signature: Signature, spec: EngineSpec, level: Any, threads: int | None) -> OnnxRunner:
     try:
-        session = _open(plan, _options(level, threads), target)
+        session = _open(plan, _options(level, threads), spec.target, _provider(spec))
     except failures() as error:
         raise PlanError(f"ONNX Runtime refuses the plan: {first_line(error)}", remedy="rebuild it") from error
     return OnnxRunner(session, signature)
@@ -341,7 +348,14 @@ def _options(level: Any, threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
-def _open(onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target) -> onnxruntime.InferenceSession:
+def _provider(spec: EngineSpec) -> dict[str, str]:
+    """Options of the CUDA provider, which rounds FP32 plans to TF32 without a word where nothing is said."""
+    return {"use_tf32": str(int(spec.precision is Precision.TF32))}
+
+
+def _open(
+    onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target, provider: Mapping[str, str]
+) -> onnxruntime.InferenceSession:
     """A session on the target's provider and no other.
 
     Raises:
@@ -349,7 +363,7 @@ def _open(onnx_bytes: bytes, options: onnxruntime.SessionOptions, target: Target
     """
     import onnxruntime
 
-    on_gpu = (PROVIDER, {"device_id": str(target.index), **_EXACT})
+    on_gpu = (PROVIDER, {"device_id": str(target.index), **provider})
     providers = [on_gpu, "CPUExecutionProvider"] if target.kind == "gpu" else ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(onnx_bytes, options, providers=providers)
     if target.kind == "gpu" and PROVIDER not in session.get_providers():

@@ -73,8 +73,8 @@ class EngineSettings(Section):
     target: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|gpu:\d+|dla:[01])$")] = Field(
         "auto", description="auto, cpu, gpu:0, dla:0 or dla:1"
     )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        "auto", description="auto: fp16 on a GPU or DLA, fp32 on a CPU"
+    precision: Literal["auto", "fp32", "tf32", "fp16", "int8"] = Field(
+        "auto", description="auto: fp16 on a GPU or DLA, fp32 on a CPU; tf32: a GPU from Ampere on"
     )
     img_size: Annotated[int | tuple[int, int], BeforeValidator(checks.sides)] | None = Field(
         None, description="input side, or [height, width], in pixels; unset: what the weights were made for"
@@ -106,7 +106,8 @@ class EngineSettings(Section):
     allow_lower_precision: bool = Field(
         True,
         description="int8 that fails its check, is refused by the library, lacks usable images, or on TensorRT is not "
-        "faster than fp16, gives way to fp16, fp32; false: the build fails, and int8 of any speed serves",
+        "faster than fp16, gives way to fp16, fp32, as tf32 does to fp32; false: the build fails, and int8 of any "
+        "speed serves",
     )
     first_boot: Literal["serve", "wait"] = Field(
         "serve", description="serve: an ONNX Runtime plan serves while a slow first build goes on"

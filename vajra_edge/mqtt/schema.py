@@ -41,7 +41,7 @@ class EngineRow(Payload):
     """Which engine found the objects."""
 
     fingerprint: Annotated[str, Field(max_length=12)] = Field(description="first 12 digits of its plan's fingerprint")
-    precision: str = Field(description="achieved: `fp32`, `fp16` or `int8`")
+    precision: str = Field(description="achieved: `fp32`, `tf32`, `fp16` or `int8`")
     target: str = Field(description="where it runs: `cpu`, `gpu:0`, `dla:0` …")
 
 

@@ -12,17 +12,27 @@ from vajra_edge.errors import UnsupportedSpec
 
 
 class Precision(str, Enum):
-    """Arithmetic of the bulk of the network; boxes and NMS stay FP32 in every one."""
+    """Arithmetic of the bulk of the network; boxes and NMS stay FP32 in every one.
+
+    TF32 is FP32 in memory, and what is multiplied is rounded to 10 bits of mantissa on the way: a GPU's tensor cores
+    take it from compute capability 8.0 on.
+    """
 
     FP32 = "fp32"
+    TF32 = "tf32"
     FP16 = "fp16"
     INT8 = "int8"
 
     @property
+    def is_single(self) -> bool:
+        """Weights and tensors are FP32, whatever is done with them."""
+        return self in (Precision.FP32, Precision.TF32)
+
+    @property
     def fallbacks(self) -> tuple[Precision, ...]:
-        """The ladder below this precision when a plan fails its accuracy check: int8 -> fp16 -> fp32."""
+        """The ladder below this precision when a plan fails its accuracy check: int8 -> fp16 -> fp32, tf32 -> fp32."""
         order = (Precision.INT8, Precision.FP16, Precision.FP32)
-        return order[order.index(self) + 1 :]
+        return order[order.index(self) + 1 :] if self in order else (Precision.FP32,)
 
 
 @dataclass(frozen=True)

@@ -319,7 +319,7 @@ def _fixed(weights: Path, argument: Argument, has: Value, asked: Value) -> Graph
 
 
 def _require_dla(spec: EngineSpec) -> None:
-    if spec.target.kind == "dla" and spec.precision is Precision.FP32:
+    if spec.target.kind == "dla" and spec.precision.is_single:
         raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy=say(HALF | INT8))
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.driver import CudaGpu, driver
 from vajra_edge.backends.cuda.runtime import call, runtime
-from vajra_edge.errors import EngineError
+from vajra_edge.errors import EngineError, UnsupportedSpec
 from vajra_edge.wording import Setting, say
 
 
@@ -32,6 +32,19 @@ def absence(index: int) -> EngineError | None:
     return CudaUnavailable(
         f"CUDA sees {found} GPUs here, none with number {index}",
         remedy=say("look at CUDA_VISIBLE_DEVICES, or ", Setting.TARGET.to("auto")),
+    )
+
+
+def tf32_absence(index: int) -> UnsupportedSpec | None:
+    """Why this GPU does not compute in TF32; None where it does, and where there is no GPU that could be asked.
+
+    Libraries take the wish for TF32 on an older GPU without a word, and compute in FP32.
+    """
+    if absence(index) is not None or (found := describe(index)).computes_tf32:
+        return None
+    return UnsupportedSpec(
+        f"{found.name}, compute capability {found.compute_capability}, does not compute in tf32, which takes 8.0",
+        remedy=say(Setting.PRECISION.to("fp16") | Setting.PRECISION.to("fp32")),
     )
 
 

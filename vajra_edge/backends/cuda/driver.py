@@ -24,6 +24,10 @@ from vajra_edge.backends.cuda.declared import (
 from vajra_edge.backends.cuda.linked import Linked
 
 LIBRARY = "libcuda.so.1"
+AMPERE = 8
+"""First number of the compute capability from which tensor cores take TF32 (CUDA's programming guide, table of compute
+capabilities).
+"""
 NAME_BYTES = 256
 
 
@@ -44,6 +48,11 @@ class CudaGpu:
     memory_bytes: int
     integrated: bool
     driver: str
+
+    @property
+    def computes_tf32(self) -> bool:
+        """Its tensor cores take TF32."""
+        return int(self.compute_capability.partition(".")[0]) >= AMPERE
 
 
 class Driver:

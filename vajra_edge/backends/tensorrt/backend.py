@@ -232,7 +232,7 @@ def _require(library: Library, spec: EngineSpec) -> Typing:
     on_dla = spec.target.kind == "dla"
     if spec.target.kind == "cpu":
         raise UnsupportedSpec("TensorRT does not run on a CPU", remedy=say(Setting.BACKEND.to("onnxruntime")))
-    if on_dla and spec.precision is Precision.FP32:
+    if on_dla and spec.precision.is_single:
         raise UnsupportedSpec("a DLA core computes in FP16 and INT8 only", remedy=say(Setting.PRECISION.to("fp16")))
     if on_dla and spec.dynamic:
         raise UnsupportedSpec("a DLA core takes static shapes only", remedy=say(Setting.DYNAMIC.to(False)))
@@ -243,6 +243,8 @@ def _require(library: Library, spec: EngineSpec) -> Typing:
             f"{library} builds only on the GPU that will run the plan: {absent.message}",
             remedy=say(absent.remedy, ", or ", Setting.BACKEND.to("onnxruntime")),
         )
+    if spec.precision is Precision.TF32 and (refused := cuda.tf32_absence(gpu)) is not None:
+        raise refused
     calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
     if calibrates and on_dla:
         raise UnsupportedSpec(
@@ -252,8 +254,8 @@ def _require(library: Library, spec: EngineSpec) -> Typing:
         raise UnsupportedSpec(
             f"{library} calibrates on the GPU: {absent.message}", remedy=say(Setting.QUANTIZATION.to("qdq"))
         )
-    if absent is None and (refused := start.refusal(library)) is not None:
-        raise refused
+    if absent is None and (broken := start.refusal(library)) is not None:
+        raise broken
     typing = tensorrt_library.typing_of(library, spec.typing, on_dla=on_dla, calibrates=calibrates)
     if on_dla:
         dla.require_core(library, spec.target.index)

@@ -61,13 +61,13 @@ def prepare(onnx_bytes: bytes, signature: Signature, spec: EngineSpec, *, strong
     calibrates = spec.precision is Precision.INT8 and spec.quantization == "calibrator"
     if spec.precision is Precision.INT8 and not calibrates:
         ranges = _ranges(onnx_bytes, spec, strong=strong)
-    if strong and spec.precision is not Precision.FP32 and not _is_half(load(onnx_bytes)):
+    if strong and not spec.precision.is_single and not _is_half(load(onnx_bytes)):
         on_gpu = spec.target.kind == "gpu"  # a DLA has no FP32
         keep = tensorrt_rules.silus_before_int8(Wiring(load(onnx_bytes))) if on_gpu else frozenset()
         onnx_bytes = fp16.to_half(onnx_bytes, keep=keep)
     wiring = Wiring(load(onnx_bytes))
     _name(wiring.nodes)
-    high = fp16.float32_nodes(wiring) if not strong and spec.precision is not Precision.FP32 else frozenset()
+    high = fp16.float32_nodes(wiring) if not strong and not spec.precision.is_single else frozenset()
     spared = qdq.static_reasons(wiring) if calibrates else {}
     if spec.precision is Precision.INT8 and not calibrates and not ranges:
         _require_buildable(wiring, strong=strong)
@@ -246,7 +246,10 @@ def configure(net: Network, prepared: Prepared, spec: EngineSpec, typing: Typing
     if limits.max_tactics is not None and library.has("IBuilderConfig.max_num_tactics"):
         config.max_num_tactics = limits.max_tactics
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 says FP32: box arithmetic keeps its 24 bits in every precision
+    if spec.precision is Precision.TF32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)  # FP32 says FP32: box arithmetic keeps its 24 bits in all the others
     if not typing.strong:
         _allow(net, config, prepared, spec.precision)
     return config
@@ -328,7 +331,7 @@ def _allow(net: Network, config: Any, prepared: Prepared, precision: Precision) 
     has fused with a residual addition (``quantization_rules``), and did so with VajraV1's attention blocks.
     """
     library, trt = net.library, net.library.trt
-    if library.has("BuilderFlag.FP16") and precision is not Precision.FP32:
+    if library.has("BuilderFlag.FP16") and not precision.is_single:
         config.set_flag(trt.BuilderFlag.FP16)  # for INT8 too: what is not quantized would else run in FP32
         if precision is Precision.INT8:
             config.set_flag(trt.BuilderFlag.INT8)
