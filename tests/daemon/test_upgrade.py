@@ -29,7 +29,7 @@ from vajra_edge.plans.spec import EngineSpec
 from vajra_edge.plans.store import EngineStore
 
 LEFT = Path(__file__).parent / "state_0_1_0"
-NEW = {"build.lock", "running", "daemon.lock"}
+NEW = {"build.lock", "running", "running.held", "daemon.lock"}
 """Files that every process writes for itself."""
 
 
