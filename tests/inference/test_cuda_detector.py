@@ -15,11 +15,12 @@ from backends.cuda_emulation import EmulatedGpu
 from backends.trt_simulation import Simulation, install
 
 from vajra_edge.backends.cuda.check import check
+from vajra_edge.backends.cuda.detections import unfit
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.errors import InferenceError
 from vajra_edge.graph.signature import Layout, Signature
-from vajra_edge.inference.cuda_detector import CudaDetector, unfit
+from vajra_edge.inference.cuda_detector import CudaDetector
 from vajra_edge.inference.detector import Batch, Filter, HostDetector
 from vajra_edge.plans.spec import EngineSpec, NmsSpec, Target
 from vajra_edge.types import Detections, Frame, Memory

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from vajra_edge.backends.base import Runner
 from vajra_edge.build.reference_frames import Frames
 from vajra_edge.errors import VerifyError
 from vajra_edge.geometry import boxes
-from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
+from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.geometry.preparation import Prepares
 from vajra_edge.heads import Limits, head_of
 from vajra_edge.plans.report import Bounds, GateFigures, VerifyReport
 from vajra_edge.plans.spec import Precision
@@ -144,14 +144,6 @@ through; the trained nano loses as much while 0.995 of its boxes stay matched. S
 ``layer_search.LIMIT`` keeps the points."""
 
 
-class Prepares(Protocol):
-    """Puts an image into the network's input, as ``Letterbox`` does."""
-
-    def apply(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> LetterboxTransform:
-        """Write ``image`` into ``out``; see ``Letterbox.apply``."""
-        ...
-
-
 def verify(
     candidate: Runner,
     reference: Runner,
@@ -190,7 +182,7 @@ def verify(
         tally.add(_decoded(candidate, found), _decoded(reference, expected))
         if tally.reference_boxes >= bounds.enough_boxes and tally.frames >= LEAST_FRAMES:
             break
-    made = _report(tally, frames, bounds, watch.latencies_ms(blob))
+    made = _report(tally, frames, bounds, watch.latencies_ms(given))
     if not made.figures.passed:
         raise VerifyError(made.figures.reason, remedy="choose a higher precision", report=made)
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,16 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.backends import cuda, onnxruntime
+from vajra_edge.backends import onnxruntime
 from vajra_edge.backends.base import Backend, Built, Int8Graph, Runner
-from vajra_edge.backends.cuda.kernel_letterbox import KernelLetterbox
-from vajra_edge.build import accuracy_check, reference_frames
+from vajra_edge.build import accuracy_check, preparation, reference_frames
 from vajra_edge.build.progress import Clock, Stages
 from vajra_edge.build.reference_frames import Frames
 from vajra_edge.build.request import BuildRequest
 from vajra_edge.build.rung import Rung
 from vajra_edge.errors import CalibrationError, OutOfMemory, VerifyError
-from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.geometry.preparation import Preparation
 from vajra_edge.graph.dla import ranges as dla_ranges
 from vajra_edge.graph.passes import qdq, tensorrt_rules
 from vajra_edge.graph.signature import Layout, Signature
@@ -34,8 +32,6 @@ from vajra_edge.quantization.calibration_set import CalibrationSet, Holdout
 from vajra_edge.quantization.layer_search import WORST, drift
 from vajra_edge.quantization.ptq import Calibration, prepare_int8, ranges_for
 from vajra_edge.quantization.ranges import RangeCache
-
-log = logging.getLogger(__name__)
 
 CALLS = 30
 """Timed of each plan; the median is what counts."""
@@ -166,12 +162,12 @@ class Attempts:
         """
         with self.stages("verify", "timing int8 and fp16"), contextlib.ExitStack() as held:
             runners = [held.enter_context(contextlib.closing(self._loaded(one))) for one in (first, second)]
-            signature = first.signature
-            letterbox = Letterbox(signature.resolution_hw)
-            batch = letterbox.blank(signature.batch)
-            letterbox.apply(next(iter(self._frames().images)), batch[0])
+            signature, spec = first.signature, _achieved(first.rung.of(self.request.spec), first.built)
+            prepares = held.enter_context(self._preparation(spec)).for_input(signature.resolution_hw)
+            batch = np.empty((signature.batch, 3, *signature.resolution_hw), np.float32)
+            prepares.apply(next(iter(self._frames().images)), batch[0])
             batch[1:] = batch[0]
-            return by_turns(runners[0], runners[1], np.ascontiguousarray(batch))
+            return by_turns(runners[0], runners[1], batch)
 
     def refused_layers(self, rung: Rung, names: Iterable[str]) -> frozenset[str]:
         """Keys of the layers in INT8 that an error's names speak of, besides those that are out of it already."""
@@ -192,8 +188,11 @@ class Attempts:
             raise CalibrationError("int8 has no calibration images", remedy="name some, or ask for fp16")
         if rung.quantization == "calibrator":
             return self._graph.onnx_bytes, None
-        with self.stages("calibrate", f"calibrating on {len(self._images.fitted)} images"):
-            return self._int8(rung, spec, self._calibration(spec, self._images.fitted, fresh=fresh))
+        with (
+            self.stages("calibrate", f"calibrating on {len(self._images.fitted)} images"),
+            self._calibrating(self._images.fitted, spec) as images,
+        ):
+            return self._int8(rung, spec, self._calibration(spec, images, fresh=fresh))
 
     def _calibration(self, spec: EngineSpec, images: CalibrationSet, *, fresh: bool) -> Calibration:
         wanted = self.request.calibration
@@ -235,8 +234,8 @@ class Attempts:
         report, signature = self.stages.report, self._graph.signature
         with self.stages("build", f"building for {spec.target} with {self.backend.name}"):
             if spec.precision is Precision.INT8 and spec.quantization == "calibrator" and self._images is not None:
-                images = self._images.fitted
-                built = self.backend.build(onnx_bytes, signature, spec, report, images=images, fresh=fresh)
+                with self._calibrating(self._images.fitted, spec) as images:
+                    built = self.backend.build(onnx_bytes, signature, spec, report, images=images, fresh=fresh)
             else:
                 built = self.backend.build(onnx_bytes, signature, spec, report)
         return replace(built, report=replace(built.report, int8=int8))
@@ -263,32 +262,33 @@ class Attempts:
             held.callback(reference.close)
             candidate = self.backend.load(built.plan, graph.signature, _achieved(spec, built))
             held.callback(candidate.close)
-            prepares = held.enter_context(self._prepares(_achieved(spec, built), graph.signature))
-            verdict = accuracy_check.verify(candidate, reference, self._frames(), bounds, self.stages.report, prepares)
+            prepared = held.enter_context(self._preparation(_achieved(spec, built)))
+            frames, report = self._frames(), self.stages.report
+            verdict = accuracy_check.verify(candidate, reference, frames, bounds, report, prepared.kernel)
             if built.precision is Precision.INT8 and graph.signature.layout is Layout.RAW:
-                self._require_faithful(candidate, reference)
+                self._require_faithful(candidate, reference, prepared)
         if built.precision is Precision.INT8 and not verdict.figures.judged:
             remedy = "int8 is not used until it can be judged"
             raise VerifyError(verdict.figures.reason, remedy=remedy, report=verdict)
         return verdict
 
-    @contextlib.contextmanager
-    def _prepares(self, spec: EngineSpec, signature: Signature) -> Iterator[KernelLetterbox | None]:
-        """What will prepare frames when the plan serves, as ``inference`` chooses it; None: the host."""
-        gpu = self.backend.computes_on_gpu(spec)
-        if gpu is None or signature.layout is not Layout.RAW:
-            yield None
-            return
-        try:
-            made = KernelLetterbox(signature.resolution_hw, gpu, self.request.state_dir / caches.KERNELS.path)
-        except (cuda.CudaUnavailable, cuda.CudaRefused) as error:
-            log.warning("frames are prepared on the CPU: %s", error)
-            yield None
-            return
-        with made:
-            yield made
+    def _preparation(self, spec: EngineSpec) -> contextlib.AbstractContextManager[Preparation]:
+        """What prepares frames when a plan of ``spec`` serves."""
+        return preparation.production(self.backend, spec, self._graph.signature, self.request.state_dir)
 
-    def _require_faithful(self, candidate: Runner, reference: Runner) -> None:
+    @contextlib.contextmanager
+    def _calibrating(self, images: CalibrationSet, spec: EngineSpec) -> Iterator[CalibrationSet]:
+        """Images for calibrating, as the plan gets its frames in service.
+
+        For a DLA core they stay the host's, though its frames come by the kernel: at most one step of 255 away.
+        """
+        if spec.target.kind == "dla":
+            yield images
+            return
+        with self._preparation(spec) as prepared:
+            yield replace(images, preparation=prepared)
+
+    def _require_faithful(self, candidate: Runner, reference: Runner, prepared: Preparation) -> None:
         """What the plan itself computes, anchor by anchor; the choice of layers knew only what ONNX Runtime would.
 
         The accuracy check counts boxes, which stay matched while points are lost: TensorRT's calibrator passed it with
@@ -302,7 +302,8 @@ class Attempts:
         if not images:
             return
         outputs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-        for image in images.some(FAITHFUL_IMAGES).inputs(reference.signature.resolution_hw):
+        shown = replace(images.some(FAITHFUL_IMAGES), preparation=prepared)
+        for image in shown.inputs(reference.signature.resolution_hw):
             outputs.append((reference.infer(image)[0].copy(), candidate.infer(image)[0].copy()))
             self.stages.report(Progress("verify", None, f"measuring drift: image {len(outputs)}"))
         found = drift([expected for expected, _ in outputs], [made for _, made in outputs])

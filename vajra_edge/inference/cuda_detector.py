@@ -20,7 +20,6 @@ from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.device_runner import SLOTS, DeviceRunner
 from vajra_edge.build.accuracy_check import CONFIDENCE
 from vajra_edge.errors import InferenceError
-from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads import Limits
 from vajra_edge.inference.cuda_slot import CudaSlot, Scratch
 from vajra_edge.inference.detector import Batch, Filter, StageTimes, require_room
@@ -39,13 +38,6 @@ _BARE_BLOCK = 100
 """Runs that are queued before somebody waits, so that the pause is none to speak of."""
 
 log = logging.getLogger(__name__)
-
-
-def unfit(signature: Signature) -> str | None:
-    """Why the GPU cannot choose the objects of a network; None if it can."""
-    if signature.layout is not Layout.RAW:
-        return "NMS is inside the network"
-    return None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import Backend, Runner, select
+from vajra_edge.backends.cuda.detections import unfit
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.errors import ForeignPlan, UnsupportedSpec
 from vajra_edge.graph.signature import Signature
-from vajra_edge.inference.cuda_detector import CudaDetector, unfit
+from vajra_edge.inference.cuda_detector import CudaDetector
 from vajra_edge.inference.detector import ON_HOST, Detector, HostDetector
 from vajra_edge.plans.manifest import Manifest, Plan
 from vajra_edge.plans.spec import EngineSpec, NmsSpec

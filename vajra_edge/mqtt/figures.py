@@ -28,7 +28,7 @@ class Int8Figures:
         algorithm: minmax, percentile or entropy.
         images: that the ranges come from.
         images_from: where those come from.
-        collector: which library measured, and why not another.
+        collector: which library measured, and why not another; what prepared the images for a GPU.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -92,7 +92,7 @@ class RangesReport:
         images: that they were measured on.
         key: of their file in the cache.
         source: measured now, from the cache, or reused from other weights.
-        collector: which library measured, and why not another.
+        collector: which library measured, and why not another; what prepared the images for a GPU.
         images_from: where the images come from.
     """
 

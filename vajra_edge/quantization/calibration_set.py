@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vajra_edge.datasets import dataset
 from vajra_edge.datasets.dataset import Dataset, Entry
 from vajra_edge.errors import CalibrationError, DatasetError
-from vajra_edge.geometry.letterbox import Letterbox
+from vajra_edge.geometry.preparation import HOST, Preparation
 from vajra_edge.wording import Setting, say
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Inputs(Protocol):
 
     @property
     def digest(self) -> str:
-        """Digest of the images and their order."""
+        """Digest of the images, their order, and what prepares them where that is not the host."""
         ...
 
     def __len__(self) -> int: ...
@@ -55,11 +55,13 @@ class CalibrationSet:
         pictures: the images; read anew at each pass.
         listed: digest of the list that was frozen, of which ``pictures`` are what is left; None: they are no such set,
             or a part of one.
+        preparation: what brings them to the network's input.
     """
 
     source: str
     pictures: Dataset
     listed: str | None = None
+    preparation: Preparation = HOST
 
     @classmethod
     def collect(cls, source: Path, *, fraction: float = 1.0, most: int | None = None, batch: int = 1) -> CalibrationSet:
@@ -92,9 +94,16 @@ class CalibrationSet:
         Of a frozen list it is the list's own, whatever is left: a rotten picture is no reason to build anew for an
         hour. Parts of a set (``some``, a holdout) have that of their content, which ranges are kept under.
 
+        What a kernel prepares is another set to whoever keeps what was measured on it: tables of the one are never
+        taken for the other.
+
         Raises:
             CalibrationError: a file cannot be read.
         """
+        content, way = self._content(), self.preparation.way
+        return hashlib.sha256(f"{content} {way}".encode()).hexdigest() if way else content
+
+    def _content(self) -> str:
         if self.listed is not None:
             return self.listed
         files: dict[Path, str] = {}
@@ -104,16 +113,17 @@ class CalibrationSet:
         return digest_of((files[entry.path], entry.frame) for entry in self.pictures.entries)
 
     def inputs(self, input_hw: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
-        """Each image as the network gets it in service: (1, 3, H, W) float32 RGB 0..1 through the same letterbox.
+        """Each image as the network gets it in service: (1, 3, H, W) float32 RGB 0..1 by the same preparation.
 
         Raises:
             CalibrationError: an image cannot be read; says which.
+            CudaRefused: the GPU that prepares them refuses, mostly for want of memory.
         """
-        letterbox, done = Letterbox(input_hw), 0
+        prepares, done = self.preparation.for_input(input_hw), 0
         try:
             for _, picture in self.pictures.images():
-                image = letterbox.blank(1)
-                letterbox.apply(picture, image[0])
+                image = np.empty((1, 3, *input_hw), np.float32)
+                prepares.apply(picture, image[0])
                 yield image
                 done += 1
         except DatasetError as error:
@@ -125,7 +135,7 @@ class CalibrationSet:
 
     def some(self, count: int) -> CalibrationSet:
         """A few of the images, spread evenly."""
-        return CalibrationSet(self.source, self.pictures.sample(most=count))
+        return replace(self, pictures=self.pictures.sample(most=count), listed=None)
 
 
 def digest_of(contents: Iterable[tuple[str, int | None]]) -> str:

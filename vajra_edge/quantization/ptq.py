@@ -127,11 +127,12 @@ def ranges_for(
     found, source = (None, "") if calibration.fresh else _kept(onnx_bytes, signature.resolution_hw, calibration)
     if found is None:
         found = calibration.observe(onnx_bytes, signature, images, algorithm, report, calibration.threads)
+        told = filter(None, (found.collector, images.preparation.told))
+        found = replace(found, collector="; ".join(told))
         source = MEASURED_NOW
         if calibration.cache:
             calibration.cache.put(found)
-    told = RangesReport(found.algorithm, found.images, found.key, source, found.collector, images.source)
-    return found, told
+    return found, RangesReport(found.algorithm, found.images, found.key, source, found.collector, images.source)
 
 
 def _kept(onnx_bytes: bytes, resolution_hw: tuple[int, int], calibration: Calibration) -> tuple[Ranges | None, str]:

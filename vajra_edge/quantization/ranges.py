@@ -24,7 +24,8 @@ SCHEMA = 2
 """Changes when the meaning of a file or the way it is measured does; older files are then not used."""
 
 PREPROCESSING = "letterbox-114-bilinear-rgb-1"
-"""Names what ``geometry.letterbox`` does to an image; changes with it."""
+"""Names what ``geometry.letterbox`` does to an image; changes with it. What a kernel makes of it instead is in the
+digest of the images."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Ranges:
         algorithm: minmax, percentile or entropy.
         key: digest of all that the ranges depend on, see ``key_of``.
         structure: digest of the graph without its weights, see ``structure_of``.
-        set_digest: digest of the images.
+        set_digest: digest of the images and their preparation.
         images: how many images were seen.
-        collector: which library measured, where, and why not another; for the manifest.
+        collector: which library measured, where, and why not another, and what prepared the images; for the manifest.
     """
 
     tensors: Mapping[str, Range]
@@ -137,7 +138,7 @@ def key_of(onnx_bytes: bytes, resolution_hw: tuple[int, int], set_digest: str, a
     Args:
         onnx_bytes: the FP32 graph.
         resolution_hw: that the images are brought to; a graph with open sizes is the same for all of them.
-        set_digest: of the images.
+        set_digest: of the images, see ``Inputs.digest``.
         algorithm: minmax, percentile or entropy.
     """
     size = "x".join(map(str, resolution_hw))

@@ -6,6 +6,7 @@ import ctypes
 
 from vajra_edge.errors import UnsupportedSpec
 from vajra_edge.geometry.letterbox import LetterboxTransform
+from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads import Limits
 from vajra_edge.wording import Setting, say
 
@@ -39,6 +40,13 @@ class Answer(ctypes.Structure):
     """What the kernels say of an image beside its rows, as ``detections.cu`` declares it."""
 
     _fields_ = (("rows", ctypes.c_int), ("ticket", ctypes.c_int))
+
+
+def unfit(signature: Signature) -> str | None:
+    """Why the GPU cannot choose the objects of a network, so that the host prepares frames too; None if it can."""
+    if signature.layout is not Layout.RAW:
+        return "NMS is inside the network"
+    return None
 
 
 def image_block(limits: Limits, place: LetterboxTransform, resolution_wh: tuple[int, int], ticket: int) -> ImageBlock:

@@ -1,14 +1,17 @@
-"""KernelLetterbox: the letterbox of production for what the host computes with, such as the accuracy check."""
+"""KernelLetterbox: the letterbox of production for what goes by way of the host: calibration, the accuracy check."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge.backends.cuda import sources
+from vajra_edge.backends.cuda.compiler import OPTIONS
 from vajra_edge.backends.cuda.devices import describe, device
 from vajra_edge.backends.cuda.intake import Intake
 from vajra_edge.backends.cuda.kernels import Kernels
@@ -17,6 +20,13 @@ from vajra_edge.backends.cuda.resources import DeviceBuffer, PinnedBuffer, Resou
 from vajra_edge.geometry.letterbox import LetterboxTransform, placement
 
 _FLOAT_BYTES = 4
+_SHOWN = 16
+
+
+def way() -> str:
+    """Names what the kernel makes of an image: another source, or other arithmetic, is another way."""
+    digest = hashlib.sha256("\0".join((sources.source("letterbox"), *OPTIONS)).encode()).hexdigest()
+    return f"cuda-letterbox-{digest[:_SHOWN]}"
 
 
 class KernelLetterbox(Resource):
