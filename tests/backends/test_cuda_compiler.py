@@ -12,7 +12,7 @@ import pytest
 from vajra_edge.backends.cuda import compiler as cuda_compiler
 from vajra_edge.backends.cuda import sources
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
-from vajra_edge.backends.cuda.compiler import Compiler, compiler, machine_code
+from vajra_edge.backends.cuda.compiler import Absent, Compiler, compiler, machine_code
 
 ARCHITECTURES = ("sm_87", "sm_90")
 """An Orin, and the GPUs that ours is measured on."""
@@ -119,6 +119,51 @@ def test_without_a_place_to_keep_it_code_is_compiled_each_time(
         assert machine_code(made_by, TINY, "twice", "sm_87", tmp_path / "file" / "folder")
     assert made_by.made == 2
     assert "machine code of twice is not kept" in caplog.text
+
+
+ABSENT = Absent(CudaUnavailable("CUDA's compiler does not load: libnvrtc.so.12", remedy="install it"))
+NOTHING_KEPT = r"does not load: libnvrtc.so.12; and no code of twice for sm_87 that it made before is of use"
+
+
+@pytest.mark.parametrize("version", ["12.6", "13.2"])
+def test_without_a_compiler_what_any_release_made_is_used(tmp_path: Path, version: str) -> None:
+    kept = machine_code(Counting(version), TINY, "twice", "sm_87", tmp_path)
+    assert machine_code(ABSENT, TINY, "twice", "sm_87", tmp_path) == kept
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "architecture"),
+    [(TINY + " ", "twice", "sm_87"), (TINY, "twice2", "sm_87"), (TINY, "twice", "sm_90")],
+)
+def test_without_a_compiler_code_of_anything_else_is_not_used(
+    tmp_path: Path, source: str, name: str, architecture: str
+) -> None:
+    machine_code(Counting(), source, name, architecture, tmp_path)
+    with pytest.raises(CudaUnavailable, match=NOTHING_KEPT):
+        machine_code(ABSENT, TINY, "twice", "sm_87", tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["kept", "absent", None])
+def test_without_a_compiler_damaged_code_and_none_are_refused_with_the_remedy(
+    tmp_path: Path, folder: str | None
+) -> None:
+    machine_code(Counting(), TINY, "twice", "sm_87", tmp_path / "kept")
+    (path,) = (tmp_path / "kept").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(CudaUnavailable, match=NOTHING_KEPT) as refused:
+        machine_code(ABSENT, TINY, "twice", "sm_87", folder and tmp_path / folder)
+    assert refused.value.remedy == "install it"
+
+
+def test_a_compiler_that_refuses_its_first_call_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Compiler):
+        def __init__(self, path: str) -> None:
+            raise CudaRefused("CUDA refused nvrtcVersion: internal error (11)", call="nvrtcVersion", code=11, name="")
+
+    monkeypatch.setattr(cuda_compiler, "Compiler", Broken)
+    with pytest.raises(CudaUnavailable, match=r"does not load: .*nvrtcVersion"):
+        compiler(12060)
 
 
 def test_without_a_compiler_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

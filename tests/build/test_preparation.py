@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.backends.cuda import kernels
 from vajra_edge.backends.cuda.check import CudaUnavailable
+from vajra_edge.backends.cuda.compiler import machine_code
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.backends.tensorrt.calibration_engine import TrtReplay
@@ -160,6 +161,7 @@ def without_compiler(patched: pytest.MonkeyPatch) -> None:
         raise CudaUnavailable("CUDA's compiler does not load: none is here", remedy="install it")
 
     patched.setattr(kernels, "compiler", absent)
+    patched.setattr(kernels, "machine_code", machine_code)
 
 
 def test_on_a_gpu_ranges_and_layers_come_from_what_production_s_kernel_makes(device: Device) -> None:
@@ -221,7 +223,7 @@ def test_without_a_compiler_the_host_prepares_and_the_manifest_says_why(
     without_compiler(monkeypatch)
     request = device.request()
     collector = device.built(request).report.plan.int8.ranges.collector
-    assert collector.endswith("; images prepared on the CPU: CUDA's compiler does not load: none is here")
+    assert "; images prepared on the CPU: CUDA's compiler does not load: none is here; and no code of " in collector
     assert device.fed.by["TrtReplay"] == by_host(device.fitted(request))
 
 

@@ -207,7 +207,8 @@ def _kernels(backend: Backend, spec: EngineSpec) -> Iterator[Check]:
     try:
         Kernels(gpu, None).close()
     except (CudaUnavailable, CudaRefused) as error:
-        yield Check("kernels", "note", f"frames are prepared on the CPU, {error.message}", str(error.remedy))
+        told = f"frames are prepared on the CPU unless an earlier start compiled our kernels: {error.message}"
+        yield Check("kernels", "note", told, str(error.remedy))
     else:
         yield Check("kernels", "ok", f"compile and load: frames are prepared on GPU {gpu}")
 

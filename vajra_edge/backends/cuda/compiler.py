@@ -1,6 +1,7 @@
 """NVRTC: CUDA C to machine code for one architecture, and a cache of it on disk.
 
-The compiler needs no GPU, no headers and no driver. A start that finds the code of the last one is spared compiling.
+The compiler needs no GPU, no headers and no driver. A start that finds the code of the last one is spared compiling;
+where no compiler loads any more it has that code all the same.
 """
 
 from __future__ import annotations
@@ -97,6 +98,27 @@ class Compiler:
         return CudaRefused(f"CUDA refused {name}: {status} ({code}) {said}".rstrip(), call=name, code=code, name=status)
 
 
+class Absent:
+    """In the place of a compiler, where none loads.
+
+    Args:
+        error: why.
+    """
+
+    def __init__(self, error: CudaUnavailable) -> None:
+        self.error = error
+
+    def compile(self, source: str, name: str, architecture: str) -> bytes:
+        """See ``Compiler.compile``.
+
+        Raises:
+            CudaUnavailable: always.
+        """
+        del source
+        why = f"{self.error.message}; and no code of {name} for {architecture} that it made before is of use"
+        raise CudaUnavailable(why, remedy=self.error.remedy) from self.error
+
+
 def _first_error(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")
@@ -124,15 +146,15 @@ def _loaded(path: str) -> Compiler | str:
     """A compiler, or why it does not load."""
     try:
         return Compiler(path)
-    except (OSError, CudaUnavailable) as error:
+    except (OSError, CudaUnavailable, CudaRefused) as error:
         return str(error)
 
 
-def machine_code(made_by: Compiler, source: str, name: str, architecture: str, folder: Path | None) -> bytes:
+def machine_code(made_by: Compiler | Absent, source: str, name: str, architecture: str, folder: Path | None) -> bytes:
     """Compile, or take what was compiled from the same source by the same release for the same architecture.
 
     Args:
-        made_by: compiles.
+        made_by: compiles; where it is absent, what any release made is taken.
         source: see ``Compiler.compile``.
         name: of it; the cache holds one entry for each name and architecture.
         architecture: like ``sm_87``.
@@ -140,11 +162,16 @@ def machine_code(made_by: Compiler, source: str, name: str, architecture: str, f
 
     Raises:
         CudaRefused: it does not compile.
+        CudaUnavailable: there is no compiler, and nothing is kept.
     """
     if folder is None:
         return made_by.compile(source, name, architecture)
-    key = hashlib.sha256("\0".join((source, made_by.version, *OPTIONS)).encode()).hexdigest()
-    path = folder / f"{name}.{architecture}.{key}.cubin"
+    key = hashlib.sha256("\0".join((source, *OPTIONS)).encode()).hexdigest()
+    stem = f"{name}.{architecture}.{key}"
+    if isinstance(made_by, Absent):
+        whole = filter(None, map(_kept, folder.glob(f"{stem}.*.cubin")))
+        return next(whole, None) or made_by.compile(source, name, architecture)
+    path = folder / f"{stem}.{made_by.version}.cubin"
     if (kept := _kept(path)) is not None:
         return kept
     code = made_by.compile(source, name, architecture)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 
 from vajra_edge.backends.cuda import sources
-from vajra_edge.backends.cuda.check import CudaRefused
-from vajra_edge.backends.cuda.compiler import compiler, machine_code
+from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
+from vajra_edge.backends.cuda.compiler import Absent, Compiler, compiler, machine_code
 from vajra_edge.backends.cuda.devices import describe, device
 from vajra_edge.backends.cuda.driver import driver
 from vajra_edge.backends.cuda.module import Module
 from vajra_edge.backends.cuda.resources import Resource
+
+log = logging.getLogger(__name__)
 
 
 class Kernels(Resource):
@@ -26,18 +29,20 @@ class Kernels(Resource):
         detections: reads objects from its output.
 
     Raises:
-        CudaUnavailable: there is no compiler, which names what is in the cache too.
+        CudaUnavailable: there is no compiler, and the cache has not all that it made of these sources.
         CudaRefused: it does not compile, or does not load.
     """
 
     def __init__(self, gpu: int, cache: Path | None) -> None:
         self._gpu = gpu
         self._architecture = f"sm_{describe(gpu).compute_capability.replace('.', '')}"
-        self._made_by = compiler(driver().version)
+        self._made_by = _compiler()
         with device(gpu), ExitStack() as taken:
             self.letterbox = taken.enter_context(self._module("letterbox", cache))
             self.detections = taken.enter_context(self._module("detections", cache))
             self._held = taken.pop_all()
+        if isinstance(self._made_by, Absent):
+            log.warning("our kernels are those that an earlier start compiled: %s", self._made_by.error)
 
     def close(self) -> None:
         """Unload them; a second call does nothing."""
@@ -56,3 +61,11 @@ class Kernels(Resource):
     def _loaded(self, name: str, cache: Path | None) -> Module:
         code = machine_code(self._made_by, sources.source(name), name, self._architecture, cache)
         return Module(code, sources.KERNELS[name])
+
+
+def _compiler() -> Compiler | Absent:
+    """The compiler, which knows its release, and so whether what is kept is its own."""
+    try:
+        return compiler(driver().version)
+    except CudaUnavailable as error:
+        return Absent(error)
