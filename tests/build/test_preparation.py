@@ -201,11 +201,11 @@ def test_the_plan_itself_is_judged_and_timed_on_the_kernel_s_images_alone(
     assert set(device.fed.by["TrtRunner"]) - {warming_up} == wanted
 
 
-def test_a_dla_core_s_ranges_come_from_the_host_s_images(device: Device) -> None:
+def test_a_dla_core_s_ranges_come_from_the_kernel_that_prepares_its_frames(device: Device) -> None:
     request = device.request(replace(SPEC, target=Target("dla")))
     manifest = device.built(request)
-    assert device.fed.by["TrtReplay"] == by_host(device.fitted(request))
-    assert manifest.report.plan.int8.ranges.collector == "TensorRT 10.3.0 on gpu:0"
+    assert device.fed.by["TrtReplay"] == device.in_service(device.fitted(request))
+    assert manifest.report.plan.int8.ranges.collector == "TensorRT 10.3.0 on gpu:0; images prepared on gpu:0"
 
 
 def test_on_a_cpu_the_host_prepares(device: Device) -> None:

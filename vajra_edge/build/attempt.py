@@ -278,13 +278,7 @@ class Attempts:
 
     @contextlib.contextmanager
     def _calibrating(self, images: CalibrationSet, spec: EngineSpec) -> Iterator[CalibrationSet]:
-        """Images for calibrating, as the plan gets its frames in service.
-
-        For a DLA core they stay the host's, though its frames come by the kernel: at most one step of 255 away.
-        """
-        if spec.target.kind == "dla":
-            yield images
-            return
+        """Images for calibrating, as the plan gets its frames in service."""
         with self._preparation(spec) as prepared:
             yield replace(images, preparation=prepared)
 
