@@ -7,7 +7,7 @@ augmenting paths, a row at a time (Jonker and Volgenant 1987).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,32 +16,33 @@ A_PAIR = 3.0
 """Worth of any pair beside its likeness: two poor pairs are better than a good one that leaves two alone."""
 
 
-def assign(row: NDArray[np.intp], column: NDArray[np.intp], likeness: NDArray[np.float64]) -> NDArray[np.intp]:
+def assign(
+    row: NDArray[np.intp], column: NDArray[np.intp], likeness: Callable[[NDArray[np.intp]], NDArray[np.float64]]
+) -> NDArray[np.intp]:
     """Choose among pairs.
 
     Args:
         row: (k,) of each pair that is allowed.
         column: (k,) likewise; no pair is named twice.
-        likeness: (k,) more is better, above -3.
+        likeness: of the pairs with these indices, more is better, above -3; asked only of those that are contested.
 
     Returns:
         Indices of the chosen pairs.
     """
-    if not len(row):
-        return row
+    rows, columns = row.tolist(), column.tolist()
+    if len(set(rows)) == len(rows) == len(set(columns)):
+        return np.arange(len(rows))
     alone = (np.bincount(row)[row] == 1) & (np.bincount(column)[column] == 1)
-    if alone.all():
-        return np.flatnonzero(alone)
-    contested = np.flatnonzero(~alone)
-    places = {}
+    contested = (~alone).nonzero()[0]
     worth: dict[int, dict[int, float]] = {}
-    triples = zip(row[contested].tolist(), column[contested].tolist(), likeness[contested].tolist(), strict=True)
-    for place, (r, c, like) in zip(contested.tolist(), triples, strict=True):
+    places = {}
+    for place, like in zip(contested.tolist(), likeness(contested).tolist(), strict=True):
+        r, c = rows[place], columns[place]
         places[r, c] = place
         worth.setdefault(r, {})[c] = A_PAIR + like
     names = list(worth)
     chosen = [places[names[r], c] for r, c in heaviest(list(worth.values()))]
-    return np.concatenate((np.flatnonzero(alone), np.array(chosen, np.intp)))
+    return np.concatenate((alone.nonzero()[0], np.array(chosen, np.intp)))
 
 
 def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:

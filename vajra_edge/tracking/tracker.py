@@ -8,13 +8,17 @@ since one that stopped behind a post is not where its speed would have brought i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge.tracking import motion
 from vajra_edge.tracking.assignment import assign
-from vajra_edge.tracking.motion import MEASURED, Boxes, Motion, to_cxcywh, to_xyxy
+from vajra_edge.tracking.motion import FILTER, HEIGHT, MEASURED, POSITION, VARIANCE, VELOCITY, Columns
+from vajra_edge.tracking.pairs import Pairs, Rows, overlapping
 from vajra_edge.types import Detections
 
 NO_TRACK = 0
@@ -50,80 +54,18 @@ SLOWING = 0.5
 LATELY = 1.5
 """A track was seen in the frame before if no more than this many times of that frame went by."""
 
-TINY = 1e-9
-"""For boxes without an area."""
+SEEN, SEEN_S, CLASS = slice(20, 26), 24, 25
+HITS, NUMBER = 26, 27
+"""Rows of the table of tracks below those of its filters: what was last seen, and what was given.
+
+Left, top, right and bottom of the newest detection in pixels, its monotonic time and its class id; in how many frames
+the track was found; its number as subscribers read it, ``NO_TRACK`` until the track is sure.
+"""
+
+ROWS = 28
 
 Numbers = NDArray[np.int64]
-Rows = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """All tracks of one camera, a row each.
-
-    Attributes:
-        whole: (3, n) number as subscribers read it, ``NO_TRACK`` until the track is sure; in how many frames it was
-            found; class id of its newest detection.
-        seen: (5, n) left, top, right and bottom of that in pixels, and its monotonic time.
-        motion: of all.
-    """
-
-    whole: Numbers
-    seen: Boxes
-    motion: Motion
-
-    def __len__(self) -> int:
-        return len(self.whole[0])
-
-    @property
-    def number(self) -> Numbers:
-        """(n,)."""
-        return np.asarray(self.whole[0])
-
-    @property
-    def hits(self) -> Numbers:
-        """(n,)."""
-        return np.asarray(self.whole[1])
-
-    @property
-    def class_id(self) -> Numbers:
-        """(n,)."""
-        return np.asarray(self.whole[2])
-
-    @property
-    def seen_s(self) -> NDArray[np.float64]:
-        """(n,)."""
-        return np.asarray(self.seen[4])
-
-    @classmethod
-    def begin(cls, boxes: Boxes, class_id: NDArray[np.int32], now_s: float) -> Tracks:
-        """Tracks of (n, 4) boxes that are seen for the first time."""
-        whole, seen = np.empty((3, len(boxes)), np.int64), np.empty((5, len(boxes)))
-        whole[0], whole[1], whole[2] = NO_TRACK, 1, class_id
-        seen[:4], seen[4] = boxes.T, now_s
-        return cls(whole, seen, Motion.begin(to_cxcywh(boxes)))
-
-    def found(self, rows: Rows, boxes: Boxes, class_id: NDArray[np.int32], now_s: float) -> Tracks:
-        """With what these rows were found as: (len(rows), 4) boxes and their classes."""
-        whole, seen = self.whole.copy(), self.seen.copy()
-        whole[1, rows] += 1
-        whole[2, rows], seen[:4, rows], seen[4, rows] = class_id, boxes.T, now_s
-        return Tracks(whole, seen, self.motion.corrected(rows, to_cxcywh(boxes)))
-
-    def numbered(self, wanted: NDArray[np.bool_], given: int) -> Tracks:
-        """With the next numbers after ``given`` for those that are to have one."""
-        whole = self.whole.copy()
-        whole[0, wanted] = np.arange(given + 1, given + 1 + wanted.sum())
-        return replace(self, whole=whole)
-
-    def take(self, rows: NDArray[np.bool_]) -> Tracks:
-        """Those that go on."""
-        return Tracks(self.whole[:, rows], self.seen[:, rows], self.motion.take(rows))
-
-    def joined(self, other: Tracks) -> Tracks:
-        """These and then the others."""
-        both = np.concatenate((self.whole, other.whole), 1), np.concatenate((self.seen, other.seen), 1)
-        return Tracks(*both, self.motion.joined(other.motion))
+Chosen = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -131,19 +73,19 @@ class State:
     """What is known of one camera.
 
     Attributes:
-        tracks: that go on.
+        tracks: (ROWS, n) a column for each that goes on.
         at_s: monotonic time of the newest frame; None before the first.
         given: the highest number so far.
     """
 
-    tracks: Tracks
+    tracks: Columns
     at_s: float | None = None
     given: int = 0
 
     @classmethod
     def empty(cls, given: int = 0) -> State:
         """Nothing is known but which numbers are taken."""
-        return cls(Tracks.begin(np.zeros((0, 4)), np.zeros(0, np.int32), 0.0), None, given)
+        return cls(np.empty((ROWS, 0)), None, given)
 
 
 class Tracker:
@@ -175,151 +117,149 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
         found: in the frame; a box with a number that is not finite belongs to no track.
         now_s: when it was taken, monotonic.
     """
-    numbers = np.full(len(found), NO_TRACK)
-    finite = np.asarray(np.isfinite(found.xyxy).all(1))
-    if not finite.all():
+    numbers = np.zeros(len(found), np.int64)
+    boxes = found.xyxy.T.astype(np.float64)
+    if not math.isfinite(boxes.sum()):  # of numbers that were float32: no sum of theirs is too large
+        finite = np.isfinite(boxes).all(0)
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
-    if not len(state.tracks) and not len(found):
-        return replace(state, at_s=now_s), numbers
     elapsed_s = 0.0 if state.at_s is None else max(now_s - state.at_s, 0.0)
-    boxes, class_id = found.xyxy.astype(np.float64), found.class_id
-    hidden = now_s - state.tracks.seen_s > LATELY * elapsed_s
-    tracks = _expected(state.tracks, hidden, elapsed_s)
+    tracks, given = state.tracks, state.given
     sure = found.confidence >= SURE
-    of_track = _paired(tracks, hidden, boxes, class_id, sure, now_s)
-    rows = np.flatnonzero(of_track >= 0)
-    at = of_track[rows]
-    tracks, given = _numbered(tracks.found(rows, boxes[at], class_id[at], now_s), FIRST_HITS, state.given)
-    numbers[at] = tracks.number[rows]
-    over = (of_track < 0) & ((tracks.number == NO_TRACK) | (now_s - tracks.seen_s > LOST_S))
-    tracks = tracks.take(~over) if over.any() else tracks
-    sure[at] = False
+    seen = _seen(boxes, found.class_id, now_s)
+    if tracks.shape[1]:
+        hidden = now_s - tracks[SEEN_S] > LATELY * elapsed_s
+        tracks = _expected(tracks, hidden, elapsed_s)
+        of_track = _paired(tracks, hidden, seen, sure, now_s)
+        tracks, given = _gone_on(tracks, of_track, seen, numbers, given, now_s)
+        sure[of_track[of_track >= 0]] = False
     if sure.any():
         # Whoever is there when the camera begins to see was there before: no doubt delays their numbers.
-        hits = 1 if state.at_s is None else FIRST_HITS
-        begun, given = _numbered(Tracks.begin(boxes[sure], class_id[sure], now_s), hits, given)
-        numbers[sure] = begun.number
-        tracks = tracks.joined(begun)
+        begun = _begun(seen.compress(sure, 1))
+        if state.at_s is None:
+            given = _number(begun, 1, given)
+            numbers[sure] = begun[NUMBER]
+        tracks = np.concatenate((tracks, begun), 1)
     return State(tracks, now_s, given), numbers
 
 
-def _expected(tracks: Tracks, hidden: NDArray[np.bool_], elapsed_s: float) -> Tracks:
+def _seen(boxes: Columns, class_id: NDArray[np.int32], now_s: float) -> Columns:
+    """What tracks need of (4, m) detections: centre, width and height, then the rows of ``SEEN``."""
+    seen = np.empty((10, boxes.shape[1]))
+    size = seen[2:4]
+    np.subtract(boxes[2:], boxes[:2], out=size)
+    np.add(boxes[:2], size / 2, out=seen[:2])
+    seen[4:8], seen[8], seen[9] = boxes, now_s, class_id
+    return seen
+
+
+def _begun(seen: Columns) -> Columns:
+    """Tracks of what is seen for the first time."""
+    tracks = np.empty((ROWS, seen.shape[1]))
+    motion.begin(tracks, seen[POSITION])
+    tracks[SEEN], tracks[HITS], tracks[NUMBER] = seen[4:], 1, NO_TRACK
+    return tracks
+
+
+def _expected(tracks: Columns, hidden: Chosen, elapsed_s: float) -> Columns:
     """Where they are by now; one that is hidden has slowed down, for all that is known."""
-    kept = np.where(hidden, np.exp(-SLOWING * elapsed_s), 1.0)
-    return Tracks(tracks.whole, tracks.seen, tracks.motion.after(elapsed_s, kept))
+    tracks = motion.foreseen(tracks, elapsed_s)
+    if hidden.any():
+        tracks[VELOCITY] *= np.where(hidden, math.exp(-SLOWING * elapsed_s), 1.0)
+    return tracks
 
 
-def _numbered(tracks: Tracks, hits: int, given: int) -> tuple[Tracks, int]:
-    """Give the next numbers to those that have none and were found so often; returns the highest number too."""
-    wanted = (tracks.number == NO_TRACK) & (tracks.hits >= hits)
-    count = int(wanted.sum())
-    return (tracks.numbered(wanted, given), given + count) if count else (tracks, given)
+def _gone_on(
+    tracks: Columns, of_track: Rows, seen: Columns, numbers: Numbers, given: int, now_s: float
+) -> tuple[Columns, int]:
+    """Those that go on, with what was found of them; ``numbers`` is filled. Returns the highest number too."""
+    found = of_track >= 0
+    if found.any():
+        of_it = seen.take(of_track, 1)
+        motion.correct(tracks, of_it[POSITION], found)
+        np.copyto(tracks[SEEN], of_it[4:], where=found)
+        tracks[HITS] += found
+        given = _number(tracks, FIRST_HITS, given)
+    if found.all():
+        numbers[of_track] = tracks[NUMBER]
+        return tracks, given
+    numbers[of_track[found]] = tracks[NUMBER, found]
+    goes_on = found | ((tracks[NUMBER] != NO_TRACK) & (now_s - tracks[SEEN_S] <= LOST_S))
+    return tracks if goes_on.all() else tracks.compress(goes_on, 1), given
 
 
-@dataclass(frozen=True)
-class _Overlaps:
-    """Pairs of a track and a detection whose boxes overlap.
-
-    Attributes:
-        row: (k,) of the track.
-        column: (k,) of the detection.
-        iou: (k,).
-    """
-
-    row: Rows
-    column: Rows
-    iou: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, of_tracks: Boxes, boxes: Boxes, growth: Boxes) -> _Overlaps:
-        """Of (n, 4) and (m, 4) boxes, all grown at each side by the track's ``growth``, (n, 2).
-
-        Whether boxes overlap is asked of all pairs, by how much of the few that do.
-        """
-        track, box, twice = of_tracks.T, boxes.T, 2 * growth.T
-        sides = []
-        for low in (0, 1):
-            side = np.minimum(track[low + 2, :, None], box[low + 2])
-            side -= np.maximum(track[low, :, None], box[low])
-            side += twice[low, :, None]
-            sides.append(side)
-        both = np.flatnonzero(np.minimum(*sides) > 0.0)
-        row, column = np.divmod(both, len(boxes))
-        shared = sides[0].take(both) * sides[1].take(both)
-        grown = twice[:, row]
-        areas = _area(track[:, row], grown) + _area(box[:, column], grown)
-        return cls(row, column, shared / np.maximum(areas - shared, TINY))
-
-    def take(self, chosen: NDArray[np.bool_]) -> _Overlaps:
-        """Those pairs."""
-        return _Overlaps(self.row[chosen], self.column[chosen], self.iou[chosen])
+def _number(tracks: Columns, hits: int, given: int) -> int:
+    """Give the next numbers to those that have none and were found so often; returns the highest number."""
+    if tracks[NUMBER].all():
+        return given
+    wanted = ((tracks[NUMBER] == NO_TRACK) & (tracks[HITS] >= hits)).nonzero()[0]
+    tracks[NUMBER, wanted] = range(given + 1, given + 1 + len(wanted))
+    return given + len(wanted)
 
 
-def _area(corners: Boxes, grown: Boxes) -> NDArray[np.float64]:
-    """Of (4, k) corners whose sides are longer by (2, k)."""
-    wide, tall = corners[2:] - corners[:2] + grown
-    return np.asarray(wide * tall)
-
-
-def _paired(
-    tracks: Tracks,
-    hidden: NDArray[np.bool_],
-    boxes: Boxes,
-    class_id: NDArray[np.int32],
-    sure: NDArray[np.bool_],
-    now_s: float,
-) -> Rows:
-    """Index of the detection that each track goes on with, (tracks,); -1: none."""
-    of_track = np.full(len(tracks), -1, np.intp)
-    if not len(tracks) or not len(boxes):
+def _paired(tracks: Columns, hidden: Chosen, seen: Columns, sure: Chosen, now_s: float) -> Rows:
+    """Column of the detection that each track goes on with, (tracks,); -1: none."""
+    of_track = np.full(tracks.shape[1], -1, np.intp)
+    if not len(sure):
         return of_track
-    pairs = _Overlaps.of(to_xyxy(tracks.motion.position), boxes, _blur(tracks.motion))
-    alike = (tracks.class_id[pairs.row] == class_id[pairs.column]) | (pairs.iou >= OTHER_CLASS_IOU)
-    is_sure = sure[pairs.column]
-    expected = pairs.take(alike & is_sure & (pairs.iou >= EXPECTED_IOU))
-    _match(of_track, expected, _likeness(tracks, expected, boxes, now_s))
+    pairs = _of_one_kind(tracks, seen, _near(tracks, seen))
+    is_sure = sure[pairs.box]
+    expected = pairs.take(is_sure)
+    _match(of_track, expected, lambda chosen: _likeness(tracks, seen, expected, chosen, now_s))
     lost = of_track < 0
     if not lost.any():
         return of_track
-    if not is_sure.all():
-        unsure = pairs.take(alike & ~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden)[pairs.row])
-        _match(of_track, unsure, unsure.iou)
+    if len(expected.iou) < len(pairs.iou):
+        unsure = pairs.take(~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden)[pairs.track])
+        _match(of_track, unsure, unsure.iou.take)
     left = sure.copy()
     left[of_track[of_track >= 0]] = False
-    _where_last_seen(of_track, tracks, boxes, class_id, left)
+    if left.any():
+        _where_last_seen(of_track, tracks, seen, left.nonzero()[0])
     return of_track
 
 
-def _likeness(tracks: Tracks, pairs: _Overlaps, boxes: Boxes, now_s: float) -> NDArray[np.float64]:
-    """How good each pair is, -2 to 1: by overlap, by size, and by how long ago the track was seen."""
-    height = tracks.motion.position[pairs.row, 3], boxes[pairs.column, 3] - boxes[pairs.column, 1]
-    other_size = np.abs(np.log(np.maximum(height[0], 1.0) / np.maximum(height[1], 1.0)))
-    age_s = np.minimum(now_s - tracks.seen_s, 1.0)[pairs.row]
-    return np.asarray(pairs.iou - SIZE_COST * other_size - AGE_COST * age_s)
+def _near(tracks: Columns, seen: Columns) -> Pairs:
+    """Pairs whose boxes overlap enough where the tracks are expected."""
+    size = np.maximum(tracks[2:4], 1.0)
+    half = size / 2
+    # By how much more than a measured box an expected one may be off.
+    blur = np.sqrt(tracks[VARIANCE][:2])
+    blur -= MEASURED * size[1]
+    blur *= 2 * BLUR
+    np.maximum(blur, 0.0, out=blur)
+    np.minimum(blur, 2 * MOST_BLUR * size[1], out=blur)
+    pairs = overlapping(tracks[:2] - half, tracks[:2] + half, size, seen[4:8], seen[2:4], blur)
+    return pairs.take(pairs.iou >= EXPECTED_IOU)
 
 
-def _where_last_seen(
-    of_track: Rows, tracks: Tracks, boxes: Boxes, class_id: NDArray[np.int32], left: NDArray[np.bool_]
-) -> None:
+def _of_one_kind(tracks: Columns, seen: Columns, pairs: Pairs) -> Pairs:
+    """Without the pairs of two classes that overlap too little."""
+    alike = tracks[CLASS].take(pairs.track) == seen[9].take(pairs.box)
+    return pairs if alike.all() else pairs.take(alike | (pairs.iou >= OTHER_CLASS_IOU))
+
+
+def _likeness(tracks: Columns, seen: Columns, pairs: Pairs, chosen: Rows, now_s: float) -> NDArray[np.float64]:
+    """How good these pairs are, -2 to 1: by overlap, by size, and by how long ago the track was seen."""
+    track, box = pairs.track.take(chosen), pairs.box.take(chosen)
+    other_size = np.abs(np.log(np.maximum(tracks[HEIGHT].take(track), 1.0) / np.maximum(seen[HEIGHT].take(box), 1.0)))
+    age_s = np.minimum(now_s - tracks[SEEN_S].take(track), 1.0)
+    return np.asarray(pairs.iou.take(chosen) - SIZE_COST * other_size - AGE_COST * age_s)
+
+
+def _where_last_seen(of_track: Rows, tracks: Columns, seen: Columns, left: Rows) -> None:
     """Give the sure detections that are left to tracks that are, by where those were last seen."""
-    rows, columns = np.flatnonzero(of_track < 0), np.flatnonzero(left)
-    if not len(rows) or not len(columns):
+    rows = (of_track < 0).nonzero()[0]
+    if not len(rows):
         return
-    pairs = _Overlaps.of(tracks.seen[:4, rows].T, boxes[columns], np.zeros((len(rows), 2)))
-    pairs = _Overlaps(rows[pairs.row], columns[pairs.column], pairs.iou)
-    other = tracks.class_id[pairs.row] != class_id[pairs.column]
-    pairs = pairs.take(pairs.iou >= np.where(other, OTHER_CLASS_IOU, LAST_SEEN_IOU))
-    _match(of_track, pairs, pairs.iou)
+    last, boxes = tracks[20:24].take(rows, 1), seen.take(left, 1)
+    pairs = overlapping(last[:2], last[2:], last[2:] - last[:2], boxes[4:8], boxes[2:4], np.zeros((2, len(rows))))
+    pairs = Pairs(rows.take(pairs.track), left.take(pairs.box), pairs.iou)
+    pairs = _of_one_kind(tracks, seen, pairs.take(pairs.iou >= LAST_SEEN_IOU))
+    _match(of_track, pairs, pairs.iou.take)
 
 
-def _match(of_track: Rows, pairs: _Overlaps, likeness: NDArray[np.float64]) -> None:
+def _match(of_track: Rows, pairs: Pairs, likeness: Callable[[Rows], NDArray[np.float64]]) -> None:
     """Note in ``of_track`` the best choice of these pairs."""
-    chosen = assign(pairs.row, pairs.column, likeness)
-    of_track[pairs.row[chosen]] = pairs.column[chosen]
-
-
-def _blur(motion: Motion) -> Boxes:
-    """By how much more than a measured box an expected one may be off, (n, 2) in pixels of x and y."""
-    height = np.maximum(motion.position[:, 3:], 1.0)
-    return np.asarray(np.clip(BLUR * (motion.spread - MEASURED * height), 0.0, MOST_BLUR * height))
+    chosen = assign(pairs.track, pairs.box, likeness)
+    of_track[pairs.track[chosen]] = pairs.box[chosen]
