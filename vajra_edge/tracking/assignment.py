@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 A_PAIR = 3.0
 """Worth of any pair beside its likeness: two poor pairs are better than a good one that leaves two alone."""
 
+Indices = NDArray[np.intp]
 
-def assign(
-    row: NDArray[np.intp], column: NDArray[np.intp], likeness: Callable[[NDArray[np.intp]], NDArray[np.float64]]
-) -> NDArray[np.intp]:
+
+def assign(row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[np.float64]]) -> Indices:
     """Choose among pairs.
 
     Args:
@@ -32,34 +32,49 @@ def assign(
     rows, columns = row.tolist(), column.tolist()
     if len(set(rows)) == len(rows) == len(set(columns)):
         return np.arange(len(rows))
-    alone = (np.bincount(row)[row] == 1) & (np.bincount(column)[column] == 1)
-    contested = (~alone).nonzero()[0]
+    rivals = np.bincount(row)[row] + np.bincount(column)[column]
+    contested = (rivals > 2).nonzero()[0].tolist()
     worth: dict[int, dict[int, float]] = {}
-    places = {}
-    for place, like in zip(contested.tolist(), likeness(contested).tolist(), strict=True):
-        r, c = rows[place], columns[place]
-        places[r, c] = place
-        worth.setdefault(r, {})[c] = A_PAIR + like
+    place = {}
+    for index, like in zip(contested, likeness(np.array(contested)).tolist(), strict=True):
+        one = rows[index], columns[index]
+        place[one] = index
+        worth.setdefault(one[0], {})[one[1]] = A_PAIR + like
     names = list(worth)
-    chosen = [places[names[r], c] for r, c in heaviest(list(worth.values()))]
-    return np.concatenate((alone.nonzero()[0], np.array(chosen, np.intp)))
+    chosen = [place[names[r], c] for r, c in heaviest(list(worth.values()))]
+    return np.concatenate(((rivals == 2).nonzero()[0], np.array(chosen, np.intp)))
 
 
 def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:
     """The (row, column) pairs of the assignment that is worth most; what is worth nothing stays alone.
 
-    Each row has, besides those that it may take, a column of its own that is worth nothing: -1 - row. Prices keep every
-    cost that is left at zero or above, so that a path found by Dijkstra's rule is the cheapest.
+    Most rows can have what is worth most to them. For the others paths are searched, along which rows change columns.
 
     Args:
         worth: of each row by column, above 0; a column that is missing cannot be had.
     """
+    row_of: dict[int, int] = {}
+    left = []
+    for row, columns in enumerate(worth):
+        best = max(columns, key=columns.__getitem__)
+        if row_of.setdefault(best, row) != row:
+            left.append(row)
+    if left:
+        _augment(worth, row_of, left)
+    return [(row, column) for column, row in row_of.items() if column >= 0]
+
+
+def _augment(worth: Sequence[Mapping[int, float]], row_of: dict[int, int], left: Sequence[int]) -> None:
+    """Give the rows that are left a column too, where that is worth it.
+
+    Each row has, besides those that it may take, a column of its own that is worth nothing: -1 - row. Prices keep every
+    cost that is left at zero or above, so that a path found by Dijkstra's rule is the cheapest.
+    """
     costs = [{**{c: -w for c, w in row.items()}, -1 - r: 0.0} for r, row in enumerate(worth)]
     price_of_row = [min(row.values()) for row in costs]
     price_of_column: dict[int, float] = defaultdict(float)
-    row_of: dict[int, int] = {}
-    column_of: dict[int, int] = {}
-    for start in range(len(worth)):
+    column_of = {row: column for column, row in row_of.items()}
+    for start in left:
         row, length = start, 0.0
         reached: dict[int, float] = {}
         before: dict[int, int] = {}
@@ -85,4 +100,3 @@ def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:
             if given is None:
                 break
             column = given
-    return [(row, column) for column, row in row_of.items() if column >= 0]

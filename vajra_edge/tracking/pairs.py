@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.tracking.motion import Columns
 
+Chosen = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """Some pairs of a track and a detection, by track.
 
     Attributes:
@@ -26,40 +26,41 @@ class Pairs:
     box: Rows
     iou: NDArray[np.float64]
 
-    def take(self, chosen: NDArray[np.bool_]) -> Pairs:
-        """Those pairs."""
-        at = chosen.nonzero()[0]
+    def take(self, at: Rows) -> Pairs:
+        """Those with these indices."""
         return Pairs(self.track.take(at), self.box.take(at), self.iou.take(at))
 
+    def where(self, chosen: Chosen) -> Pairs:
+        """Those that are chosen, (k,)."""
+        at = chosen.nonzero()[0]
+        return self if len(at) == len(chosen) else self.take(at)
 
-def overlapping(
-    low: Columns, high: Columns, size: Columns, box: Columns, box_size: Columns, twice: Columns
-) -> Pairs:
-    """Pairs of n and m boxes, with what both grow by.
+
+def overlapping(tracks: Columns, boxes: Columns) -> Pairs:
+    """Pairs of n tracks and m detections that overlap, once both are wider and taller by what that track asks.
 
     Whether boxes overlap is asked of all pairs, by how much of the few that do.
 
     Args:
-        low: (2, n) left and top of each track.
-        high: (2, n) right and bottom.
-        size: (2, n) width and height.
-        box: (4, m) left, top, right and bottom of each detection.
-        box_size: (2, m) width and height.
-        twice: (2, n) by how much each track, and whatever is compared with it, is wider and taller.
+        tracks: (8, n) left, top, right and bottom of each; width and height; by how much both boxes grow.
+        boxes: (6, m) width and height of each; left, top, right and bottom.
     """
-    count = box.shape[1]
-    sides = np.minimum(high[:, :, None], box[2:, None, :])
-    sides -= np.maximum(low[:, :, None], box[:2, None, :])
-    sides += twice[:, :, None]
-    both = np.minimum(sides[0], sides[1]).ravel()
-    both = (both > 0.0).nonzero()[0]
-    track = both // count
-    column = both - track * count
-    shared = sides.reshape(2, -1).take(both, 1)
-    shared = shared[0] * shared[1]
-    grown = twice.take(track, 1)
-    grown += box_size.take(column, 1)
-    areas = size + twice
-    areas = (areas[0] * areas[1]).take(track)
-    areas += grown[0] * grown[1]
-    return Pairs(track, column, shared / (areas - shared))
+    low, high, growth = tracks[:2], tracks[2:4], tracks[6:]
+    meet = (high + growth)[:, :, None] > boxes[2:4, None]
+    meet &= (low - growth)[:, :, None] < boxes[4:, None]
+    meet[0] &= meet[1]
+    place = meet[0].ravel().nonzero()[0]
+    track = place // boxes.shape[1]
+    box = place - track * boxes.shape[1]
+    a, b = tracks.take(track, 1), boxes.take(box, 1)
+    sides = np.minimum(a[2:4], b[4:])
+    sides -= np.maximum(a[:2], b[2:4])
+    sides += a[6:]
+    np.maximum(sides, 0.0, out=sides)  # of a box whose edges are the wrong way round
+    shared = sides[0] * sides[1]
+    a[4:6] += a[6:]
+    b[:2] += a[6:]
+    areas = a[4] * a[5]
+    areas += b[0] * b[1]
+    areas -= shared
+    return Pairs(track, box, shared / areas)

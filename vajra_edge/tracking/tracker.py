@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vajra_edge.tracking import motion
 from vajra_edge.tracking.assignment import assign
 from vajra_edge.tracking.motion import FILTER, HEIGHT, MEASURED, POSITION, VARIANCE, VELOCITY, Columns
-from vajra_edge.tracking.pairs import Pairs, Rows, overlapping
+from vajra_edge.tracking.pairs import Chosen, Pairs, Rows, overlapping
 from vajra_edge.types import Detections
 
 NO_TRACK = 0
@@ -65,7 +65,6 @@ the track was found; its number as subscribers read it, ``NO_TRACK`` until the t
 ROWS = 28
 
 Numbers = NDArray[np.int64]
-Chosen = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -119,26 +118,24 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
     """
     numbers = np.zeros(len(found), np.int64)
     boxes = found.xyxy.T.astype(np.float64)
-    if not math.isfinite(boxes.sum()):  # of numbers that were float32: no sum of theirs is too large
+    if not math.isfinite(np.vdot(boxes, boxes)):  # no square of what was float32 is too large
         finite = np.isfinite(boxes).all(0)
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
     elapsed_s = 0.0 if state.at_s is None else max(now_s - state.at_s, 0.0)
     tracks, given = state.tracks, state.given
-    sure = found.confidence >= SURE
-    seen = _seen(boxes, found.class_id, now_s)
+    seen, left = _seen(boxes, found.class_id, now_s), found.confidence >= SURE
     if tracks.shape[1]:
         hidden = now_s - tracks[SEEN_S] > LATELY * elapsed_s
         tracks = _expected(tracks, hidden, elapsed_s)
-        of_track = _paired(tracks, hidden, seen, sure, now_s)
+        of_track = _paired(tracks, hidden, seen, left, now_s)
         tracks, given = _gone_on(tracks, of_track, seen, numbers, given, now_s)
-        sure[of_track[of_track >= 0]] = False
-    if sure.any():
+    if np.count_nonzero(left):
         # Whoever is there when the camera begins to see was there before: no doubt delays their numbers.
-        begun = _begun(seen.compress(sure, 1))
+        begun = _begun(seen.compress(left, 1))
         if state.at_s is None:
             given = _number(begun, 1, given)
-            numbers[sure] = begun[NUMBER]
+            numbers[left] = begun[NUMBER]
         tracks = np.concatenate((tracks, begun), 1)
     return State(tracks, now_s, given), numbers
 
@@ -146,8 +143,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
 def _seen(boxes: Columns, class_id: NDArray[np.int32], now_s: float) -> Columns:
     """What tracks need of (4, m) detections: centre, width and height, then the rows of ``SEEN``."""
     seen = np.empty((10, boxes.shape[1]))
-    size = seen[2:4]
-    np.subtract(boxes[2:], boxes[:2], out=size)
+    size = np.subtract(boxes[2:], boxes[:2], out=seen[2:4])
     np.add(boxes[:2], size / 2, out=seen[:2])
     seen[4:8], seen[8], seen[9] = boxes, now_s, class_id
     return seen
@@ -164,7 +160,7 @@ def _begun(seen: Columns) -> Columns:
 def _expected(tracks: Columns, hidden: Chosen, elapsed_s: float) -> Columns:
     """Where they are by now; one that is hidden has slowed down, for all that is known."""
     tracks = motion.foreseen(tracks, elapsed_s)
-    if hidden.any():
+    if np.count_nonzero(hidden):
         tracks[VELOCITY] *= np.where(hidden, math.exp(-SLOWING * elapsed_s), 1.0)
     return tracks
 
@@ -174,92 +170,110 @@ def _gone_on(
 ) -> tuple[Columns, int]:
     """Those that go on, with what was found of them; ``numbers`` is filled. Returns the highest number too."""
     found = of_track >= 0
-    if found.any():
+    count = np.count_nonzero(found)
+    if count:
         of_it = seen.take(of_track, 1)
         motion.correct(tracks, of_it[POSITION], found)
         np.copyto(tracks[SEEN], of_it[4:], where=found)
         tracks[HITS] += found
         given = _number(tracks, FIRST_HITS, given)
-    if found.all():
+    if count == len(found):
         numbers[of_track] = tracks[NUMBER]
         return tracks, given
     numbers[of_track[found]] = tracks[NUMBER, found]
-    goes_on = found | ((tracks[NUMBER] != NO_TRACK) & (now_s - tracks[SEEN_S] <= LOST_S))
-    return tracks if goes_on.all() else tracks.compress(goes_on, 1), given
+    lasts = now_s - tracks[SEEN_S] <= LOST_S
+    lasts &= tracks[NUMBER] != NO_TRACK
+    lasts |= found
+    return tracks if np.count_nonzero(lasts) == len(lasts) else tracks.compress(lasts, 1), given
 
 
 def _number(tracks: Columns, hits: int, given: int) -> int:
     """Give the next numbers to those that have none and were found so often; returns the highest number."""
-    if tracks[NUMBER].all():
+    without = tracks[NUMBER] == NO_TRACK
+    if not np.count_nonzero(without):
         return given
-    wanted = ((tracks[NUMBER] == NO_TRACK) & (tracks[HITS] >= hits)).nonzero()[0]
+    wanted = (without & (tracks[HITS] >= hits)).nonzero()[0]
     tracks[NUMBER, wanted] = range(given + 1, given + 1 + len(wanted))
     return given + len(wanted)
 
 
-def _paired(tracks: Columns, hidden: Chosen, seen: Columns, sure: Chosen, now_s: float) -> Rows:
-    """Column of the detection that each track goes on with, (tracks,); -1: none."""
+def _paired(tracks: Columns, hidden: Chosen, seen: Columns, left: Chosen, now_s: float) -> Rows:
+    """Column of the detection that each track goes on with, (tracks,); -1: none.
+
+    Args:
+        tracks: where they are expected.
+        hidden: which of them were not seen in the frame before.
+        seen: the detections.
+        left: which of them are sure; in the end, those of them that no track goes on with.
+        now_s: of this frame.
+    """
     of_track = np.full(tracks.shape[1], -1, np.intp)
-    if not len(sure):
+    if not len(left):
         return of_track
     pairs = _of_one_kind(tracks, seen, _near(tracks, seen))
-    is_sure = sure[pairs.box]
-    expected = pairs.take(is_sure)
-    _match(of_track, expected, lambda chosen: _likeness(tracks, seen, expected, chosen, now_s))
+    is_sure = left.take(pairs.box)
+    expected = pairs.where(is_sure)
+    _match(of_track, left, expected, lambda chosen: _likeness(tracks, seen, expected.take(chosen), now_s))
     lost = of_track < 0
-    if not lost.any():
+    if not np.count_nonzero(lost):
         return of_track
     if len(expected.iou) < len(pairs.iou):
-        unsure = pairs.take(~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden)[pairs.track])
-        _match(of_track, unsure, unsure.iou.take)
-    left = sure.copy()
-    left[of_track[of_track >= 0]] = False
-    if left.any():
-        _where_last_seen(of_track, tracks, seen, left.nonzero()[0])
+        unsure = pairs.where(~is_sure & (pairs.iou >= UNSURE_IOU) & (lost & ~hidden).take(pairs.track))
+        _match(of_track, left, unsure, unsure.iou.take)
+    if np.count_nonzero(left):
+        _where_last_seen(of_track, left, tracks, seen)
     return of_track
 
 
 def _near(tracks: Columns, seen: Columns) -> Pairs:
     """Pairs whose boxes overlap enough where the tracks are expected."""
-    size = np.maximum(tracks[2:4], 1.0)
+    places = np.empty((8, tracks.shape[1]))
+    size = np.maximum(tracks[2:4], 1.0, out=places[4:6])
     half = size / 2
-    # By how much more than a measured box an expected one may be off.
-    blur = np.sqrt(tracks[VARIANCE][:2])
+    np.subtract(tracks[:2], half, out=places[:2])
+    np.add(tracks[:2], half, out=places[2:4])
+    # By how much more than a measured box an expected one may be off, at both sides.
+    blur = np.sqrt(tracks[VARIANCE][:2], out=places[6:])
     blur -= MEASURED * size[1]
     blur *= 2 * BLUR
     np.maximum(blur, 0.0, out=blur)
     np.minimum(blur, 2 * MOST_BLUR * size[1], out=blur)
-    pairs = overlapping(tracks[:2] - half, tracks[:2] + half, size, seen[4:8], seen[2:4], blur)
-    return pairs.take(pairs.iou >= EXPECTED_IOU)
+    pairs = overlapping(places, seen[2:8])
+    return pairs.where(pairs.iou >= EXPECTED_IOU)
+
+
+def _where_last_seen(of_track: Rows, left: Chosen, tracks: Columns, seen: Columns) -> None:
+    """Give the sure detections that are left to tracks that are, by where those were last seen."""
+    rows, columns = (of_track < 0).nonzero()[0], left.nonzero()[0]
+    if not len(rows):
+        return
+    places = np.zeros((8, len(rows)))
+    places[:4] = tracks[20:24].take(rows, 1)
+    places[4:6] = places[2:4] - places[:2]
+    pairs = overlapping(places, seen[2:8].take(columns, 1))
+    pairs = pairs.where(pairs.iou >= LAST_SEEN_IOU)
+    pairs = _of_one_kind(tracks, seen, Pairs(rows.take(pairs.track), columns.take(pairs.box), pairs.iou))
+    _match(of_track, left, pairs, pairs.iou.take)
 
 
 def _of_one_kind(tracks: Columns, seen: Columns, pairs: Pairs) -> Pairs:
     """Without the pairs of two classes that overlap too little."""
     alike = tracks[CLASS].take(pairs.track) == seen[9].take(pairs.box)
-    return pairs if alike.all() else pairs.take(alike | (pairs.iou >= OTHER_CLASS_IOU))
+    return pairs if np.count_nonzero(alike) == len(alike) else pairs.where(alike | (pairs.iou >= OTHER_CLASS_IOU))
 
 
-def _likeness(tracks: Columns, seen: Columns, pairs: Pairs, chosen: Rows, now_s: float) -> NDArray[np.float64]:
+def _likeness(tracks: Columns, seen: Columns, pairs: Pairs, now_s: float) -> NDArray[np.float64]:
     """How good these pairs are, -2 to 1: by overlap, by size, and by how long ago the track was seen."""
-    track, box = pairs.track.take(chosen), pairs.box.take(chosen)
-    other_size = np.abs(np.log(np.maximum(tracks[HEIGHT].take(track), 1.0) / np.maximum(seen[HEIGHT].take(box), 1.0)))
-    age_s = np.minimum(now_s - tracks[SEEN_S].take(track), 1.0)
-    return np.asarray(pairs.iou.take(chosen) - SIZE_COST * other_size - AGE_COST * age_s)
+    heights = np.maximum(tracks[HEIGHT].take(pairs.track), 1.0) / np.maximum(seen[HEIGHT].take(pairs.box), 1.0)
+    age_s = np.minimum(now_s - tracks[SEEN_S].take(pairs.track), 1.0)
+    return np.asarray(pairs.iou - SIZE_COST * np.abs(np.log(heights)) - AGE_COST * age_s)
 
 
-def _where_last_seen(of_track: Rows, tracks: Columns, seen: Columns, left: Rows) -> None:
-    """Give the sure detections that are left to tracks that are, by where those were last seen."""
-    rows = (of_track < 0).nonzero()[0]
-    if not len(rows):
+def _match(of_track: Rows, left: Chosen, pairs: Pairs, likeness: Callable[[Rows], NDArray[np.float64]]) -> None:
+    """Note in ``of_track`` the best choice of these pairs, and in ``left`` whom it takes away."""
+    if not len(pairs.track):
         return
-    last, boxes = tracks[20:24].take(rows, 1), seen.take(left, 1)
-    pairs = overlapping(last[:2], last[2:], last[2:] - last[:2], boxes[4:8], boxes[2:4], np.zeros((2, len(rows))))
-    pairs = Pairs(rows.take(pairs.track), left.take(pairs.box), pairs.iou)
-    pairs = _of_one_kind(tracks, seen, pairs.take(pairs.iou >= LAST_SEEN_IOU))
-    _match(of_track, pairs, pairs.iou.take)
-
-
-def _match(of_track: Rows, pairs: Pairs, likeness: Callable[[Rows], NDArray[np.float64]]) -> None:
-    """Note in ``of_track`` the best choice of these pairs."""
     chosen = assign(pairs.track, pairs.box, likeness)
-    of_track[pairs.track[chosen]] = pairs.box[chosen]
+    boxes = pairs.box.take(chosen)
+    of_track[pairs.track.take(chosen)] = boxes
+    left[boxes] = False
