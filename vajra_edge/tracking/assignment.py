@@ -6,6 +6,7 @@ augmenting paths, a row at a time (Jonker and Volgenant 1987).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -67,11 +68,10 @@ def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:
 def _augment(worth: Sequence[Mapping[int, float]], row_of: dict[int, int], left: Sequence[int]) -> None:
     """Give the rows that are left a column too, where that is worth it.
 
-    Each row has, besides those that it may take, a column of its own that is worth nothing: -1 - row. Prices keep every
-    cost that is left at zero or above, so that a path found by Dijkstra's rule is the cheapest.
+    Each row has, besides those that it may take, a column of its own that is worth nothing: -1 - row. Prices keep what
+    every pair falls short of them at zero or above, so that a path found by Dijkstra's rule is the cheapest.
     """
-    costs = [{**{c: -w for c, w in row.items()}, -1 - r: 0.0} for r, row in enumerate(worth)]
-    price_of_row = [min(row.values()) for row in costs]
+    price_of_row = [max(columns.values()) for columns in worth]
     price_of_column: dict[int, float] = defaultdict(float)
     column_of = {row: column for column, row in row_of.items()}
     for start in left:
@@ -80,19 +80,21 @@ def _augment(worth: Sequence[Mapping[int, float]], row_of: dict[int, int], left:
         before: dict[int, int] = {}
         settled: dict[int, float] = {}
         while True:
-            for column, cost in costs[row].items():
-                through = length + cost - price_of_row[row] - price_of_column[column]
-                if column not in settled and through < reached.get(column, float("inf")):
+            so_far = length + price_of_row[row]
+            reached[-1 - row], before[-1 - row] = so_far, row
+            for column, worthy in worth[row].items():
+                through = so_far - worthy + price_of_column[column]
+                if column not in settled and through < reached.get(column, math.inf):
                     reached[column], before[column] = through, row
             column = min(reached, key=reached.__getitem__)
             length = reached.pop(column)
             if column not in row_of:
                 break
             settled[column], row = length, row_of[column]
-        price_of_row[start] += length
+        price_of_row[start] -= length
         for passed, at in settled.items():
-            price_of_row[row_of[passed]] += length - at
-            price_of_column[passed] -= length - at
+            price_of_row[row_of[passed]] -= length - at
+            price_of_column[passed] += length - at
         while True:  # each row on the path gives its column to the one before it
             row = before[column]
             given = column_of.get(row)

@@ -180,7 +180,7 @@ def _gone_on(
     if count == len(found):
         numbers[of_track] = tracks[NUMBER]
         return tracks, given
-    numbers[of_track[found]] = tracks[NUMBER, found]
+    numbers[of_track[found]] = tracks[NUMBER][found]
     lasts = now_s - tracks[SEEN_S] <= LOST_S
     lasts &= tracks[NUMBER] != NO_TRACK
     lasts |= found
@@ -193,7 +193,7 @@ def _number(tracks: Columns, hits: int, given: int) -> int:
     if not np.count_nonzero(without):
         return given
     wanted = (without & (tracks[HITS] >= hits)).nonzero()[0]
-    tracks[NUMBER, wanted] = range(given + 1, given + 1 + len(wanted))
+    tracks[NUMBER][wanted] = np.arange(given + 1, given + 1 + len(wanted))
     return given + len(wanted)
 
 
