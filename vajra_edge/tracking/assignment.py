@@ -33,8 +33,8 @@ def assign(row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[
     rows, columns = row.tolist(), column.tolist()
     if len(set(rows)) == len(rows) == len(set(columns)):
         return np.arange(len(rows))
-    rivals = np.bincount(row)[row] + np.bincount(column)[column]
-    contested = (rivals > 2).nonzero()[0].tolist()
+    rivals = np.bincount(row)[row] + np.bincount(column)[column] - 2  # pairs that want the same row or column
+    contested = rivals.nonzero()[0].tolist()
     worth: dict[int, dict[int, float]] = {}
     place = {}
     for index, like in zip(contested, likeness(np.array(contested)).tolist(), strict=True):
@@ -43,7 +43,7 @@ def assign(row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[
         worth.setdefault(one[0], {})[one[1]] = A_PAIR + like
     names = list(worth)
     chosen = [place[names[r], c] for r, c in heaviest(list(worth.values()))]
-    return np.concatenate(((rivals == 2).nonzero()[0], np.array(chosen, np.intp)))
+    return np.concatenate(((rivals == 0).nonzero()[0], np.array(chosen, np.intp)))
 
 
 def heaviest(worth: Sequence[Mapping[int, float]]) -> list[tuple[int, int]]:

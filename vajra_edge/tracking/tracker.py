@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.tracking import motion
 from vajra_edge.tracking.assignment import assign
-from vajra_edge.tracking.motion import FILTER, HEIGHT, MEASURED, POSITION, VARIANCE, VELOCITY, Columns
+from vajra_edge.tracking.motion import HEIGHT, MEASURED, POSITION, VARIANCE, VELOCITY, Columns
 from vajra_edge.tracking.pairs import Chosen, Pairs, Rows, overlapping
 from vajra_edge.types import Detections
 
