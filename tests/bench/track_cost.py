@@ -1,8 +1,8 @@
 """What tracking costs a frame: processor time of an update, by the number of objects.
 
 python tests/bench/track_cost.py            0 to 100 objects that cross each other, at 30 frames a second
-python tests/bench/track_cost.py --path     a frame from its image to its message, ten objects in it, with tracking and without
-                                            by turns, around a network that costs nothing
+python tests/bench/track_cost.py --path     a frame from its image to its message, ten objects in it, with tracking and
+                                            without by turns, around a network that costs nothing
 """
 
 from __future__ import annotations

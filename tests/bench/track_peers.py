@@ -2,8 +2,8 @@
 
 python tests/bench/track_peers.py [--mot FOLDER]
 
-Ours, and theirs where `trackers` and `supervision` are installed. FOLDER holds NAME-det.txt and NAME-gt.txt of MOT15 sequences at 25 frames a second. Where `trackeval` is installed, our
-HOTA is held to its.
+Ours, and theirs where `trackers` and `supervision` are installed. FOLDER holds NAME-det.txt and NAME-gt.txt of MOT15
+sequences at 25 frames a second. Where `trackeval` is installed, our HOTA is held to its.
 """
 
 from __future__ import annotations
