@@ -119,7 +119,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
     numbers = np.zeros(len(found), np.int64)
     boxes = found.xyxy.T.astype(np.float64)
     if not math.isfinite(np.vdot(boxes, boxes)):  # no square of what was float32 is too large
-        finite = np.isfinite(boxes).all(0)
+        finite = np.asarray(np.isfinite(boxes).all(0))
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
     elapsed_s = 0.0 if state.at_s is None else max(now_s - state.at_s, 0.0)
