@@ -117,8 +117,8 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
         now_s: when it was taken, monotonic.
     """
     numbers = np.zeros(len(found), np.int64)
-    boxes = found.xyxy.T.astype(np.float64)
-    if not math.isfinite(np.vdot(boxes, boxes)):  # no square of what was float32 is too large
+    boxes = found.xyxy.T.astype(np.float64, order="C")
+    if not math.isfinite(boxes.sum()):  # no sum of what was float32 is too large
         finite = np.asarray(np.isfinite(boxes).all(0))
         state, numbers[finite] = advance(state, found.take(finite), now_s)
         return state, numbers
