@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from odd_files import ODD_FILES, put
 
 from vajra_edge.errors import StoreError
 from vajra_edge.plans import audit_log
@@ -62,6 +63,18 @@ def test_a_changed_added_or_missing_line_is_noticed_and_not_believed(tmp_path):
     path.write_bytes(b"\n".join([*lines, forged, b"\xff\x00", b"[]", b"7"]) + b"\n")
     assert [one.number for one in AuditLog(tmp_path).read().entries] == [1, 2, 3, 4]
     assert len(AuditLog(tmp_path).read().doubts) == 4
+
+
+@pytest.mark.parametrize("form", ODD_FILES)
+def test_what_is_no_log_at_all_is_told_and_put_aside_by_the_next_entry(tmp_path, form, caplog):
+    written(tmp_path, 2)
+    put(form, tmp_path / NAME)
+    if form != "a link to itself":  # which names nothing
+        with pytest.raises(StoreError, match="remove it"):
+            AuditLog(tmp_path).read()
+    written(tmp_path, 1)
+    assert numbers(tmp_path) == [1]
+    assert "is put aside, and begun anew" in caplog.text
 
 
 def test_it_never_grows_beyond_its_bound_and_goes_on_counting(tmp_path, monkeypatch):

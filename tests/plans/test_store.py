@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from odd_files import ODD_FILES, put
 from waiting import LIMIT_S
 
 from vajra_edge import clock, durable
@@ -218,6 +219,26 @@ def test_what_bundles_and_the_history_take_plans_cannot(store: EngineStore, mani
     (store.root / "bundles").mkdir(exist_ok=True)
     (store.root / "bundles" / "current").symlink_to("0a")  # counted once
     assert small.prune() == (plans[1].fingerprint,)
+
+
+@pytest.mark.parametrize("form", ODD_FILES)
+@pytest.mark.parametrize("name", ["manifest.json", "plan"])
+def test_a_plan_with_something_else_in_the_place_of_a_file_is_damaged(
+    store: EngineStore, manifest_of: Make, form: str, name: str
+):
+    plan = store.commit(b"plan", manifest_of("a"))
+    put(form, plan.path.with_name(name))
+    assert store.get(plan.fingerprint) is None
+    assert "was damaged" in store.damage(plan.fingerprint)
+    assert store.commit(b"plan", manifest_of("a")).read() == b"plan"
+
+
+@pytest.mark.parametrize("form", ODD_FILES)
+def test_a_key_that_is_no_file_is_an_error_that_says_what_to_do(store: EngineStore, manifest_of: Make, form: str):
+    plan = store.commit(b"plan", manifest_of("a"))
+    put(form, store.root / "store.key")
+    with pytest.raises(StoreError, match=r"is no key.*delete it"):
+        store.get(plan.fingerprint)
 
 
 def test_where_room_is_short_damaged_plans_go_before_those_that_may_serve(store: EngineStore, manifest_of: Make):

@@ -111,7 +111,7 @@ def _paths(folder: Path) -> list[Path]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return durable.read(path)
     except OSError:  # such as one that the daemon replaced by a newer one meanwhile
         return b""
 

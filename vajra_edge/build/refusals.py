@@ -363,9 +363,7 @@ def _rows(begun: object) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     """What the file says; nothing where it is absent or not ours."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            return {}
-        plain = json.loads(path.read_bytes())
+        plain = json.loads(durable.read(path, MOST_BYTES))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -55,12 +55,10 @@ class TotalsFiles:
                 if not torn.suffix:  # a power cut left it
                     torn.unlink()
             try:
-                content = path.read_bytes()
+                return Totals.from_json(json.loads(durable.read(path)))
             except FileNotFoundError:
                 return None
-            try:
-                return Totals.from_json(json.loads(content))
-            except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError, durable.NotAFile) as error:
                 log.warning("%s is damaged (%s) and put aside; its camera's totals begin anew", path, error)
                 path.replace(path.with_suffix(".damaged"))
                 return None

@@ -148,7 +148,7 @@ class AuditLog:
         with durable.reported(self._root, "written"), durable.locked(self._root / "history.lock"):
             key = make_key(self._root / "store.key", self._root)
             self._mend()
-            lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+            lines = durable.read(self._path).splitlines() if self._path.exists() else []
             number, mac = _end_of(lines)
             reason = shown(" ".join(entry.reason.split()))[:MOST_REASON_CHARS]
             entry = replace(entry, number=number + 1, reason=reason, at=entry.at or clock.now())
@@ -165,7 +165,7 @@ class AuditLog:
             key = read_key(self._root / "store.key")
             if not self._path.exists():
                 return Read(())
-            content = self._path.read_bytes()
+            content = durable.read(self._path)
         whole, torn = content.rpartition(b"\n")[::2]
         if key is None:
             return Read((), ("the device's key is gone: nothing tells whether this device wrote it",))
@@ -173,11 +173,16 @@ class AuditLog:
         return Read(entries, (*doubts, "its last line was torn by a power cut") if torn else doubts)
 
     def _mend(self) -> None:
-        """Cut off what a power cut, or a full disk, left of the last line."""
-        if not self._path.exists():
+        """Cut off what a power cut, or a full disk, left of the last line; put aside what is no log at all."""
+        try:
+            content = durable.read(self._path)
+        except FileNotFoundError:
+            return
+        except durable.NotAFile as error:
+            _LOGGER.warning("%s is put aside, and begun anew: %s", self._path, error.strerror)
+            self._path.replace(self._path.with_suffix(".damaged"))
             return
         with self._path.open("r+b") as file:
-            content = file.read()
             end = content.rfind(b"\n") + 1
             if end < len(content):
                 _LOGGER.warning("%s: %d bytes of a torn line are cut off", self._path, len(content) - end)

@@ -311,7 +311,7 @@ def _read(
 ) -> dict[str, tuple[Charge, ...]]:
     """What a file says; a damaged one is forgotten, for it must never keep the service from starting."""
     try:
-        return {str(name): of(value) for name, value in opened(path.read_bytes()).items()}
+        return {str(name): of(value) for name, value in opened(durable.read(path)).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StoreError) as error:

@@ -54,7 +54,7 @@ def digest_of(weights_sha256: str, wishes: Mapping[str, Any]) -> str:
 def read(root: Path) -> Pin | None:
     """The pin of this device; None where there is none. One that was not written here counts for nothing."""
     try:
-        told = unseal(_KIND, (root / NAME).read_bytes(), read_key(root / "store.key"))
+        told = unseal(_KIND, durable.read(root / NAME), read_key(root / "store.key"))
         return Pin(str(told["fingerprint"]), str(told["instead_of"]))
     except FileNotFoundError:
         pass

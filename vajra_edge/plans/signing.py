@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ _LARGEST_BYTES = 4 * 1024 * 1024
 """A manifest is some kilobytes; the sensitivity curve of a large INT8 network some hundred."""
 
 _CHUNK_BYTES = 1024 * 1024
+_ANEW = "delete it; plans are then built anew"
 
 
 def read_key(path: Path) -> bytes | None:
@@ -33,13 +35,13 @@ def read_key(path: Path) -> bytes | None:
         OSError: it cannot be read.
     """
     try:
-        key = path.read_bytes()
+        key = durable.read(path)
     except FileNotFoundError:
         return None
+    except durable.NotAFile as error:
+        raise StoreError(f"{path} is no key: {error.strerror}", remedy=_ANEW, path=path) from error
     if len(key) != KEY_BYTES:
-        raise StoreError(
-            f"{path} has {len(key)} bytes and is no key", remedy="delete it; plans are then built anew", path=path
-        )
+        raise StoreError(f"{path} has {len(key)} bytes and is no key", remedy=_ANEW, path=path)
     return key
 
 
@@ -58,7 +60,7 @@ def make_key(path: Path, staging: Path) -> bytes:
             path.hardlink_to(aside)
         aside.unlink()
         durable.sync_folder(path.parent)
-    return key or path.read_bytes()
+    return key or durable.read(path)
 
 
 def sign(manifest: Manifest, key: bytes) -> bytes:
@@ -76,8 +78,7 @@ def open_signed(path: Path, key: bytes) -> Manifest:
         OSError: it cannot be read.
     """
     try:
-        content = path.read_bytes() if path.stat().st_size <= _LARGEST_BYTES else b""
-        signed = json.loads(content)
+        signed = json.loads(durable.read(path, _LARGEST_BYTES))
         plain = signed["manifest"]
         if not hmac.compare_digest(str(signed["hmac"]), _mac(plain, key)):
             raise PlanError("its manifest was not signed by this device", path=path)
@@ -86,6 +87,8 @@ def open_signed(path: Path, key: bytes) -> Manifest:
         return Manifest.from_json(plain)
     except FileNotFoundError as error:
         raise PlanError("it has no manifest", path=path) from error
+    except durable.NotAFile as error:
+        raise PlanError(f"its manifest is damaged: {error.strerror}", path=path) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PlanError(f"its manifest is damaged: {type(error).__name__}", path=path) from error
 
@@ -123,14 +126,16 @@ def check_plan(path: Path, manifest: Manifest) -> None:
     """
     digest = hashlib.sha256()
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes != manifest.size_bytes:
-            raise PlanError(f"its plan has {size_bytes} bytes, expected {manifest.size_bytes}", path=path)
-        with path.open("rb") as file:
+        with durable.opened(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes != manifest.size_bytes:
+                raise PlanError(f"its plan has {size_bytes} bytes, expected {manifest.size_bytes}", path=path)
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except FileNotFoundError as error:
         raise PlanError("it has no plan file", path=path) from error
+    except durable.NotAFile as error:
+        raise PlanError(f"its plan is damaged: {error.strerror}", path=path) from error
     if digest.hexdigest() != manifest.sha256:
         raise PlanError("its plan's SHA-256 differs", path=path)
 

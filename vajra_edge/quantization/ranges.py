@@ -210,7 +210,7 @@ class RangeCache:
 
     def _read(self, path: Path) -> Ranges | None:
         try:
-            return Ranges.from_json(json.loads(path.read_bytes()))
+            return Ranges.from_json(json.loads(durable.read(path)))
         except (OSError, ValueError, RecursionError, CalibrationError):
             return None
 

@@ -188,9 +188,7 @@ def machine_code(made_by: Compiler | Absent, source: str, name: str, architectur
 def _kept(path: Path) -> bytes | None:
     """What was kept, if it is whole."""
     try:
-        if not path.is_file() or path.stat().st_size > MOST_KEPT_BYTES:
-            return None
-        content = path.read_bytes()
+        content = durable.read(path, MOST_KEPT_BYTES)
     except OSError:
         return None
     digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]

@@ -69,7 +69,7 @@ def expected_s(path: Path | None) -> float | None:
     if path is None:
         return None
     try:
-        seconds = float(path.read_text(encoding="ascii"))
+        seconds = float(durable.read(path))
     except (OSError, ValueError):
         return None
     return seconds if 0 < seconds < MOST_S else None
@@ -77,6 +77,6 @@ def expected_s(path: Path | None) -> float | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
+        return durable.read(path, MOST_BYTES)
     except OSError:
         return b""
