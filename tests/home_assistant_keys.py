@@ -41,6 +41,7 @@ PLATFORMS = {
         "device_class options state_class unit_of_measurement suggested_display_precision value_template expire_after",
     ),
     "image": _platform("image_topic", "content_type image_encoding"),
+    "camera": _platform("topic", "image_encoding"),
     "event": _platform("state_topic event_types", "device_class value_template"),
     "update": _platform(
         "state_topic",

@@ -133,6 +133,11 @@ def test_totals_are_written_and_read_back():
     assert Totals.from_json(json.loads(json.dumps(totals.to_json()))) == totals
 
 
+def test_an_hour_that_begins_in_its_last_milliseconds_is_the_same_one_after_a_restart():
+    totals = Totals.begin(at(3599.99)).after(at(3599.996), 0.005, [CROSSED])
+    assert Totals.from_json(json.loads(json.dumps(totals.to_json()))).hours[0].unix_s == TEN
+
+
 @pytest.mark.parametrize("change", [{"schema": 99}, {"counts": [["street", "sideways", "person", 1]]}, {"hours": 3}])
 def test_a_file_of_another_form_is_refused(change):
     plain = Totals.begin(at(0.0)).to_json() | change

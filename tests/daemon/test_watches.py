@@ -271,6 +271,29 @@ def test_a_clock_set_back_by_a_year_loses_no_count(device: Device):
     assert hours == [(2027, {"street": {"person": 1}}), (2026, {"street": {"person": 1}})]
 
 
+def by_hour(device: Device) -> dict[float, dict[str, int]]:
+    """Who went in, by the beginning of the hour that is said."""
+    hours = device.broker.totals.hours
+    return {hour.hour.timestamp(): hour.crossed_in.get("street", {}) for hour in hours if hour.crossed_in}
+
+
+def test_a_crossing_is_of_the_hour_that_is_told_with_it_though_the_next_tick_is_in_another(device: Device):
+    device.passes(3598.2)
+    device.crosses(1)
+    told_at = device.broker.events[-1].at.timestamp()
+    device.passes(0.5)
+    assert told_at < TEN + 3600 < device.moment().unix_s
+    device.passes(TELL_S + 1)
+    assert by_hour(device) == {TEN: {"person": 1}}
+
+
+def test_a_crossing_is_of_the_clock_that_is_told_with_it_though_it_is_set_before_the_next_tick(device: Device):
+    device.crosses(1)
+    device.wall_s = -365 * 86_400
+    device.passes(TELL_S + 1)
+    assert by_hour(device) == {TEN: {"person": 1}}
+
+
 def test_places_change_in_place_and_their_totals_stay(device: Device):
     device.crosses(1)
     device.watches.apply(settings(lines=[STREET], zones=[DOOR | {"name": "hall"}]))

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import chaos, outbox_kills, power_cuts, power_cuts_state
+from faults import chaos, outbox_kills, power_cuts, power_cuts_state, power_cuts_totals
 
 LONG = pytest.mark.long("takes two minutes; the short one of each runs always")
 MOSQUITTO = pytest.mark.skipif(
@@ -79,3 +79,14 @@ def test_no_power_cut_damages_plans_history_charges_or_calibration_set(tmp_path:
     account = power_cuts_state.run(tmp_path, cuts=cuts, seed=7)
     print(account)
     assert (account.whole, account.damaged, account.forgotten) == (cuts, [], [])
+
+
+@ROOT
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("cuts", [6, pytest.param(100, marks=LONG)])
+def test_no_power_cut_makes_an_hours_number_wrong_or_loses_a_crossing_outside_a_named_interval(
+    tmp_path: Path, cuts: int
+) -> None:
+    account = power_cuts_totals.run(tmp_path, cuts=cuts, seed=7)
+    print(account)
+    assert (account.whole, account.wrong, account.forgotten) == (cuts, [], [])

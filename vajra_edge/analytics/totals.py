@@ -168,7 +168,12 @@ class Totals:
             "until": self.until.to_json(),
             "counts": _rows(self.counts),
             "hours": [
-                {"begin": hour.begin.to_json(), "seen_s": round(hour.seen_s, 2), "counts": _rows(hour.counts)}
+                {
+                    # not rounded: what began in the last hundredth of an hour would be of the next one after a restart
+                    "begin": {**hour.begin.to_json(), "unix_s": hour.begin.unix_s},
+                    "seen_s": round(hour.seen_s, 2),
+                    "counts": _rows(hour.counts),
+                }
                 for hour in self.hours
             ],
             "blind": [

@@ -238,7 +238,7 @@ class MqttSettings(Section):
         "off", description="appear in Home Assistant by itself; components: in the older form, which openHAB reads"
     )
     discovery_prefix: Annotated[str, AfterValidator(checks.topic)] = Field(
-        "homeassistant", description="where Home Assistant or openHAB looks for devices"
+        "homeassistant", description="where Home Assistant looks for devices; openHAB looks below homeassistant"
     )
     outputs: Annotated[tuple[Literal["frigate", "deepstream"], ...], BeforeValidator(checks.outputs)] = Field(
         (), description="say the same as the Frigate NVR (every camera has to track) or DeepStream does, beside our own"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vajra_edge import clock
-from vajra_edge.analytics.totals import Blind, Totals, Why, utc
+from vajra_edge.analytics.totals import Blind, Totals, Why, counted, utc
 from vajra_edge.analytics.watch import Blinded, Happening, Observation, Places, State, advance
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.capture.reconnect import CameraPhase
@@ -269,6 +269,10 @@ class Watches:
         for one in happened:
             if (event := event_of(one, at, clock_synchronised=synchronised)) is not None:
                 self._publisher.event(encode_event(event, name, self._topics.device))
+        if counted(happened):  # at once: by the next tick another hour may have begun, or the clock been set
+            now, ago_s = self._now(), max(self._now_s() - observation.now_s, 0.0)
+            told = Moment(now.boot, now.boot_s - ago_s, at.timestamp(), synchronised)
+            self._account(watched, max(told, watched.totals.until, key=lambda moment: moment.boot_s))
 
     def _account(self, watched: _Watched, now: Moment) -> None:
         last = watched.totals.hours[-1].begin if watched.totals.hours else None

@@ -7,13 +7,15 @@ lost camera has no count of objects, and nor has one whose frames no engine sees
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vajra_edge.config.settings import CameraSettings, Settings
 from vajra_edge.home_assistant import controls, payloads
 from vajra_edge.home_assistant.entities import (
+    SET_NOW_AT,
     Availability,
     BinarySensor,
+    Camera,
     Entity,
     Event,
     Image,
@@ -42,9 +44,14 @@ _UPDATE = (
     " in_progress=building, update_percentage=value_json.progress * 100 if building else none) | tojson }}"
 )
 
+_LATELY_S = 60
+"""openHAB knows no last event to compare with: there one has happened while it is no older than this."""
+
 _HAPPENED = (  # each connection of ours says the newest entry again: it has happened once
-    "{% set entry = value_json.entries[-1] %}"
-    "{% if entry.number != this.attributes.number %}"
+    f"{SET_NOW_AT}{{% set entry = value_json.entries[-1] %}}"
+    "{% set is_new = entry.number != this.attributes.number if this is defined else"
+    f" (now_at - as_datetime(entry.at)).total_seconds() | abs < {_LATELY_S} %}}"
+    "{% if is_new %}"
     f"{{{{ {{'event_type': entry.happened, {', '.join(f'{name!r}: entry.{name}' for name in _EVENT_ATTRIBUTES)}}}"
     " | tojson }}{% endif %}"
 )
@@ -67,7 +74,8 @@ def discoveries(settings: Settings, before: Components) -> tuple[Discovery, ...]
         told.append((_camera(topics, camera), tuple(camera_entities(topics, camera, classes, commands=commands))))
     prefix = mqtt.discovery_prefix
     if mqtt.home_assistant == "components":
-        return tuple(one for device, entities in told for one in payloads.as_components(prefix, device, entities))
+        entities = ((device, (*known, *_pictures(known))) for device, known in told)
+        return tuple(one for device, known in entities for one in payloads.as_components(prefix, device, known))
     return tuple(payloads.as_device(prefix, device, entities, before) for device, entities in told)
 
 
@@ -79,6 +87,13 @@ def _device(topics: Topics) -> Device:
 def _camera(topics: Topics, camera: CameraSettings) -> Device:
     of, name = _device(topics), f"{topics.device} {camera.id}"  # devices in one house may have cameras of one name
     return Device(f"{of.place}/{in_topic(camera.id)}", f"{of.identifier}/{camera.id}", name, "Camera", of.identifier)
+
+
+def _pictures(entities: Sequence[Entity]) -> Iterator[Entity]:
+    """The images once more as cameras: openHAB, which reads this form, refuses images."""
+    for one in entities:
+        if isinstance(one, Image):
+            yield Camera(key="picture", name="Picture", availability=one.availability, topic=one.image_topic)
 
 
 def device_entities(topics: Topics, *, commands: bool) -> Iterator[Entity]:

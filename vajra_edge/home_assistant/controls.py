@@ -1,7 +1,8 @@
 """Controls: what can be pressed, switched and set in Home Assistant, each a request of ours, as its template writes it.
 
 They are there only while requests are taken that nobody signs. A request is taken once, and for some minutes: so each
-says when it was made, by Home Assistant's clock.
+says when it was made, by Home Assistant's clock, or by openHAB's, whose templates have no ``utcnow`` and get a number
+as text, with its unit behind it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from vajra_edge.home_assistant.entities import Availability, Button, Entity, Number, Switch, Text
+from vajra_edge.home_assistant.entities import SET_NOW_AT, Availability, Button, Entity, Number, Switch, Text
 from vajra_edge.mqtt.topics import Topics
 
 LONGEST_SNAPSHOT_S = 3600.0
 """What a slider offers; ``set`` takes more."""
 
-_WHEN = '"transaction": "home-assistant-{{ utcnow().timestamp() }}", "at": "{{ utcnow().isoformat() }}"'
+_WHEN = (  # openHAB's clock has milliseconds, in which a group of cameras may be switched
+    '"transaction": "home-assistant-{{ now_at.timestamp() }}-{{ range(100000) | random }}", '
+    '"at": "{{ now_at.isoformat() }}"'
+)
+_SECONDS = (  # at 0 none is sent
+    "{% set seconds = (value | string).split(' ')[0] | float %}{{ seconds if seconds else 'null' }}"
+)
 _NAMES = "{{ ((value.split(',') | map('trim') | select | list) or none) | tojson }}"
 
 
@@ -95,7 +102,7 @@ def of_a_camera(
         state_topic=state,
         value_template="{{ value_json.settings.snapshot_every_s or 0 }}",
         command_topic=request,
-        command_template=_change(camera, "snapshot_every_s", "{{ value or 'null' }}"),  # at 0 none is sent
+        command_template=_change(camera, "snapshot_every_s", _SECONDS),
         min=0.0,
         max=LONGEST_SNAPSHOT_S,
         step=1.0,
@@ -117,8 +124,8 @@ def of_a_camera(
 def _request(fields: Mapping[str, object]) -> str:
     """A template; ids hold nothing that a template reads."""
     told = json.dumps(dict(fields)).removeprefix("{")
-    return f"{{{_WHEN}, {told}"
+    return f"{SET_NOW_AT}{{{_WHEN}, {told}"
 
 
 def _change(camera: str, field: str, value: str) -> str:
-    return f'{{{_WHEN}, "setting": "cameras.{camera}.{field}", "value": {value}}}'
+    return f'{SET_NOW_AT}{{{_WHEN}, "setting": "cameras.{camera}.{field}", "value": {value}}}'

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 
 _OURS = ("key", "availability")
 
+SET_NOW_AT = "{% set now_at = utcnow() if utcnow is defined else as_datetime(0).now(as_datetime(0).tzinfo) %}"
+"""Begins a template that has to know the time: openHAB's templates have no ``utcnow``, but datetimes, which know it."""
+
 
 @dataclass(frozen=True)
 class Availability:
@@ -81,6 +84,16 @@ class Image(Entity):
 
     image_topic: str
     content_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera(Entity):
+    """The newest picture, for who knows no ``image``; Home Assistant, which does, leaves it disabled."""
+
+    platform = "camera"
+
+    topic: str
+    enabled_by_default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
