@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from vajra_edge.wording import Setting, Text, say
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
+_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EXDEV)
 
 _DATE_STEP_NS = 10**9
 """What every file system tells apart; ext4 on some SD cards keeps no fractions of a second."""
@@ -138,13 +139,13 @@ def rename_over(source: Path, target: Path) -> None:
     """Give the folder ``source`` the name ``target``; what had it lies at ``source`` afterwards.
 
     Linux swaps both names in one step (renameat2); on a file system without that there is a moment in which
-    ``target`` does not exist.
+    ``target`` does not exist. A folder from below an overlay cannot be renamed at all (EXDEV), and is copied aside.
     """
     if not target.exists():
         source.rename(target)
     elif not _exchange(source, target):
         aside = source.with_name(f"{source.name}.old")
-        target.rename(aside)
+        shutil.move(target, aside)
         source.rename(target)
         aside.rename(source)
     sync_folder(target.parent)
