@@ -247,7 +247,7 @@ def test_a_line_that_breaks_off_is_told_and_the_next_run_downloads_the_rest(whee
     index.broken = "typing_extensions"
     make_certificates(tmp_path)
     online = {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull, "no_proxy": "127.0.0.1"}
-    online["PIP_CERT"] = str(tmp_path / "ca.crt")
+    online |= {"PIP_CERT": str(tmp_path / "ca.crt"), "REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": ""}  # these count more
     with index.listening(tmp_path) as address:
         ended = roots.install(root, wheels, PIP_INDEX_URL=address, **online)
         assert_ended_with(ended, "nothing was replaced", "a line that broke off (run this again)")
