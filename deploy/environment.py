@@ -3,6 +3,7 @@
 Nothing but the standard library and pip is needed, for the environment may be half made:
 
     python -I environment.py whole ROOT RELEASE     exit code 0: nothing of it is missing or damaged
+    python -I environment.py sources                where pip is told that packages come from, as NAME=VALUE with a NUL
     python -I environment.py requires EXTRA ...     what extras of the installed product add, one requirement a line
     python -I environment.py imports [PATH ...]     import what the service needs; PATHs are the system's packages
 """
@@ -10,19 +11,26 @@ Nothing but the standard library and pip is needed, for the environment may be h
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import marshal
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PRODUCT = "vajra-edge"
 PYC_HEAD_BYTES = 16
 """Of a compiled module, see PEP 552."""
+SOURCES = (
+    *("index-url", "extra-index-url", "find-links", "no-index", "proxy", "cert", "client-cert", "trusted-host"),
+    *("timeout", "default-timeout", "retries", "resume-retries", "keyring-provider", "use-feature"),
+)
+"""Options of pip that say where packages come from, and how one gets there; use-feature: "truststore"."""
 OPENCV = "opencv-python-headless"
 NEEDED = {
     "numpy": "numpy",
@@ -108,6 +116,38 @@ def _loads(compiled: Path) -> bool:
         return False
 
 
+def sources(environment: Mapping[str, str]) -> Iterator[str]:
+    """What pip.conf and ``environment`` say of ``SOURCES``, as a variable each: pip's own order decides.
+
+    Raises:
+        OSError, UnicodeError, configparser.Error: a pip.conf cannot be read.
+    """
+    said: dict[str, dict[str, str]] = {"global": {}, "install": {}}
+    for path in _pip_configs(environment.get("PIP_CONFIG_FILE", "")):
+        parser = configparser.RawConfigParser()
+        parser.read(path, encoding="utf-8")
+        for section in said.keys() & set(parser.sections()):
+            said[section].update((name.replace("_", "-"), value) for name, value in parser.items(section))
+    in_variables = {
+        name[4:].lower().replace("_", "-"): value for name, value in environment.items() if name.startswith("PIP_")
+    }
+    for name, value in {**said["global"], **said["install"], **in_variables}.items():
+        if name in SOURCES and value:
+            yield f"PIP_{name.upper().replace('-', '_')}={' '.join(value.split())}"
+
+
+def _pip_configs(named: str) -> list[str]:
+    """The files that pip reads, the one that counts most last; ``named`` by PIP_CONFIG_FILE."""
+    from pip._internal.configuration import get_configuration_files
+
+    if named == os.devnull:
+        return []
+    found = {str(kind): paths for kind, paths in get_configuration_files().items()}
+    if named and Path(named).exists():
+        return [*found["global"], *found["site"], named]
+    return [*found["global"], *found["user"], *found["site"]]
+
+
 def requires(extras: Sequence[str]) -> Iterator[str]:
     """What ``extras`` of the installed product add to its own requirements, for this interpreter."""
     from pip._vendor.packaging.requirements import Requirement
@@ -154,6 +194,8 @@ def main(verb: str, *arguments: str) -> int:
     if verb == "whole":
         root, release = arguments
         return int(not whole(Path(root), release))
+    if verb == "sources":
+        return _print_sources()
     if verb == "requires":
         print("\n".join(requires(arguments)))
         return 0
@@ -161,6 +203,18 @@ def main(verb: str, *arguments: str) -> int:
     if refused:
         print(f"install.sh: {refused}", file=sys.stderr)
     return int(bool(refused))
+
+
+def _print_sources() -> int:
+    try:
+        print("".join(f"{source}\0" for source in sources(os.environ)), end="")
+    except (OSError, UnicodeError, configparser.Error) as error:
+        print(
+            f"install.sh: a pip.conf cannot be read: {error}; mend it, or set PIP_CONFIG_FILE=/dev/null",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

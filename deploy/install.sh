@@ -9,36 +9,78 @@
 # restarted. Whatever state the program is in, running this again mends it.
 # Exit code 0: it is installed, on the disk, and what ran before is seen serving with the new version. 3: installed, but
 # the service that ran does not serve. Otherwise nothing was replaced, unless the line that says why says so.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"   # started with sh
 set -euo pipefail
 umask 022        # what a stricter one makes, the service's user could not read
-unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT PIP_REQUIRE_VIRTUALENV
-export PYTHONNOUSERSITE=1 PATH=$PATH:/usr/sbin:/sbin   # su leaves out where useradd and runuser are
-export ORT_DISABLE_TELEMETRY=1   # ONNX Runtime leaves an identifier in root's home otherwise, when it is tried
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset CDPATH
+cd "$(dirname "${BASH_SOURCE[0]:-}")/.."
 prefix=${PREFIX:-/opt/vajra-edge}
 python=${PYTHON:-python3}
+# What the caller's shell says to Python leads it elsewhere: PYTHONPATH, PYTHONHOME, PYTHONPYCACHEPREFIX ...
+unset "${!PYTHON@}"
+export PYTHONNOUSERSITE=1 PATH=$PATH:/usr/sbin:/sbin   # su leaves out where useradd and runuser are
+export ORT_DISABLE_TELEMETRY=1   # ONNX Runtime leaves an identifier in root's home otherwise, when it is tried
+export LC_ALL=C.UTF-8   # the words of an error are looked at
 extras=${EXTRAS:-}
 root=${DESTDIR:-}
 program=$root$prefix
 # Who moved the program to another disk has left a link to it.
 if [ -L "$program" ] && [ -d "$program" ]; then program=$(readlink -f "$program"); fi
 made=$program.new
+work=$program.work   # and not in /tmp, which may be small or full, or forbid to execute
 etc=$root/etc/vajra-edge
 state=$root/var/lib/vajra-edge
 cache=$root/var/cache/vajra-edge
 unit=$root/etc/systemd/system/vajra-edge.service
 sysusers=$root/usr/lib/sysusers.d/vajra-edge.conf
 release_file=/etc/nv_tegra_release
+too_little_mb=32 # pip alone takes 13
 serves_s=180     # a plan of 100 MB is loaded in a tenth of that on the slowest board that was tried
 
-die() { echo "install.sh: $*" >&2; exit 1; }
+told=""         # whether a line has said why this ends
+left="nothing was replaced"
+said=""
+
+die() { echo "install.sh: $*" >&2; told=yes; exit 1; }
 say() { echo "install.sh: $*"; }
 live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
+
+# Runs a command; what it says is shown, and kept in $said.
+hear() {
+  { said=$("$@" 2>&1 | while IFS= read -r line || [ -n "$line" ]; do
+    printf '%s\n' "$line" >&3
+    printf '%s\n' "$line"
+  done); } 3>&2
+}
+
+# Ends with that line, or with the likelier one where a disk is full; the venv module keeps that to itself.
+fail() {
+  if [[ $said =~ "No space left on device"|"Disk quota exceeded" ]] || [ "$(free_mb "$program")" -lt "$too_little_mb" ]; then
+    die "no room is left: the disk of $program has $(free_mb "$program") MB free, that of $cache $(free_mb "$cache") MB;" \
+      "make some, then run this again; $left"
+  fi
+  die "$*"
+}
+
+free_mb() { # PATH, of which the beginning is there
+  local path=$1
+  while [ ! -e "$path" ]; do path=$(dirname "$path"); done
+  df --output=avail --block-size=1M "$path" | tail -n 1 | tr -d ' '
+}
+
+# However it ends: nothing stays beside the program, and a line says what to do.
+ended() {
+  local code=$?
+  rm -rf "$work" "$made"
+  [ $code = 0 ] || [ -n "$told" ] || echo "install.sh: broken off (exit code $code), see above; $left; run it again" >&2
+}
 
 # A folder that holds anything but a Python environment is not ours to replace or remove: PREFIX may be mistyped.
 check_prefix() {
   [[ $prefix =~ ^(/[A-Za-z0-9._-]+)+$ ]] || die "PREFIX=$prefix must be an absolute path of letters, digits, . _ and -"
   [ -d "$program" ] || return 0
+  ! mountpoint -q "$program" ||
+    die "$program is where a disk is mounted, so that nothing can be put in its place; set PREFIX to a folder on that disk"
   local entry
   while read -r entry; do
     case $entry in
@@ -54,7 +96,7 @@ uninstall() {
   if live && systemctl cat vajra-edge.service >/dev/null 2>&1; then
     systemctl disable --quiet --now vajra-edge.service || die "it does not stop; see: systemctl status vajra-edge"
   fi
-  rm -rf "$unit" "$unit.new" "$unit.d/csi.conf" "$sysusers" "$program" "$made" "$root/usr/local/bin/vajra-edge" "$cache"
+  rm -rf "$unit" "$unit.new" "$unit.d/csi.conf" "$sysusers" "$program" "$made" "$work" "$root/usr/local/bin/vajra-edge" "$cache"
   [ ! -L "$root$prefix" ] || rm -f "$root$prefix"
   if [ "${1:-}" = --purge ]; then
     # rm follows no link, neither one in the place of a folder nor one inside it.
@@ -167,11 +209,11 @@ whole() { # ENVIRONMENT RELEASE
 make_environment() { # RELEASE
   rm -rf "$made"
   if whole "$program" "$1"; then
-    cp -al "$program" "$made" 2>/dev/null || { rm -rf "$made"; cp -a "$program" "$made"; }
+    cp -al "$program" "$made" 2>/dev/null || { rm -rf "$made"; hear cp -a "$program" "$made" || fail "see above; $left"; }
     rm -f "$made/pyvenv.cfg" && sed 's/^\(include-system-site-packages = \).*/\1false/' "$program/pyvenv.cfg" >"$made/pyvenv.cfg"
     rm -f "$made"/lib/python3*/site-packages/jetpack.pth
   else
-    "$python" -m venv "$made" || die "no environment can be made; apt-get install python$1-venv, or set PYTHON"
+    hear "$python" -m venv "$made" || fail "no environment can be made; apt-get install python$1-venv, or set PYTHON"
     "$made/bin/python" -I -m pip --version >/dev/null || die "the environment has no pip; apt-get install python$1-venv"
   fi
 }
@@ -180,19 +222,37 @@ make_environment() { # RELEASE
 pip() { "$made/bin/python" -I -m pip --disable-pip-version-check --quiet --cache-dir "$cache/pip" "$@"; }
 
 download() { # LOCK; the rest are pip's arguments
-  local lock=$1 first
+  local lock=$1 first index=""
   shift
   read -r first <"$lock"
-  if ! pip install --no-user --require-hashes --requirement "$lock" "$@"; then
+  if ! hear pip install --require-hashes --requirement "$lock" "$@"; then
     # Who brings the wheels along needs no certificate, and no right clock for it.
     if [ -z "${PIP_NO_INDEX:-}" ] && [[ $first =~ resolved\ ([0-9-]+) ]] && [[ $(date -u +%F) < ${BASH_REMATCH[1]} ]]; then
       die "the clock says $(date -u +%F), which is before this version was made, so that certificates count as not yet" \
         "valid; set it (timedatectl set-time, or wait for NTP), then run this again; nothing was replaced"
     fi
-    die "the packages of $lock cannot be installed, see above; nothing was replaced. Behind a proxy:" \
+    # A mirror that pip.conf names may lack a wheel; its password is not told.
+    if [ -n "${PIP_INDEX_URL:-}" ]; then
+      index="Its index is ${PIP_INDEX_URL##*@}, by PIP_INDEX_URL or a pip.conf (PIP_CONFIG_FILE=/dev/null leaves those out). "
+    fi
+    # Older pips take what came of a line that breaks off for the whole file, and say that someone may have tampered.
+    if [[ $said == *"DO NOT MATCH THE HASHES"* ]]; then
+      index="What came is not what the lock names: a line that broke off (run this again), or another file. $index"
+    fi
+    fail "the packages of $lock cannot be installed, see above; nothing was replaced. ${index}Behind a proxy:" \
       "sudo https_proxy=http://HOST:PORT bash deploy/install.sh; without a network, with the wheels of $locks:" \
       "see deploy/docs/operations.md"
   fi
+}
+
+# Of what PIP_ variables and pip.conf say counts where packages come from. All else, as user, target, no-binary or
+# dry-run, would lead pip elsewhere.
+keep_sources() {
+  local kept
+  "$made/bin/python" -I deploy/environment.py sources >"$work/sources" || die "$left"
+  mapfile -d "" -t kept <"$work/sources"
+  unset "${!PIP_@}"
+  export PIP_CONFIG_FILE=/dev/null PIP_NO_INPUT=1 "${kept[@]}"
 }
 
 say_size() { # LOCK
@@ -241,8 +301,10 @@ install_product() {
   mkdir "$work/source"
   cp -rL pyproject.toml README.md LICENSE vajra_edge "$work/source"
   find "$work/source" -name __pycache__ -prune -exec rm -rf {} +
-  pip wheel --no-deps --no-build-isolation --wheel-dir "$work" "$work/source" || die "our own wheel cannot be built, see above"
-  pip install --no-user --no-deps --no-index --force-reinstall "$work"/vajra_edge-*.whl
+  hear pip wheel --no-deps --no-build-isolation --wheel-dir "$work" "$work/source" ||
+    fail "our own wheel cannot be built, see above; $left"
+  hear pip install --no-deps --no-index --force-reinstall "$work"/vajra_edge-*.whl ||
+    fail "our own wheel cannot be installed, see above; $left"
 }
 
 install_extras() { # LOCKS, of which the first is installed already
@@ -252,8 +314,8 @@ install_extras() { # LOCKS, of which the first is installed already
   shift
   local lock
   for lock in "$@"; do download "$lock"; done
-  pip install --no-user --prefer-binary --constraint "$pins" --requirement "$wanted" ||
-    die "EXTRAS=$extras cannot be installed, see above; nothing was replaced"
+  hear pip install --prefer-binary --constraint "$pins" --requirement "$wanted" ||
+    fail "EXTRAS=$extras cannot be installed, see above; nothing was replaced"
 }
 
 # Tried before it replaces anything, as the service will find it.
@@ -340,10 +402,8 @@ install_files() {
   fi
   if [ ! -e "$etc/config.toml" ]; then place deploy/config.example.toml "$etc/config.toml" 0640; fi
   if [ -z "$root" ]; then chown -h root:vajra-edge "$etc/config.toml"; fi
-  local here; here=$(mktemp)
-  sed "s#/opt/vajra-edge#$prefix#g" systemd/vajra-edge.service >"$here"
-  place "$here" "$unit" 0644
-  rm -f "$here"
+  sed "s#/opt/vajra-edge#$prefix#g" systemd/vajra-edge.service >"$work/unit"
+  place "$work/unit" "$unit" 0644
   if has_argus; then place systemd/vajra-edge-csi.conf "$unit.d/csi.conf" 0644; else rm -f "$unit.d/csi.conf"; fi
   sync -f "$etc"
 }
@@ -359,6 +419,7 @@ await_serving() {
     sleep 1
   done
   echo "$answer" | head -n 3 >&2
+  told=yes
   echo "install.sh: upgraded and restarted, but it does not serve; see: vajra-edge status, journalctl -u vajra-edge" >&2
   exit 3
 }
@@ -380,6 +441,23 @@ start() { # whether it ran before
   fi
 }
 
+lock() {
+  mkdir -p "${root:-/}"
+  exec 9<"${root:-/}"
+  flock --nonblock 9 || die "another install.sh is at work; wait until it has ended"
+}
+
+make_work() {
+  trap ended EXIT
+  rm -rf "$work"
+  {
+    mkdir -p "$(dirname "$program")" && mkdir -m 0700 "$work" &&
+      printf '#!/bin/sh\n' >"$work/probe" && chmod +x "$work/probe"
+  } || fail "PREFIX=$prefix cannot be made, see above; $left"
+  "$work/probe" || die "nothing can be executed on the disk of $program (noexec); set PREFIX to a folder of another"
+  export TMPDIR=$work
+}
+
 main() {
   local release running=no
   [ -e pyproject.toml ] || die "run it from a checkout: there is no $PWD/pyproject.toml"
@@ -388,18 +466,18 @@ main() {
   check_extras
   # A device with keys takes what they signed and nothing else; without the library that tells, it takes nothing at all.
   if compgen -G "$etc/keys/*.pub" >/dev/null; then extras+=,bundles; fi
-  mkdir -p "$(dirname "$program")" || die "PREFIX=$prefix cannot be made"
-  exec 9<"$(dirname "$program")"
-  flock --nonblock 9 || die "another one installs below $(dirname "$program")"
-  work=$(mktemp -d)
-  trap 'rm -rf "$work" "$made"' EXIT
+  [ "$(readlink "$unit")" != /dev/null ] || die "the service is masked; systemctl unmask vajra-edge, then run this again"
+  make_work
   if runs; then running=yes; fi
   make_environment "$release"
+  keep_sources
   install_packages "$release"
   if [ "$running" = yes ]; then check_settings; fi
+  left="what was there may be replaced in part"
   install_user
   install_files
   put_program
+  left="it is installed, but not started"
   rm -rf "$cache"
   start "$running"
 }
@@ -408,6 +486,7 @@ case "${1:-}" in
   --uninstall | "") ;;
   *) die "unknown argument $1; see the head of this file" ;;
 esac
-[ "$(id -u)" = 0 ] || die "must be root"
+[ "$(id -u)" = 0 ] || die "must be root: sudo bash deploy/install.sh"
 check_prefix
+lock
 if [ "${1:-}" = --uninstall ]; then uninstall "${2:-}"; else main; fi

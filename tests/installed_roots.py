@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,40 @@ JETPACK_7 = System(
     "1.26.4",
     "10.16.2.10-1+cuda13.2",
 )
+
+
+def absent() -> str:
+    """What keeps this machine from making and booting such roots; empty where nothing does."""
+    for program in ("mmdebstrap", "mosquitto"):
+        if shutil.which(program) is None:
+            return program
+    return booted.absent()
+
+
+def install(
+    root: Path,
+    wheels: Path,
+    *,
+    before: Sequence[str] = (),
+    run_by: str = "bash",
+    script: Path = ROOT / "deploy/install.sh",
+    **more: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run install.sh for ``root`` with the interpreter of Debian 12.
+
+    Args:
+        root: the installer's DESTDIR.
+        wheels: all that it may install.
+        before: words of the command before its own.
+        run_by: the shell.
+        script: of another checkout.
+        more: variables of its environment; an empty one is left out.
+    """
+    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    told = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PYTHON": python, "DESTDIR": str(root), **more}
+    environment = {name: value for name, value in {**os.environ, **told}.items() if value}
+    command = [*before, run_by, str(script)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def interpreter(release: str) -> Path | None:

@@ -95,3 +95,17 @@ def test_a_file_is_old_only_where_both_clocks_say_so():
 
 def test_a_kernel_that_does_not_name_its_boot_is_no_boot(tmp_path):
     assert clock.boot_id(tmp_path / "absent") == ""
+
+
+@pytest.mark.parametrize("code", [9, 10], ids=["not yet valid", "expired"])
+def test_a_clock_that_nobody_vouches_for_may_be_why_a_certificate_is_out_of_date(code, monkeypatch):
+    monkeypatch.setattr(clock, "is_synchronised", lambda: False)
+    assert clock.may_explain(code)
+    monkeypatch.setattr(clock, "is_synchronised", lambda: True)
+    assert not clock.may_explain(code)
+
+
+@pytest.mark.parametrize("code", [18, 62, None], ids=["self-signed", "another host", "not told"])
+def test_the_clock_is_no_reason_for_any_other_fault_of_a_certificate(code, monkeypatch):
+    monkeypatch.setattr(clock, "is_synchronised", lambda: False)
+    assert not clock.may_explain(code)

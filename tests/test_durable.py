@@ -1,34 +1,56 @@
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from odd_files import ODD_FILES, put
 
 from vajra_edge import durable
 
 
-@pytest.mark.parametrize("form", ODD_FILES)
-def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path, form):
-    put(form, tmp_path / "file")
-    with pytest.raises(durable.NotAFile) as raised:
-        durable.read(tmp_path / "file")
-    assert raised.value.filename == str(tmp_path / "file")
-    assert raised.value.strerror
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose ``old`` lies below an overlay, as all does on a board that protects its disk with one."""
+    (tmp_path / "below/old").mkdir(parents=True)
+    (tmp_path / "below/old/name").write_text("old")
+    memory, shown = tmp_path / "memory", tmp_path / "shown"
+    memory.mkdir()
+    shown.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(memory)], check=False, capture_output=True).returncode:
+        pytest.skip("absent here: the right to mount")
+    (memory / "upper").mkdir()
+    (memory / "work").mkdir()
+    options = f"lowerdir={tmp_path}/below,upperdir={memory}/upper,workdir={memory}/work"
+    try:
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(shown)], check=True)
+        yield shown
+        subprocess.run(["umount", str(shown)], check=True)
+    finally:
+        subprocess.run(["umount", str(memory)], check=True)
 
 
-def test_a_file_is_read_whole_through_a_link_too(tmp_path):
-    content = bytes(range(256)) * 1000
-    (tmp_path / "file").write_bytes(content)
-    (tmp_path / "link").symlink_to("file")
-    assert durable.read(tmp_path / "link", len(content)) == content
-    with pytest.raises(durable.NotAFile, match="256000 bytes"):
-        durable.read(tmp_path / "file", len(content) - 1)
-    with pytest.raises(FileNotFoundError):
-        durable.read(tmp_path / "absent")
+def put_over(folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "new/name").write_text("new")
+    durable.rename_over(folder / "new", folder / "old")
+    assert (folder / "old/name").read_text() == "new"
+    assert (folder / "new/name").read_text() == "old"
+    assert sorted(path.name for path in folder.iterdir()) == ["new", "old"]
 
 
-def test_the_remedy_for_what_is_no_file_is_to_remove_it(tmp_path):
-    put("a pipe", tmp_path / "file")
-    with pytest.raises(durable.StoreError) as raised, durable.reported(tmp_path, "read"):
-        durable.read(tmp_path / "file")
-    assert raised.value.remedy == "remove it"
-    assert str(tmp_path / "file") in raised.value.message
+def test_a_folder_takes_the_name_of_another_which_lies_where_it_was(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/name").write_text("old")
+    put_over(tmp_path)
+
+
+def test_a_folder_takes_the_name_of_one_below_an_overlay_which_cannot_be_renamed(overlay):
+    put_over(overlay)
+
+
+def test_a_folder_takes_the_name_where_nothing_swaps_two(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/name").write_text("old")
+    monkeypatch.setattr(durable, "_exchange", lambda *_: False)
+    put_over(tmp_path)

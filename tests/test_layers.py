@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 LAYERS = (
     {"wording", "version"},
     {"errors"},
-    {"admission", "durable", "types", "device", "progress", "clock", "privileges"},
+    {"admission", "durable", "types", "device", "progress", "clock", "privileges", "state_file"},
     {"media"},
     {"config", "datasets"},
     {"weights"},

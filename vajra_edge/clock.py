@@ -25,6 +25,9 @@ UNSYNCHRONISED_US = 16_000_000
 hours after the last word of a time server, for it grows by 500 us a second. timedatectl goes by it too, and not by the
 bit STA_UNSYNC: chrony leaves that set without ``rtcsync``. chrony, timesyncd, ntpd and phc2sys (PTP) all lower it."""
 
+_DATE_ERRORS = frozenset({9, 10})
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
 _READS = 4
 """Both clocks are read so often; the pair counts that was read closest together: another may get the CPU between."""
 
@@ -134,6 +137,15 @@ def is_synchronised(timesync: Path = TIMESYNC) -> bool:
     """
     error_us = _max_error_us()
     return timesync.exists() if error_us is None else error_us < UNSYNCHRONISED_US
+
+
+def may_explain(verify_code: int | None) -> bool:
+    """Whether a certificate failed over its dates, by a clock that is not known to be right.
+
+    Args:
+        verify_code: of ssl.SSLCertVerificationError.
+    """
+    return verify_code in _DATE_ERRORS and not is_synchronised()
 
 
 def _max_error_us() -> int | None:

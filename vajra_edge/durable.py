@@ -6,19 +6,19 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
+from vajra_edge import state_file
 from vajra_edge.errors import StoreError
 from vajra_edge.wording import Setting, Text, say
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
+_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EXDEV)
 
 _DATE_STEP_NS = 10**9
 """What every file system tells apart; ext4 on some SD cards keeps no fractions of a second."""
@@ -30,14 +30,6 @@ _REMEDIES: Mapping[int, Text] = {
     errno.EACCES: "give the folder to the service's user",
     errno.EPERM: "give the folder to the service's user",
 }
-
-
-MOST_READ_BYTES = 64 * 1024 * 1024
-"""More than any file that is read whole; plans are read in pieces."""
-
-
-class NotAFile(OSError):
-    """Under the name of one of our files lies a folder, a pipe, a device, a knot of links, or far too much."""
 
 
 @contextmanager
@@ -53,44 +45,13 @@ def reported(root: Path, verb: str) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(
             f"{root} cannot be {verb}: {error.strerror or error}{where}",
-            remedy="remove it" if isinstance(error, NotAFile) else _REMEDIES.get(error.errno or 0, "check that disk"),
+            remedy="remove it"
+            if isinstance(error, state_file.NotAFile)
+            else _REMEDIES.get(error.errno or 0, "check that disk"),
             path=root,
             errno=error.errno,
             verb=verb,
         ) from error
-
-
-def opened(path: Path) -> BinaryIO:
-    """A file that a process of ours wrote, to be read. A pipe is not waited for, and no device is read without end.
-
-    Raises:
-        NotAFile: something else lies there.
-        OSError: there is nothing, or it cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # links that lead nowhere; a socket
-            raise NotAFile(error.errno, "it is no file", str(path)) from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotAFile(errno.EINVAL, "it is no file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
-def read(path: Path, most_bytes: int = MOST_READ_BYTES) -> bytes:
-    """The content of such a file.
-
-    Raises:
-        NotAFile: something else lies there, or more than was ever written.
-        OSError: there is nothing, or it cannot be read.
-    """
-    with opened(path) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        if size_bytes > most_bytes:
-            raise NotAFile(errno.EFBIG, f"it has {size_bytes} bytes, more than was ever written there", str(path))
-        return file.read()
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -181,13 +142,13 @@ def rename_over(source: Path, target: Path) -> None:
     """Give the folder ``source`` the name ``target``; what had it lies at ``source`` afterwards.
 
     Linux swaps both names in one step (renameat2); on a file system without that there is a moment in which
-    ``target`` does not exist.
+    ``target`` does not exist. A folder from below an overlay cannot be renamed at all (EXDEV), and is copied aside.
     """
     if not target.exists():
         source.rename(target)
     elif not _exchange(source, target):
         aside = source.with_name(f"{source.name}.old")
-        target.rename(aside)
+        shutil.move(target, aside)
         source.rename(target)
         aside.rename(source)
     sync_folder(target.parent)

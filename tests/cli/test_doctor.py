@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from types import SimpleNamespace
 
 import pytest
+from certificates import make_certificates
+from little_servers import listening
 
 from vajra_edge.__main__ import main
 from vajra_edge.backends.cuda import CudaUnavailable
@@ -155,6 +158,21 @@ def test_certificates_that_are_none_are_told_before_the_broker_is_lost_over_them
     _, checks = report(place, capsys)
     assert checks["mqtt.tls"]["verdict"] == "fail"
     assert "holds no certificate authority" in checks["mqtt.tls"]["found"]
+
+
+def test_a_broker_whose_certificate_fails_is_told_as_the_daemon_tells_it(place, capsys, tmp_path):
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    text = place.config.read_text()
+    with listening(lambda connection: connection.recv(1), context) as port:
+        for trusted, verdict in ((tmp_path / "ca.crt", "ok"), (tmp_path / "client.crt", "fail")):
+            here = text.replace("port = 9\n", f'port = {port}\ntls = true\nca_file = "{trusted}"\n')
+            place.config.write_text(here)
+            checks = report(place, capsys)[1]
+            assert checks["broker"]["verdict"] == verdict
+    assert "has a certificate that fails: " in checks["broker"]["found"]
+    assert "check [mqtt] ca_file" in checks["broker"]["remedy"]
 
 
 class OnGpu:

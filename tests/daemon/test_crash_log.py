@@ -84,7 +84,13 @@ def test_a_phase_is_one_small_write_and_the_same_phase_again_none(tmp_path: Path
     log.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 3000, b"f" * 64 + b"\n", json.dumps([1]).encode()])
+INFINITE = b'{"at":{"boot":"x","boot_s":1,"unix_s":1,"synchronised":true},"pid":1e999,"serving":null,"loading":null,'
+INFINITE += b'"late":[],"killed":null,"ended":false}'
+FOREIGN = [b"", b"{}", b"\xff" * 3000, b"f" * 64 + b"\n", json.dumps([1]).encode(), b"[" * 3000, INFINITE]
+FOREIGN += [INFINITE.replace(b"1e999", b"1").replace(b"null", b'"\\ud800"', 1)]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_a_file_of_something_else_tells_nothing(tmp_path: Path, content: bytes):
     (tmp_path / "running").write_bytes(content)
     log = CrashLog(tmp_path / "running")

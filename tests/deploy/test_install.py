@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = (ROOT / "deploy" / "install.sh").read_text(encoding="utf-8")
@@ -230,3 +232,74 @@ def test_packages_that_cannot_be_had_are_told_with_the_likeliest_reason(date, of
 
 def test_who_has_no_network_is_told_each_lock_whose_wheels_to_bring_along():
     assert f"with the wheels of {LOCK} deploy/locks/aarch64-cp312-bundles.lock: see" in call(FETCH).stderr
+
+
+def test_a_second_installer_at_the_same_time_is_refused(tmp_path):
+    first = 'lock && mkdir "$DESTDIR/holds" && read -r _'
+    command = ["bash", "-c", f"{FUNCTIONS}\n{first}"]
+    told = {**os.environ, "DESTDIR": str(tmp_path / "root")}
+    with subprocess.Popen(command, cwd=ROOT, env=told, stdin=subprocess.PIPE) as holder:
+        wait_for((tmp_path / "root/holds").exists)
+        ended = call("lock", DESTDIR=tmp_path / "root")
+        holder.communicate(b"\n")
+    assert ended.returncode == 1
+    assert ended.stderr == "install.sh: another install.sh is at work; wait until it has ended\n"
+    assert call("lock", DESTDIR=tmp_path / "root").returncode == 0
+
+
+def test_a_masked_service_is_not_started_behind_the_back_of_who_masked_it(tmp_path):
+    unit = tmp_path / "etc/systemd/system/vajra-edge.service"
+    unit.parent.mkdir(parents=True)
+    unit.symlink_to("/dev/null")
+    ended = call("check_board() { :; }; main", DESTDIR=tmp_path, PYTHON=sys.executable)
+    assert ended.returncode == 1
+    assert ended.stderr == "install.sh: the service is masked; systemctl unmask vajra-edge, then run this again\n"
+    assert unit.is_symlink()
+    assert not (tmp_path / "opt").exists()
+
+
+def test_what_breaks_off_without_a_word_ends_with_a_line_and_leaves_nothing_beside(tmp_path):
+    ended = call('make_work; mkdir "$made"; false', DESTDIR=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr == "install.sh: broken off (exit code 1), see above; nothing was replaced; run it again\n"
+    assert list((tmp_path / "opt").iterdir()) == []
+
+
+def test_what_has_said_why_it_ends_says_no_more(tmp_path):
+    assert call("make_work; die because", DESTDIR=tmp_path).stderr == "install.sh: because\n"
+
+
+def test_temporary_files_lie_beside_the_program(tmp_path):
+    ended = call("make_work; mktemp", DESTDIR=tmp_path, TMPDIR="/nonexistent")
+    assert ended.stdout.startswith(f"{tmp_path}/opt/vajra-edge.work/")
+
+
+@pytest.mark.parametrize(
+    "words", ["[Errno 28] No space left on device: 'x'", "OSError: [Errno 122] Disk quota exceeded"]
+)
+def test_a_full_disk_is_named_whatever_else_the_reason_could_be(words, tmp_path):
+    ended = call(
+        'pip() { echo "$pip_says" >&2; return 1; }; hear pip || fail "behind a proxy"', DESTDIR=tmp_path, pip_says=words
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{words}\ninstall.sh: no room is left: the disk of {tmp_path}/opt/vajra-edge has ")
+    assert "proxy" not in ended.stderr
+
+
+def test_a_full_disk_of_which_nothing_is_said_is_named_too(tmp_path):
+    ended = call("free_mb() { echo 31; }; fail otherwise", DESTDIR=tmp_path)
+    assert ended.stderr.startswith("install.sh: no room is left: ")
+    assert call("free_mb() { echo 32; }; fail otherwise", DESTDIR=tmp_path).stderr == "install.sh: otherwise\n"
+
+
+def test_an_index_that_was_named_is_told_without_its_password():
+    said = call(FETCH, PIP_INDEX_URL="https://me:word@index.invalid/simple").stderr
+    assert "Its index is index.invalid/simple, by PIP_INDEX_URL or a pip.conf" in said
+    assert "word" not in said
+
+
+def test_started_with_sh_it_goes_on_with_bash():
+    ended = subprocess.run(
+        ["sh", "deploy/install.sh", "--nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == "install.sh: unknown argument --nonsense; see the head of this file\n"

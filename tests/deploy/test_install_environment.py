@@ -250,3 +250,61 @@ def test_an_opencv_of_the_system_that_fails_is_named_with_its_remedy(complete, t
     assert ended.returncode == 1
     assert "built for NumPy 1" in ended.stderr
     assert remedy in ended.stderr
+
+
+PIP_CONF = """[global]
+index-url = https://index.invalid/simple
+find_links = /a
+  /b
+user = true
+target = /elsewhere
+no-binary = :all:
+[install]
+index-url = https://other.invalid/simple
+require-virtualenv = true
+[download]
+proxy = http://nobody.asks
+"""
+DOES_NOT_LEAD = {"PIP_TARGET": "/elsewhere", "PIP_DRY_RUN": "1", "PIP_NO_INDEX": "", "PIP_PYTHON": "/usr/bin/python3"}
+
+
+def sources(tmp_path: Path, conf: bytes, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Asked with that pip.conf in a home of its own, by the interpreter whose pip the tests have."""
+    home = tmp_path / "home"
+    (home / ".config/pip").mkdir(parents=True)
+    (home / ".config/pip/pip.conf").write_bytes(conf)
+    environment = {"HOME": str(home), "XDG_CONFIG_DIRS": str(tmp_path), **variables}
+    command = [sys.executable, "-I", str(SCRIPT), "sources"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_where_packages_come_from_is_kept_of_what_pip_is_told_and_nothing_else(tmp_path):
+    ended = sources(tmp_path, PIP_CONF.encode(), PIP_CERT="/a.crt", **DOES_NOT_LEAD)
+    machine_says = set(sources(tmp_path / "without", b"").stdout.split("\0"))
+    kept = {"PIP_INDEX_URL=https://other.invalid/simple", "PIP_FIND_LINKS=/a /b", "PIP_CERT=/a.crt"}
+    assert set(ended.stdout.split("\0")) - machine_says == kept
+
+
+def test_a_variable_counts_more_than_a_pip_conf(tmp_path):
+    ended = sources(tmp_path, PIP_CONF.encode(), PIP_INDEX_URL="https://mine.invalid/simple")
+    assert "PIP_INDEX_URL=https://mine.invalid/simple\0" in ended.stdout
+
+
+def test_a_file_that_a_variable_names_takes_the_place_of_that_in_the_home(tmp_path):
+    named = tmp_path / "named.conf"
+    named.write_text("[global]\nproxy = http://proxy.invalid\n")
+    said = sources(tmp_path, PIP_CONF.encode(), PIP_CONFIG_FILE=str(named)).stdout
+    assert "PIP_PROXY=http://proxy.invalid\0" in said
+    assert "invalid/simple" not in said
+
+
+def test_no_pip_conf_is_read_where_a_variable_says_so(tmp_path):
+    assert sources(tmp_path, PIP_CONF.encode(), PIP_CONFIG_FILE="/dev/null").stdout == ""
+
+
+@pytest.mark.parametrize("conf", [b"index-url = x\n", b"[global]\nx = \xff\n", b"[global\n"])
+def test_a_pip_conf_that_cannot_be_read_is_named_with_the_remedy(tmp_path, conf):
+    ended = sources(tmp_path, conf)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("install.sh: a pip.conf cannot be read: ")
+    assert ended.stderr.endswith("; mend it, or set PIP_CONFIG_FILE=/dev/null\n")

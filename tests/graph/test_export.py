@@ -168,6 +168,28 @@ def test_a_pinned_digest_is_enforced(weights: Path) -> None:
         export.from_checkpoint(weights, expected_sha256="0" * 64)
 
 
+FORBIDDEN = """
+import ctypes, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0):
+    sys.exit(77)
+from pathlib import Path
+from vajra_edge.graph import torch_export
+traced = torch_export.trace(torch_export.Order(Path(sys.argv[1]), (640, 640)))
+Path(sys.argv[2]).write_bytes(traced.onnx_bytes)
+"""
+
+
+def test_it_is_traced_where_no_memory_may_become_a_program(weights: Path, tmp_path: Path) -> None:
+    """As MemoryDenyWriteExecute= of the service's unit has it; whatever torch computes with may write machine code."""
+    command = [sys.executable, "-c", FORBIDDEN, str(weights), str(tmp_path / "traced.onnx")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode == 77:
+        pytest.skip("absent here: PR_SET_MDWE of Linux 6.3")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "traced.onnx").stat().st_size > 0
+
+
 @pytest.fixture(scope="module")
 def other_python(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with torch, onnx and what these need themselves, and nothing else: no pydantic, no vajra-edge."""

@@ -18,6 +18,7 @@ from little_servers import SDP, Serve, answering, head_of, http, listening, rtsp
 from ports import free_port
 from waiting import LIMIT_S
 
+from vajra_edge import clock
 from vajra_edge.capture.sources import registry
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -190,6 +191,18 @@ def test_a_certificate_that_nobody_knows_is_refused_unless_that_is_wanted(
         assert "shows a certificate that cannot be trusted: self" in said
         assert "set tls_verify = false" in said
         assert "has no video at this path (404)" in refusal(f"{scheme}://127.0.0.1:{port}", tls_verify=False)
+
+
+def test_a_certificate_out_of_date_is_blamed_on_a_clock_that_may_be_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to trust any certificate because the device booted in 1970."""
+    monkeypatch.setattr(clock, "may_explain", lambda _: True)
+    with tls(tmp_path) as context, listening(RTSP[2][0], context) as port:
+        said = refusal(f"rtsps://127.0.0.1:{port}")
+    assert "not valid by this device's clock: " in said
+    assert "wait for a time server, or set the clock" in said
+    assert "tls_verify" not in said
 
 
 @pytest.mark.parametrize("scheme", ["rtsps", "https"])

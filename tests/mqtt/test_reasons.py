@@ -5,6 +5,7 @@ import ssl
 
 import pytest
 
+from vajra_edge import clock
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.mqtt import events
 
@@ -105,3 +106,13 @@ def test_a_message_that_was_not_sent_is_named_with_its_size_and_the_remedy(code:
     text = str(events.not_sent(code, path, 4711))
     assert f"{path} of 4711 bytes" in text
     assert words in text
+
+
+@pytest.mark.parametrize(("explains", "remedy"), [(True, "wait for a time server"), (False, "check [mqtt] ca_file")])
+def test_a_certificate_out_of_date_is_blamed_on_a_clock_that_may_be_wrong(explains, remedy, monkeypatch):
+    error = ssl.SSLCertVerificationError("verify failed")
+    error.verify_code, error.verify_message = 9, "certificate is not yet valid"
+    monkeypatch.setattr(clock, "may_explain", lambda code: explains and code == 9)
+    text = str(events.unreachable(TLS, error))
+    assert "has a certificate that fails: certificate is not yet valid; " in text
+    assert remedy in text

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
+from vajra_edge import state_file
 from vajra_edge.config.settings import CalibrationSettings
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.quantization import calibration_set, camera_samples
@@ -31,14 +32,14 @@ def frame(seed: int, camera: str = "door", noise: int = 0, minutes: float = 0.0)
 
 def refused(monkeypatch: pytest.MonkeyPatch, file: Path, code: int = errno.EIO) -> None:
     """Let the system refuse to read one file."""
-    read = Path.read_bytes
+    read = state_file.read
 
-    def guarded(path: Path) -> bytes:
+    def guarded(path: Path, most_bytes: int = state_file.MOST_BYTES) -> bytes:
         if path == file:
             raise OSError(code, os.strerror(code), str(path))
-        return read(path)
+        return read(path, most_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", guarded)
+    monkeypatch.setattr(state_file, "read", guarded)
 
 
 @pytest.fixture

@@ -15,21 +15,13 @@ import cv2
 import installed_roots as roots
 import pytest
 import tiny
-from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def absent() -> str:
-    for program in ("mmdebstrap", "mosquitto"):
-        if shutil.which(program) is None:
-            return program
-    return booted.absent()
-
-
 pytestmark = [
     pytest.mark.long("installs for real, many times, as root; tests/deploy tries the installer's parts always"),
-    pytest.mark.skipif(bool(absent()), reason=f"absent here: {absent()}"),
+    pytest.mark.skipif(bool(roots.absent()), reason=f"absent here: {roots.absent()}"),
     pytest.mark.timeout(3600),  # an installation takes half a minute, and ten times that beside other tests
 ]
 
@@ -69,14 +61,6 @@ def prepare(root: Path, wheels: Path) -> None:
         cv2.imwrite(str(root / f"srv/pictures/{number}.png"), tiny.scene(seed=number).image)
     (root / "srv/network.onnx").write_bytes(tiny.network())
     (root / "srv/config.toml").write_text(booted.CONFIG)
-
-
-@pytest.fixture(scope="module")
-def debian(tmp_path_factory):
-    made = tmp_path_factory.mktemp("debian") / "root"
-    roots.make_debian(made)
-    yield made
-    shutil.rmtree(made)
 
 
 def parts(said: str) -> dict[str, str]:
@@ -139,31 +123,6 @@ def test_from_nothing_to_messages_and_back_to_nothing(name, debian, tmp_path):
     assert "it does not serve" in said["weights gone"]
     assert "rc 3" in said["weights gone"]
     assert "nothing is left" in said["purge"], said["purge"]
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
-    made = tmp_path_factory.mktemp("wheels")
-    release = f"{sys.version_info.major}{sys.version_info.minor}"
-    for name in ("", "-bundles"):
-        roots.wheels_of(f"{roots.ARCHITECTURE}-cp{release}{name}.lock", made)
-    return made
-
-
-def install(root: Path, wheels: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    told = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PYTHON": python, "DESTDIR": str(root)}
-    command = ["bash", str(ROOT / "deploy/install.sh")]
-    return subprocess.run(command, env={**os.environ, **told, **more}, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def pattern(wheels, tmp_path_factory):
-    """A root in which the program is installed."""
-    root = tmp_path_factory.mktemp("pattern") / "root"
-    ended = install(root, wheels)
-    assert ended.returncode == 0, ended.stderr
-    return root
 
 
 def packages_of(program: Path) -> Path:
@@ -303,7 +262,7 @@ def test_whatever_state_it_is_in_running_it_again_mends_it(harm, pattern, wheels
     subprocess.run(["cp", "-a", "--reflink=auto", str(pattern), str(root)], check=True)
     program = root / "opt/vajra-edge"
     harm(program)
-    ended = install(root, wheels)
+    ended = roots.install(root, wheels)
     assert ended.returncode == 0, ended.stderr
     python = str(program / "bin/python")
     release = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -325,7 +284,7 @@ def test_a_device_with_a_key_tells_who_signed_after_its_program_was_lost(pattern
     owner = signed.Signer(root / "etc/vajra-edge")
     program = root / "opt/vajra-edge"
     gone(program)
-    ended = install(root, wheels)
+    ended = roots.install(root, wheels)
     assert ended.returncode == 0, ended.stderr
     assert "-bundles: 3 packages, at most " in ended.stdout
     verify = [str(program / "bin/python"), "-I", "-m", "vajra_edge", "bundle", "verify"]
@@ -348,7 +307,7 @@ def test_what_fails_replaces_nothing_and_leaves_nothing_beside(pattern, tmp_path
     (packages_of(root / "opt/vajra-edge") / "mdurl/__init__.py").write_bytes(b"")
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
-    ended = install(root, nowhere)
+    ended = roots.install(root, nowhere)
     assert ended.returncode == 1
     assert "nothing was replaced" in ended.stderr
     assert "https_proxy" in ended.stderr
@@ -360,7 +319,7 @@ def test_what_an_extra_would_download_is_said_before_and_what_it_lacks_after(pat
     root = tmp_path / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(pattern), str(root)], check=True)
     inode = (root / "opt/vajra-edge").stat().st_ino
-    ended = install(root, wheels, EXTRAS="torch")
+    ended = roots.install(root, wheels, EXTRAS="torch")
     assert ended.returncode == 1
     assert re.search(r"-torch: \d+ packages, at most \d+ MB to download", ended.stdout)
     assert re.search(r"the packages of \S+-torch\.lock cannot be installed", ended.stderr)
@@ -368,51 +327,11 @@ def test_what_an_extra_would_download_is_said_before_and_what_it_lacks_after(pat
     assert (root / "opt/vajra-edge").stat().st_ino == inode
 
 
-def test_a_proxy_that_refuses_is_told_with_the_way_to_name_another(tmp_path):
-    proxy = f"http://127.0.0.1:{free_port()}"
-    astray = {
-        "PIP_NO_INDEX": "",
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_RETRIES": "1",
-        "https_proxy": proxy,
-        "no_proxy": "",
-    }
-    ended = install(tmp_path / "root", tmp_path, PIP_INDEX_URL="https://index.invalid/simple", **astray)
-    assert ended.returncode == 1
-    assert "ProxyError" in ended.stderr
-    assert "sudo https_proxy=http://HOST:PORT bash deploy/install.sh" in ended.stderr
-    assert not (tmp_path / "root/opt/vajra-edge").exists()
-
-
 def test_a_wheel_that_is_not_the_one_of_the_lock_is_refused(wheels, tmp_path):
     others = tmp_path / "others"
     shutil.copytree(wheels, others)
     wheel = next(others.glob("mdurl-*.whl"))
     wheel.write_bytes(wheel.read_bytes() + b"x")
-    ended = install(tmp_path / "root", others)
+    ended = roots.install(tmp_path / "root", others)
     assert ended.returncode == 1
     assert "DO NOT MATCH THE HASHES" in ended.stderr
-
-
-ASTRAY = {
-    "PIP_USER": "1",
-    "PIP_TARGET": "/nonexistent",
-    "PIP_REQUIRE_VIRTUALENV": "1",
-    "PYTHONPATH": "/nonexistent:/usr/lib/python3/dist-packages",
-    "PIP_CONSTRAINT": "/nonexistent/constraints.txt",
-}
-
-
-def test_what_the_callers_shell_says_to_pip_and_python_does_not_lead_it_elsewhere(wheels, tmp_path):
-    ended = install(tmp_path / "root", wheels, **ASTRAY)
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_a_strict_umask_leaves_a_program_that_its_user_can_read(wheels, tmp_path):
-    command = ["bash", "-c", f"umask 077; exec bash {ROOT}/deploy/install.sh"]
-    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    told = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PYTHON": python, "DESTDIR": str(tmp_path / "root")}
-    subprocess.run(command, env={**os.environ, **told}, check=True)
-    program = tmp_path / "root/opt/vajra-edge"
-    closed = [path for path in program.rglob("*") if not path.is_symlink() and not path.stat().st_mode & 0o004]
-    assert closed == []

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.datasets import dataset
 from vajra_edge.datasets.dataset import Dataset
 from vajra_edge.errors import DatasetError, StoreError
@@ -111,7 +111,7 @@ def _paths(folder: Path) -> list[Path]:
 
 def _content(path: Path) -> bytes:
     try:
-        return durable.read(path)
+        return state_file.read(path)
     except OSError:  # such as one that the daemon replaced by a newer one meanwhile
         return b""
 

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import clock, durable
+from vajra_edge import clock, durable, state_file
 from vajra_edge.build.rung import Rung
 from vajra_edge.clock import Moment
 from vajra_edge.errors import StoreError
@@ -363,7 +363,7 @@ def _rows(begun: object) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     """What the file says; nothing where it is absent or not ours."""
     try:
-        plain = json.loads(durable.read(path, MOST_BYTES))
+        plain = state_file.parse(state_file.read(path, MOST_BYTES))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vajra_edge import durable
+from vajra_edge import state_file
 from vajra_edge.bundles import minisign
 from vajra_edge.bundles.minisign import FileSignature, PublicKey
 from vajra_edge.errors import BundleError
@@ -84,7 +84,7 @@ class Keyring:
 
 def _read(path: Path) -> PublicKey:
     try:
-        return minisign.parse_public(durable.read(path, minisign.MOST_FILE_BYTES).decode())
+        return minisign.parse_public(state_file.read(path, minisign.MOST_FILE_BYTES).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"key {path} cannot be read: {error}", remedy="mend or delete it") from error
     except BundleError as error:

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.bundles import bundle, minisign
 from vajra_edge.bundles.bundle import BundleManifest, Verified
 from vajra_edge.bundles.keyring import Keyring
@@ -149,8 +149,8 @@ class Shelf:
             raise BundleError(f"{digest[:40]!r} names no bundle", remedy="give the digest that bundle verify prints")
         folder = self.root / digest
         try:
-            content = durable.read(folder / bundle.MANIFEST)
-            signature = durable.read(folder / bundle.SIGNATURE)
+            content = state_file.read(folder / bundle.MANIFEST)
+            signature = state_file.read(folder / bundle.SIGNATURE)
         except OSError as error:
             raise BundleError(f"bundle {digest[:12]} is not here: {error.strerror}", remedy="adopt it anew") from error
         if hashlib.sha256(content).hexdigest() != digest:
@@ -220,7 +220,7 @@ class Shelf:
     def outcome(self, digest: str) -> AdoptionOutcome | None:
         """What came of a bundle, if it was the last one."""
         try:
-            told = unseal(_KIND, durable.read(self.root / OUTCOME), read_key(self._key))
+            told = unseal(_KIND, state_file.read(self.root / OUTCOME), read_key(self._key))
             found = AdoptionOutcome(
                 str(told["bundle"]), Adopted(told["adopted"]), str(told["reason"]), int(told["serial"])
             )
@@ -231,7 +231,7 @@ class Shelf:
     def serial(self, digest: str) -> int:
         """Of a bundle that lies here, whoever signed it: a revoked key makes it no older. 0 where it cannot be read."""
         try:
-            return BundleManifest.from_bytes(durable.read(self.root / digest / bundle.MANIFEST)).serial
+            return BundleManifest.from_bytes(state_file.read(self.root / digest / bundle.MANIFEST)).serial
         except (BundleError, OSError):
             return 0
 
@@ -250,7 +250,7 @@ class Shelf:
         """What lies there already is as long as it should be; its content is checked whenever it is read."""
         sizes = {bundle.weights_file(manifest): manifest.weights_bytes}
         try:
-            same = hashlib.sha256(durable.read(folder / bundle.MANIFEST)).hexdigest() == folder.name
+            same = hashlib.sha256(state_file.read(folder / bundle.MANIFEST)).hexdigest() == folder.name
             return same and all((folder / name).stat().st_size == size for name, size in sizes.items())
         except OSError:
             return False

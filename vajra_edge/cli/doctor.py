@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from vajra_edge.cli.terminal import inert
 from vajra_edge.config import text_file
 from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import CameraSettings, Settings, load
-from vajra_edge.errors import ControlError, VajraError
+from vajra_edge.errors import ControlError, PublishError, VajraError
 from vajra_edge.mqtt import events, identity
 from vajra_edge.plans.spec import EngineSpec
 from vajra_edge.privileges import become_service_user
@@ -236,7 +237,13 @@ def _broker(settings: Settings) -> Iterator[Check]:
     mqtt = settings.mqtt
     host, port = events.address(mqtt)
     try:
-        socket.create_connection((host, port), timeout=3).close()
+        with socket.create_connection((host, port), timeout=3) as dialled:
+            if mqtt.tls:
+                identity.tls_context(mqtt).wrap_socket(dialled, server_hostname=host).close()
+    except (ssl.SSLError, PublishError) as error:
+        refused = events.unreachable(mqtt, error)
+        yield Check("broker", "fail", str(refused.message), str(refused.remedy))
+        return
     except OSError as error:
         place = several(Setting.MQTT_HOST, Setting.MQTT_PORT)
         remedy = str(say("check ", place, "; the daemon starts without it and keeps trying"))

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import clock
+from vajra_edge import clock, state_file
 from vajra_edge.clock import Moment
 from vajra_edge.daemon import build_process
 
@@ -83,7 +83,7 @@ class Marker:
     def from_bytes(cls, content: bytes) -> Marker | None:
         """The inverse; None for anything else."""
         try:
-            return cls._of(json.loads(content))
+            return cls._of(state_file.parse(content))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 

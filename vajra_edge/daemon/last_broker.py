@@ -6,11 +6,10 @@ gone. No secret is kept: the settings hold none.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.config import text_file
 from vajra_edge.config.settings import Settings
 from vajra_edge.config.text_file import Unreadable
@@ -39,7 +38,7 @@ def recall(state_dir: Path) -> dict[str, Any]:
     """What was kept, as nested dicts of settings; nothing where nothing can be read."""
     text = text_file.read(state_dir / _NAME, _MOST_BYTES)
     try:
-        kept = {} if isinstance(text, Unreadable) else json.loads(text)
+        kept = {} if isinstance(text, Unreadable) else state_file.parse(text.encode())
     except ValueError:
         return {}
     return {name: kept[name] for name in _KEPT if name in kept} if isinstance(kept, dict) else {}

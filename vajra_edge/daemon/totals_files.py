@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.analytics.totals import Totals
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ class TotalsFiles:
                 if not torn.suffix:  # a power cut left it
                     torn.unlink()
             try:
-                return Totals.from_json(json.loads(durable.read(path)))
+                return Totals.from_json(state_file.parse(state_file.read(path)))
             except FileNotFoundError:
                 return None
-            except (KeyError, TypeError, ValueError, AttributeError, RecursionError, durable.NotAFile) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError, state_file.NotAFile) as error:
                 log.warning("%s is damaged (%s) and put aside; its camera's totals begin anew", path, error)
                 path.replace(path.with_suffix(".damaged"))
                 return None

@@ -138,7 +138,8 @@ def _written(network: VajraV1, fixed_hw: tuple[int, int] | None, opset: int) -> 
     network.head.fixed_hw = fixed_hw
     image = torch.zeros((1, 3, *(fixed_hw or _DYNAMIC_TRACE_HW)))
     file = io.BytesIO()
-    with _quiet(torch), torch.no_grad():
+    # oneDNN writes machine code at run time, which the service's unit forbids: it "could not create a primitive".
+    with _quiet(torch), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
         torch.onnx.export(
             network,
             (image,),
@@ -154,8 +155,9 @@ def _written(network: VajraV1, fixed_hw: tuple[int, int] | None, opset: int) -> 
 
 @contextmanager
 def _quiet(torch: Any) -> Iterator[None]:
-    """Without torch's notices that this exporter is the older one, and that traced sizes become constants."""
+    """Without torch's notices: this exporter is the older one, traced sizes become constants, there is no Intel GPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
         yield

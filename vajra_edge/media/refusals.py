@@ -46,6 +46,10 @@ class SourceRefusal(Enum):
     OTHER_PROTOCOL = "answers, but not in {}", "check scheme and port of the source"
     TLS = "fails the TLS handshake: {}", "check the port, or use the scheme without the s at its end"
     CERTIFICATE = "shows a certificate that cannot be trusted: {}", "install its authority, or set tls_verify = false"
+    CLOCK = (
+        "shows a certificate that is not valid by this device's clock: {}",
+        "wait for a time server, or set the clock",
+    )
     WEB_PAGE = "sends a web page and no video", "correct the path: not of the page, of the video or picture in it"
     EMPTY = "sends an empty answer", "check the path of the source; restart the camera"
     NOT_VIDEO = "sends {}, which is no video", "correct the path of the source"

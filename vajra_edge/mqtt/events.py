@@ -6,10 +6,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
+from vajra_edge import clock
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.errors import PublishError
@@ -141,6 +143,10 @@ def _no_handshake(mqtt: MqttSettings, error: Exception) -> PublishError:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", str(error))  # set by OpenSSL's errors only
         remedy = say("check ", several(Setting.MQTT_CA_FILE, Setting.MQTT_HOST))
+        if clock.may_explain(getattr(error, "verify_code", None)):
+            remedy = say(
+                f"this device's clock says {datetime.now(timezone.utc).date()}: wait for a time server, or set it"
+            )
         return _error(mqtt, f"has a certificate that fails: {why}", remedy)
     if mqtt.tls and _speaks_no_tls(error):
         remedy = say(Setting.MQTT_PORT.given(), " to that of its TLS listener, or ", Setting.MQTT_TLS.to(False))

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import clock, durable
+from vajra_edge import clock, durable, state_file
 from vajra_edge.clock import Moment
 from vajra_edge.plans.plain import Fields
 from vajra_edge.plans.signing import make_key, read_key
@@ -148,7 +148,7 @@ class AuditLog:
         with durable.reported(self._root, "written"), durable.locked(self._root / "history.lock"):
             key = make_key(self._root / "store.key", self._root)
             self._mend()
-            lines = durable.read(self._path).splitlines() if self._path.exists() else []
+            lines = state_file.read(self._path).splitlines() if self._path.exists() else []
             number, mac = _end_of(lines)
             reason = shown(" ".join(entry.reason.split()))[:MOST_REASON_CHARS]
             entry = replace(entry, number=number + 1, reason=reason, at=entry.at or clock.now())
@@ -165,7 +165,10 @@ class AuditLog:
             key = read_key(self._root / "store.key")
             if not self._path.exists():
                 return Read(())
-            content = durable.read(self._path)
+            try:
+                content = state_file.read(self._path)
+            except state_file.NotAFile as error:
+                return Read((), (str(error.strerror),))
         whole, torn = content.rpartition(b"\n")[::2]
         if key is None:
             return Read((), ("the device's key is gone: nothing tells whether this device wrote it",))
@@ -175,10 +178,10 @@ class AuditLog:
     def _mend(self) -> None:
         """Cut off what a power cut, or a full disk, left of the last line; put aside what is no log at all."""
         try:
-            content = durable.read(self._path)
+            content = state_file.read(self._path)
         except FileNotFoundError:
             return
-        except durable.NotAFile as error:
+        except state_file.NotAFile as error:
             _LOGGER.warning("%s is put aside, and begun anew: %s", self._path, error.strerror)
             self._path.replace(self._path.with_suffix(".damaged"))
             return
@@ -225,7 +228,7 @@ def _end(line: bytes) -> tuple[int, str] | None:
     try:
         told = json.loads(line)
         return int(told["entry"]["number"]), str(told["hmac"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
 
 
@@ -242,7 +245,7 @@ def _checked(lines: list[bytes], key: bytes) -> tuple[tuple[AuditEntry, ...], tu
                 doubts.append(f"line {number} was not written by this device")
                 continue
             entries.append(AuditEntry.from_json(told["entry"]))
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             doubts.append(f"line {number} is damaged: {type(error).__name__}")
             continue
         if before is not None and told["after"] != before:

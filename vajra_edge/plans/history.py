@@ -7,7 +7,6 @@ images that failed are remembered until the process ends: the next one tries the
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import clock, durable
+from vajra_edge import clock, durable, state_file
 from vajra_edge.clock import Moment
 from vajra_edge.errors import StoreError
 from vajra_edge.plans import charges
@@ -307,11 +306,11 @@ def _long_ago(unix_s: float) -> Moment:
 
 
 def _read(
-    path: Path, of: Callable[[Any], tuple[Charge, ...]], opened: Callable[[bytes], Any] = json.loads
+    path: Path, of: Callable[[Any], tuple[Charge, ...]], opened: Callable[[bytes], Any] = state_file.parse
 ) -> dict[str, tuple[Charge, ...]]:
     """What a file says; a damaged one is forgotten, for it must never keep the service from starting."""
     try:
-        return {str(name): of(value) for name, value in opened(durable.read(path)).items()}
+        return {str(name): of(value) for name, value in opened(state_file.read(path)).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StoreError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.errors import StoreError
 from vajra_edge.plans.manifest import Plan
 from vajra_edge.plans.signing import make_key, read_key, seal, unseal
@@ -54,7 +54,7 @@ def digest_of(weights_sha256: str, wishes: Mapping[str, Any]) -> str:
 def read(root: Path) -> Pin | None:
     """The pin of this device; None where there is none. One that was not written here counts for nothing."""
     try:
-        told = unseal(_KIND, durable.read(root / NAME), read_key(root / "store.key"))
+        told = unseal(_KIND, state_file.read(root / NAME), read_key(root / "store.key"))
         return Pin(str(told["fingerprint"]), str(told["instead_of"]))
     except FileNotFoundError:
         pass

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans.manifest import SCHEMA, Manifest
 
@@ -35,10 +35,10 @@ def read_key(path: Path) -> bytes | None:
         OSError: it cannot be read.
     """
     try:
-        key = durable.read(path)
+        key = state_file.read(path)
     except FileNotFoundError:
         return None
-    except durable.NotAFile as error:
+    except state_file.NotAFile as error:
         raise StoreError(f"{path} is no key: {error.strerror}", remedy=_ANEW, path=path) from error
     if len(key) != KEY_BYTES:
         raise StoreError(f"{path} has {len(key)} bytes and is no key", remedy=_ANEW, path=path)
@@ -60,7 +60,7 @@ def make_key(path: Path, staging: Path) -> bytes:
             path.hardlink_to(aside)
         aside.unlink()
         durable.sync_folder(path.parent)
-    return key or durable.read(path)
+    return key or state_file.read(path)
 
 
 def sign(manifest: Manifest, key: bytes) -> bytes:
@@ -78,7 +78,7 @@ def open_signed(path: Path, key: bytes) -> Manifest:
         OSError: it cannot be read.
     """
     try:
-        signed = json.loads(durable.read(path, _LARGEST_BYTES))
+        signed = json.loads(state_file.read(path, _LARGEST_BYTES))
         plain = signed["manifest"]
         if not hmac.compare_digest(str(signed["hmac"]), _mac(plain, key)):
             raise PlanError("its manifest was not signed by this device", path=path)
@@ -87,7 +87,7 @@ def open_signed(path: Path, key: bytes) -> Manifest:
         return Manifest.from_json(plain)
     except FileNotFoundError as error:
         raise PlanError("it has no manifest", path=path) from error
-    except durable.NotAFile as error:
+    except state_file.NotAFile as error:
         raise PlanError(f"its manifest is damaged: {error.strerror}", path=path) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PlanError(f"its manifest is damaged: {type(error).__name__}", path=path) from error
@@ -126,7 +126,7 @@ def check_plan(path: Path, manifest: Manifest) -> None:
     """
     digest = hashlib.sha256()
     try:
-        with durable.opened(path) as file:
+        with state_file.opened(path) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes != manifest.size_bytes:
                 raise PlanError(f"its plan has {size_bytes} bytes, expected {manifest.size_bytes}", path=path)
@@ -134,7 +134,7 @@ def check_plan(path: Path, manifest: Manifest) -> None:
                 digest.update(chunk)
     except FileNotFoundError as error:
         raise PlanError("it has no plan file", path=path) from error
-    except durable.NotAFile as error:
+    except state_file.NotAFile as error:
         raise PlanError(f"its plan is damaged: {error.strerror}", path=path) from error
     if digest.hexdigest() != manifest.sha256:
         raise PlanError("its plan's SHA-256 differs", path=path)

@@ -23,7 +23,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from vajra_edge import clock, durable
+from vajra_edge import clock, durable, state_file
 from vajra_edge.clock import Moment
 from vajra_edge.errors import PlanError, StoreError
 from vajra_edge.plans import caches
@@ -398,8 +398,8 @@ class EngineStore:
 def _damage_of(fingerprint: str, aside: Path) -> Failure:
     """What a folder of the quarantine tells; its name ends in when it came there, in nanoseconds of Unix time."""
     reason = "why was not noted"
-    with contextlib.suppress(FileNotFoundError, durable.NotAFile):  # a kill came between the plan and its reason
-        reason = durable.read(aside / "reason.txt").decode(errors="replace").strip()
+    with contextlib.suppress(FileNotFoundError, state_file.NotAFile):  # a kill came between the plan and its reason
+        reason = state_file.read(aside / "reason.txt").decode(errors="replace").strip()
     at_ns, unsure, _ = aside.name.partition(".")[2].partition(_UNSURE)
     times_s = (int(at_ns) / 1e9,) if at_ns.isdigit() else ()
     follows = Follows.MENDED if (aside / _SUCCEEDED).exists() else Follows.REBUILD

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.config.settings import CalibrationSettings
 from vajra_edge.errors import CalibrationError, StoreError
 from vajra_edge.quantization import calibration_set
@@ -133,7 +133,7 @@ def of_file(path: Path) -> NDArray[np.float32] | None:
     Raises:
         OSError: it cannot be read, which says nothing about the picture. ``cv2.imread`` would not tell them apart.
     """
-    content = np.frombuffer(durable.read(path), np.uint8)
+    content = np.frombuffer(state_file.read(path), np.uint8)
     try:
         grey = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_2)
     except cv2.error:  # nothing in it, or a header that promises more pixels than OpenCV allows
@@ -396,7 +396,7 @@ def frozen(folder: Path, batch: int = 1) -> CalibrationSet | None:
     """
     path = folder / FROZEN
     try:
-        content = durable.read(path)
+        content = state_file.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -441,7 +441,7 @@ def _digest_there(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(durable.read(path)).hexdigest()
+    return hashlib.sha256(state_file.read(path)).hexdigest()
 
 
 def wanted_set(settings: CalibrationSettings, state_dir: Path, batch: int | None) -> CalibrationSet | None:

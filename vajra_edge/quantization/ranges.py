@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.errors import CalibrationError
 from vajra_edge.graph.signature import Signature
 from vajra_edge.progress import Report
@@ -210,7 +210,7 @@ class RangeCache:
 
     def _read(self, path: Path) -> Ranges | None:
         try:
-            return Ranges.from_json(json.loads(durable.read(path)))
+            return Ranges.from_json(state_file.parse(state_file.read(path)))
         except (OSError, ValueError, RecursionError, CalibrationError):
             return None
 

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.backends.cuda.check import CudaRefused, CudaUnavailable
 from vajra_edge.backends.cuda.declared import NVRTC
 from vajra_edge.backends.cuda.libraries import candidates
@@ -188,7 +188,7 @@ def machine_code(made_by: Compiler | Absent, source: str, name: str, architectur
 def _kept(path: Path) -> bytes | None:
     """What was kept, if it is whole."""
     try:
-        content = durable.read(path, MOST_KEPT_BYTES)
+        content = state_file.read(path, MOST_KEPT_BYTES)
     except OSError:
         return None
     digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge import durable
+from vajra_edge import state_file
 from vajra_edge.backends import cuda
 from vajra_edge.backends.tensorrt import timing_cache
 from vajra_edge.backends.tensorrt.library import Library
@@ -89,7 +89,7 @@ class CalibrationFeed:
         if self._cache is None or self._fresh:
             return None
         try:
-            stored = durable.read(self._cache, MOST_BYTES)
+            stored = state_file.read(self._cache, MOST_BYTES)
         except OSError:
             return None
         digest, _, content = stored.partition(b"\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vajra_edge import durable
+from vajra_edge import durable, state_file
 from vajra_edge.backends.tensorrt.library import Library
 
 MOST_BYTES = 256 << 20
@@ -69,7 +69,7 @@ def expected_s(path: Path | None) -> float | None:
     if path is None:
         return None
     try:
-        seconds = float(durable.read(path))
+        seconds = float(state_file.read(path))
     except (OSError, ValueError):
         return None
     return seconds if 0 < seconds < MOST_S else None
@@ -77,6 +77,6 @@ def expected_s(path: Path | None) -> float | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return durable.read(path, MOST_BYTES)
+        return state_file.read(path, MOST_BYTES)
     except OSError:
         return b""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vajra_edge import clock
 from vajra_edge.capture.url import Endpoint
 from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno
@@ -145,7 +146,8 @@ def _secured(connected: socket.socket, endpoint: Endpoint, deadline: Deadline, v
     try:
         return context.wrap_socket(connected, server_hostname=endpoint.host)
     except ssl.SSLCertVerificationError as error:
-        refused = SourceRefused(SourceRefusal.CERTIFICATE, error.verify_message)
+        why = SourceRefusal.CLOCK if clock.may_explain(error.verify_code) else SourceRefusal.CERTIFICATE
+        refused = SourceRefused(why, error.verify_message)
     except TimeoutError:
         refused = SourceRefused(SourceRefusal.TLS, "no answer")
     except (OSError, ValueError) as error:
