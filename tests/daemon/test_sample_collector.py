@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
+from vajra_edge import state_file
 from vajra_edge.config.settings import Settings, load
 from vajra_edge.daemon.sample_collector import Collector, ImagesChanged
 from vajra_edge.quantization import camera_samples
@@ -256,15 +257,15 @@ def test_a_bad_sector_is_said_and_the_set_is_completed_without_its_picture(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     feed(collector, *range(5))
-    folder, read = tmp_path / camera_samples.FOLDER, Path.read_bytes
+    folder, read = tmp_path / camera_samples.FOLDER, state_file.read
     bad = folder / camera_samples.listed(folder)[1].name
 
-    def guarded(path: Path) -> bytes:
+    def guarded(path: Path, most_bytes: int = state_file.MOST_BYTES) -> bytes:
         if path == bad:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return read(path)
+        return read(path, most_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", guarded)
+    monkeypatch.setattr(state_file, "read", guarded)
     again = Collector(tmp_path)
     again.apply(settings(batch=8))
     assert feed(again, 5, 6, 7) == [None] * 3, "seven that can be read are no batch of eight"
