@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def write_clip(
     context: Callable[[av.VideoCodecContext], None] = lambda context: None,
 ) -> Path:
     """A clip; ``stamps`` are its frames' times in milliseconds, ``context`` sets up its encoder."""
-    with av.open(str(path), "w", format=container) as output:
+    with scheduled_as_before(), av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=fps)
         height, width = paint(0).shape[:2]
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
@@ -43,6 +45,19 @@ def write_clip(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path
+
+
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1 turns the thread that opens it into a real-time one, where it may, which is as root, and leaves it so.
+
+    With it all threads that it starts later, and their processes: the whole machine would wait for the tests.
+    """
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def h264_units(

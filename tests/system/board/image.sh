@@ -35,19 +35,25 @@ debian_sources() {
 }
 
 # Left out, since each takes minutes under emulation for nothing: the kernel's unpacking and its initrd (done natively
-# below), byte code, a host key of RSA.
+# below), byte code, the certificates of a web that no board here sees, and the making of host keys, of which the package
+# keeps those that are there.
 make_root() {
   [ -e "$root.made" ] && return
   say "Debian $suite for arm64"
   rm -rf "$root"
+  local silence='for program in /usr/bin/py3compile /usr/sbin/update-ca-certificates; do
+    chroot "$1" dpkg-divert --quiet --local --divert $program.real --no-rename --add $program
+    printf "#!/bin/sh\nexit 0\n" >"$1$program"; chmod 755 "$1$program"
+  done'
+  local keys='mkdir -p "$1/etc/ssh"; for type in rsa ecdsa ed25519; do
+    ssh-keygen -q -t $type -N "" -f "$1/etc/ssh/ssh_host_${type}_key"
+  done'
   local include=systemd,systemd-sysv,dbus,udev,kmod,python3,python3-venv,mosquitto,v4l-utils,iproute2,procps
   include+=,openssh-server,netbase,busybox-static,media-types
   debian_sources | mmdebstrap --quiet --mode=root --architectures=arm64 --variant=apt --include="$include" \
     --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --essential-hook='chroot "$1" dpkg-divert --quiet --local --divert /usr/bin/py3compile.real --no-rename --add /usr/bin/py3compile' \
-    --essential-hook='printf "#!/bin/sh\nexit 0\n" >"$1/usr/bin/py3compile"; chmod 755 "$1/usr/bin/py3compile"' \
-    --essential-hook='mkdir -p "$1/etc/ssh"; ssh-keygen -q -t ed25519 -N "" -f "$1/etc/ssh/ssh_host_ed25519_key"' \
+    --essential-hook="$silence" --essential-hook="$keys" \
     --customize-hook='chroot "$1" sh -c "cd /var/tmp && apt-get -q download \$(apt-cache depends linux-image-arm64 | sed -n \"s/.*Depends: //p\")"' \
     "$suite" "$root" - >/dev/null
   touch "$root.made"

@@ -7,6 +7,7 @@ tiny network finds a car in each green cell and a person in each red one.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boards
 import pytest
 import tiny
 from station import Ears
@@ -322,6 +324,54 @@ def test_doctor_is_content_while_the_daemon_holds_the_camera(board: Board):
     assert checks["view"]["found"] == "from inside the sandbox of vajra-edge.service, as its user"
     assert {check["verdict"] for check in checks.values()} <= {"ok", "note"}
     assert checks["camera gate"]["verdict"] in {"ok", "note"}
+
+
+PROBE = """[Service]
+Type=oneshot
+ExecStart=
+ExecStart=/usr/bin/python3 /srv/probe.py
+Restart=no
+WatchdogSec=0
+StandardOutput=truncate:/srv/answers
+"""
+
+OPEN_EACH = """
+import errno, json, os
+def answer(name):
+    try:
+        os.close(os.open("/srv/devices/" + name, os.O_RDWR | os.O_NONBLOCK))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "open"
+print(json.dumps({name: answer(name) for name in os.listdir("/srv/devices")}))
+"""
+
+
+def test_what_the_drivers_of_a_jetson_register_opens_and_what_else_it_has_does_not(board: Board):
+    needed = {*itertools.chain(*boards.REGIONS.values()), *(Path(node).name for node in boards.NODES)}
+    for path, content in {
+        "/srv/character_devices.py": (HERE / "character_devices.py").read_text(),
+        "/srv/probe.py": OPEN_EACH,
+        "/run/systemd/system/vajra-edge.service.d/probe.conf": PROBE,
+    }.items():
+        board.feed(f"mkdir -p $(dirname {path}) && cat >{path}", content.encode())
+    names = sorted({*needed, *boards.CLOSED})
+    board.run(
+        f"modprobe cuse && systemd-run --quiet --unit=devices python3 /srv/character_devices.py {' '.join(names)}"
+    )
+    wait_for(lambda: len(board.run("ls /sys/class/cuse").split()) == len(names), PATIENCE_S, step_s=1.0)
+    # Files of their own, open to everybody: /dev has some of these names already.
+    board.run(
+        "mkdir /srv/devices; cd /sys/class/cuse && for name in *; do"
+        " mknod -m 0666 /srv/devices/$name c $(tr : ' ' <$name/dev); done"
+    )
+    board.run("systemctl stop vajra-edge; systemctl daemon-reload; systemctl start vajra-edge")
+    answers = json.loads(board.run("cat /srv/answers"))
+    board.run(
+        "rm -r /run/systemd/system/vajra-edge.service.d /srv/devices; systemctl stop devices;"
+        " systemctl daemon-reload; systemctl start vajra-edge"
+    )
+    assert answers == {name: "open" if name in needed else "EPERM" for name in names}
 
 
 def test_an_upgrade_from_0_1_0_keeps_its_state_and_restarts(image: Image, tmp_path: Path):
