@@ -23,6 +23,17 @@ def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path, form):
     assert raised.value.strerror
 
 
+@pytest.mark.parametrize("form", sorted(set(ODD_FILES) - {"a TiB of nothing"}))
+def test_what_is_no_file_is_no_lock(tmp_path, form):
+    put(form, tmp_path / "lock")
+    with (
+        pytest.raises(StoreError, match=r"it is no file.*remove it"),
+        durable.reported(tmp_path, "written"),
+        durable.locked(tmp_path / "lock"),
+    ):
+        pass
+
+
 def test_a_file_is_read_whole_through_a_link_too(tmp_path):
     content = bytes(range(256)) * 1000
     (tmp_path / "file").write_bytes(content)

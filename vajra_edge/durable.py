@@ -121,7 +121,7 @@ def locked(path: Path) -> Iterator[None]:
         OSError: the disk refuses.
     """
     make_folder(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = state_file.to_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

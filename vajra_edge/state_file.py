@@ -32,16 +32,30 @@ def opened(path: Path) -> BinaryIO:
         NotAFile: something else lies there.
         OSError: there is nothing, or it cannot be read.
     """
+    return os.fdopen(_descriptor(path, os.O_RDONLY), "rb")
+
+
+def to_lock(path: Path) -> int:
+    """Descriptor of a lock file, which is made where there is none; to be closed.
+
+    Raises:
+        NotAFile: something else lies there.
+        OSError: it cannot be opened or made.
+    """
+    return _descriptor(path, os.O_RDWR | os.O_CREAT)
+
+
+def _descriptor(path: Path, flags: int) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # links that lead nowhere; a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # links that lead nowhere; a socket; a folder
             raise NotAFile(error.errno, "it is no file", str(path)) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotAFile(errno.EINVAL, "it is no file", str(path))
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
 def read(path: Path, most_bytes: int = MOST_BYTES) -> bytes:

@@ -50,7 +50,7 @@ def build_lock(path: Path, purpose: str, *, wait_s: float, waiting: Callable[[st
         StoreError: still held after ``wait_s``, naming the holder; or the file cannot be opened or written.
     """
     with durable.reported(path.parent, "written"):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = state_file.to_lock(path)
     try:
         _acquire(descriptor, path, wait_s, waiting)
         with durable.reported(path.parent, "written"):
@@ -83,7 +83,7 @@ def _try(descriptor: int) -> bool:
 def _holder(descriptor: int) -> str:
     """Who wrote the lock file last, which is the holder unless it was taken this instant."""
     try:
-        told = json.loads(os.pread(descriptor, 4096, 0))
+        told = state_file.parse(os.pread(descriptor, 4096, 0))
         return f"{told['purpose']} (pid {told['pid']})"
     except (ValueError, KeyError, TypeError):
         return "its holder has not said who it is"
