@@ -13,9 +13,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 
 LAYERS = (
-    {"wording", "version"},
+    {"wording", "version", "state_file"},
     {"errors"},
-    {"admission", "durable", "types", "device", "progress", "clock", "privileges", "state_file"},
+    {"admission", "durable", "types", "device", "progress", "clock", "privileges"},
     {"media"},
     {"config", "datasets"},
     {"weights"},
