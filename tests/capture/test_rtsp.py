@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -168,8 +169,10 @@ def test_a_server_that_hangs_is_noticed_by_the_clock(server: Server) -> None:
         cameras.stream(5)
         server.send(signal.SIGSTOP)
         cameras.wait_until(CameraPhase.BACKOFF)
-        for camera in cameras.seen:  # one may be on to its next attempt when the other is lost
-            assert any("no new frame for" in reason for reason in cameras.losses(camera))
+        # One may be on to its next attempt when the other is lost; on a busy machine the last packets are too few.
+        told = re.compile(r"no new frame for|nothing that can be decoded for")
+        for camera in cameras.seen:
+            assert any(map(told.search, cameras.losses(camera)))
         server.send(signal.SIGCONT)
         cameras.wait_until(CameraPhase.STREAMING)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,6 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
+from vajra_edge import state_file
 from vajra_edge.analytics.totals import Totals, Why
 from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.capture.reconnect import CameraPhase
@@ -322,16 +325,21 @@ def test_a_damaged_file_is_put_aside_and_the_count_begins_anew(tmp_path: Path):
     assert path.with_suffix(".damaged").exists()
 
 
-def test_a_disk_that_cannot_be_read_is_asked_again_and_nothing_is_written_over(tmp_path: Path):
-    path = tmp_path / "totals" / "gate.json"
-    path.mkdir(parents=True)
+def test_a_disk_that_cannot_be_read_is_asked_again_and_nothing_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
     device = Device(tmp_path)
-    with pytest.raises(StoreError):
-        device.disk()
+    with monkeypatch.context() as disk:
+        disk.setattr(state_file, "read", refused)
+        with pytest.raises(StoreError):
+            device.disk()
     device.crosses(1)
     device.passes(SAVE_S + 1)
     assert device.broker.places.lines[0].crossed_in == {"person": 1}, "who is where is told all the same"
-    path.rmdir()
+    assert not (tmp_path / "totals" / "gate.json").exists()
     stored = replace(Totals.begin(device.moment()), counts={})
     TotalsFiles(tmp_path, lambda _, task: task()).write("gate", stored)
     device.disk()

@@ -363,7 +363,7 @@ def _rows(begun: object) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     """What the file says; nothing where it is absent or not ours."""
     try:
-        plain = state_file.parse(state_file.read(path, MOST_BYTES))
+        plain = json.loads(state_file.read(path, MOST_BYTES))  # a time without end is told as Infinity
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
