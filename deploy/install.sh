@@ -35,6 +35,7 @@ unit=$root/etc/systemd/system/vajra-edge.service
 sysusers=$root/usr/lib/sysusers.d/vajra-edge.conf
 release_file=/etc/nv_tegra_release
 too_little_mb=32 # pip alone takes 13
+checks_s=3600    # of which an emulated board takes two minutes, and more where its machine is busy
 serves_s=180     # a plan of 100 MB is loaded in a tenth of that on the slowest board that was tried
 
 told=""         # whether a line has said why this ends
@@ -200,9 +201,10 @@ put() { # SOURCE TARGET, both in one folder
 
 # An environment counts as there when each file of its packages is what pip noted: one whose making was interrupted has
 # no pip, one that met a power cut has modules of no length or full of zeros, and one whose interpreter is gone, or is of
-# another release by now, does not answer.
+# another release by now, does not answer. A good one must not be thrown away because the board is slow: the limit is only
+# for what never ends.
 whole() { # ENVIRONMENT RELEASE
-  [ -x "$1/bin/python" ] && timeout 300 "$1/bin/python" -I deploy/environment.py whole "$1" "$2" 2>/dev/null
+  [ -x "$1/bin/python" ] && timeout "$checks_s" "$1/bin/python" -I deploy/environment.py whole "$1" "$2" 2>/dev/null
 }
 
 # In the folder beside: a copy of the environment that is there, by hard links, for pip replaces files and writes into none.

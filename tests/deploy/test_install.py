@@ -129,6 +129,26 @@ def test_an_interpreter_that_will_not_do_is_refused_before_anything_is_made(pyth
     assert said in ended.stderr
 
 
+def environment_with(interpreter: str, folder: Path) -> Path:
+    """One in which nothing but that shell script answers for Python."""
+    (folder / "bin").mkdir()
+    (folder / "bin/python").write_text(f"#!/bin/sh\n{interpreter}\n")
+    (folder / "bin/python").chmod(0o755)
+    return folder
+
+
+def test_an_environment_whose_check_takes_twenty_minutes_is_kept(tmp_path):
+    """As on an emulated board beside other tests. Nobody waits here: what stands in for ``timeout`` knows the time."""
+    takes_20_min = 'timeout() { [ "$1" -gt 1200 ] && "${@:2}"; }'
+    ended = call(f"{takes_20_min}; whole $environment 3.11", environment=environment_with("exit 0", tmp_path))
+    assert ended.returncode == 0
+
+
+def test_an_environment_whose_interpreter_never_answers_is_none(tmp_path):
+    silent = environment_with("exec sleep infinity", tmp_path)
+    assert call("checks_s=1; whole $environment 3.11", environment=silent).returncode != 0
+
+
 @pytest.mark.parametrize("content", [[], ["bin", "lib/python3.10", "pyvenv.cfg"], ["bin"], ["lib/python3.10"]])
 def test_a_prefix_with_an_environment_or_parts_of_one_is_taken(content, tmp_path):
     for name in content:
