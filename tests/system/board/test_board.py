@@ -188,8 +188,12 @@ def listening(board: Board) -> Iterator[Ears]:
 
 
 def first_detections(ears: Ears) -> dict[str, Any]:
-    """The next message in which something was found: bars scroll behind vivid's text, and a frame may hold nothing."""
-    return ears.until(lambda path, said: path == "camera/gate/detections" and said["detections"], PATIENCE_S)
+    """The next message in which something was found: bars scroll behind vivid's text, and a frame may hold nothing.
+
+    One that is replayed says nothing of this boot: it is sent before a plan serves, and may be of another.
+    """
+    is_live = lambda path, said: path == "camera/gate/detections" and said["detections"] and not said["replayed"]  # noqa: E731
+    return ears.until(is_live, PATIENCE_S)
 
 
 def plan_of(ears: Ears, fingerprint: str) -> dict[str, Any]:
