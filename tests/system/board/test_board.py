@@ -192,7 +192,10 @@ def first_detections(ears: Ears) -> dict[str, Any]:
 
     One that is replayed says nothing of this boot: it is sent before a plan serves, and may be of another.
     """
-    is_live = lambda path, said: path == "camera/gate/detections" and said["detections"] and not said["replayed"]  # noqa: E731
+
+    def is_live(path: str, said: dict[str, Any]) -> bool:
+        return path == "camera/gate/detections" and bool(said["detections"]) and not said["replayed"]
+
     return ears.until(is_live, PATIENCE_S)
 
 
