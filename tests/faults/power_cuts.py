@@ -2,11 +2,9 @@
 
     .venv/bin/python tests/faults/power_cuts.py --cuts 100 --commit-every-s 0      (as root)
 
-The outbox lies on an ext4 of its own over a loop device. A cut stops the writer, copies the image that the file system
-has written to so far, which is without all that only the page cache knows, and lets the writer go on. The copy is
-mounted, which replays the file system's journal, and opened as after a power cut. It must be whole, go on counting
-behind every number that was ever given, and announce those that it lost; with ``commit_every_s = 0`` it must hold every
-message that was committed.
+The outbox lies on a disk that ``cut_disk`` cuts the power of, and is opened as after a power cut. It must be whole, go
+on counting behind every number that was ever given, and announce those that it lost; with ``commit_every_s = 0`` it
+must hold every message that was committed.
 """
 
 from __future__ import annotations
@@ -14,13 +12,8 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +21,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from faults.chaos_device import CAMERAS
-from waiting import wait_for
+from faults.cut_disk import cuts_of
 
 from vajra_edge.mqtt.outbox_file import OutboxFile
 from vajra_edge.mqtt.outbox_values import Queued
@@ -57,16 +50,6 @@ class Cuts:
     lost: int = 0
     worst: int = 0
     messages: int = 0
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(at)], check=True)
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=True)
 
 
 def committed(folder: Path) -> dict[str, set[int]]:
@@ -107,32 +90,24 @@ def note(page: list[Queued], there: dict[str, set[int]]) -> None:
 
 def run(folder: Path, *, cuts: int, commit_every_s: float, rate_per_s: float, seed: int) -> Cuts:
     """All of them, one device."""
-    dice, account = random.Random(seed), Cuts()
-    image, copy, ledgers = folder / "disk.img", folder / "copy.img", folder / "ledgers"
+    account, ledgers = Cuts(), folder / "ledgers"
     ledgers.mkdir()
-    with image.open("wb") as file:
-        file.truncate(96 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-    with mounted(image, folder / "disk") as disk:
+
+    def command(disk: Path) -> list[str]:
         (disk / "outbox").mkdir(mode=0o700)
         (ledgers / "outbox").symlink_to(disk / "outbox")
-        command = [sys.executable, str(DEVICE), str(ledgers), str(NOBODY), str(commit_every_s), str(rate_per_s)]
-        with (folder / "log").open("wb") as log:
-            device = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_for(lambda: (ledgers / "committed").exists() and (ledgers / "committed").stat().st_size > 0)
-            for _ in range(cuts):
-                time.sleep(dice.uniform(0.0, 0.6))
-                device.send_signal(signal.SIGSTOP)
-                known = committed(ledgers)
-                subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
-                device.send_signal(signal.SIGCONT)
-                with mounted(copy, folder / "seen") as seen:
-                    judge(seen, known, account)
-        finally:
-            device.send_signal(signal.SIGCONT)
-            device.terminate()
-            device.wait()
+        return [sys.executable, str(DEVICE), str(ledgers), str(NOBODY), str(commit_every_s), str(rate_per_s)]
+
+    for seen, known in cuts_of(
+        folder,
+        size_mib=96,
+        cuts=cuts,
+        dice=random.Random(seed),
+        command=command,
+        ready=lambda: (ledgers / "committed").exists() and (ledgers / "committed").stat().st_size > 0,
+        known=lambda: committed(ledgers),
+    ):
+        judge(seen, known, account)
     return account
 
 

@@ -14,8 +14,6 @@ import argparse
 import json
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,9 +29,8 @@ if __name__ == "__main__":
 
 import numpy as np
 from faults.chaos_device import Ledger
-from faults.power_cuts import mounted
+from faults.cut_disk import cuts_of
 from stored import plan_manifest
-from waiting import wait_for
 
 from vajra_edge.plans.audit_log import AuditEntry, AuditLog, Happened
 from vajra_edge.plans.charges import Charged
@@ -142,29 +139,17 @@ def judge_history(log: AuditLog, known: dict[str, Any], cuts: Cuts) -> None:
 
 def run(folder: Path, *, cuts: int, seed: int) -> Cuts:
     """All of them, one writer."""
-    dice, account = random.Random(seed), Cuts(0, [], 0, [], 0)
-    image, copy, ledger = folder / "disk.img", folder / "copy.img", folder / "ledger"
-    with image.open("wb") as file:
-        file.truncate(96 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-    with mounted(image, folder / "disk") as disk:
-        command = [sys.executable, __file__, "--write", str(disk / "state"), "--ledger", str(ledger)]
-        with (folder / "log").open("wb") as log:
-            writer = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_for(lambda: ledger.exists() and "current" in said(ledger))
-            for _ in range(cuts):
-                time.sleep(dice.uniform(0.0, 0.6))
-                writer.send_signal(signal.SIGSTOP)
-                known = said(ledger)
-                subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
-                writer.send_signal(signal.SIGCONT)
-                with mounted(copy, folder / "seen") as seen:
-                    judge(seen / "state", known, account)
-        finally:
-            writer.send_signal(signal.SIGCONT)
-            writer.terminate()
-            writer.wait()
+    account, ledger = Cuts(0, [], 0, [], 0), folder / "ledger"
+    for seen, known in cuts_of(
+        folder,
+        size_mib=96,
+        cuts=cuts,
+        dice=random.Random(seed),
+        command=lambda disk: [sys.executable, __file__, "--write", str(disk / "state"), "--ledger", str(ledger)],
+        ready=lambda: ledger.exists() and "current" in said(ledger),
+        known=lambda: said(ledger),
+    ):
+        judge(seen / "state", known, account)
     return account
 
 

@@ -13,11 +13,8 @@ import argparse
 import json
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
@@ -30,7 +27,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from faults.power_cuts import mounted
+from faults.cut_disk import cuts_of
 from faults.totals_device import HOUR, LATENCY_S, STEP_S, YEAR_S, Clocks, Life
 from waiting import wait_for
 
@@ -255,33 +252,23 @@ def by_way(counts: Mapping[Key, int]) -> Counter[tuple[str, str]]:
 
 def run(folder: Path, *, cuts: int, seed: int) -> Cuts:
     """All of them, one device."""
-    dice, account = random.Random(seed), Cuts()
-    image, ledger = folder / "disk.img", folder / "ledger"
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-    with mounted(image, folder / "disk") as disk:
-        command = [sys.executable, str(DEVICE), str(disk / "state"), str(ledger), str(seed)]
-        with (folder / "log").open("wb") as log:
-            device = subprocess.Popen(command, stdout=log, stderr=log)
-        known = Known(ledger)
-        try:
-            wait_for(lambda: ledger.exists() and b"kept" in ledger.read_bytes())
-            for cut in range(cuts):
-                copy = folder / f"copy-{cut}.img"  # another name each time: a loop device may outlive its mount
-                time.sleep(dice.uniform(0.0, 0.6))
-                assert device.poll() is None, (folder / "log").read_text()[-2000:]
-                device.send_signal(signal.SIGSTOP)
-                known.update()
-                subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
-                device.send_signal(signal.SIGCONT)
-                with mounted(copy, folder / "seen") as seen:
-                    judge(seen / "state", known, account, dice)
-                copy.unlink()
-        finally:
-            device.send_signal(signal.SIGCONT)
-            device.terminate()
-            device.wait()
+    dice, account, ledger = random.Random(seed), Cuts(), folder / "ledger"
+    told = Known(ledger)
+
+    def known() -> Known:
+        told.update()
+        return told
+
+    for seen, so_far in cuts_of(
+        folder,
+        size_mib=16,
+        cuts=cuts,
+        dice=dice,
+        command=lambda disk: [sys.executable, str(DEVICE), str(disk / "state"), str(ledger), str(seed)],
+        ready=lambda: ledger.exists() and b"kept" in ledger.read_bytes(),
+        known=known,
+    ):
+        judge(seen / "state", so_far, account, dice)
     return account
 
 
