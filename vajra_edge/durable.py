@@ -121,7 +121,7 @@ def locked(path: Path) -> Iterator[None]:
         OSError: the disk refuses.
     """
     make_folder(path.parent)
-    descriptor = state_file.to_lock(path)
+    descriptor = state_file.to_write(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

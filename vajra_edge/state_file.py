@@ -35,14 +35,14 @@ def opened(path: Path) -> BinaryIO:
     return os.fdopen(_descriptor(path, os.O_RDONLY), "rb")
 
 
-def to_lock(path: Path) -> int:
-    """Descriptor of a lock file, which is made where there is none; to be closed.
+def to_write(path: Path, more_flags: int = 0) -> int:
+    """Descriptor of a file that is read and written in place, and made where there is none; to be closed.
 
     Raises:
-        NotAFile: something else lies there.
+        NotAFile: something else lies there, or a link: none of ours is one.
         OSError: it cannot be opened or made.
     """
-    return _descriptor(path, os.O_RDWR | os.O_CREAT)
+    return _descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | more_flags)
 
 
 def _descriptor(path: Path, flags: int) -> int:

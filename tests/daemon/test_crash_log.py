@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from odd_files import ODD_FILES, put
 
 from vajra_edge.clock import Moment
 from vajra_edge.daemon.crash_log import MARKER_BYTES, CrashLog, Marker
@@ -96,6 +97,19 @@ def test_a_file_of_something_else_tells_nothing(tmp_path: Path, content: bytes):
     log = CrashLog(tmp_path / "running")
     assert log.open() is None
     log.close()
+
+
+@pytest.mark.parametrize("form", sorted(set(ODD_FILES) - {"a TiB of nothing"}))
+@pytest.mark.parametrize("name", ["running", "running.held"])
+def test_what_is_no_file_is_put_aside_and_the_next_death_is_known(tmp_path: Path, name: str, form: str):
+    put(form, tmp_path / name)
+    live(tmp_path / "running", "SIGSEGV")
+    log = CrashLog(tmp_path / "running")
+    left = log.open()
+    log.close()
+    assert left is not None
+    assert left.dump.startswith("Fatal Python error: ")
+    assert os.path.lexists(tmp_path / f"{name}.damaged")
 
 
 def test_any_number_of_late_loops_fits(tmp_path: Path):

@@ -101,6 +101,16 @@ class Marker:
         )
 
 
+def _own(path: Path, more_flags: int = 0) -> int:
+    """Open one of the files; what is none is put aside: no plan could be charged with a crash while it lies there."""
+    try:
+        return state_file.to_write(path, more_flags)
+    except state_file.NotAFile as error:
+        log.warning("%s is put aside, and begun anew: %s", path, error.strerror)
+        path.replace(f"{path}.damaged")
+        return state_file.to_write(path, more_flags)
+
+
 def _name(plain: object) -> str | None:
     return None if plain is None else str(plain)
 
@@ -202,11 +212,10 @@ class CrashLog:
 
     def _open(self) -> Left | None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = os.open(self._path, flags, 0o600)
+        file = _own(self._path)
         try:
             content = os.pread(file, _READ_BYTES, 0)
-            held = io.FileIO(os.open(f"{self._path}{HELD}", flags | os.O_APPEND, 0o600), "a+")
+            held = io.FileIO(_own(Path(f"{self._path}{HELD}"), os.O_APPEND), "a+")
         except OSError:
             os.close(file)
             raise

@@ -50,7 +50,7 @@ def build_lock(path: Path, purpose: str, *, wait_s: float, waiting: Callable[[st
         StoreError: still held after ``wait_s``, naming the holder; or the file cannot be opened or written.
     """
     with durable.reported(path.parent, "written"):
-        descriptor = state_file.to_lock(path)
+        descriptor = state_file.to_write(path)
     try:
         _acquire(descriptor, path, wait_s, waiting)
         with durable.reported(path.parent, "written"):
