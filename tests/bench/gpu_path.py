@@ -4,6 +4,7 @@ After ``python tests/bench/gpu_path.py``:
 
     build OUT WEIGHTS.onnx PRECISION [LEVEL [BATCH]]    a TensorRT plan (level 0: few tactics)
     build OUT WEIGHTS.onnx PRECISION onnxruntime
+    export OUT WEIGHTS LEVEL [KEY=VALUE ...]            an .engine, by all steps of ``vajra-edge export``
     measure PLANS IMAGES OUT.json [SECONDS]             every plan of the folder
     cameras PLANS IMAGES SECONDS NAME                   1, 4, 16 and 64 cameras on plans of this name
     soak PLANS IMAGES SECONDS NAME
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +35,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
+from vajra_edge.__main__ import main as vajra_edge
 from vajra_edge.backends import cuda
 from vajra_edge.backends.base import select
 from vajra_edge.benchmark.memory_cameras import MemoryCameras, laid_together
@@ -44,6 +48,7 @@ from vajra_edge.inference.open_detector import Loadable, open_detector, open_run
 from vajra_edge.inference.pipeline import FrameResult, Pipeline
 from vajra_edge.mqtt.messages import EngineTag, encode_detections
 from vajra_edge.plans.spec import EngineSpec, Precision, Target
+from vajra_edge.tasks import load
 from vajra_edge.types import Frame, Memory
 
 SOURCE_WH = (1920, 1080)
@@ -208,6 +213,11 @@ def kernels(detector: CudaDetector, images: Sequence[Any]) -> dict[str, float]:
 
 
 def loadables(folder: Path) -> Iterator[tuple[str, Loadable]]:
+    """What ``build`` and ``export`` left in a folder."""
+    for path in sorted(folder.glob("*.engine")):
+        read = load.read(path)
+        spec = EngineSpec(target=read.target, precision=read.precision or Precision.FP32)
+        yield path.stem, Loadable(path.stem, "tensorrt", partial(_same, read.plan), read.signature, spec)
     for path in sorted(folder.glob("*.json")):
         told = json.loads(path.read_text())
         fields = told["signature"]
@@ -217,6 +227,10 @@ def loadables(folder: Path) -> Iterator[tuple[str, Loadable]]:
         spec = EngineSpec(target=Target("gpu", 0), precision=Precision(told["precision"]))
         plan = path.with_suffix(".plan")
         yield path.stem, Loadable(path.stem, told["backend"], plan.read_bytes, Signature(**fields), spec)
+
+
+def _same(plan: bytes) -> bytes:
+    return plan
 
 
 def measure(name: str, loadable: Loadable, pictures: Sequence[Any], seconds: float) -> dict[str, Any]:
@@ -336,8 +350,27 @@ def build(folder: Path, weights: Path, precision: str, how: str, batch: int) -> 
     print(f"{path.name}: {len(built.plan) / 1e6:.1f} MB in {time.monotonic() - began_s:.0f} s", flush=True)
 
 
+def export(folder: Path, weights: Path, level: int, given: Sequence[str]) -> None:
+    """Through calibration, the choice of layers and the accuracy check; only the builder's effort is the test's."""
+    import lab
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = dict(one.split("=", 1) for one in given)
+    named = folder / f"{weights.stem}.{'-'.join(arguments)}.trt-l{level}{weights.suffix}"
+    shutil.copyfile(weights, named)
+    command = ["export", "--model", str(named), "format=engine", *given]
+    with lab.of_level(level):
+        code = vajra_edge(command)
+    named.unlink()
+    if code:
+        raise SystemExit(code)
+
+
 def main() -> None:
     verb, *rest = sys.argv[1:]
+    if verb == "export":
+        export(Path(rest[0]), Path(rest[1]), int(rest[2]), rest[3:])
+        return
     if verb == "build":
         folder, weights, precision, *how = rest
         build(Path(folder), Path(weights), precision, how[0] if how else "1", int(how[1]) if len(how) > 1 else 1)

@@ -48,6 +48,7 @@ BOOTS_S = 20.0
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=BACKENDS, default="tensorrt")
+    parser.add_argument("--target", default="auto", help="as in the settings: gpu:1 for the second of two")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="numbers, in the order to run them")
     parser.add_argument("--budget-s", type=float, default=560.0, help="for the whole run")
     parser.add_argument("--limit-s", type=float, default=300.0, help="for any one thing that must happen")
@@ -89,7 +90,7 @@ class Run:
         self._budget = Budget(given.budget_s - RESERVE_S)
         names = ("weights", "second", "clip", "photos")
         paths = {name: getattr(given, name).absolute() for name in names}
-        inputs = Inputs(given.backend, **paths, max_images=given.max_images, limit_s=given.limit_s, gap_s=given.gap_s)
+        inputs = Inputs(given.backend, given.target, **paths, max_images=given.max_images, limit_s=given.limit_s, gap_s=given.gap_s)
         self._rig = Rig(self._folder, inputs, self._budget, self._out.with_suffix(".log"))
         if self._kept is not None:
             self._rig.first_build_s = _first_build_s(self._earlier)

@@ -40,9 +40,10 @@ BACKENDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files and limits of a run."""
+    """Files and limits of a run; plans are for ``target``."""
 
     backend: str
+    target: str
     weights: Path
     second: Path
     clip: Path
@@ -116,7 +117,7 @@ class Rig:
         """Settings that every scenario begins with."""
         return {
             "weights": {"path": str(self.weights)},
-            "engine": {**BACKENDS[self.inputs.backend], "first_boot": "serve"},
+            "engine": {**BACKENDS[self.inputs.backend], "target": self.inputs.target, "first_boot": "serve"},
             "calibration": {},
             "mqtt": self._mqtt,
             "store": {"state_dir": str(self.state_dir)},
