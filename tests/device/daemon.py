@@ -90,7 +90,8 @@ class Run:
         self._budget = Budget(given.budget_s - RESERVE_S)
         names = ("weights", "second", "clip", "photos")
         paths = {name: getattr(given, name).absolute() for name in names}
-        inputs = Inputs(given.backend, given.target, **paths, max_images=given.max_images, limit_s=given.limit_s, gap_s=given.gap_s)
+        limits = {name: getattr(given, name) for name in ("max_images", "limit_s", "gap_s")}
+        inputs = Inputs(given.backend, given.target, **paths, **limits)
         self._rig = Rig(self._folder, inputs, self._budget, self._out.with_suffix(".log"))
         if self._kept is not None:
             self._rig.first_build_s = _first_build_s(self._earlier)
