@@ -21,7 +21,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -100,15 +100,14 @@ class Pace:
     publish: float
 
 
-def paced(detector: Detector, ring: Ring, seconds: float, tag: EngineTag) -> Pace:
-    ended_s: list[float] = []
-    ages_ms: list[float] = []
+def looped(detector: Detector, ring: Ring, seconds: float, tag: EngineTag, done: Callable[[Frame], None]) -> Any:
+    """One source as fast as possible through the frame loop, each message encoded; returns the loop's counters."""
+    number = itertools.count()
 
     def sink(result: FrameResult[EngineTag]) -> None:
         draft = encode_detections(result.frame, result.found, result.plan, "bench", time.monotonic_ns())
-        draft.numbered("00000000", len(ended_s))
-        ended_s.append(time.perf_counter())
-        ages_ms.append((time.monotonic_ns() - result.frame.captured_ns) / 1e6)
+        draft.numbered("00000000", next(number))
+        done(result.frame)
 
     failed: list[object] = []
     loop: Pipeline[EngineTag] = Pipeline(Endless(ring), sink, failed.append, lambda: None)
@@ -116,9 +115,20 @@ def paced(detector: Detector, ring: Ring, seconds: float, tag: EngineTag) -> Pac
     loop.start()
     time.sleep(seconds)
     loop.stop(10.0)
-    if len(ended_s) < 10:
-        raise SystemExit(f"the loop gave {len(ended_s)} frames: {failed}")
-    told = loop.counters()
+    if (many := next(number)) < 10:
+        raise SystemExit(f"the loop gave {many} frames: {failed}")
+    return loop.counters()
+
+
+def paced(detector: Detector, ring: Ring, seconds: float, tag: EngineTag) -> Pace:
+    ended_s: list[float] = []
+    ages_ms: list[float] = []
+
+    def done(frame: Frame) -> None:
+        ended_s.append(time.perf_counter())
+        ages_ms.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
+
+    told = looped(detector, ring, seconds, tag, done)
     skip = len(ended_s) // 10
     return Pace(
         period=float(np.diff(ended_s[skip:]).mean()) * 1e3,
@@ -320,7 +330,7 @@ def soak(plans: Path, images: Path, seconds: float, match: str) -> None:
     with closing(open_detector(loadable)) as detector:
         looking = threading.Thread(target=look)
         looking.start()
-        print(paced(detector, ring, seconds, tag))
+        print(looped(detector, ring, seconds, tag, lambda _frame: None))
         over.set()
         looking.join()
 
