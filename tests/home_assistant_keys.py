@@ -58,5 +58,5 @@ PLATFORMS = {
     ),
     "text": _platform("command_topic", "command_template min max mode pattern state_topic value_template retain"),
 }
-DEVICE_CLASSES = {"binary_sensor": {"connectivity", "problem"}, "sensor": {"enum", "duration"}}
+DEVICE_CLASSES = {"binary_sensor": {"connectivity", "occupancy", "problem"}, "sensor": {"enum", "duration"}}
 STATE_CLASSES = {"measurement", "total", "total_increasing"}

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from ports import free_port
 from station import Station
 from waiting import wait_for
+from walk import LEFT, STREET, walk
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = HERE.parents[1] / "deploy" / "samples"
@@ -245,6 +246,25 @@ def test_a_camera_that_is_lost_has_no_count_and_one_that_is_removed_goes(core: C
     daemon.write()
     core.until(lambda now: served(now) and not any(yard in name for name in now))
     assert "test yard" not in core.ask("devices")
+    assert core.ask("said") == []
+
+
+def test_zones_and_lines_appear_by_themselves_and_say_who_is_there(core: Core, daemon: Station) -> None:
+    core.until(served)
+    daemon.camera("gate", source=str(walk(daemon.folder / "walk")), fps=2.0, zones=[LEFT], lines=[STREET])
+    daemon.write()
+    occupied, happened = f"binary_sensor.{GATE}_left_occupied", f"event.{GATE}_zone_and_line_event"
+    objects, entered = f"sensor.{GATE}_left_objects", f"sensor.{GATE}_left_entered"
+    ways = f"sensor.{GATE}_street_in", f"sensor.{GATE}_street_out"
+    ours = {occupied, happened, objects, entered, *ways}
+    core.until(lambda now: ours <= now.keys() and (now[occupied]["state"], now[objects]["state"]) == ("on", "1"))
+    core.until(lambda now: (now[occupied]["state"], now[objects]["state"]) == ("off", "0"))
+    core.until(lambda now: int(now[entered]["state"]) > 1 and sum(int(now[way]["state"]) for way in ways) > 1)
+    seen = {one["event_type"] for one in core.ask("changes", entity=happened) if "event_type" in one}
+    assert {"enter", "leave", "cross"} <= seen
+    daemon.settings["cameras"]["gate"] |= {"zones": [], "lines": []}
+    daemon.write()
+    core.until(lambda now: not ours & now.keys() and served(now))
     assert core.ask("said") == []
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from vajra_edge.config.settings import CameraSettings, Settings
-from vajra_edge.home_assistant import controls, payloads
+from vajra_edge.home_assistant import controls, payloads, places
 from vajra_edge.home_assistant.entities import (
     SET_NOW_AT,
     Availability,
@@ -224,6 +224,7 @@ def camera_entities(
             state_class="measurement",
             unit_of_measurement="objects",
         )
+    yield from places.of_a_camera(topics, camera, (device,), streams)
     if camera.snapshot_every_s is not None or commands:
         yield Image(
             key="snapshot",
