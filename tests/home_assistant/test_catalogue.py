@@ -42,7 +42,9 @@ def settings(
     return load(None, {"device_id": device, "weights": {"path": "x.onnx"}, "mqtt": mqtt, "cameras": [known]})
 
 
-ALL = settings(commands=True, snapshot_every_s=5.0, classes=list(NAMES))
+ZONES = [{"name": name, "corners": [[0, 0], [1, 0], [1, 1]]} for name in ("door", "drive.way")]
+LINES = [{"name": "door", "start": [0, 0.5], "end": [1, 0.5]}]
+ALL = settings(commands=True, snapshot_every_s=5.0, classes=list(NAMES), zones=ZONES, lines=LINES)
 
 
 def payload(one: Discovery) -> dict[str, Any]:

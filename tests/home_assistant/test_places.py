@@ -6,14 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
-from home_assistant.test_catalogue import entities, payload, rendered, settings
+from home_assistant.test_catalogue import LINES, ZONES, entities, payload, rendered, settings
 
 from vajra_edge.home_assistant.catalogue import discoveries
 from vajra_edge.mqtt import messages
 from vajra_edge.mqtt.place_messages import LineState, PlaceEvent, PlacesStatus, ZoneState, encode_event, encode_places
 
-ZONES = [{"name": name, "corners": [[0, 0], [1, 0], [1, 1]]} for name in ("door", "drive.way")]
-LINES = [{"name": "door", "start": [0, 0.5], "end": [1, 0.5]}]
 WATCHED = settings(zones=ZONES, lines=LINES)
 OURS = "vajra-edge/gate-7/yard/"
 
