@@ -19,7 +19,7 @@ from statistics import mean, median
 from vajra_edge.benchmark.contender import bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Record
-from vajra_edge.benchmark.scenes import SourceScene
+from vajra_edge.benchmark.scenes import SourceScene, Taken
 from vajra_edge.cli import bench, bench_plans
 
 HERE = Path(__file__).resolve().parent
@@ -32,7 +32,7 @@ def main(peer_python: str, weights: str, clip: str, rounds: str = "20") -> None:
         settings = bench._settings(bench.Asked(source=clip, weights=Path(weights)), stack)
         ours = stack.enter_context(bench_plans.of_settings(settings))
         camera, meter = settings.cameras[0], Meter(None)
-        scene = SourceScene(camera, settings.service.batch_wait_ms / 1e3, ())
+        scene = SourceScene(camera, settings.service.batch_wait_ms / 1e3, Taken((), (), None))
         stack.callback(scene.close)
         record = Record(meter)
         command = [peer_python, str(HERE / "peer_child.py"), "stream", weights, clip]

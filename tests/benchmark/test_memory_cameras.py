@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vajra_edge.benchmark.memory_cameras import MemoryCameras, due
+from vajra_edge.benchmark.memory_cameras import EndlessCamera, MemoryCameras, due
 from vajra_edge.inference.mailboxes import Mailboxes
 
 IMAGES = [np.full((4, 6, 3), value, np.uint8) for value in range(3)]
@@ -72,3 +72,16 @@ def test_a_frame_that_is_put_late_arrived_when_its_time_had_come():
     arrived_ms = [(frame.captured_ns - 5_000_000_000) / 1e6 for frame in mailboxes.frames]
     assert arrived_ms == pytest.approx([0, 100, 200, 300, 400])
     assert feeder.late_ms == pytest.approx([0, 0, 250, 150, 50])
+
+
+def test_an_endless_camera_has_one_frame_whenever_it_is_asked_and_it_arrives_then():
+    clock = Clock(0)
+    camera = EndlessCamera(IMAGES, "yard", clock)
+    frames = []
+    for _ in range(5):
+        clock.now_ns += 7
+        frames += camera.take(4, 0.0, 1.0)
+    assert [one.seq for one in frames] == [0, 1, 2, 3, 4]
+    assert [int(one.image[0, 0, 0]) for one in frames] == [0, 1, 2, 0, 1]
+    assert [one.captured_ns for one in frames] == [5_000_000_007 + 7 * number for number in range(5)]
+    assert all(one.memory is not None and one.memory.holds(one.image) for one in frames), "a GPU reads them there"

@@ -26,6 +26,10 @@ class Scene:
     def __init__(self):
         self.capture_ms = ()
         self.seen = []
+        self.suited_ms = None
+
+    def suit(self, engine_ms):
+        self.suited_ms = engine_ms
 
     def turn(self, contender, meter, seconds):
         self.seen.append(contender.subject.name)
@@ -60,6 +64,16 @@ def test_two_take_turns_in_the_opposite_order_each_time(monkeypatch):
     assert "".join(scene.seen) == "ab" + "abbaabba", "a pair to warm up, then pairs"
     assert [set(engine.asked) for engine in engines] == [{(SLICE_S, 1)}, {(SLICE_S, 4)}]
     assert [len(record.turns) for record in records] == [4, 4]
+
+
+def test_the_source_has_to_suit_the_fastest_engine():
+    class Slow(Engine):
+        def bare_ms(self, seconds, count):
+            return 9.0
+
+    scene, both = Scene(), [contender("a", Slow()), contender("b")]
+    run.measure(both, scene, 0.0, [Meter(None)] * 2, [1, 1], clock_s=Clock())
+    assert scene.suited_ms == 1.0
 
 
 def test_it_goes_on_for_as_long_as_was_asked_for_and_takes_enough_turns(monkeypatch):

@@ -12,7 +12,7 @@ from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.benchmark.contender import Contender, bare_ms
 from vajra_edge.benchmark.meter import Meter
-from vajra_edge.benchmark.scenes import MemoryScene, SourceScene, taken_alone
+from vajra_edge.benchmark.scenes import MemoryScene, SourceScene, Taken, taken_alone
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import InferenceError, SourceError
 from vajra_edge.graph.signature import Layout, Signature
@@ -122,7 +122,7 @@ def test_a_source_that_gives_no_picture_is_an_error_of_one_line(tmp_path):
 
 
 def test_a_clip_is_read_as_fast_as_it_goes_and_then_at_its_own_pace(camera):
-    scene = SourceScene(camera, 0.005, [2.0])
+    scene = SourceScene(camera, 0.005, Taken((IMAGE,), (2.0,), None))
     try:
         path = scene.turn(contender(Detector()), Meter(None), 0.5)
     finally:
@@ -133,9 +133,39 @@ def test_a_clip_is_read_as_fast_as_it_goes_and_then_at_its_own_pace(camera):
     assert path.size_bytes > 0
 
 
+def test_an_engine_that_is_faster_than_the_decoder_takes_frames_from_memory_as_fast_as_it_goes(camera):
+    sizes = []
+
+    class Seeing(Detector):
+        def submit(self, frames, filters):
+            sizes.extend((frame.camera, frame.resolution_wh, frame.memory is not None) for frame in frames)
+            super().submit(frames, filters)
+
+    scene = SourceScene(camera, 0.005, Taken((IMAGE, IMAGE), (2.0, 2.0), None))
+    try:
+        scene.suit(5.0)
+        path = scene.turn(contender(Seeing()), Meter(None), 0.5)
+    finally:
+        scene.close()
+    assert scene.full_from_memory
+    assert {one for one in sizes if one[0] == "full"} == {("full", (48, 32), True)}
+    assert {one[:2] for one in sizes if one[0] == "paced"} == {("paced", (256, 256))}, "at its pace it is the source"
+    assert len(path.full) >= 3
+
+
+@pytest.mark.parametrize(("took_ms", "engine_ms"), [((2.0,), 7.0), ((), 0.1)])
+def test_a_source_that_is_fast_enough_or_live_is_what_is_measured(camera, took_ms, engine_ms):
+    scene = SourceScene(camera, 0.005, Taken((IMAGE,), took_ms, None))
+    try:
+        scene.suit(engine_ms)
+    finally:
+        scene.close()
+    assert not scene.full_from_memory
+
+
 def test_a_live_camera_has_its_own_pace_and_no_other(camera, monkeypatch):
     monkeypatch.setattr("vajra_edge.benchmark.scenes.comes_live", lambda camera: True)
-    scene = SourceScene(camera, 0.005, ())
+    scene = SourceScene(camera, 0.005, Taken((IMAGE,), (), None))
     try:
         path = scene.turn(contender(Detector()), Meter(None), 0.5)
     finally:

@@ -119,6 +119,7 @@ class Setup:
         threads: CPU inference threads; null: all.
         seconds: asked for.
         turn_s: length of a turn of the frame path as fast as it goes; at the cameras' pace it is twice that.
+        full_from_memory: as fast as it goes, frames came from memory: the engine outruns the source's decoder.
     """
 
     source: str
@@ -131,6 +132,7 @@ class Setup:
     threads: int | None
     seconds: float
     turn_s: float
+    full_from_memory: bool = False
 
 
 @dataclass(frozen=True)

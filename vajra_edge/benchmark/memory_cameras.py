@@ -1,7 +1,8 @@
 """Cameras whose frames lie in memory: so many, at such a rate, with no decoder that would take the processors.
 
-A frame arrives when its time has come, not when the feeder gets round to it: one that comes late because the frame loop
-held the interpreter is as late for its subscribers. Cameras are spread over the time of a frame, as real ones are.
+One kind has a frame whenever it is asked for. A frame of the other arrives when its time has come, not when the feeder
+gets round to it: one that comes late because the frame loop held the interpreter is as late for its subscribers.
+Cameras are spread over the time of a frame, as real ones are.
 """
 
 from __future__ import annotations
@@ -48,6 +49,29 @@ def laid_together(images: Sequence[NDArray[np.uint8]]) -> tuple[Memory, tuple[ND
         views.append(whole[begin : begin + image.nbytes].reshape(image.shape))
         begin += image.nbytes
     return memory, tuple(views)
+
+
+class EndlessCamera:
+    """A source that has a frame whenever one is asked for, and no other: whoever takes from it sets the pace.
+
+    Args:
+        images: what it sees, in turn; copied once, to where a camera's frames lie.
+        name: of the camera.
+        clock_ns: the clock of ``Frame.captured_ns``.
+    """
+
+    def __init__(
+        self, images: Sequence[NDArray[np.uint8]], name: str, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._memory, self._images = laid_together(images)
+        self._name, self._clock_ns, self._taken = name, clock_ns, 0
+
+    def take(self, limit: int, timeout_s: float, gather_s: float = 0.0) -> list[Frame]:
+        """One frame, as from one camera's mailbox; it arrives now."""
+        del limit, timeout_s, gather_s
+        seq, self._taken = self._taken, self._taken + 1
+        image, at_ns = self._images[seq % len(self._images)], self._clock_ns()
+        return [Frame(image, at_ns, datetime.now(timezone.utc), seq, self._name, memory=self._memory)]
 
 
 class MemoryCameras:

@@ -148,6 +148,8 @@ def _remarks(host: Host, setup: Setup, frames: Frames, passed_s: float) -> tuple
         wanted = setup.cameras * setup.fps * passed_s
         if frames.arrived < BEHIND * wanted:
             told.append(f"the feeder gave {frames.arrived} of {wanted:.0f} frames: this machine cannot feed so many")
+    if setup.full_from_memory:
+        told.append("as fast as it goes frames came from memory: the source's decoder is slower than this engine")
     gpu = host.gpu
     if gpu is not None and gpu.clock_locked is False:
         told.append("the GPU's clock may move; jetson_clocks holds it")

@@ -49,7 +49,9 @@ def measure(
     """
     records = [Record(meter, scene.capture_ms) for meter in meters]
     engines = [(one.detector, count) for one, count in zip(contenders, images_a_call, strict=True)]
-    length_s = turn_s(max(min(bare_ms(*engine, TURN_S / 3)) for engine in engines))
+    alone_ms = [min(bare_ms(*engine, TURN_S / 3)) for engine in engines]
+    scene.suit(min(alone_ms))
+    length_s = turn_s(max(alone_ms))
     for contender, meter in zip(contenders, meters, strict=True):
         scene.turn(contender, Meter(meter.gauge), length_s / 3)
     places, until_s = list(range(len(contenders))), clock_s() + seconds

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.benchmark.contender import Contender
-from vajra_edge.benchmark.memory_cameras import MemoryCameras
+from vajra_edge.benchmark.memory_cameras import EndlessCamera, MemoryCameras
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.record import Path
 from vajra_edge.benchmark.sink import CountingSink
@@ -23,7 +24,7 @@ from vajra_edge.capture.sources import registry
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import InferenceError, SourceError
 from vajra_edge.inference.mailboxes import Mailboxes
-from vajra_edge.inference.pipeline import LoopFailed, Pipeline
+from vajra_edge.inference.pipeline import FrameSource, LoopFailed, Pipeline
 from vajra_edge.mqtt.messages import EngineTag
 
 DEVICE = "bench"
@@ -32,6 +33,9 @@ _PACED = 2.0  # lengths of a turn at the cameras' pace, which gives few frames a
 _LEAST_FRAMES = 3  # two gaps
 _KEPT = 16  # pictures in memory: a second of 1080p would be 180 MB
 _ALONE_S = 1.0
+_SOURCE_SHARE = 3.0
+"""A source is fast enough while this many times the time of its decoder is below the engine's: the picture's way from
+the decoder's process takes as long again, and much of what is left is the margin of a machine that is not idle."""
 
 
 class Scene(Protocol):
@@ -39,9 +43,15 @@ class Scene(Protocol):
 
     Attributes:
         capture_ms: each frame that was read and decoded alone.
+        full_from_memory: as fast as it goes its frames come from memory.
     """
 
     capture_ms: Sequence[float]
+    full_from_memory: bool
+
+    def suit(self, engine_ms: float) -> None:
+        """Be fast enough for an engine that takes so long."""
+        ...
 
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
         """Let the frame loop run."""
@@ -63,9 +73,13 @@ class MemoryScene:
     """
 
     capture_ms: Sequence[float] = ()
+    full_from_memory = False
 
     def __init__(self, images: Sequence[NDArray[np.uint8]], cameras: int, fps: float, gather_s: float) -> None:
         self._images, self._cameras, self._fps, self._gather_s = images, cameras, fps, gather_s
+
+    def suit(self, engine_ms: float) -> None:
+        """The cameras set the pace, whatever the engine takes."""
 
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
         """At the cameras' pace alone."""
@@ -87,16 +101,19 @@ class MemoryScene:
 class SourceScene:
     """One source, decoded in a process of its own as the daemon's are.
 
-    A clip is read as fast as it goes, and then at its own pace; a live camera has one pace only.
+    A clip is read as fast as it goes, and then at its own pace; a live camera has one pace only. Where an engine
+    outruns the decoder, the first of these takes its frames from memory: the decoder is not what is measured.
 
     Args:
         camera: its settings.
         gather_s: longest wait to fill a batch.
-        capture_ms: what each of its pictures took to read and decode; see ``taken_alone``.
+        taken: its pictures, and what each took to read and decode; see ``taken_alone``.
     """
 
-    def __init__(self, camera: CameraSettings, gather_s: float, capture_ms: Sequence[float]) -> None:
-        self.capture_ms = capture_ms
+    def __init__(self, camera: CameraSettings, gather_s: float, taken: Taken) -> None:
+        self.capture_ms: Sequence[float] = taken.took_ms
+        self.full_from_memory = False
+        self._images = taken.images
         self._gather_s, self._stack = gather_s, ExitStack()
         self._children = Children()
         self._stack.callback(self._children.close)
@@ -112,13 +129,19 @@ class SourceScene:
             self._stack.close()
             raise
 
+    def suit(self, engine_ms: float) -> None:
+        """Feed frames from memory where the clip's would come too slowly for an engine that takes so long."""
+        if self.capture_ms:
+            self.full_from_memory = _SOURCE_SHARE * median(self.capture_ms) > engine_ms
+
     def turn(self, contender: Contender, meter: Meter, seconds: float) -> Path:
         """As fast as it goes, then at its pace."""
         full = CountingSink(DEVICE)
         if self._live:
             return self._at_its_pace(self._kept, contender, meter, seconds, full)
+        source = EndlessCamera(self._images, "full") if self.full_from_memory else self._kept.mailboxes
         with meter.running("full"):
-            _Loop(contender, self._kept.mailboxes, full, ("full",), self._gather_s).run(seconds, least=_LEAST_FRAMES)
+            _Loop(contender, source, full, ("full",), self._gather_s).run(seconds, least=_LEAST_FRAMES)
         if len(full.heard) < _LEAST_FRAMES:
             self._kept.require()
             raise SourceError(
@@ -193,7 +216,7 @@ class _Loop:
     """The real frame loop of one contender."""
 
     contender: Contender
-    mailboxes: Mailboxes
+    source: FrameSource
     sink: CountingSink
     cameras: Sequence[str]
     gather_s: float
@@ -215,7 +238,7 @@ class _Loop:
             if isinstance(event, LoopFailed):
                 failures.append(event.reason)
 
-        pipeline: Pipeline[EngineTag] = Pipeline(self.mailboxes, self.sink, hear, _no_beat, self.gather_s)
+        pipeline: Pipeline[EngineTag] = Pipeline(self.source, self.sink, hear, _no_beat, self.gather_s)
         one = self.contender
         pipeline.swap(one.detector, one.tag, dict.fromkeys(self.cameras, one.filter))
         pipeline.start()

@@ -220,6 +220,7 @@ def _figures(
             threads=contender.threads,
             seconds=asked.seconds,
             turn_s=round(turn_s, 3),
+            full_from_memory=scene.full_from_memory,
         )
         for contender in contenders
     ]
@@ -249,7 +250,7 @@ def _fps(asked: Asked) -> float | None:
 def _scene(settings: Settings, asked: Asked, taken: Taken) -> Scene:
     gather_s = settings.service.batch_wait_ms / 1e3
     if asked.cameras is None:
-        return SourceScene(settings.cameras[0], gather_s, taken.took_ms)
+        return SourceScene(settings.cameras[0], gather_s, taken)
     return MemoryScene(taken.images, asked.cameras, _fps(asked) or FPS, gather_s)
 
 
