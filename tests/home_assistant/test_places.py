@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jinja2
 import orjson
 import pytest
 from home_assistant.test_catalogue import LINES, ZONES, entities, payload, rendered, settings
@@ -83,6 +84,14 @@ def test_totals_stay_while_nobody_sees() -> None:
         assert len(told()[key]["availability"]) == 1, "of the device alone"
     for key in ("zone-door-occupied", "zone-door-objects"):
         assert len(told()[key]["availability"]) == 2, "of the camera too"
+
+
+def test_the_empty_message_that_takes_the_topic_away_is_unknown_and_no_mistake_of_a_template() -> None:
+    """Home Assistant warns of each variable that a template misses."""
+    strict = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701
+    for key, one in told().items():
+        if key.startswith(("zone-", "line-")):
+            assert strict.from_string(one["value_template"]).render() == "None"
 
 
 def test_a_message_of_earlier_settings_tells_nothing_of_a_place_that_it_does_not_know() -> None:

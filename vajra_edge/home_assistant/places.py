@@ -96,6 +96,10 @@ def _total(key: str, name: str, places: str, there: tuple[Availability, ...], fo
 
 
 def _place(kind: str, name: str) -> str:
-    """Begins a template: ``place`` is the one of this name, or none in a message of earlier settings."""
+    """Begins a template: ``place`` is the one of this name, or none in a message of earlier settings.
+
+    Nor is it in the empty message that takes the topic off the broker, of which there is no ``value_json``.
+    """
     quoted = json.dumps(name, ensure_ascii=False)
-    return f"{{% set place = value_json.{kind} | selectattr('name', 'eq', {quoted}) | first | default(none) %}}"
+    told = f"(value_json | default({{}})).{kind} | default([])"
+    return f"{{% set place = {told} | selectattr('name', 'eq', {quoted}) | first | default(none) %}}"
