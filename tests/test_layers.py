@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "vajra_edge"
 
 LAYERS = (
-    {"wording", "version", "state_file"},
+    {"wording", "version", "state_file", "pixel_format"},
     {"errors"},
     {"admission", "durable", "types", "device", "progress", "clock", "privileges"},
     {"media"},

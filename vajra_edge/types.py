@@ -8,6 +8,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat, resolution_of
+
 
 class Memory:
     """Memory that one image after the other lies in. Whoever made it keeps this, and it outlives everything over it.
@@ -35,14 +37,17 @@ class Frame:
     """One image of one camera.
 
     Attributes:
-        image: (height, width, 3) uint8, BGR, C-contiguous. Nobody writes to it after it was handed on. A camera's lies
-            in memory that its process wants back: whoever keeps it for longer than a batch copies it.
+        image: uint8, C-contiguous, of the shape that ``PixelFormat`` tells of its format: (height, width, 3) of BGR.
+            Nobody writes to it after it was handed on. A camera's lies in memory that its process wants back: whoever
+            keeps it for longer than a batch copies it. Who needs BGR asks ``media.bgr.bgr_of``.
         captured_ns: ``time.monotonic_ns()`` when the image was received; for ages and durations.
         taken_at: the same moment in UTC; for people and subscribers.
         seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.
         camera: the camera's id in the settings.
         clock_synchronised: ``taken_at`` is by a clock that was known to be right then.
         memory: that the image lies in with others of its camera, before it and after; None: it has its own.
+        pixels: its format.
+        colorimetry: what its numbers mean, where that is NV12.
     """
 
     image: NDArray[np.uint8]
@@ -52,12 +57,13 @@ class Frame:
     camera: str
     clock_synchronised: bool = False
     memory: Memory | None = None
+    pixels: PixelFormat = PixelFormat.BGR
+    colorimetry: Colorimetry = USUAL
 
     @property
     def resolution_wh(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        height, width = self.image.shape[:2]
-        return int(width), int(height)
+        return resolution_of(self.pixels, self.image.shape)
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from backends.cuda_on_cpu import library
+from colours import MEANINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vajra_edge.backends.cuda.letterbox import (
-    BLOCK_XY,
-    MATRICES,
-    Colorimetry,
-    DeviceFrame,
-    FrameBlock,
-    PixelFormat,
-    frame_block,
-)
+from vajra_edge.backends.cuda.letterbox import BLOCK_XY, DeviceFrame, FrameBlock, frame_block
 from vajra_edge.geometry.letterbox import Letterbox, placement
+from vajra_edge.media.bgr import to_bgr
+from vajra_edge.pixel_format import SHARES, Colorimetry, Matrix, PixelFormat
 
 STEP = 1 / 255
 SHAPES_HW = {
@@ -132,7 +127,7 @@ def test_half_precision_is_the_same_rounded(kernel: ctypes.CDLL) -> None:
 
 def as_bgr(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], meaning: Colorimetry, nudge: float) -> NDArray[np.uint8]:
     """By the definition of Y'CbCr: each pair is that of four pixels. ``nudge`` is added before rounding."""
-    red, blue = MATRICES[meaning.matrix]
+    red, blue = SHARES[meaning.matrix]
     height, width = luma.shape
     pairs = chroma.repeat(2, 0).repeat(2, 1)[:height, :width].astype(np.float64) - 128
     brightness = luma.astype(np.float64)
@@ -148,10 +143,10 @@ def as_bgr(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], meaning: Colorime
 
 @pytest.mark.parametrize(
     ("matrix", "full_range", "shape_hw"),
-    list(itertools.product(MATRICES, (False, True), [(480, 640), (1080, 1920), (97, 61), (2, 2), (1, 1)])),
+    list(itertools.product(Matrix, (False, True), [(480, 640), (1080, 1920), (97, 61), (2, 2), (1, 1)])),
 )
 def test_nv12_is_what_its_matrix_and_range_say(
-    kernel: ctypes.CDLL, matrix: str, full_range: bool, shape_hw: tuple[int, int]
+    kernel: ctypes.CDLL, matrix: Matrix, full_range: bool, shape_hw: tuple[int, int]
 ) -> None:
     height, width = shape_hw
     luma = noise(height, width, 1)[..., 0].copy()
@@ -171,11 +166,26 @@ def test_nv12_of_a_decoder_is_near_what_opencv_makes_of_it(kernel: ctypes.CDLL) 
     both = noise(96 * 3 // 2, 128, 1)[..., 0].clip(16, 235)
     frame = DeviceFrame(
         *(both.ctypes.data, (128, 96), PixelFormat.NV12, 128),
-        *(both[96:].ctypes.data, 128, Colorimetry("bt601")),
+        *(both[96:].ctypes.data, 128, Colorimetry(Matrix.BT601)),
     )
     found = launched(kernel, [frame], (96, 128))[0]
     theirs = on_host(cv2.cvtColor(both, cv2.COLOR_YUV2BGR_NV12).astype(np.uint8), (96, 128))
     np.testing.assert_allclose(found, theirs, rtol=0, atol=2.1 * STEP)
+
+
+@pytest.mark.parametrize("meaning", MEANINGS, ids=str)
+def test_the_host_s_picture_of_nv12_is_within_one_level_of_the_kernel_s(
+    kernel: ctypes.CDLL, meaning: Colorimetry
+) -> None:
+    """At the input's own size nothing is scaled, so that the colours alone are compared."""
+    image = noise(130 * 3 // 2, 192, 1)[..., 0].copy()
+    frame = DeviceFrame(
+        *(image.ctypes.data, (192, 130), PixelFormat.NV12, 192),
+        *(image[130:].ctypes.data, 192, meaning),
+    )
+    found = launched(kernel, [frame], (130, 192))[0]
+    wanted = on_host(to_bgr(image, PixelFormat.NV12, meaning), (130, 192))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1.01 * STEP)
 
 
 def test_photos_are_within_one_step_of_the_host_s(kernel: ctypes.CDLL, shared_data: Path) -> None:

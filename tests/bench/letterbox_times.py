@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda.kernels import Kernels
-from vajra_edge.backends.cuda.letterbox import BLOCK_XY, Colorimetry, DeviceFrame, FrameBlock, PixelFormat, frame_block
+from vajra_edge.backends.cuda.letterbox import BLOCK_XY, DeviceFrame, FrameBlock, frame_block
 from vajra_edge.geometry.letterbox import Letterbox, placement
+from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
 INPUT_HW = (640, 640)
 SIZES_WH = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160), (1917, 1081), (200, 1280), (1900, 120), (3, 2))
@@ -51,7 +52,7 @@ class Picture:
             case PixelFormat.BGRX:
                 return DeviceFrame(address, self.resolution_wh, self.format, 4 * width)
         chroma = address + width * height, width
-        return DeviceFrame(address, self.resolution_wh, self.format, width, *chroma, Colorimetry("bt601"))
+        return DeviceFrame(address, self.resolution_wh, self.format, width, *chroma, Colorimetry(Matrix.BT601))
 
 
 def picture(width: int, height: int, format_: PixelFormat) -> Picture:

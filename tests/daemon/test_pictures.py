@@ -6,6 +6,7 @@ import itertools
 import queue
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from colours import MEANINGS, stored
 from waiting import LIMIT_S, wait_for
 
 from vajra_edge.config.settings import Settings, load
@@ -20,6 +22,7 @@ from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.watchdog import Beats
 from vajra_edge.mqtt.picture import Receipt, Snapshot
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat
 from vajra_edge.types import Detections, Frame
 
 
@@ -65,6 +68,23 @@ def test_a_snapshot_is_the_frame_as_a_jpeg():
     assert (snapshot.camera, snapshot.taken_at, snapshot.frame_seq) == ("gate", taken.taken_at, taken.seq)
     assert snapshot.receipt is receipt
     assert np.abs(shown.astype(int) - tiny.scene().image).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("pixels", "meaning"), [(PixelFormat.BGRX, USUAL), *((PixelFormat.NV12, meaning) for meaning in MEANINGS)], ids=str
+)
+def test_a_snapshot_of_each_format_has_its_colours(tmp_path: Path, posted, pixels: PixelFormat, meaning: Colorimetry):
+    """By way of the thread that makes pictures, from memory that is wanted back at once."""
+    sent: list[Snapshot] = []
+    image = np.full((96, 128, 3), (40, 90, 200), np.uint8)
+    lent = replace(frame(stored(image, pixels, meaning)), pixels=pixels, colorimetry=meaning)
+    pictures = pictures_of(tmp_path, posted, Snapshots(sent.append), settings(1000.0))
+    pictures.see(lent, objects(0), Receipt())
+    lent.image.fill(0)
+    assert pictures.close(LIMIT_S)
+    shown = cv2.imdecode(np.frombuffer(sent[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == image.shape
+    assert np.abs(shown.astype(int) - image).max() <= 4
 
 
 @pytest.fixture

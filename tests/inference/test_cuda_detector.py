@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,15 +14,19 @@ import pytest
 import tiny
 from backends.cuda_emulation import EmulatedGpu
 from backends.trt_simulation import Simulation, install
+from colours import MEANINGS, stored
 
 from vajra_edge.backends.cuda.check import check
 from vajra_edge.backends.cuda.detections import unfit
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.errors import InferenceError
+from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.inference.cuda_detector import CudaDetector
 from vajra_edge.inference.detector import Batch, Filter, HostDetector
+from vajra_edge.media.bgr import bgr_of
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat
 from vajra_edge.plans.spec import EngineSpec, NmsSpec, Target
 from vajra_edge.types import Detections, Frame, Memory
 
@@ -295,6 +300,63 @@ def lying_in(memory: Memory, one: Frame) -> Frame:
     image = memory._bytes[64 : 64 + one.image.nbytes].reshape(one.image.shape)
     image[...] = one.image
     return replace(one, image=image, memory=memory)
+
+
+def of_format(one: Frame, pixels: PixelFormat, meaning: Colorimetry = USUAL) -> Frame:
+    return replace(one, image=stored(one.image, pixels, meaning), pixels=pixels, colorimetry=meaning)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("lies", [False, True])
+def test_frames_of_each_format_find_what_the_host_finds_in_them(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, integrated: bool, lies: bool
+) -> None:
+    """All in one batch, in memory of their own or a camera's."""
+    bench = Bench(monkeypatch, folder, integrated=integrated)
+    detector, host = bench.detector(), bench.host()
+    for seed, wh in ((1, (128, 128)), (2, (640, 360)), (3, (96, 300))):
+        plain = frame(seed, wh)
+        frames = [of_format(plain, pixels) for pixels in PixelFormat]
+        assert [one.resolution_wh for one in frames] == [wh] * len(frames)
+        if lies:
+            frames = [lying_in(Memory(np.zeros(1 << 20, np.uint8)), one) for one in frames]
+        found, wanted = through(detector, frames).found, through(host, frames).found
+        for one, other in zip(found, wanted, strict=True):
+            require_same(one, other)
+        require_same(wanted[PixelFormat.BGRX], wanted[PixelFormat.BGR])
+        if wh == SIGNATURE.resolution_hw:  # else edges of objects lie amid four pixels of one colour
+            assert len(wanted[PixelFormat.BGR]) > 0
+            require_same(wanted[PixelFormat.NV12], wanted[PixelFormat.BGR])
+    detector.close()
+    host.close()
+
+
+@pytest.mark.parametrize("meaning", MEANINGS, ids=str)
+def test_the_network_sees_the_colours_that_the_matrix_and_range_of_a_frame_say(
+    bench: Bench, meaning: Colorimetry
+) -> None:
+    """As the host sees them: within a level where nothing is scaled."""
+    detector = bench.detector()
+    image = np.random.default_rng(3).integers(0, 256, (128 * 3 // 2, 128), np.uint8)
+    nv12 = replace(frame(0), image=image, pixels=PixelFormat.NV12, colorimetry=meaning)
+    detector.submit([nv12], [Filter()])
+    detector.collect()
+    seen = np.ctypeslib.as_array((ctypes.c_float * (3 * 128 * 128)).from_address(detector._slots[0]._input))
+    wanted = np.empty((3, 128, 128), np.float32)
+    Letterbox((128, 128)).apply(bgr_of(nv12), wanted)
+    np.testing.assert_allclose(seen.reshape(wanted.shape), wanted, rtol=0, atol=1.01 / 255)
+    detector.close()
+
+
+def test_a_camera_that_changes_its_format_has_nothing_recorded_anew(bench: Bench) -> None:
+    detector = bench.detector()
+    for _ in range(4):
+        through(detector, [frame(0)])
+    recorded = bench.gpu.recorded
+    for pixels in (*PixelFormat, *PixelFormat):
+        through(detector, [of_format(frame(1, (320, 200)), pixels)])
+    assert bench.gpu.recorded == recorded
+    detector.close()
 
 
 @pytest.mark.parametrize("integrated", [False, True])

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from colours import stored
 from waiting import LIMIT_S
 
 from vajra_edge.build.accuracy_check import counted
@@ -13,6 +14,7 @@ from vajra_edge.errors import InferenceError
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads.detect import best_class
 from vajra_edge.inference.detector import Filter, HostDetector
+from vajra_edge.pixel_format import USUAL, PixelFormat
 from vajra_edge.plans.spec import NmsSpec
 from vajra_edge.types import Frame
 
@@ -158,3 +160,15 @@ def test_close_waits_and_may_be_called_twice(detector, runner):
     detector.close()
     assert runner.closed == 1
     assert len(runner.seen) == 1
+
+
+@pytest.mark.parametrize("pixels", PixelFormat)
+@pytest.mark.parametrize("size", [(64, 64), (128, 96), (30, 50)])
+def test_frames_of_each_format_are_seen_in_the_same_colours(detector, runner, pixels, size):
+    image = np.full((*size, 3), (40, 90, 200), np.uint8)
+    plain = replace(frame(), image=image)
+    detector.detect(replace(plain, image=stored(image, pixels, USUAL), pixels=pixels))
+    detector.detect(plain)
+    np.testing.assert_allclose(runner.seen[0], runner.seen[1], rtol=0, atol=2.1 / 255)
+    if pixels is PixelFormat.BGRX:
+        np.testing.assert_array_equal(runner.seen[0], runner.seen[1])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from colours import stored
 
 from vajra_edge import state_file
 from vajra_edge.config.settings import CalibrationSettings
 from vajra_edge.errors import CalibrationError, StoreError
+from vajra_edge.pixel_format import USUAL, PixelFormat
 from vajra_edge.quantization import calibration_set, camera_samples
 from vajra_edge.quantization import camera_samples as module
 from vajra_edge.quantization.camera_samples import FOLDER, FROZEN, Look, Sampler, frozen, wanted_set
@@ -52,6 +55,19 @@ def test_a_kept_frame_is_a_jpeg_whose_name_describes_it(sampler: Sampler) -> Non
     (one,) = camera_samples.listed(sampler.folder)
     assert (one.number, one.camera, one.taken_at, one.boxes) == (0, "gate", NOON, 5)
     assert (sampler.folder / one.name).read_bytes()[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("pixels", PixelFormat)
+def test_a_kept_frame_of_each_format_has_its_colours(sampler: Sampler, pixels: PixelFormat) -> None:
+    plain = frame(1)
+    given = replace(plain, image=stored(plain.image, pixels, USUAL), pixels=pixels)
+    assert sampler.offer(given, 5) is Look.KEPT
+    (one,) = camera_samples.listed(sampler.folder)
+    shown = cv2.imread(str(sampler.folder / one.name))
+    assert shown is not None
+    assert shown.shape == plain.image.shape
+    assert np.abs(shown.astype(int) - plain.image).mean() < 5
+    assert sampler.offer(plain, 5) is Look.ALIKE
 
 
 def test_a_scene_that_did_not_change_is_not_kept_again(sampler: Sampler) -> None:

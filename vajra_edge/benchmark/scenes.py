@@ -25,6 +25,7 @@ from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import InferenceError, SourceError
 from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.pipeline import FrameSource, LoopFailed, Pipeline
+from vajra_edge.media.bgr import in_own_bgr
 from vajra_edge.mqtt.messages import EngineTag
 
 DEVICE = "bench"
@@ -306,7 +307,7 @@ def _one_live(camera: CameraSettings) -> Taken:
         frames = opened.mailboxes.take(1, camera.open_timeout_s)
         if not frames:
             opened.require()
-        return _some([frame.image.copy() for frame in frames], (), camera)
+        return _some([in_own_bgr(frame).image for frame in frames], (), camera)
     finally:
         opened.close()
         children.close()

@@ -17,6 +17,7 @@ from vajra_edge.daemon.background import Background, TaskFailed, TaskMended
 from vajra_edge.daemon.sample_collector import Collector, ImagesChanged
 from vajra_edge.daemon.watchdog import PICTURES, Beats
 from vajra_edge.errors import VajraError
+from vajra_edge.media.bgr import bgr_of
 from vajra_edge.mqtt.picture import Receipt, Snapshot
 from vajra_edge.quantization.collection import Collected
 from vajra_edge.types import Detections, Frame
@@ -76,7 +77,7 @@ class Snapshots:
         Raises:
             VajraError: the image cannot be encoded.
         """
-        encoded, jpeg = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        encoded, jpeg = cv2.imencode(".jpg", bgr_of(frame), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not encoded:
             raise VajraError(f"a frame of camera {frame.camera} cannot be encoded as JPEG", remedy="check its size")
         known = frame.clock_synchronised

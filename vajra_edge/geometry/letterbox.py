@@ -85,7 +85,7 @@ class Letterbox:
         self._planes: list[Any] = []
 
     def apply(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> LetterboxTransform:
-        """Write ``image`` (height, width, 3) BGR into ``out`` (3, H, W) float32, RGB, 0..1.
+        """Write ``image`` (height, width, 3) BGR or (height, width, 4) BGRx into ``out`` (3, H, W) float32, RGB, 0..1.
 
         Returns:
             Where the image lies, for the way back.
@@ -105,10 +105,10 @@ class Letterbox:
         return np.full((batch, 3, *self.input_hw), PAD_VALUE / 255, np.float32)
 
     def _resize(self, image: NDArray[np.uint8], where: LetterboxTransform) -> NDArray[np.uint8]:
-        size = (where.height_px, where.width_px, 3)
+        size = (where.height_px, where.width_px, image.shape[2])
         if self._resized.shape != size:
             self._resized = np.empty(size, np.uint8)
-            self._planes = [np.empty(size[:2], np.uint8) for _ in range(3)]
+            self._planes = [np.empty(size[:2], np.uint8) for _ in range(size[2])]
         if image.shape == size:
             return image
         cv2.resize(image, (where.width_px, where.height_px), dst=self._resized, interpolation=cv2.INTER_LINEAR)

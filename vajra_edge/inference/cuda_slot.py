@@ -126,7 +126,8 @@ class CudaSlot(Resource):
         for row, (frame, limit) in enumerate(zip(frames, limits, strict=True)):
             place = placement(frame.resolution_wh, self._runner.signature.resolution_hw)
             self._images_told[row] = image_block(limit, place, frame.resolution_wh, self._ticket_of(row))
-            self._frames_told[row] = frame_block(self._intakes[row].put(frame.image, frame.memory, stream), place)
+            there = self._intakes[row].put(frame.image, frame.memory, stream, frame.pixels, frame.colorimetry)
+            self._frames_told[row] = frame_block(there, place)
         stream.copy(self._blocks.address, self._told.address, self._told.nbytes)
         self._launches_of(len(frames))[0].queue(stream)
         self._ready.record(stream)

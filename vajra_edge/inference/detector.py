@@ -20,6 +20,7 @@ from vajra_edge.errors import InferenceError
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 from vajra_edge.graph.signature import Signature
 from vajra_edge.heads import Limits, head_of
+from vajra_edge.media.bgr import interleaved
 from vajra_edge.plans.spec import NmsSpec
 from vajra_edge.types import Detections, Frame
 from vajra_edge.wording import Setting, say
@@ -203,7 +204,8 @@ class HostDetector:
         started = time.perf_counter()
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % SLOTS
-        places = tuple(self._letterbox.apply(frame.image, row) for frame, row in zip(frames, buffer, strict=False))
+        images = map(interleaved, frames)  # one at a time: of NV12 each is a new picture
+        places = tuple(self._letterbox.apply(image, row) for image, row in zip(images, buffer, strict=False))
         prepare_ms = (time.perf_counter() - started) * 1e3
         output = self._thread.submit(self._infer, self.runner.infer, buffer[: len(frames)])
         self._slots.append(_Slot(tuple(frames), tuple(filters), places, prepare_ms, output))

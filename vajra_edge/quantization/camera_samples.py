@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from vajra_edge import durable, state_file
 from vajra_edge.config.settings import CalibrationSettings
 from vajra_edge.errors import CalibrationError, StoreError
+from vajra_edge.media.bgr import bgr_of
 from vajra_edge.quantization import calibration_set
 from vajra_edge.quantization.calibration_set import CalibrationSet
 from vajra_edge.types import Frame
@@ -261,7 +262,8 @@ class Sampler:
             return Look.FROZEN
         files = listed(self.folder)
         there = self._readable(files)  # for a dark frame too: who asks what is lacking counts on ``unreadable``
-        mine = thumbnail(frame.image)
+        image = bgr_of(frame)
+        mine = thumbnail(image)
         if contrast(mine) < LEAST_CONTRAST:
             return Look.FLAT
         if not shows_new(mine, tuple(self._thumbnails.values())):
@@ -273,7 +275,7 @@ class Sampler:
             with durable.reported(self.folder, "written"):
                 durable.make_folder(self.folder)
             self._require_space()
-            self._write(new.name, _encode(frame))
+            self._write(new.name, _encode(image, frame.camera))
             self._thumbnails[new.name] = mine
         for one in leave:
             self._delete(one.name)
@@ -368,10 +370,10 @@ def _done_without(listed: Sequence[Kept]) -> int:
     return max(1, len(listed) // LEFT_OUT_ONE_IN)
 
 
-def _encode(frame: Frame) -> bytes:
-    encoded, content = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+def _encode(image: NDArray[np.uint8], camera: str) -> bytes:
+    encoded, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not encoded:
-        raise CalibrationError(f"a frame of camera {frame.camera} cannot be encoded", remedy="check its size")
+        raise CalibrationError(f"a frame of camera {camera} cannot be encoded", remedy="check its size")
     return content.tobytes()
 
 

@@ -11,7 +11,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from vajra_edge.datasets import dataset
 from vajra_edge.datasets.places import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_companion
 from vajra_edge.errors import SourceError
 from vajra_edge.media import image_file
+from vajra_edge.media.bgr import in_own_bgr
 from vajra_edge.media.image_file import UnusableImage
 from vajra_edge.media.opencv import load_cv2
 from vajra_edge.media.pixels import check_pixels
@@ -283,7 +284,7 @@ def _camera(source: str) -> Iterator[SourceImage]:
     try:
         while True:
             for frame in mailboxes.take(1, _WAIT_S):
-                own = replace(frame, image=frame.image.copy())  # the caller may keep it, and draw into it
+                own = in_own_bgr(frame)  # the caller may keep it, and draw into it
                 yield SourceImage(own, path, number, frame.captured_ns / 1e9, live=True)
                 number += 1
             _heed(changes, name, opened=number > 0)

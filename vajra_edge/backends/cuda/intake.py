@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vajra_edge.backends.cuda.letterbox import DeviceFrame, PixelFormat
+from vajra_edge.backends.cuda.letterbox import DeviceFrame
 from vajra_edge.backends.cuda.registered import device_address
 from vajra_edge.backends.cuda.resources import DeviceBuffer, MappedBuffer, PinnedBuffer, Resource, Stream
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat, resolution_of
 from vajra_edge.types import Memory
-
-_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,32 @@ class Intake(Resource):
         self._staging: PinnedBuffer | None = None
         self._device: DeviceBuffer | None = None
 
-    def put(self, image: NDArray[np.uint8], memory: Memory | None, stream: Stream) -> DeviceFrame:
+    def put(
+        self,
+        image: NDArray[np.uint8],
+        memory: Memory | None,
+        stream: Stream,
+        pixels: PixelFormat = PixelFormat.BGR,
+        colorimetry: Colorimetry = USUAL,
+    ) -> DeviceFrame:
         """Bring a frame to the GPU.
 
         Args:
-            image: (height, width, 3) uint8, BGR.
+            image: uint8, as ``pixels`` says.
             memory: that it lies in, where it then has to stay until what is queued now is done; None: it may be gone
                 as soon as this returns.
             stream: what is queued in it afterwards finds the frame there.
+            pixels: its format.
+            colorimetry: of NV12.
 
         Raises:
             CudaRefused: there is no memory for it, or the copy was refused.
         """
-        height, width = image.shape[:2]
+        wh, stride_bytes = resolution_of(pixels, image.shape), image.nbytes // image.shape[0]
         source = (_where_it_lies(image, memory) if memory else None) or self._staged(image)
         address = source.device_address if self._integrated else self._sent(source, image.nbytes, stream)
-        return DeviceFrame(address, (width, height), PixelFormat.BGR, width * _CHANNELS)
+        chroma_address = address + wh[1] * stride_bytes if pixels is PixelFormat.NV12 else 0
+        return DeviceFrame(address, wh, pixels, stride_bytes, chroma_address, stride_bytes, colorimetry)
 
     def close(self) -> None:
         """Free its memory; a second call does nothing."""
