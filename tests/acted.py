@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from colours import stored
 from pictures import picture
 
 from vajra_edge.capture import fork_server
@@ -27,6 +28,7 @@ from vajra_edge.capture.sources.base import RawFrame, Source
 from vajra_edge.capture.url import is_live
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
 COMMAND = (sys.executable, __file__)
 LIVE = "rtsp://acted"
@@ -124,6 +126,11 @@ class Acted:
 
     def _damaged(self, count: int) -> None:
         self.decode_errors += count
+
+    def _give(self, number: int, pixels: str, matrix: str, full_range: bool) -> None:
+        meaning = Colorimetry(Matrix[matrix], full_range)
+        image = stored(picture(number), PixelFormat[pixels], meaning)
+        self._frames = iter([RawFrame(image, pixels=PixelFormat[pixels], colorimetry=meaning)])
 
     def _paint(self, width: int, height: int, count: int | None, fps: float) -> None:
         self._frames = _painted(width, height, count, fps, self.live)

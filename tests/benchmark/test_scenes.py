@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import acted
 import cv2
 import numpy as np
 import pytest
@@ -7,12 +8,14 @@ import tiny
 from backends.cuda_emulation import EmulatedGpu
 from backends.trt_simulation import Simulation, install
 from benchmark.known import SUBJECT
+from pictures import picture
 
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
 from vajra_edge.benchmark.contender import Contender, bare_ms
 from vajra_edge.benchmark.meter import Meter
 from vajra_edge.benchmark.scenes import MemoryScene, SourceScene, Taken, taken_alone
+from vajra_edge.capture.children import Children
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import InferenceError, SourceError
 from vajra_edge.graph.signature import Layout, Signature
@@ -119,6 +122,14 @@ def test_a_source_is_read_alone_and_tells_its_pictures_apart(camera, pictures):
 def test_a_source_that_gives_no_picture_is_an_error_of_one_line(tmp_path):
     with pytest.raises(SourceError):
         taken_alone(CameraSettings(id="yard", source=str(tmp_path / "absent.mp4")))
+
+
+@pytest.mark.parametrize("pixels", ["BGRX", "NV12"])
+def test_pictures_of_a_live_camera_are_kept_in_bgr(tmp_path, monkeypatch, pixels):
+    monkeypatch.setattr("vajra_edge.benchmark.scenes.Children", lambda: Children(acted.COMMAND))
+    source = acted.script(tmp_path / "camera.json", [["give", 3, pixels, "BT709", False], ["nap", 600]])
+    (image,) = taken_alone(CameraSettings(id="yard", source=source)).images
+    assert np.abs(image.astype(int) - picture(3)).max() <= 2
 
 
 def test_a_clip_is_read_as_fast_as_it_goes_and_then_at_its_own_pace(camera):

@@ -29,6 +29,8 @@ from vajra_edge.capture.reconnect import CameraPhase, Policy
 from vajra_edge.capture.ring import SLOTS
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.inference.mailboxes import Mailboxes
+from vajra_edge.media.bgr import bgr_of
+from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 from vajra_edge.types import Frame
 
 QUICK = Policy(stall_s=60.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
@@ -264,6 +266,25 @@ def test_a_frozen_picture_is_a_loss(bench: Bench) -> None:
     same = [["nap", 0.03], 1] * 8
     bench.play([0, *same], policy=policy, freeze_s=0.05)
     assert bench.wait_for(CameraPhase.BACKOFF).reason.startswith("the same picture for ")
+
+
+def test_a_picture_is_frozen_whatever_the_byte_that_says_nothing_does(bench: Bench) -> None:
+    policy = Policy(stall_s=5.0, freeze_s=0.05, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    same = [["nap", 0.03], ["give", 1, "BGRX", "BT709", False]] * 8
+    bench.play([0, *same], policy=policy, freeze_s=0.05)
+    assert bench.wait_for(CameraPhase.BACKOFF).reason.startswith("the same picture for ")
+
+
+@pytest.mark.parametrize("pixels", PixelFormat)
+def test_pictures_travel_as_they_come_with_what_their_numbers_mean(bench: Bench, pixels: PixelFormat) -> None:
+    meaning = Colorimetry(Matrix.BT601, full_range=True)
+    grabber = bench.play([["give", 7, pixels.name, meaning.matrix.name, meaning.full_range], HOLD])
+    frame = bench.take()
+    assert (frame.pixels, frame.colorimetry, frame.resolution_wh) == (pixels, meaning, (64, 48))
+    assert np.abs(bgr_of(frame).astype(int) - picture(7)).max() <= 2
+    assert frame.memory is not None
+    assert frame.memory.holds(frame.image)
+    assert grabber.counters().resolution_wh == (64, 48)
 
 
 def test_a_bug_in_a_source_costs_a_reconnection_and_not_the_camera(

@@ -24,6 +24,7 @@ from vajra_edge.capture.protocol import CameraOpened, Exited, FromChild, Hello
 from vajra_edge.capture.ring import SLOTS
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.pixel_format import USUAL, PixelFormat
 
 HOLD = ["nap", 600]
 
@@ -291,7 +292,8 @@ def test_a_process_that_says_what_makes_no_sense_is_not_believed() -> None:
     ours, theirs = protocol.pair()
     child = Child(1, ours, lambda _: None)
     with theirs:
-        for datagram in (b"nonsense", protocol.encode(protocol.FilledSlot(0, 0, 1, 9, 9, 0, 0, False, 0, 0, None))):
+        picture = protocol.FilledSlot(0, 0, 1, 9, 9, 0, 0, False, 0, 0, PixelFormat.BGR, USUAL, None)
+        for datagram in (b"nonsense", protocol.encode(picture)):
             theirs.send(datagram)
             with pytest.raises(protocol.BrokenProtocol):
                 child.receive(LIMIT_S)

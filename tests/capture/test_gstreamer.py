@@ -34,15 +34,18 @@ USER, PASSWORD = "us er", 'p"w@d/1'
 READ = """
 import json, sys
 from vajra_edge.capture.sources import registry
+from vajra_edge.media.bgr import to_bgr
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import VajraError
-told, source = {"pictures": []}, None
+told, source = {"pictures": [], "formats": []}, None
 try:
     source = registry.make(CameraSettings(**json.loads(sys.argv[1])))
     told["by"] = type(source).__name__
     source.open()
     for _ in range(int(sys.argv[2])):
-        image = source.read().image
+        picture = source.read()
+        told["formats"].append([picture.pixels.name, picture.colorimetry.matrix.name, picture.colorimetry.full_range])
+        image = to_bgr(picture.image, picture.pixels, picture.colorimetry)
         told["pictures"].append([*image.shape, *image.reshape(-1, 3).mean(0)])
 except VajraError as error:
     told["error"] = str(error)
@@ -50,6 +53,19 @@ finally:
     if source is not None:
         source.close()
 print(json.dumps(told))
+"""
+
+FROM_ITS_PROCESS = """
+import json, sys
+from vajra_edge.capture.trial import first_frame
+from vajra_edge.config.settings import CameraSettings
+from vajra_edge.media.bgr import bgr_of
+frame = first_frame(CameraSettings(**json.loads(sys.argv[1])))
+means = frame.colorimetry
+print(json.dumps({
+    "format": [frame.pixels.name, means.matrix.name, means.full_range],
+    "picture": [*frame.resolution_wh, *bgr_of(frame).reshape(-1, 3).mean(0)],
+}))
 """
 
 
@@ -84,7 +100,9 @@ def elements(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read(elements: Path, count: int, *, jetson_there: bool = True, **camera: object) -> dict[str, object]:
+def read(
+    elements: Path, count: int, *, jetson_there: bool = True, script: str = READ, **camera: object
+) -> dict[str, object]:
     """What a process of its own reads of a camera."""
     environment = {
         **os.environ,
@@ -95,7 +113,7 @@ def read(elements: Path, count: int, *, jetson_there: bool = True, **camera: obj
     }
     settings = json.dumps({"id": "gate", "open_timeout_s": 20.0, **camera})
     done = subprocess.run(
-        [sys.executable, "-c", READ, settings, str(count)],
+        [sys.executable, "-c", script, settings, str(count)],
         capture_output=True,
         text=True,
         check=False,
@@ -153,6 +171,7 @@ def test_a_csi_camera_is_read_at_the_size_and_rate_of_its_settings(elements: Pat
         assert (height, width) == (362, 642)
         assert max(blue, green) < 10
         assert red > 240, "the stand-in's picture is red"
+    assert [one[0] for one in told["formats"]] == ["BGRX", "BGRX"], "it travels as it comes"
 
 
 @needs_gstreamer
@@ -231,13 +250,79 @@ def test_pictures_of_each_format_and_size_are_bgr(elements: Path, form: str, siz
     assert blue > 240
 
 
+COLORIMETRY = {
+    "bt601": ("BT601", False),
+    "bt709": ("BT709", False),
+    "bt2020": ("BT2020", False),
+    "smpte240m": ("SMPTE240M", False),
+    "2:2:0:0": ("FCC", False),
+    "1:4:0:0": ("BT601", True),
+    "1:3:5:1": ("BT709", True),
+    "0:3:0:0": ("BT709", True),
+}
+"""Of caps, as range:matrix:transfer:primaries where it has no name; and what they mean."""
+
+
+def painted(caps: str) -> str:
+    """A pipeline of GStreamer's that makes an orange picture whatever its caps ask for."""
+    orange = "videotestsrc pattern=solid-color foreground-color=0xffe08020 ! video/x-raw,format=BGRx"
+    return f"gst:{orange} ! videoconvert ! video/x-raw,{caps} ! appsink"
+
+
+def require_orange(colours: list[float]) -> None:
+    """videoconvert rounds down; BT.601 for BT.709 would be ten levels of red away."""
+    np.testing.assert_allclose(colours, [0x20, 0x80, 0xE0], atol=4)
+
+
 @needs_gstreamer
-def test_a_format_that_is_not_known_and_the_end_of_a_pipeline_are_told(elements: Path) -> None:
+@pytest.mark.parametrize("said", COLORIMETRY)
+def test_nv12_has_the_colours_that_its_caps_say(elements: Path, said: str) -> None:
+    told = read(elements, 1, source=painted(f"format=NV12,width=642,height=362,colorimetry=(string){said}"))
+    assert told.get("error") is None
+    assert told["formats"] == [["NV12", *COLORIMETRY[said]]]
+    require_orange(told["pictures"][0][3:])
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    ("wh", "matrix"), [((640, 576), "BT601"), ((640, 578), "BT709"), ((1280, 720), "BT709"), ((3840, 2160), "BT709")]
+)
+def test_of_caps_that_say_nothing_the_size_does(elements: Path, wh: tuple[int, int], matrix: str) -> None:
+    told = read(elements, 1, source=painted(f"format=NV12,width={wh[0]},height={wh[1]}"))
+    assert told["formats"] == [["NV12", matrix, False]]
+    require_orange(told["pictures"][0][3:])
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("wh", [(321, 242), (320, 243), (3, 3)])
+def test_nv12_with_an_odd_side_is_bgr_in_the_colours_that_its_caps_say(elements: Path, wh: tuple[int, int]) -> None:
+    told = read(elements, 1, source=painted(f"format=NV12,width={wh[0]},height={wh[1]},colorimetry=bt709"))
+    assert told["formats"][0][0] == "BGR"
+    assert told["pictures"][0][:2] == [wh[1], wh[0]]
+    require_orange(told["pictures"][0][3:])
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("form", ["BGR", "BGRx", "NV12"])
+@pytest.mark.parametrize("wh", [(642, 362), (640, 480)])
+def test_pictures_reach_the_daemon_s_side_as_they_came(elements: Path, form: str, wh: tuple[int, int]) -> None:
+    """Through the camera's process; rows of 642 pixels are padded to a multiple of four bytes."""
+    source = painted(f"format={form},width={wh[0]},height={wh[1]}")
+    told = read(elements, 1, script=FROM_ITS_PROCESS, source=source)
+    assert told["format"][0] == form.upper()
+    assert told["picture"][:2] == list(wh)
+    require_orange(told["picture"][2:])
+
+
+@needs_gstreamer
+def test_a_format_that_is_not_known_the_end_of_a_pipeline_and_half_a_picture_are_told(elements: Path) -> None:
     told = read(elements, 1, source="gst:videotestsrc ! video/x-raw,format=I420 ! appsink")
     assert "gives pictures as I420; end it with video/x-raw,format=BGRx" in str(told["error"])
     told = read(elements, 9, source="gst:videotestsrc num-buffers=1 ! video/x-raw,format=BGRx ! appsink")
     assert str(told["error"]).endswith("the stream ended")
     assert len(told["pictures"]) == 1
+    short = "fakesrc sizetype=fixed sizemax=100 ! video/x-raw,format=NV12,width=64,height=48,framerate=1/1"
+    assert "gives 100 bytes where its caps say 4608" in str(read(elements, 1, source=f"gst:{short} ! appsink")["error"])
 
 
 @needs_gstreamer

@@ -26,8 +26,29 @@ from vajra_edge.capture.protocol import (
     Slots,
     Spawn,
 )
+from vajra_edge.pixel_format import USUAL, Colorimetry, Matrix, PixelFormat
 
-PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, True, 7, 3, 2**32 - 1)
+NV12 = PixelFormat.NV12, Colorimetry(Matrix.FCC, full_range=True)
+PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, True, 7, 3, *NV12, 2**32 - 1)
+FORMAT_AT = 58  # in its datagram, with the matrix behind it
+
+
+def altered(at: int, value: int) -> bytes:
+    """A picture's datagram with another number at a place."""
+    datagram = bytearray(protocol.encode(PICTURE))
+    datagram[at] = value
+    return bytes(datagram)
+
+
+def test_a_format_lies_where_these_tests_alter_it() -> None:
+    for at, value, told in (
+        (FORMAT_AT, 1, (PixelFormat.BGRX, NV12[1])),
+        (FORMAT_AT + 1, 2, (NV12[0], Colorimetry(Matrix.BT2020, full_range=True))),
+        (FORMAT_AT + 2, 0, (NV12[0], Colorimetry(Matrix.FCC))),
+    ):
+        picture = protocol.from_child(altered(at, value))
+        assert isinstance(picture, FilledSlot)
+        assert (picture.pixels, picture.colorimetry) == told
 
 
 @pytest.mark.parametrize(
@@ -37,7 +58,7 @@ PICTURE = FilledSlot(1, 5, 2**40, 1920, 1080, 2**62, 2**61, True, 7, 3, 2**32 - 
         CameraOpened(),
         Slots(0, 4096),
         PICTURE,
-        FilledSlot(0, 0, 1, 64, 48, 0, 0, False, 0, 0, None),
+        FilledSlot(0, 0, 1, 64, 48, 0, 0, False, 0, 0, PixelFormat.BGR, USUAL, None),
         Alive(read=True, decode_errors=2, digest=None),
         Note(30, "low light ü"),
         CameraEnded(0),
@@ -79,6 +100,11 @@ def test_what_the_parent_says_arrives() -> None:
         protocol.encode(PICTURE)[:-1],
         protocol.encode(PICTURE) + b"\0",
         protocol.encode(Back(1, 2, 3)),
+        b'["FilledSlot",1,5,2,64,48,0,0,false,0,0,0,0,null]',
+        altered(FORMAT_AT, len(PixelFormat)),
+        altered(FORMAT_AT, 255),
+        altered(FORMAT_AT + 1, len(Matrix)),
+        altered(FORMAT_AT + 1, 255),
     ],
 )
 def test_what_makes_no_sense_from_a_process_is_refused(datagram: bytes) -> None:

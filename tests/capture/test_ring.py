@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import stored
 from pictures import number_of, picture
 
+from vajra_edge.capture import ring
 from vajra_edge.capture.protocol import BrokenProtocol, FilledSlot, Slots
 from vajra_edge.capture.ring import SLOTS, Segment, WritableRing
+from vajra_edge.pixel_format import USUAL, PixelFormat, resolution_of
 
 Place = tuple[int, int, int]
 
@@ -29,14 +32,14 @@ class Pair:
     def _announce(self, slots: Slots, descriptor: int) -> None:
         self.segments.append(Segment(slots, descriptor, lambda *place: self.back.append(place)))
 
-    def give(self, image: np.ndarray) -> np.ndarray:
-        told = as_told(self.ring.write(image), image)  # which may announce another segment
+    def give(self, image: np.ndarray, pixels: PixelFormat = PixelFormat.BGR) -> np.ndarray:
+        told = as_told(self.ring.write(image), image, pixels)  # which may announce another segment
         return self.segments[-1].lend(told)
 
 
-def as_told(place: Place, image: np.ndarray) -> FilledSlot:
-    height_px, width_px = image.shape[:2]
-    return FilledSlot(*place, width_px, height_px, 0, 0, False, 0, 0, None)
+def as_told(place: Place, image: np.ndarray, pixels: PixelFormat = PixelFormat.BGR) -> FilledSlot:
+    width_px, height_px = resolution_of(pixels, image.shape)
+    return FilledSlot(*place, width_px, height_px, 0, 0, False, 0, 0, pixels, USUAL, None)
 
 
 def memory(size_bytes: int, seals: int | None = None) -> int:
@@ -156,15 +159,48 @@ def test_a_segment_leaves_with_its_last_image() -> None:
         {"width_px": 0},
         {"width_px": 2**31, "height_px": 2**31},
         {"width_px": 65, "height_px": 480},
+        {"width_px": 64, "height_px": 49, "pixels": PixelFormat.BGRX},
+        {"width_px": 65, "height_px": 48, "pixels": PixelFormat.NV12},
+        {"width_px": 64, "height_px": 47, "pixels": PixelFormat.NV12},
+        {"width_px": 130, "height_px": 64, "pixels": PixelFormat.NV12},
+        {"width_px": 0, "height_px": 48, "pixels": PixelFormat.NV12},
     ],
 )
 def test_a_picture_that_cannot_be_is_refused(change: dict[str, int]) -> None:
+    """Three pages a slot."""
     pair = Pair()
     pair.give(picture(0))
     pair.ring.back(*pair.back.pop())
     told = as_told(pair.ring.write(picture(1)), picture(1))
     with pytest.raises(BrokenProtocol):
         pair.segments[-1].lend(replace(told, **change))
+
+
+def test_what_fits_its_slot_and_is_more_than_a_picture_may_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that holds the largest BGRx holds NV12 of nearly three times as many pixels."""
+    monkeypatch.setattr(ring, "MAX_IMAGE_PX", 64 * 48)
+    pair = Pair()
+    told = as_told(pair.ring.write(picture(1)), picture(1))
+    with pytest.raises(BrokenProtocol, match="a picture of 128 x 64"):
+        pair.segments[-1].lend(replace(told, width_px=128, height_px=64, pixels=PixelFormat.NV12))
+
+
+@pytest.mark.parametrize("pixels", PixelFormat)
+def test_a_picture_of_each_format_lies_in_its_slot_as_it_came(pixels: PixelFormat) -> None:
+    pair = Pair()
+    image = stored(picture(5), pixels, USUAL)
+    lent = pair.give(image, pixels)
+    assert lent.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(lent, image)
+
+
+def test_a_camera_may_change_its_format_with_every_picture() -> None:
+    pair = Pair()
+    formats = (PixelFormat.NV12, PixelFormat.BGR, PixelFormat.BGRX, PixelFormat.NV12, PixelFormat.BGR)
+    images = [stored(picture(number), pixels, USUAL) for number, pixels in enumerate(formats)]
+    held = [pair.give(image, pixels) for image, pixels in zip(images, formats, strict=True)]
+    for one, image in zip(held, images, strict=True):
+        np.testing.assert_array_equal(one, image)
 
 
 def test_a_slot_that_is_somebodys_is_not_lent_again() -> None:

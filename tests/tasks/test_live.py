@@ -6,12 +6,17 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import acted
 import cv2
+import numpy as np
 import pytest
 import tiny
 from desk import SIDE_PX, desk
+from pictures import picture
 
 from vajra_edge import Vajra
+from vajra_edge.capture.children import Children
+from vajra_edge.tasks import sources
 
 
 class _Camera(BaseHTTPRequestHandler):
@@ -58,3 +63,15 @@ def test_a_camera_is_predicted_frame_by_frame_until_the_reader_has_enough(camera
     assert {one.path for one in found} == {camera}
     assert found[0].saved.is_file()
     assert found[0].saved.name == "camera.mp4"
+
+
+@pytest.mark.parametrize("pixels", ["BGR", "BGRX", "NV12"])
+def test_pictures_of_a_camera_are_the_readers_own_and_in_bgr(tmp_path, monkeypatch, pixels):
+    monkeypatch.setattr(sources, "Children", lambda: Children(acted.COMMAND))
+    camera = acted.script(tmp_path / "camera.json", [["give", 3, pixels, "BT709", False], ["nap", 600]])
+    (feed,) = sources.feeds(camera)
+    shots = feed.read()
+    image = next(shots).frame.image
+    shots.close()
+    assert np.abs(image.astype(int) - picture(3)).max() <= 2
+    image.fill(0)

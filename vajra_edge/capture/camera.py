@@ -309,9 +309,8 @@ class Grabber:
 
     def _got(self, arrived: Arrived) -> None:
         picture = arrived.picture
-        height_px, width_px = arrived.image.shape[:2]
         with self._lock:
-            self._resolution_wh = width_px, height_px  # known before anybody hears that it streams
+            self._resolution_wh = picture.width_px, picture.height_px  # known before anybody hears that it streams
         if self._advance(reconnect.GotFrame(time.monotonic(), self._dice(), picture.digest)) is CameraPhase.STREAMING:
             self._leave(arrived)  # else it came too late: the others have been told that this camera is lost
 
@@ -332,6 +331,8 @@ class Grabber:
                 camera=self._camera.id,
                 clock_synchronised=synchronised,
                 memory=arrived.memory,
+                pixels=picture.pixels,
+                colorimetry=picture.colorimetry,
             )
             self._read += 1
             self._rate.count(time.monotonic())

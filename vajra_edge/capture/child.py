@@ -28,6 +28,7 @@ from vajra_edge.capture.url import conceal
 from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import VajraError
+from vajra_edge.pixel_format import resolution_of
 
 Make = Callable[[CameraSettings], Source]
 
@@ -112,10 +113,9 @@ class _Camera:
             self._dropped += 1
             self._tell(digest, read=True)
             return
-        height_px, width_px = picture.image.shape[:2]
-        place, size = self._ring.write(picture.image), (width_px, height_px)
-        lost = self._dropped, self._decode_errors
-        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, known, *lost, digest))
+        place, size = self._ring.write(picture.image), resolution_of(picture.pixels, picture.image.shape)
+        lost, means = (self._dropped, self._decode_errors), (picture.pixels, picture.colorimetry)
+        self._say(FilledSlot(*place, *size, captured_ns, taken_ns, known, *lost, *means, digest))
 
     def _wait(self, seconds: float, *, back: bool = False) -> None:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
@@ -185,4 +185,6 @@ def _moment() -> tuple[int, int, bool]:
 
 
 def _digest(image: NDArray[np.uint8]) -> int:
-    return zlib.crc32(image[::DIGEST_STEP_PX, ::DIGEST_STEP_PX].tobytes())
+    seen = image[::DIGEST_STEP_PX, ::DIGEST_STEP_PX]
+    colours = seen[..., :3] if seen.ndim > 2 else seen  # noqa: PLR2004  the fourth byte of BGRx may hold anything
+    return zlib.crc32(colours.tobytes())

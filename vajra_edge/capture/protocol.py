@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias, get_args, get_type_hints
 import orjson
 
 from vajra_edge.errors import VajraError
+from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
 LONGEST_BYTES = 64 * 1024
 """Of one message: a camera's settings with a long pipeline take some thousand bytes."""
@@ -85,13 +87,15 @@ class FilledSlot:
         segment: of ``Slots``.
         slot: within it, from 0.
         generation: how often the slot was filled, from 1.
-        width_px: of the picture, BGR without padding between its rows.
+        width_px: of the picture, which lies without padding between its rows.
         height_px: of the picture.
         captured_ns: CLOCK_MONOTONIC, when it was read.
         taken_ns: the same moment in UTC, since 1970.
         clock_synchronised: the clock that says so was known to be right.
         dropped: pictures that found no free slot, since the process began.
         decode_errors: of the source, since the process began.
+        pixels: its format.
+        colorimetry: what its numbers mean, where that is NV12.
         digest: of its pixels, where freezes are looked for.
     """
 
@@ -105,6 +109,8 @@ class FilledSlot:
     clock_synchronised: bool
     dropped: int
     decode_errors: int
+    pixels: PixelFormat
+    colorimetry: Colorimetry
     digest: int | None
 
 
@@ -174,8 +180,14 @@ def _shape_of(kind: type[Any]) -> tuple[tuple[type, ...], ...]:
     return tuple(get_args(hints[one.name]) or (hints[one.name],) for one in fields(kind))
 
 
-_PICTURE, _BACK = struct.Struct("=c2IQ2I2q?QQBI"), struct.Struct("=c2IQ")
+_PICTURE, _BACK = struct.Struct("=c2IQ2I2q?QQ2B?BI"), struct.Struct("=c2IQ")
 _PICTURE_TAG, _BACK_TAG = b"P", b"B"  # the two of each frame cost less than JSON, which begins with a bracket
+_MEANINGS = {
+    (int(pixels), int(matrix), full_range): (pixels, Colorimetry(matrix, full_range))
+    for pixels, matrix, full_range in itertools.product(PixelFormat, Matrix, (False, True))
+}
+"""All that the three numbers may say; looked up, for making them anew took longer than all the rest of a picture's."""
+
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _RECEIVE_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _TRUNCATED = int(socket.MSG_TRUNC)
@@ -188,8 +200,8 @@ _SHAPES = {kind.__name__: (kind, _shape_of(kind)) for kind in (*_FROM_CHILD, *_T
 def encode(message: Message) -> bytes:
     """One datagram."""
     if isinstance(message, FilledSlot):
-        *numbers, digest = vars(message).values()
-        return _PICTURE.pack(_PICTURE_TAG, *numbers, digest is not None, digest or 0)
+        *numbers, means, digest = vars(message).values()
+        return _PICTURE.pack(_PICTURE_TAG, *numbers, means.matrix, means.full_range, digest is not None, digest or 0)
     if isinstance(message, Back):
         return _BACK.pack(_BACK_TAG, message.segment, message.slot, message.generation)
     return orjson.dumps([type(message).__name__, *vars(message).values()])
@@ -202,10 +214,17 @@ def from_child(datagram: bytes) -> FromChild:
         BrokenProtocol: it makes no sense.
     """
     if len(datagram) == _PICTURE.size and datagram[:1] == _PICTURE_TAG:
-        _, *numbers, has_digest, digest = _PICTURE.unpack(datagram)
-        return FilledSlot(*(*numbers, digest if has_digest else None))
+        return _picture(_PICTURE.unpack(datagram)[1:])
     message: FromChild = _decode(datagram, _FROM_CHILD)
     return message
+
+
+def _picture(told: tuple[Any, ...]) -> FilledSlot:
+    *numbers, pixels, matrix, full_range, has_digest, digest = told
+    means = _MEANINGS.get((pixels, matrix, full_range))
+    if means is None:
+        raise BrokenProtocol(f"a picture of format {pixels} with matrix {matrix} makes no sense")
+    return FilledSlot(*(*numbers, *means, digest if has_digest else None))
 
 
 def to_child(datagram: bytes) -> Back:

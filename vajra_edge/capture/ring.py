@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 from collections.abc import Callable
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 
 from vajra_edge.capture.protocol import BrokenProtocol, FilledSlot, Slots
 from vajra_edge.media.limits import MAX_IMAGE_PX
+from vajra_edge.pixel_format import array_shape
 from vajra_edge.types import Memory
 
 SLOTS = 6
 """One is written, one is on its way, one waits in the mailbox, one is letterboxed, two are in flight."""
 
-COLOURS = 3
+LARGEST_BYTES_A_PIXEL = 4
+"""Those of BGRx."""
 
 _MFD_NOEXEC_SEAL = 0x0008  # since Linux 6.3; os does not name it yet
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -57,7 +60,7 @@ class WritableRing:
         """Copy an image into a slot, which is the parent's from now on.
 
         Args:
-            image: (height, width, 3) uint8, C-contiguous; ``has_room`` was asked.
+            image: uint8, of any format; ``has_room`` was asked.
 
         Returns:
             Segment, slot, generation.
@@ -126,7 +129,7 @@ class Segment:
 
     def __init__(self, slots: Slots, descriptor: int, back: Callable[[int, int, int], None]) -> None:
         size_bytes = SLOTS * slots.slot_bytes
-        largest_bytes = MAX_IMAGE_PX * COLOURS + _PAGE_BYTES
+        largest_bytes = MAX_IMAGE_PX * LARGEST_BYTES_A_PIXEL + _PAGE_BYTES
         try:
             sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS
         except OSError:
@@ -144,20 +147,19 @@ class Segment:
         Raises:
             BrokenProtocol: there can be no such picture, or its slot is somebody's.
         """
-        size_bytes = picture.width_px * picture.height_px * COLOURS
+        shape = _shape_of(picture)
         sound = (
             0 <= picture.slot < SLOTS
             and picture.slot not in self._lent
             and picture.generation == self._generations[picture.slot] + 1
-            and picture.width_px > 0
-            and 0 < size_bytes <= self._slot_bytes
+            and math.prod(shape) <= self._slot_bytes
         )
         if not sound:
             raise BrokenProtocol(f"a picture of {picture.width_px} x {picture.height_px} in slot {picture.slot}")
         self._generations[picture.slot] = picture.generation
         self._lent.add(picture.slot)
         address = self.memory.address + picture.slot * self._slot_bytes
-        return np.asarray(_Lease(self, picture, address))
+        return np.asarray(_Lease(self, picture, shape, address))
 
     def let_go(self, slot: int, generation: int) -> None:
         """Nobody looks at a slot any more. Takes no lock: a collection calls this from within whatever else goes on."""
@@ -167,13 +169,28 @@ class Segment:
         self._back(self.number, slot, generation)
 
 
+def _shape_of(picture: FilledSlot) -> tuple[int, ...]:
+    """Of the array over a picture.
+
+    Raises:
+        BrokenProtocol: there can be no picture of this size and format.
+    """
+    width_px, height_px = picture.width_px, picture.height_px
+    try:
+        shape = array_shape(picture.pixels, (width_px, height_px))
+    except ValueError as error:
+        raise BrokenProtocol(f"a picture in {error}") from error
+    if not (width_px > 0 and 0 < width_px * height_px <= MAX_IMAGE_PX):
+        raise BrokenProtocol(f"a picture of {width_px} x {height_px}")
+    return shape
+
+
 class _Lease:
     """What an array over a slot, and each view of it, has for its base; its end gives the slot back."""
 
     __slots__ = ("__array_interface__", "_generation", "_segment", "_slot")
 
-    def __init__(self, segment: Segment, picture: FilledSlot, address: int) -> None:
-        shape = picture.height_px, picture.width_px, COLOURS
+    def __init__(self, segment: Segment, picture: FilledSlot, shape: tuple[int, ...], address: int) -> None:
         self.__array_interface__ = {"shape": shape, "typestr": "|u1", "data": (address, True), "version": 3}
         self._segment, self._slot, self._generation = segment, picture.slot, picture.generation
 

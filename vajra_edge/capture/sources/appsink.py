@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vajra_edge.capture.sources import jetson
+from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.errors import SourceError
+from vajra_edge.media.bgr import to_bgr
 from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.opencv import load_cv2
-from vajra_edge.media.pixels import check_image, check_size
+from vajra_edge.media.pixels import check_size
+from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
 _LONGEST_NAME = 40
+_MOST_SD_ROWS = 576
 _NVMM = "memory:NVMM"
 _STEP_S = 0.25
 """An error that the pipeline posts ends a wait within this time."""
@@ -123,8 +127,8 @@ class Appsink:
             raise PipelineFailed(Failing.NETWORK, "it does not start")
         self._first = self._sample(deadline)
 
-    def read(self, deadline: Deadline) -> NDArray[np.uint8]:
-        """The next picture, (height, width, 3) uint8 BGR in fresh memory.
+    def read(self, deadline: Deadline) -> RawFrame:
+        """The next picture.
 
         Raises:
             PipelineFailed: it ended, fell silent or failed.
@@ -143,7 +147,9 @@ class Appsink:
         check_size(info.width, info.height, self._name)
         buffer = sample.get_buffer()
         content = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8)
-        return check_image(_bgr(content, info, self._name), self._name)
+        if len(content) < info.size:
+            raise SourceError(f"{self._name} gives {len(content)} bytes where its caps say {info.size}")
+        return _picture(content, info, self._name)
 
     def close(self) -> None:
         """Stop it; idempotent."""
@@ -208,33 +214,53 @@ class Appsink:
         raise PipelineFailed(Failing.NETWORK if "resource" in domain else Failing.STREAM, error.message)
 
 
-def _bgr(content: NDArray[np.uint8], info: Any, name: str) -> NDArray[np.uint8]:
-    """A raw picture as BGR, by what its caps say of its rows."""
+def _picture(content: NDArray[np.uint8], info: Any, name: str) -> RawFrame:
+    """A picture as it came where a format of ours, else as BGR; by what its caps say of its rows."""
     cv2 = load_cv2()
     format_name, width, height, stride = info.finfo.name, info.width, info.height, info.stride[0]
 
     def packed(channels: int) -> NDArray[np.uint8]:
         rows = content[: height * stride].reshape(height, stride)
-        return rows[:, : width * channels].reshape(height, width, channels)
+        return np.ascontiguousarray(rows[:, : width * channels]).reshape(height, width, channels)
 
     match format_name:
         case "BGR":
-            return packed(3).copy()
+            return RawFrame(packed(3))
         case "BGRx" | "BGRA":
-            return np.asarray(cv2.cvtColor(packed(4), cv2.COLOR_BGRA2BGR), np.uint8)
+            return RawFrame(packed(4), pixels=PixelFormat.BGRX)
         case "RGB":
-            return np.asarray(cv2.cvtColor(packed(3), cv2.COLOR_RGB2BGR), np.uint8)
+            return RawFrame(np.asarray(cv2.cvtColor(packed(3), cv2.COLOR_RGB2BGR), np.uint8))
         case "RGBx" | "RGBA":
-            return np.asarray(cv2.cvtColor(packed(4), cv2.COLOR_RGBA2BGR), np.uint8)
+            return RawFrame(np.asarray(cv2.cvtColor(packed(4), cv2.COLOR_RGBA2BGR), np.uint8))
         case "GRAY8":
-            return np.asarray(cv2.cvtColor(packed(1), cv2.COLOR_GRAY2BGR), np.uint8)
-        case "NV12" if info.stride[1] == stride:
-            rows = (height + 1) // 2 * 2  # of brightness; GStreamer pads an odd side, OpenCV takes none
-            luma, chroma = content[info.offset[0] :], content[info.offset[1] :]
-            both = np.concatenate([luma[: rows * stride], chroma[: rows // 2 * stride]])
-            planes = np.ascontiguousarray(both.reshape(-1, stride)[:, : (width + 1) // 2 * 2])
-            return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12), np.uint8)[:height, :width]
+            return RawFrame(np.asarray(cv2.cvtColor(packed(1), cv2.COLOR_GRAY2BGR), np.uint8))
+        case "NV12":
+            return _of_nv12(content, info)
         case _:
             raise SourceError(
                 f"{name} gives pictures as {format_name}", remedy="end it with video/x-raw,format=BGRx ! appsink"
             )
+
+
+def _of_nv12(content: NDArray[np.uint8], info: Any) -> RawFrame:
+    """NV12 as it came, or as BGR where a side is odd: GStreamer pads that one (``gst_video_info_set_format``)."""
+    width, height, stride = info.width, info.height, info.stride[0]
+    columns, rows = (width + 1) // 2 * 2, (height + 1) // 2 * 2
+    planes = content[: rows * 3 // 2 * stride].reshape(-1, stride)[:, :columns]
+    meaning = _colorimetry(info)
+    if (columns, rows) == (width, height):
+        return RawFrame(np.ascontiguousarray(planes), pixels=PixelFormat.NV12, colorimetry=meaning)
+    bgr = to_bgr(planes, PixelFormat.NV12, meaning)
+    return RawFrame(np.ascontiguousarray(bgr[:height, :width]))
+
+
+def _colorimetry(info: Any) -> Colorimetry:
+    """What NV12 means, as the caps say.
+
+    Of caps that say nothing ``GstVideoInfo`` does, and this with it: luma from 16 to 235, in BT.601 up to 576 rows and
+    in BT.709 above (seen in 1.22). So it is with a matrix that is none of ours. A range that is neither is 0 to 255,
+    as GStreamer's own conversions have it (``gst_video_color_range_offsets``).
+    """
+    usual = Matrix.BT709 if info.height > _MOST_SD_ROWS else Matrix.BT601
+    matrix = Matrix.__members__.get(info.colorimetry.matrix.value_nick.upper(), usual)
+    return Colorimetry(matrix, full_range=info.colorimetry.range.value_nick != "16-235")

@@ -8,18 +8,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat
+
 
 @dataclass(frozen=True)
 class RawFrame:
     """What a source read.
 
     Attributes:
-        image: (height, width, 3) uint8, BGR, C-contiguous; fresh memory, so that nobody overwrites it later.
+        image: uint8, C-contiguous, as ``pixels`` says; fresh memory, so that nobody overwrites it later.
         position_s: its place on the clip's own time line, growing over loops; None where the world sets the pace.
+        pixels: its format; of what is not live always BGR.
+        colorimetry: what its numbers mean, where that is NV12.
     """
 
     image: NDArray[np.uint8]
     position_s: float | None = None
+    pixels: PixelFormat = PixelFormat.BGR
+    colorimetry: Colorimetry = USUAL
 
 
 class Source(Protocol):

@@ -86,7 +86,7 @@ class _Pipeline:
             raise SourceError(f"{self._name} is not open")
         began_s = time.monotonic()
         try:
-            return RawFrame(self._appsink.read(Deadline(self._patience_s)))
+            return self._appsink.read(Deadline(self._patience_s))
         except PipelineFailed as failed:
             if failed.what is Failing.SILENCE:
                 told = f"no new frame for {time.monotonic() - began_s:.1f} s"

@@ -1,8 +1,8 @@
 """Jetson: the pipelines that use a Jetson's camera connector and its hardware decoder, as texts for GStreamer.
 
 None names videoconvert, which takes as long for a picture as a small network (4 to 5 ms at 1080p): nvvidconv packs BGRx
-in hardware, and the fourth byte is dropped here. None names a property that a supported Jetson Linux lacks:
-nvv4l2decoder of 39.2 knows no enable-max-performance, and a property that is not there keeps a pipeline from starting.
+in hardware, and that travels as it is. None names a property that a supported Jetson Linux lacks: nvv4l2decoder of 39.2
+knows no enable-max-performance, and a property that is not there keeps a pipeline from starting.
 """
 
 from __future__ import annotations
