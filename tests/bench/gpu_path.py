@@ -8,6 +8,7 @@ After ``python tests/bench/gpu_path.py``:
     measure PLANS IMAGES OUT.json [SECONDS]             every plan of the folder
     cameras PLANS IMAGES SECONDS NAME                   1, 4, 16 and 64 cameras on plans of this name
     soak PLANS IMAGES SECONDS NAME
+    formats PLANS IMAGES SECONDS NAME                   BGR, BGRx and NV12 of every matrix and range
 
 Each plan is measured in turns: the bare engine, one 1080p source as fast as possible through the frame loop to encoded
 messages, one frame at a time. Its boxes on every picture are compared with the host path's first.
@@ -33,7 +34,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+
+from colours import MEANINGS, stored
 
 from vajra_edge.__main__ import main as vajra_edge
 from vajra_edge.backends import cuda
@@ -47,6 +51,7 @@ from vajra_edge.inference.mailboxes import Mailboxes
 from vajra_edge.inference.open_detector import Loadable, open_detector, open_runner
 from vajra_edge.inference.pipeline import FrameResult, Pipeline
 from vajra_edge.mqtt.messages import EngineTag, encode_detections
+from vajra_edge.pixel_format import USUAL, Colorimetry, PixelFormat
 from vajra_edge.plans.spec import EngineSpec, Precision, Target
 from vajra_edge.tasks import load
 from vajra_edge.types import Frame, Memory
@@ -56,18 +61,28 @@ ROUNDS = 5
 CONFIDENCE = 0.25
 
 
-def now_frame(image: Any, seq: int, memory: Memory | None = None) -> Frame:
-    return Frame(image, time.monotonic_ns(), datetime.now(timezone.utc), seq, "gate", memory=memory)
+def now_frame(
+    image: Any,
+    seq: int,
+    memory: Memory | None = None,
+    pixels: PixelFormat = PixelFormat.BGR,
+    meaning: Colorimetry = USUAL,
+) -> Frame:
+    at = time.monotonic_ns(), datetime.now(timezone.utc)
+    return Frame(image, *at, seq, "gate", memory=memory, pixels=pixels, colorimetry=meaning)
 
 
 class Ring:
     """Pictures as a camera's lie in memory."""
 
-    def __init__(self, images: Sequence[Any]) -> None:
+    def __init__(
+        self, images: Sequence[Any], pixels: PixelFormat = PixelFormat.BGR, meaning: Colorimetry = USUAL
+    ) -> None:
         self.memory, self._images = laid_together(images)
+        self._meant = pixels, meaning
 
     def frame(self, seq: int) -> Frame:
-        return now_frame(self._images[seq % len(self._images)], seq, self.memory)
+        return now_frame(self._images[seq % len(self._images)], seq, self.memory, *self._meant)
 
 
 class Endless:
@@ -166,13 +181,13 @@ def singly(detector: Detector, ring: Ring, seconds: float, tag: EngineTag) -> di
     return {**figures, "all_p99": float(np.percentile(taken["all"], 99)), "frames": len(taken["all"])}
 
 
-def boxes(detector: Detector, host: HostDetector, images: Sequence[Any]) -> dict[str, Any]:
+def boxes(detector: Detector, host: HostDetector, frames: Sequence[Frame]) -> dict[str, Any]:
     """How far the GPU's boxes are those of the host's path around the same engine."""
     differing, most_px, most_score, count = 0, 0.0, 0.0, 0
-    for seq, image in enumerate(images):
+    for frame in frames:
         pair = []
         for one in (detector, host):
-            one.submit([now_frame(image, seq)], [Filter(CONFIDENCE)])
+            one.submit([frame], [Filter(CONFIDENCE)])
             pair.append(one.collect().found[0])
         found, wanted = pair
         count += len(wanted)
@@ -185,7 +200,7 @@ def boxes(detector: Detector, host: HostDetector, images: Sequence[Any]) -> dict
             best = int(apart.argmin())
             most_px = max(most_px, float(apart[best]))
             most_score = max(most_score, abs(float(found.confidence[same[best]]) - float(wanted.confidence[row])))
-    return {"images": len(images), "boxes": count, "images that differ": differing, "most px": most_px,
+    return {"images": len(frames), "boxes": count, "images that differ": differing, "most px": most_px,
             "most score": most_score}  # fmt: skip
 
 
@@ -250,7 +265,7 @@ def measure(name: str, loadable: Loadable, pictures: Sequence[Any], seconds: flo
     told: dict[str, Any] = {"plan": name}
     with closing(open_detector(loadable)) as detector, closing(HostDetector(open_runner(loadable))) as host:
         told["path"] = detector.path
-        told["boxes"] = boxes(detector, host, pictures)
+        told["boxes"] = boxes(detector, host, [now_frame(one, seq) for seq, one in enumerate(pictures)])
         if isinstance(detector, CudaDetector):
             told["kernels_us"] = {key: round(one, 2) for key, one in kernels(detector, full).items()}
         for which, one in (("gpu", detector), ("host", host)):
@@ -312,6 +327,27 @@ def crowds(plans: Path, images: Path, seconds: float, match: str) -> list[dict[s
                 made.append({"plan": name, **cameras(detector, full, many, seconds, tag)})
                 print(json.dumps(made[-1]), flush=True)
     return made
+
+
+def formats(plans: Path, images: Path, seconds: float, match: str) -> None:
+    """Each picture in each format, as a camera of that format would have it in memory."""
+    name, loadable = next(one for one in loadables(plans) if match in one[0])
+    tag = EngineTag("0" * 64, loadable.spec.precision.value, "gpu:0", loadable.signature.class_names)
+    pictures = [cv2.imread(str(path)) for path in sorted(images.glob("*.jpg"))[:32]]
+    even = [one[: one.shape[0] & ~1, : one.shape[1] & ~1] for one in pictures]
+    full = [cv2.resize(one, SOURCE_WH, interpolation=cv2.INTER_LINEAR) for one in pictures[:8]]
+    kinds = [(PixelFormat.BGR, USUAL), (PixelFormat.BGRX, USUAL), *((PixelFormat.NV12, one) for one in MEANINGS)]
+    with closing(open_detector(loadable)) as detector, closing(HostDetector(open_runner(loadable))) as host:
+        for pixels, meaning in kinds:
+            ring = Ring([stored(one, pixels, meaning) for one in full], pixels, meaning)
+            own = [stored(one, pixels, meaning) for one in even]
+            frames = [now_frame(one, seq, None, pixels, meaning) for seq, one in enumerate(own)]
+            frames += [ring.frame(seq) for seq in range(len(full))]
+            told = boxes(detector, host, frames)
+            pace, alone = paced(detector, ring, seconds, tag), singly(detector, ring, seconds, tag)
+            times = {"frame_ms": pace.period, "alone_ms": alone["all"], "alone_p99_ms": alone["all_p99"]}
+            kind = f"{pixels.name} {meaning.matrix.name} {'full' if meaning.full_range else 'limited'}"
+            print(json.dumps({"plan": name, "format": kind, **told, **times}), flush=True)
 
 
 def soak(plans: Path, images: Path, seconds: float, match: str) -> None:
@@ -385,8 +421,10 @@ def main() -> None:
         folder, weights, precision, *how = rest
         build(Path(folder), Path(weights), precision, how[0] if how else "1", int(how[1]) if len(how) > 1 else 1)
         return
-    if verb in {"cameras", "soak"}:
-        (crowds if verb == "cameras" else soak)(Path(rest[0]), Path(rest[1]), float(rest[2]), rest[3])
+    if verb in {"cameras", "soak", "formats"}:
+        {"cameras": crowds, "soak": soak, "formats": formats}[verb](
+            Path(rest[0]), Path(rest[1]), float(rest[2]), rest[3]
+        )
         return
     plans, images, out, *seconds = rest
     pictures = [cv2.imread(str(path)) for path in sorted(Path(images).glob("*.jpg"))]
