@@ -29,6 +29,22 @@ def test_a_point_is_inside_or_not(zone: Zone, point: tuple[float, float], inside
     assert turned.holds(np.array([point])).tolist() == [inside]
 
 
+@pytest.mark.parametrize("edge", [1.0, 719 / 720, 479 / 480])
+@pytest.mark.parametrize(
+    "point", [(0.5, 1.0), (0.5, 0.999), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (0.5, 0.0)]
+)
+def test_who_is_cut_off_by_the_pictures_border_is_in_a_zone_that_reaches_it(edge: float, point: tuple[float, float]):
+    begin = 1.0 - edge
+    whole = Zone("whole", np.array([[begin, begin], [edge, begin], [edge, edge], [begin, edge]]))
+    assert whole.holds(np.array([point])).tolist() == [True]
+
+
+def test_who_is_cut_off_by_the_pictures_border_is_in_no_zone_that_ends_before_it():
+    assert SQUARE.holds(np.array([(0.4, 1.0), (1.0, 0.4)])).tolist() == [False, False]
+    upper = Zone("upper", np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.98], [0.0, 0.98]]))
+    assert upper.holds(np.array([(0.4, 1.0)])).tolist() == [False]
+
+
 def test_zones_that_share_an_edge_share_no_point_of_it():
     beside = Zone("beside", np.array([[0.6, 0.2], [0.9, 0.2], [0.9, 0.6], [0.6, 0.6]]))
     edge = np.array([[0.6, y] for y in (0.2, 0.3, 0.5999)])

@@ -147,6 +147,13 @@ def test_who_comes_stays_and_goes_is_told_and_counted(device: Device):
     assert device.broker.events[1].dwell_s == pytest.approx(1.5, abs=0.2)
 
 
+def test_feet_below_the_picture_stand_in_the_zone_that_ends_with_it(device: Device):
+    device.walks(*[(0.2, 1.0)] * 4)
+    device.passes(0.1)
+    (zone,) = device.broker.places.zones
+    assert (zone.present, zone.count) == (True, {"person": 1})
+
+
 def test_a_crossing_has_a_direction_a_class_and_the_frames_time(device: Device):
     device.crosses(7, class_id=1)
     (event,) = device.broker.events

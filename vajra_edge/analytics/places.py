@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
+BORDER = 0.005
+"""Ratio of the picture: who stands nearer to its border than this may stand beyond it, cut off by the picture.
+
+Such a box ends at the picture's height, and a zone that reaches down there ends at that, too, or at the last row of
+pixels, a little above: it holds whoever is cut off."""
+
 
 @dataclass(frozen=True)
 class Zone:
@@ -31,7 +37,7 @@ class Zone:
     def holds(self, points: Points) -> NDArray[np.bool_]:
         """Which of (m, 2) points lie inside; by the parity of the edges that a ray to the right meets."""
         begin, end = self.corners, np.roll(self.corners, -1, axis=0)
-        x, y = points[:, 0, None], points[:, 1, None]
+        x, y = np.minimum(np.maximum(points, BORDER), 1.0 - BORDER).T[:, :, None]
         spans = (begin[:, 1] > y) != (end[:, 1] > y)
         rise = np.where(spans, end[:, 1] - begin[:, 1], 1.0)
         meets = begin[:, 0] + (y - begin[:, 1]) / rise * (end[:, 0] - begin[:, 0])
