@@ -55,14 +55,26 @@ def test_the_remedy_for_what_is_no_file_is_to_remove_it(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff", b"[" * 100_000, b"NaN", b"[-Infinity]", b"1e999", b"9" * 400, b"9" * 9000, b'"\\uD800"'],
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b"NaN",
+        b"[-Infinity]",
+        b"1e999",
+        b"9" * 400,
+        b"9" * 9000,
+        b'"\\uD800"',
+        b"[18446744073709551616]",
+        b"-9223372036854775809",
+    ],
 )
 def test_json_that_nobody_could_use_is_a_value_error(content):
     with pytest.raises(ValueError, match=r"."):
         state_file.parse(content)
 
 
-@pytest.mark.parametrize("plain", [{"a": [1, -2.5, None, True, "é", "\U0001f600"]}, 2**63, []])
+@pytest.mark.parametrize("plain", [{"a": [1, -2.5, None, True, "é", "\U0001f600"]}, 2**63, 2**64 - 1, -(2**63), []])
 def test_plain_values_come_back(plain):
     assert state_file.parse(json.dumps(plain).encode()) == plain
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ bit STA_UNSYNC: chrony leaves that set without ``rtcsync``. chrony, timesyncd, n
 
 _DATE_ERRORS = frozenset({9, 10})
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+_CALENDAR_S = 8_000 * 365.0 * 86_400.0
+"""From 1970: dates of Python end with the year 9999, and a moment beyond would end whoever writes its date."""
 
 _READS = 4
 """Both clocks are read so often; the pair counts that was read closest together: another may get the CPU between."""
@@ -77,9 +81,11 @@ class Moment:
         """The inverse.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or of another type.
+            KeyError, TypeError, ValueError: a field is missing, of another type, or no time that a calendar has.
         """
         boot_s, unix_s = float(plain["boot_s"]), float(plain["unix_s"])
+        if not math.isfinite(boot_s) or not abs(unix_s) < _CALENDAR_S:
+            raise ValueError(f"{unix_s:g} s since 1970, {boot_s:g} s since the boot, is no moment")
         return cls(str(plain["boot"]), boot_s, unix_s, plain["synchronised"] is True)
 
 

@@ -17,8 +17,10 @@ from typing import Any, BinaryIO
 MOST_BYTES = 64 * 1024 * 1024
 """More than any file that is read whole; plans are read in pieces."""
 
-_MOST_DIGITS = 300
-"""Of a whole number: more of them are no float."""
+_MOST_DIGITS = 20
+"""Of a whole number, with its sign: more of them need more than 64 bits, and then nothing could write it down again."""
+
+_LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
 
 
 class NotAFile(OSError):
@@ -94,6 +96,6 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MOST_DIGITS or not _LEAST_WHOLE <= (number := int(text)) <= _MOST_WHOLE:
         raise ValueError(f"a number has {len(text)} digits")
-    return int(text)
+    return number

@@ -138,7 +138,27 @@ def test_an_hour_that_begins_in_its_last_milliseconds_is_the_same_one_after_a_re
     assert Totals.from_json(json.loads(json.dumps(totals.to_json()))).hours[0].unix_s == TEN
 
 
-@pytest.mark.parametrize("change", [{"schema": 99}, {"counts": [["street", "sideways", "person", 1]]}, {"hours": 3}])
+HOUR = {"begin": at(0.0).to_json(), "seen_s": 1.0, "counts": []}
+NEVER = {**at(0.0).to_json(), "unix_s": 1e18}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 99},
+        {"counts": [["street", "sideways", "person", 1]]},
+        {"hours": 3},
+        {"since": NEVER},
+        {"until": {**at(0.0).to_json(), "unix_s": -1e300}},
+        {"until": {**at(0.0).to_json(), "boot_s": float("nan")}},
+        {"hours": [{**HOUR, "begin": NEVER}]},
+        {"hours": [{**HOUR, "seen_s": -1.0}]},
+        {"hours": [{**HOUR, "seen_s": float("inf")}]},
+        {"hours": [{**HOUR, "counts": [["street", "in", "person", 10**30]]}]},
+        {"counts": [["street", "in", "person", -1]]},
+        {"counts": [["street", "in", "person", 1.5]]},
+    ],
+)
 def test_a_file_of_another_form_is_refused(change):
     plain = Totals.begin(at(0.0)).to_json() | change
     with pytest.raises((KeyError, TypeError, ValueError)):

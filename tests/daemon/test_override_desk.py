@@ -131,7 +131,12 @@ def test_more_than_the_file_may_hold_is_refused(desk: Desk, monkeypatch: pytest.
     assert values(desk) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 400, b'{"detect.confidence"', b"[]", b'{"detect.confidence": 0.4}'])
+TOO_LARGE = b'{"detect.confidence": {"value": 123456789012345678901, "by": "x", "at": "y", "clock_synchronised": true}}'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 400, b'{"detect.confidence"', b"[]", b'{"detect.confidence": 0.4}', TOO_LARGE]
+)
 def test_a_damaged_file_is_put_aside_and_said_and_the_next_change_is_kept(tmp_path: Path, content: bytes):
     file_of(tmp_path).parent.mkdir()
     file_of(tmp_path).write_bytes(content)

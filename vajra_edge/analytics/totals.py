@@ -31,6 +31,9 @@ JUMP_S = 2.0
 
 SCHEMA = 1
 
+MOST_COUNTED = 2**53
+"""A billion a second for a hundred days. A count beyond it, or below zero, is damage."""
+
 
 class Why(str, Enum):
     """Why nobody could see."""
@@ -187,7 +190,7 @@ class Totals:
         """The inverse.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing, or of another type or version.
+            KeyError, TypeError, ValueError: a field is missing, or of another type, version or size than was written.
         """
         if plain["schema"] != SCHEMA:
             raise ValueError(f"totals have schema {plain['schema']}, known is {SCHEMA}")
@@ -197,7 +200,8 @@ class Totals:
             until=moment(plain["until"]),
             counts=_counts(plain["counts"]),
             hours=tuple(
-                Hour(moment(hour["begin"]), float(hour["seen_s"]), _counts(hour["counts"])) for hour in plain["hours"]
+                Hour(moment(hour["begin"]), _length_s(hour["seen_s"]), _counts(hour["counts"]))
+                for hour in plain["hours"]
             ),
             blind=tuple(
                 Blind(moment(blind["begin"]), moment(blind["end"]), Why(blind["why"])) for blind in plain["blind"]
@@ -251,4 +255,16 @@ def _rows(counts: Mapping[Key, int]) -> list[list[str | int]]:
 
 
 def _counts(rows: Iterable[Any]) -> dict[Key, int]:
-    return {(str(place), What(what), str(name)): operator.index(count) for place, what, name, count in rows}
+    return {(str(place), What(what), str(name)): _count(count) for place, what, name, count in rows}
+
+
+def _count(plain: Any) -> int:
+    if not 0 <= (count := operator.index(plain)) <= MOST_COUNTED:
+        raise ValueError(f"{plain:g} is no count")
+    return count
+
+
+def _length_s(plain: Any) -> float:
+    if not 0.0 <= (length_s := float(plain)) <= MOST_COUNTED:
+        raise ValueError(f"{length_s:g} s is no time that passed")
+    return length_s

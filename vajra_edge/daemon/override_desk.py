@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from vajra_edge import clock, durable
+from vajra_edge import clock, durable, state_file
 from vajra_edge.clock import Moment
 from vajra_edge.config import overrides as known
 from vajra_edge.config import text_file
@@ -86,8 +86,8 @@ class OverrideDesk:
                 self._put_aside(content.what)
             return
         try:
-            self.kept = _READ.validate_json(content)
-        except ValidationError:
+            self.kept = _READ.validate_python(state_file.parse(content))
+        except ValueError:
             self._put_aside("cannot be understood")
 
     def set(
