@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import home_assistant_keys as documented
@@ -293,6 +294,26 @@ def test_what_is_chosen_is_a_request_of_ours(name: str, value: object, verb: str
     assert request.at is not None
     if verb == "set":
         checked(payload["setting"], payload["value"], ALL)
+
+
+@pytest.mark.parametrize(
+    ("key", "setting", "values"),
+    [
+        ("confidence", "confidence", (0.0, 0.005, 1.0)),
+        ("snapshot-interval", "snapshot_every_s", (None, 0.5, 3601.0, 86_400.0)),
+    ],
+)
+def test_whatever_a_setting_may_be_is_within_the_bounds_of_its_number(
+    key: str, setting: str, values: tuple[float | None, ...]
+) -> None:
+    """Home Assistant takes no value beyond them, and goes on showing the one before."""
+    one = entity(f"yard/{key}")
+    for value in values:
+        assert checked(f"cameras.yard.{setting}", value, ALL) == value
+        controls = replace(CameraControls(True, 0.4, None, None, (), (), ()), **{setting: value})
+        shown = float(rendered(one["value_template"], encode(CameraStatus("gate-7", "yard", "off", settings=controls))))
+        assert one["min"] <= shown <= one["max"]
+        assert shown == (value or 0.0)
 
 
 def test_an_install_is_the_one_word_that_the_daemon_takes() -> None:

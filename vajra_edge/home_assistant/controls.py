@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from vajra_edge.home_assistant.entities import SET_NOW_AT, Availability, Button, Entity, Number, Switch, Text
 from vajra_edge.mqtt.topics import Topics
 
-LONGEST_SNAPSHOT_S = 3600.0
-"""What a slider offers; ``set`` takes more."""
+LONGEST_SNAPSHOT_S = 86_400.0
+"""What the setting takes: of a value beyond the bounds Home Assistant logs an error, and shows the one before."""
 
 _WHEN = (  # openHAB's clock has milliseconds, in which a group of cameras may be switched
     '"transaction": "home-assistant-{{ now_at.timestamp() }}-{{ range(100000) | random }}", '
