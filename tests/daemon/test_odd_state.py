@@ -23,7 +23,8 @@ def test_whatever_lies_in_the_place_of_its_files_it_builds_anew_serves_and_stops
     """A pipe in the place of one of them held the daemon for ever; an endless device took all memory."""
     state = rebooted.state_dir
     (state / "totals").mkdir()
-    for name in ("charges.json", "rollback.json", "broker.json", "totals/gate.json", "history.jsonl", "running.held"):
+    made = ("charges.json", "rollback.json", "broker.json", "told_cameras.json", "totals/gate.json")
+    for name in (*made, "history.jsonl", "running.held"):
         (state / name).touch()
     replaced = [path for path in files(state) if path.name not in ASKED_FOR]
     assert {"manifest.json", "plan", "running"} <= {path.name for path in replaced}

@@ -130,7 +130,7 @@ def test_all_that_the_device_knew_is_kept(device: Device, monkeypatch: pytest.Mo
     assert {name: after.get(name) for name in before} == before
     added = {Path(name).parts[:2] for name in after.keys() - before.keys()}
     own = {("engines", wanted), ("calibration", "ranges"), ("broker.json",), ("outbox", "outbox.sqlite")}
-    own |= {("history.jsonl",), ("history.lock",)}
+    own |= {("history.jsonl",), ("history.lock",), ("told_cameras.json",)}
     assert added <= own, "no picture is collected anew"
     store, history = EngineStore(station.state_dir, 1 << 40), History(station.state_dir)
     assert not [name for name in store.plans() if history.hold(name)], "it charged whichever plan served"

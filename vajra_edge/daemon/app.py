@@ -44,6 +44,7 @@ from vajra_edge.daemon.sample_collector import Collector
 from vajra_edge.daemon.snapshots import Pictures, Snapshots
 from vajra_edge.daemon.stall import STILL_S
 from vajra_edge.daemon.systemd import Notify
+from vajra_edge.daemon.told_cameras import ToldCameras
 from vajra_edge.daemon.totals_files import TotalsFiles
 from vajra_edge.daemon.trackers import Trackers
 from vajra_edge.daemon.watchdog import CONTROL, FRAMES, MQTT, WATCH, Beats, Flow, Watchdog
@@ -98,6 +99,7 @@ class Parts:
     watch: FileWatch
     control: Control
     announcements: Announcements
+    told_cameras: ToldCameras
     home_assistant: HomeAssistant
     outputs: Outputs
     crash_log: CrashLog
@@ -123,6 +125,7 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.told_cameras.open(settings)
         self.home_assistant.open(settings)
         self.publisher.expect(streams_in_use(settings))
         self.publisher.start()
@@ -176,6 +179,7 @@ class Parts:
         self.home_assistant.apply(new)  # what can be pressed appears where it is heard, and goes before its states
         for name in changes.removed:
             self.announcements.forget(name)
+        self.told_cameras.apply(new)
         if changes.actions & {Action.APPLY, Action.APPLY_OR_REBUILD} or changes.added:
             self.serving.apply(new)
             self.watch.pace(new.service.settle_s, new.service.poll_s)
@@ -317,6 +321,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
         watch=FileWatch(inbox.put, beats.expect(*WATCH), settle_s=service.settle_s, poll_s=service.poll_s),
         control=Control(service.control_socket, inbox.put, beats.expect(*CONTROL)),
         announcements=Announcements(publisher, topics, systemd),
+        told_cameras=ToldCameras(publisher, state_dir, background.do),
         home_assistant=home_assistant,
         outputs=outputs,
         crash_log=crash_log,

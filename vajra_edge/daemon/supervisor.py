@@ -272,6 +272,7 @@ class Supervisor:
     def _announce(self, now_s: float) -> None:
         status = self.status()
         self._parts.announcements.say(status, now_s)
+        self._parts.told_cameras.tell()
         self._parts.home_assistant.tell(status)
         self._parts.outputs.tell(status)
 
