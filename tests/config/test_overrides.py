@@ -36,6 +36,12 @@ def settings(environ: dict[str, str] | None = None, **detect: Any) -> Settings:
     return load(None, given, environ or {})
 
 
+def told_as_frigate(**camera: Any) -> Settings:
+    given = {"weights": {"path": "x.onnx"}, "mqtt": {"outputs": ["frigate"]}}
+    yard = {"id": "yard", "source": "y.mp4", "track": True}
+    return load(None, {**given, "cameras": [{"id": "gate", "source": "x.mp4", **camera}, yard]}, {})
+
+
 def changes(**values: object) -> Overrides:
     """Double underscores for dots."""
     return {name.replace("__", "."): Override(value, "me", "t", True) for name, value in values.items()}
@@ -141,6 +147,24 @@ def test_a_change_that_fits_no_more_has_no_effect_and_says_why(setting: str, val
     assert changed.cameras == settings().cameras
     assert changed.detect.confidence == 0.9
     assert value_of("cameras.gate.hue", settings()) is None
+
+
+def test_what_the_file_may_not_say_beside_frigates_topics_nobody_may_change_to_either():
+    """A zone and a camera of one name would share a count; of a camera that tracks no more the last one would stand."""
+    told, named_alike = told_as_frigate(zones=[DOOR]), [{**DOOR, "name": "yard"}]
+    with pytest.raises(
+        SettingsError, match=r"cannot tell the zone yard from the camera; name the zone otherwise.*stays"
+    ):
+        checked("cameras.gate.zones", named_alike, told)
+    with pytest.raises(SettingsError, match=r"set track = true for camera gate"):
+        checked("cameras.gate.zones", [], told)
+    assert checked("cameras.gate.zones", [], told_as_frigate(zones=[DOOR], track=True)) == []
+    assert checked("cameras.gate.lines", [], told) == []
+    assert checked("cameras.gate.confidence", 0.4, told) == 0.4
+    assert checked("cameras.gate.zones", named_alike, settings())[0]["name"] == "yard"
+    over = {"cameras.gate.zones": Override(named_alike, "me", "t", True)}  # made before frigate was turned on
+    assert "cannot tell the zone yard" in why_idle("cameras.gate.zones", over["cameras.gate.zones"], told)
+    assert [zone.name for zone in laid_over(told, over).cameras[0].zones] == ["door"]
 
 
 def test_one_change_is_named_by_its_setting_and_all_of_a_camera_by_it():

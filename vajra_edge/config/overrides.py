@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from vajra_edge.config import environment
+from vajra_edge.config import checks, environment
 from vajra_edge.config.mistakes import of_one
-from vajra_edge.config.settings import CameraSettings, DetectSettings, Settings
+from vajra_edge.config.settings import CameraSettings, DetectSettings, Settings, is_tracked
 from vajra_edge.errors import SettingsError
 from vajra_edge.wording import clipped
 
@@ -103,6 +103,8 @@ def checked(setting: str, value: object, settings: Settings, class_names: Sequen
         ) from None
     if place.field == "classes" and class_names:
         _require_known(setting, taken or (), class_names)
+    if why := _why_not_beside(place, taken, settings) or _why_tracked(place, taken, settings):
+        raise SettingsError(f"{setting}: {why}", remedy="it stays as it was; set another value")
     return taken
 
 
@@ -133,6 +135,8 @@ def why_idle(setting: str, override: Override, settings: Settings) -> str:
         return of_one(setting, setting.rpartition(".")[2], error.errors())
     if place.camera is not None and place.camera not in {camera.id for camera in settings.cameras}:
         return f"camera {place.camera} is not in the settings file"
+    if why := _why_not_beside(place, override.value, settings):
+        return f"{setting}: {why}"
     return ""
 
 
@@ -203,6 +207,31 @@ def changed_fields(camera: str, overrides: Overrides) -> Iterator[str]:
 def turned_off(settings: Settings, overrides: Overrides) -> bool:
     """Whether a camera is off because somebody turned it off, who may turn it on again."""
     return any(not camera.enabled and f"{_CAMERAS}.{camera.id}.enabled" in overrides for camera in settings.cameras)
+
+
+def _why_not_beside(place: Place, value: object, settings: Settings) -> str:
+    """Why a value that is right by itself cannot be beside the other settings, as in the file; empty where it can."""
+    section = _section(place, value)
+    if "frigate" not in settings.mqtt.outputs or not isinstance(section, CameraSettings):
+        return ""
+    try:
+        checks.apart([camera.id for camera in settings.cameras], [zone.name for zone in section.zones])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _why_tracked(place: Place, value: object, settings: Settings) -> str:
+    """Why the last place of a camera has to stay; empty where it may go."""
+    camera = next((one for one in settings.cameras if one.id == place.camera), None)
+    if "frigate" not in settings.mqtt.outputs or camera is None or not is_tracked(camera):
+        return ""
+    update = {place.field: getattr(_section(place, value), place.field)}
+    try:
+        checks.tracked([] if is_tracked(camera.model_copy(update=update)) else [camera.id])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _require_known(setting: str, names: Sequence[str], class_names: Sequence[str]) -> None:
