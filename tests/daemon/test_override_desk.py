@@ -110,6 +110,19 @@ def test_a_value_that_is_not_right_changes_nothing(desk: Desk):
     assert values(desk) == {"detect.confidence": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("zones", [{"name": "hall", "corners": [[0, 0], [1, 0], [0, 1], [1, 1]]}], "zone hall crosses itself"),
+        ("lines", [{"name": "street", "start": [0, 1], "end": [1, 1]}], "line street lies along the picture's border"),
+    ],
+)
+def test_places_that_are_hardly_meant_are_refused(desk: Desk, field: str, value: object, said: str):
+    with pytest.raises(SettingsError, match=rf"^cameras\.gate\.{field}: {said}.*; it stays as it was"):
+        desk.change(f"cameras.gate.{field}", value)
+    assert desk.kept == {}
+
+
 def test_a_disk_that_refuses_changes_nothing_and_says_so(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     desk.change("detect.confidence", 0.5)
 

@@ -304,6 +304,23 @@ def test_a_crossing_is_of_the_clock_that_is_told_with_it_though_it_is_set_before
     assert by_hour(device) == {TEN: {"person": 1}}
 
 
+def test_places_that_are_hardly_meant_are_told_and_watched_all_the_same(device: Device):
+    assert device.watches.doubts == ""
+    row_by_row = {"name": "hall", "corners": [[0, 0], [1, 0], [0, 1], [1, 1]]}
+    device.watches.apply(settings(zones=[row_by_row]))
+    assert device.watches.doubts.startswith("camera gate: zone hall crosses itself")
+    device.walks(*[(0.5, 0.2)] * 4)
+    device.passes(0.1)
+    assert device.broker.places.zones[0].present
+    device.watches.apply(
+        settings(lines=[{**STREET, "name": f"l{i}", "start": [0, 1], "end": [1, 1]} for i in range(9)])
+    )
+    assert device.watches.doubts.count("lies along") == 3
+    assert device.watches.doubts.endswith("; and 6 more")
+    device.watches.apply(BOTH)
+    assert device.watches.doubts == ""
+
+
 def test_places_change_in_place_and_their_totals_stay(device: Device):
     device.crosses(1)
     device.watches.apply(settings(lines=[STREET], zones=[DOOR | {"name": "hall"}]))

@@ -108,6 +108,11 @@ def checked(setting: str, value: object, settings: Settings, class_names: Sequen
     return taken
 
 
+def alone(setting: str, value: object) -> CameraSettings | DetectSettings:
+    """Made-up settings of a camera, or of ``[detect]``, with this one checked value in them."""
+    return _section(place_of(setting), value)
+
+
 def laid_over(settings: Settings, overrides: Overrides) -> Settings:
     """The settings with each override in them that can have an effect."""
     cameras = {camera.id: camera for camera in settings.cameras}

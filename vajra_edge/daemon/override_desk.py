@@ -16,14 +16,16 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vajra_edge import clock, durable, state_file
+from vajra_edge.analytics.doubts import of_places
 from vajra_edge.clock import Moment
 from vajra_edge.config import overrides as known
 from vajra_edge.config import text_file
 from vajra_edge.config.overrides import Override, Overrides
-from vajra_edge.config.settings import Settings
+from vajra_edge.config.settings import CameraSettings, Settings
 from vajra_edge.config.text_file import Unreadable
 from vajra_edge.daemon.control.callers import Caller
-from vajra_edge.errors import ControlError, StoreError, VajraError
+from vajra_edge.daemon.place_views import places_of
+from vajra_edge.errors import ControlError, SettingsError, StoreError, VajraError
 from vajra_edge.wording import clipped
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class OverrideDesk:
         if "value" not in fields:
             raise ControlError("set takes a value", remedy="send one, or ask for unset")
         value = known.checked(setting, fields["value"], settings, class_names)
+        _require_meant(setting, value)
         now = self.now()
         at = datetime.fromtimestamp(now.unix_s, timezone.utc).isoformat(timespec="seconds")
         new = Override(value, caller.who, at, now.synchronised)
@@ -160,6 +163,18 @@ class OverrideDesk:
             where = f"it cannot be put aside: {error.strerror}"
         self.damage = f"{self._path} {what}, {where}: the settings file alone holds; set again what was changed"
         log.error("%s", self.damage)
+
+
+def _require_meant(setting: str, value: object) -> None:
+    """The settings file may say what is doubtful, and is told; whoever changes something now has made a mistake.
+
+    Raises:
+        SettingsError: a zone or line would count too little.
+    """
+    section = known.alone(setting, value)
+    doubt = next(of_places(places_of(section)), "") if isinstance(section, CameraSettings) else ""
+    if doubt:
+        raise SettingsError(f"{setting}: {doubt}", remedy="it stays as it was")
 
 
 def _text(fields: Mapping[str, object], verb: str, takes: tuple[str, ...]) -> str:

@@ -77,7 +77,7 @@ def overview(parts: Parts, s: State, known: Observed, now_s: float) -> Status:
         known: by the supervisor.
         now_s: monotonic.
     """
-    warning = parts.serving.unknown_classes()
+    warning = _joined((parts.serving.unknown_classes(), parts.watches.doubts))
     calibration = known.desired.calibration if known.desired else ""
     instead = known.desired.backend_reason if known.desired and known.desired.instead else ""
     troubles = (f"{task}: {reason}" for task, reason in known.trouble.items())

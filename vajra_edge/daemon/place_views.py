@@ -9,11 +9,12 @@ from datetime import datetime
 import numpy as np
 from typing_extensions import assert_never
 
+from vajra_edge.analytics.doubts import of_places
 from vajra_edge.analytics.places import Line, Zone
 from vajra_edge.analytics.totals import Key, Totals, What, by_class, utc
 from vajra_edge.analytics.watch import Crossed, Dwelt, Entered, Happening, Left, Occupied, Places, Seen, State
 from vajra_edge.clock import Moment
-from vajra_edge.config.settings import CameraSettings
+from vajra_edge.config.settings import CameraSettings, Settings
 from vajra_edge.mqtt.place_messages import (
     BlindInterval,
     HourCounts,
@@ -26,11 +27,21 @@ from vajra_edge.mqtt.place_messages import (
 from vajra_edge.tracking.tracker import NO_TRACK, Numbers
 from vajra_edge.types import Detections, Frame
 
+_MOST_DOUBTS = 3
+"""That are told at a time."""
+
 
 def places_of(camera: CameraSettings) -> Places:
     """What the settings ask to be watched."""
     zones = tuple(Zone(zone.name, np.array(zone.corners), zone.dwell_s) for zone in camera.zones)
     return Places(zones, tuple(Line(line.name, line.start, line.end) for line in camera.lines))
+
+
+def doubts_of(settings: Settings) -> str:
+    """What is doubtful about the places of all cameras, in one line; empty where nothing is."""
+    doubts = [f"camera {one.id}: {doubt}" for one in settings.cameras for doubt in of_places(places_of(one))]
+    more = len(doubts) - _MOST_DOUBTS
+    return "; ".join(doubts[:_MOST_DOUBTS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def seen_of(frame: Frame, found: Detections, tracks: Numbers, names: Sequence[str]) -> Seen:

@@ -19,7 +19,7 @@ from vajra_edge.capture.camera import CameraChanged
 from vajra_edge.capture.reconnect import CameraPhase
 from vajra_edge.clock import Moment
 from vajra_edge.config.settings import Settings
-from vajra_edge.daemon.place_views import event_of, places_of, places_status, seen_of, totals_status
+from vajra_edge.daemon.place_views import doubts_of, event_of, places_of, places_status, seen_of, totals_status
 from vajra_edge.daemon.totals_files import TotalsFiles
 from vajra_edge.mqtt.place_messages import PlacesStatus, encode_event, encode_places
 from vajra_edge.mqtt.publisher import Publisher
@@ -102,6 +102,9 @@ class Watches:
         settings: what is watched.
         now: this moment by all clocks.
         now_s: monotonic, the clock of frames.
+
+    Attributes:
+        doubts: what of the places is hardly what somebody meant; empty where nothing is.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Watches:
 
     def apply(self, settings: Settings) -> None:
         """Watch these places from the next frame on. Called by the supervisor."""
+        self.doubts = doubts_of(settings)
         wanted = {camera.id: places_of(camera) for camera in settings.cameras if camera.zones or camera.lines}
         with self._lock:
             for name in self._watched.keys() - wanted.keys():
