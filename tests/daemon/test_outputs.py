@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from vajra_edge.config.settings import load
 from vajra_edge.daemon import outputs as of_daemon
+from vajra_edge.daemon.frigate_labels import NAME, FrigateLabels
 from vajra_edge.daemon.outputs import BLIND_S, STATS_S, Outputs
 from vajra_edge.outputs.sighted import Message
 from vajra_edge.telemetry.status import CameraView, Status
@@ -65,9 +67,10 @@ def channels(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
     return made
 
 
-def opened(*names: str) -> tuple[Outputs, Clock]:
+def opened(*names: str, folder: Path = Path("/nowhere")) -> tuple[Outputs, Clock]:
     clock = Clock()
-    outputs = Outputs(lambda _camera: {7: ("door",)}, lambda: clock.now_s)
+    labels = FrigateLabels(folder, lambda _, task: task() if folder.exists() else None)
+    outputs = Outputs(lambda _camera: {7: ("door",)}, labels, lambda: clock.now_s)
     camera = {"id": "gate", "source": "/dev/video0", "track": True}
     outputs.apply(load(None, {"weights": {"path": "/x"}, "mqtt": {"outputs": list(names)}, "cameras": [camera]}))
     return outputs, clock
@@ -98,6 +101,27 @@ def test_a_frame_is_said_by_those_outputs_that_are_on(channels: list[Channel]) -
     both, _ = opened("frigate", "deepstream")
     both.see(frame(), FOUND, TRACKS, ("person",))
     assert len(channels[1].take("/deepstream")) == len(channels[1].take("/events")) == 1
+
+
+def test_a_process_that_ended_while_somebody_was_there_is_followed_by_one_that_says_when_nobody_is(
+    channels: list[Channel], tmp_path: Path
+) -> None:
+    outputs, _ = opened("frigate", folder=tmp_path)
+    outputs.see(frame(), FOUND, TRACKS, ("person",))
+    kept = (tmp_path / NAME).stat().st_ino
+    outputs.see(frame(1), FOUND, TRACKS, ("person",))
+    assert (tmp_path / NAME).stat().st_ino == kept, "what is known is not written again"
+    outputs, _ = opened("frigate", folder=tmp_path)
+    outputs.see(frame(), Detections.empty(), np.array([], np.int64), ("person",))
+    assert channels[1].take("gate/person") == [b"0"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"cameras": {"gate": "person"}}', b'{"cameras": 3}'])
+def test_a_damaged_file_of_labels_is_as_none(channels: list[Channel], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    outputs, _ = opened("frigate", folder=tmp_path)
+    outputs.see(frame(), FOUND, TRACKS, ("person",))
+    assert channels[0].take("gate/person") == [b"1"]
 
 
 def test_a_camera_that_is_lost_ends_its_objects_once_its_last_frames_are_through(channels: list[Channel]) -> None:

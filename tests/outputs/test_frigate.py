@@ -8,7 +8,7 @@ import orjson
 import pytest
 from outputs.frames import BEGAN_S, frame, person
 
-from vajra_edge.outputs.frigate import Frigate
+from vajra_edge.outputs.frigate import Frigate, Labels
 from vajra_edge.outputs.sighted import Message, Sighting
 
 SAMPLE: dict[str, Any] = {
@@ -170,6 +170,20 @@ def test_counts_are_said_when_they_change_and_go_to_zero(frigate: Frigate) -> No
     assert counts(frigate.see(frame(1.1, person(1), person(2, left=300.0)))) == {}
     assert counts(frigate.see(frame(3, person(1)))) == {"gate/person": 1, "gate/all": 1}
     assert counts(frigate.see(frame(6))) == {"gate/person": 0, "gate/all": 0}
+
+
+def test_a_process_says_zero_of_whom_the_one_before_it_said_a_number() -> None:
+    """Whoever heard it shows it until another one comes: blakeblackshear/frigate-hass-integration issue 738."""
+    before = Frigate("frigate", "dev")
+    before.cameras({"gate": ["door"], "shed": []})
+    before.see(frame(0, person(zones=("door",))))
+    before.see(frame(0, person(label="cat"), camera="shed"))
+    assert before.labels == Labels({"gate": ("person",), "shed": ("cat",)}, {"door": ("person",)})
+    after = Frigate("frigate", "dev", before.labels)
+    after.cameras({"gate": ["door"]})
+    assert after.labels == Labels({"gate": ("person",)}, {"door": ("person",)})
+    assert counts(after.present()) == {}, "nobody knows yet"
+    assert counts(after.see(frame(9))) == {"gate/person": 0, "gate/all": 0, "door/person": 0, "door/all": 0}
 
 
 def test_a_zone_of_two_cameras_has_one_count_and_none_while_one_of_them_sees_nothing(frigate: Frigate) -> None:

@@ -31,6 +31,7 @@ from vajra_edge.daemon.crash_log import CrashLog
 from vajra_edge.daemon.death import Death, judge
 from vajra_edge.daemon.deployment import CHILD_GRACE_S, Plans, Served, Serving
 from vajra_edge.daemon.file_watcher import FileWatch
+from vajra_edge.daemon.frigate_labels import FrigateLabels
 from vajra_edge.daemon.home_assistant import HomeAssistant
 from vajra_edge.daemon.inbox import BackgroundEvent, Inbox
 from vajra_edge.daemon.missed_precisions import MissedWatch
@@ -274,7 +275,7 @@ def assemble(settings: Settings, max_frames: int | None, environ: Mapping[str, s
     publisher = Publisher(settings.mqtt, topics, inbox.put, beats.expect(*MQTT), folder=outbox)
     trackers, files = Trackers(settings), TotalsFiles(state_dir, background.look)
     watches = Watches(publisher, topics, files, settings)
-    outputs = Outputs(watches.inside)
+    outputs = Outputs(watches.inside, FrigateLabels(state_dir, background.do))
 
     def picture(snapshot: Snapshot) -> None:
         publisher.snapshot(snapshot)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from vajra_edge.config.settings import MqttSettings, Settings
+from vajra_edge.daemon.frigate_labels import FrigateLabels
 from vajra_edge.mqtt.picture import Snapshot
 from vajra_edge.mqtt.topics import Topics, topics_of
 from vajra_edge.outputs import deepstream
@@ -44,8 +45,10 @@ class _Open:
         channel: sends.
         frigate: touched by the channel's thread alone; None: nobody asked for it.
         deepstream: path of its messages; None: nobody asked for it.
+        labels: keeps whose number is said.
         seen_s: by camera, when its newest frame came, monotonic.
         stats_s: when statistics were said.
+        many_labels: how many of them were kept.
     """
 
     mqtt: MqttSettings
@@ -53,8 +56,10 @@ class _Open:
     channel: Channel
     frigate: Frigate | None
     deepstream: str | None
+    labels: FrigateLabels
     seen_s: dict[str, float] = field(default_factory=dict)
     stats_s: float = 0.0
+    many_labels: int = 0
 
 
 class Outputs:
@@ -62,11 +67,12 @@ class Outputs:
 
     Args:
         zones: who is where, see ``Watches.inside``.
+        labels: keeps whose number is said.
         now_s: monotonic.
     """
 
-    def __init__(self, zones: Zones, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._zones, self._now_s = zones, now_s
+    def __init__(self, zones: Zones, labels: FrigateLabels, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._zones, self._labels, self._now_s = zones, labels, now_s
         self._open: _Open | None = None
         self._left: Channel | None = None
 
@@ -123,13 +129,14 @@ class Outputs:
             opened.channel.join(2 * LEAVE_S)
 
     def _begin(self, mqtt: MqttSettings, topics: Topics) -> _Open:
-        frigate = Frigate(mqtt.frigate_prefix, topics.device) if "frigate" in mqtt.outputs else None
+        wanted = "frigate" in mqtt.outputs
+        frigate = Frigate(mqtt.frigate_prefix, topics.device, self._labels.read()) if wanted else None
         path = f"{topics.root}/{topics.device}/deepstream" if "deepstream" in mqtt.outputs else None
         will, present = (frigate.will, frigate.present) if frigate is not None else (None, list)
         channel = Channel(mqtt, f"vajra-edge-{topics.device}-outputs", will, present, self._left)
         channel.start()
         self._left = None
-        return _Open(mqtt, topics, channel, frigate, path)
+        return _Open(mqtt, topics, channel, frigate, path, self._labels)
 
     def _leave(self, opened: _Open, *, for_good: bool) -> None:
         self._open, self._left = None, opened.channel
@@ -150,6 +157,9 @@ def _said(
     messages = [Message(opened.deepstream, deepstream.encode(shown))] if opened.deepstream is not None else []
     if opened.frigate is not None:
         messages += opened.frigate.see(shown) if tracks is not None else opened.frigate.blind(shown.camera)
+        if opened.many_labels != opened.frigate.many_labels:
+            opened.many_labels = opened.frigate.many_labels
+            opened.labels.keep(opened.frigate.labels)
     return messages
 
 

@@ -35,6 +35,19 @@ _FRAMES = 128
 """Frames of a camera of which it is remembered who is in them, for pictures that come a moment later."""
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Whose number was ever said, even where it is 0 by now: who heard it shows it until another one comes.
+
+    Attributes:
+        cameras: labels by camera.
+        zones: labels by zone.
+    """
+
+    cameras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    zones: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass
 class _Camera:
     """What is known of one camera.
@@ -64,12 +77,13 @@ class Frigate:
     Args:
         prefix: first levels of all topics.
         device: the device's id.
+        before: what an earlier process said: it may have ended while somebody was there, who has left since.
     """
 
-    def __init__(self, prefix: str, device: str) -> None:
-        self._prefix, self._device = prefix, device
+    def __init__(self, prefix: str, device: str, before: Labels | None = None) -> None:
+        self._prefix, self._device, self._before = prefix, device, before or Labels()
         self._cameras: dict[str, _Camera] = {}
-        self._zone_labels: dict[str, set[str]] = {}
+        self._zone_labels = {zone: set(labels) for zone, labels in self._before.zones.items()}
         self._zone_said: dict[str, int] = {}
         self._pictured: set[str] = set()
         self._stats: bytes | None = None
@@ -83,11 +97,24 @@ class Frigate:
         """These are there from now on, with these zones; what is said of others is taken back."""
         gone = [message for name in self._cameras.keys() - zones.keys() for message in self._remove(name)]
         for name, own in zones.items():
-            self._cameras.setdefault(name, _Camera(())).zones = tuple(own)
+            known = set(self._before.cameras.get(name, ()))
+            self._cameras.setdefault(name, _Camera((), labels=known)).zones = tuple(own)
         for zone in self._zone_labels.keys() - {zone for own in zones.values() for zone in own}:
             self._forget(zone)
             del self._zone_labels[zone]
         return gone
+
+    @property
+    def labels(self) -> Labels:
+        """For the process after this one."""
+        cameras = {name: tuple(sorted(one.labels)) for name, one in self._cameras.items() if one.labels}
+        return Labels(cameras, {zone: tuple(sorted(labels)) for zone, labels in self._zone_labels.items() if labels})
+
+    @property
+    def many_labels(self) -> int:
+        """How many there are; cheaper to ask than for all of them."""
+        cameras = sum(len(one.labels) for one in self._cameras.values())
+        return cameras + sum(len(labels) for labels in self._zone_labels.values())
 
     def present(self) -> list[Message]:
         """What is known now, for a connection that came up."""
