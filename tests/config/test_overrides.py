@@ -186,6 +186,9 @@ def test_one_change_is_named_by_its_setting_and_all_of_a_camera_by_it():
         ("cameras.gate.classes", '["person"]', ["person"]),
         ("cameras.gate.snapshot_every_s", "none", None),
         ("cameras.gate.confidence", "high", "high"),
+        ("cameras.gate.confidence", "1e999", "1e999"),
+        ("cameras.gate.confidence", "NaN", "NaN"),
+        ("cameras.gate.confidence", "[" * 100_000, "[" * 100_000),
         ("cameras.gate.zones", json.dumps([DOOR]), [DOOR]),
     ],
 )

@@ -7,13 +7,13 @@ very types of the file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
+from vajra_edge import state_file
 from vajra_edge.config import checks, environment
 from vajra_edge.config.mistakes import of_one
 from vajra_edge.config.settings import CameraSettings, DetectSettings, Settings, is_tracked
@@ -193,8 +193,8 @@ def typed(setting: str, text: str) -> object:
     if field == "enabled" and words.lower() in ("on", "yes", "off", "no"):
         return words.lower() in ("on", "yes")
     try:
-        return json.loads(words)
-    except (ValueError, RecursionError):
+        return state_file.parse(words.encode())
+    except ValueError:  # 1e999 and NaN, too, which a request cannot hold
         pass
     if words.lower() == "none":
         return None
