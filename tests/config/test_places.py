@@ -36,6 +36,8 @@ def test_tables_below_a_camera_are_its_zones_and_lines(tmp_path: Path):
         ('[[cameras.zones]]\nname = "a b"\n', "[0] needs a name"),
         ('[[cameras.zones]]\nname = "door"\ncorners = [[0, 0], [1, 1]]\n', "door needs corners: 3 to 64 points"),
         (ZONE.replace("[1, 0]", "[640, 0]"), "door: a corner must be [x, y], each from 0 to 1"),
+        (ZONE.replace("[1, 0]", f"[{10**400}, 0]"), "door: a corner must be [x, y], each from 0 to 1"),
+        (ZONE.replace("[1, 0]", "[nan, 0]"), "door: a corner must be [x, y], each from 0 to 1"),
         (ZONE.replace("[1, 0]", "[true, 0]"), "door: a corner must be [x, y]"),
         (ZONE.replace("[1, 0]", "[0.5, 0.5]"), "door encloses nothing"),
         (ZONE + "dwell_s = 0\n", "door: dwell_s must be above 0"),

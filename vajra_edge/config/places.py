@@ -82,10 +82,10 @@ def _line(table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _point(value: object, what: str) -> tuple[float, float]:
     pair = value if isinstance(value, (list, tuple)) else ()
-    numbers = [float(each) for each in pair if isinstance(each, int | float) and not isinstance(each, bool)]
+    numbers = [each for each in pair if isinstance(each, int | float) and not isinstance(each, bool)]
     if len(pair) != 2 or len(numbers) != 2 or not all(0.0 <= each <= 1.0 for each in numbers):  # noqa: PLR2004  x and y
         raise ValueError(f"{what} must be [x, y], each from 0 to 1: shares of the picture's width and height")
-    return numbers[0], numbers[1]
+    return float(numbers[0]), float(numbers[1])
 
 
 def _encloses(points: Sequence[tuple[float, float]]) -> bool:
