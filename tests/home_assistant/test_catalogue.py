@@ -13,7 +13,9 @@ import pytest
 
 from vajra_edge.config.overrides import checked
 from vajra_edge.config.settings import Settings, load
+from vajra_edge.errors import SettingsError
 from vajra_edge.home_assistant.catalogue import discoveries
+from vajra_edge.home_assistant.controls import MOST_SHOWN
 from vajra_edge.home_assistant.payloads import Discovery, in_topic
 from vajra_edge.mqtt import messages
 from vajra_edge.mqtt.commands import Requested, parse, verb_of
@@ -332,6 +334,21 @@ def test_controls_show_what_is_in_the_cameras_status() -> None:
         assert one["state_topic"] == "vajra/gate-7/camera/yard/status"
         assert rendered(one["value_template"], told) == text
         assert len(one["availability"]) == 1, "a camera that is off can be turned on"
+
+
+def test_more_classes_than_a_state_can_hold_are_counted_and_cannot_be_sent_back() -> None:
+    many = tuple(f"class number {number}" for number in range(40))
+    for names in (many[:17], many):
+        told = encode(
+            CameraStatus("gate-7", "yard", settings=CameraControls(True, 0.4, names, None, (), (), ()), state="off")
+        )
+        shown = rendered(entity("yard/classes")["value_template"], told)
+        assert len(shown) <= MOST_SHOWN
+        assert (shown == ", ".join(names)) == (len(", ".join(names)) <= MOST_SHOWN)
+    assert shown == "(40 classes: too many to be shown here)"
+    request = sent("yard/classes", shown)
+    with pytest.raises(SettingsError, match="there is no class"):
+        checked(request.payload["setting"], request.payload["value"], ALL, many)
 
 
 def test_no_button_sends_what_would_have_to_be_signed() -> None:

@@ -23,6 +23,14 @@ _WHEN = (  # openHAB's clock has milliseconds, in which a group of cameras may b
 _SECONDS = (  # at 0 none is sent
     "{% set seconds = (value | string).split(' ')[0] | float %}{{ seconds if seconds else 'null' }}"
 )
+MOST_SHOWN = 255
+"""Characters that a state of Home Assistant may have; of a longer one it warns in its log at each message."""
+
+_SHOWN_NAMES = (  # who sends the other words back is refused: there is no such class
+    "{% set names = (value_json.settings.classes or []) | join(', ') %}"
+    f"{{{{ names if names | length <= {MOST_SHOWN} else"
+    " '(' ~ (value_json.settings.classes | length) ~ ' classes: too many to be shown here)' }}"
+)
 _NAMES = "{{ ((value.split(',') | map('trim') | select | list) or none) | tojson }}"
 
 
@@ -115,7 +123,7 @@ def of_a_camera(
         availability=there,
         entity_category="config",
         state_topic=state,
-        value_template="{{ (value_json.settings.classes or []) | join(', ') }}",
+        value_template=_SHOWN_NAMES,
         command_topic=request,
         command_template=_change(camera, "classes", _NAMES),
     )
