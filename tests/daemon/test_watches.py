@@ -71,7 +71,7 @@ class Device:
 
     def __init__(self, state_dir: Path, told: Settings = BOTH) -> None:
         self.state_dir, self.settings = state_dir, told
-        self.ahead_s = self.wall_s = 0.0
+        self.ahead_s = self.wall_s = self.slept_s = 0.0
         self.tasks: list[Callable[[], None]] = []
         self.begin()
 
@@ -79,7 +79,8 @@ class Device:
         return 1000.0 + self.ahead_s
 
     def moment(self) -> Moment:
-        return Moment("boot", self.now_s(), TEN + self.ahead_s + self.wall_s, synchronised=True)
+        boot_s = self.now_s() + self.slept_s
+        return Moment("boot", boot_s, TEN + self.ahead_s + self.slept_s + self.wall_s, synchronised=True)
 
     def begin(self) -> None:
         self.broker = Broker()
@@ -200,6 +201,23 @@ def test_frames_that_stop_coming_through_are_no_empty_scene(device: Device):
     device.passes(LEAST_BLIND_S + 1)
     assert (device.broker.places.blind, device.broker.places.zones[0].present) == ("frames", None)
     assert device.broker.totals.blind[-1].why == "frames"
+
+
+def test_the_time_in_which_the_board_slept_is_named_though_the_clock_of_frames_stood_still(device: Device):
+    device.walks(*[(0.2, 0.4)] * 4)
+    device.passes(0.1)
+    known = len(device.broker.totals.blind)
+    device.slept_s = 7200.0
+    device.sees((0.2, 0.4), track=9)  # by the first look frames come again
+    device.passes(0.4)
+    (interval,) = device.broker.totals.blind[known:]
+    assert (interval.why, interval.length_s) == ("down", pytest.approx(7200.0, abs=1.0))
+    assert told(device)[-1] == ("leave", "door", 1)
+    assert device.broker.events[-1].reason == "down"
+    device.walks(*[(0.2, 0.4)] * 2, track=9)
+    device.passes(TELL_S)
+    assert len(device.broker.totals.blind) > known
+    assert sum(hour.seen_s for hour in device.broker.totals.hours) < 60.0
 
 
 def test_a_slow_camera_is_not_blind_between_its_pictures(device: Device):

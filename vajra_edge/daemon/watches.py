@@ -121,6 +121,7 @@ class Watches:
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}
         self._phases: dict[str, tuple[CameraPhase, float]] = {}
+        self._looked = now(), now_s()
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -182,11 +183,12 @@ class Watches:
 
     def tick(self, now_s: float) -> None:
         """Note what time alone brings, and say what is new. Called by the supervisor."""
-        if not self._watched:
-            return
         now = self._now()
+        asleep = self._asleep(now, now_s)
         with self._lock:
             for name, watched in self._watched.items():
+                if asleep is not None and watched.blind is None:
+                    self._slept(name, watched, asleep, now_s)
                 if (
                     watched.blind is None
                     and watched.frame_s is not None
@@ -243,6 +245,19 @@ class Watches:
         begin = replace(now, boot_s=now.boot_s - ago_s, unix_s=now.unix_s - ago_s)
         watched.blind = begin, now_s, why
         self._advance(name, watched, Blinded(now_s, why.value), utc(now), synchronised=now.synchronised)
+
+    def _asleep(self, now: Moment, now_s: float) -> Blind | None:
+        """The time between two looks where the board slept in it: the clock of frames stands still then."""
+        (before, before_s), self._looked = self._looked, (now, now_s)
+        passed_s = now.since_s(before) if now.boot and now.boot == before.boot else None
+        slept = passed_s is not None and passed_s - (now_s - before_s) > LEAST_BLIND_S
+        return Blind(before, now, Why.DOWN) if slept else None
+
+    def _slept(self, name: str, watched: _Watched, asleep: Blind, now_s: float) -> None:
+        """Who was there is not known to be there still; frames may have come again before this look."""
+        watched.totals, watched.told_s = watched.totals.blinded(asleep), 0.0
+        at, synchronised = utc(asleep.end), asleep.end.synchronised
+        self._advance(name, watched, Blinded(now_s, asleep.why.value), at, synchronised=synchronised)
 
     def _note_other_reason(self, name: str, watched: _Watched, now: Moment, now_s: float) -> None:
         """The camera delivers again, and still nothing comes through: a build, or a plan that failed."""

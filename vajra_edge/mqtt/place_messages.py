@@ -140,7 +140,8 @@ class BlindInterval:
         end: likewise.
         clock_synchronised: that clock was known to be right both times.
         length_s: by a clock that nobody sets; None where none tells.
-        why: ``down``: the daemon did not run or the camera was not watched; else as ``blind`` says; or ``several``.
+        why: ``down``: the daemon did not run, the board slept, or the camera was not watched; else as ``blind`` says;
+            or ``several``.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
