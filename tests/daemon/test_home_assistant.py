@@ -94,6 +94,14 @@ def test_a_camera_that_is_removed_goes(house: House) -> None:
     assert "vajra/dev/camera/yard/objects" not in house.broker.retained
 
 
+def test_who_reads_a_state_goes_before_it(house: House) -> None:
+    house.start(settings(GATE, YARD, root="alpha"))
+    house.tell()
+    house.broker.sent.clear()
+    house.part.apply(settings(YARD, root="alpha"))
+    assert house.broker.sent[:2] == [AT_GATE, "alpha/dev/camera/gate/objects"]
+
+
 def test_what_did_not_change_is_not_said_again(house: House) -> None:
     part = house.start(settings(GATE))
     before = len(house.broker.sent)
@@ -227,6 +235,27 @@ def at_broker(broker: int) -> Callable[[str], dict[str, Any]]:
         return {name: told for name, told in got.items() if told and name != "vajra/test/status"}
 
     return read
+
+
+def test_no_entity_is_left_with_an_empty_state_of_places_that_went(rebooted: Station) -> None:
+    """Home Assistant would log an error for each template that reads it."""
+    rebooted.sweep()
+    rebooted.camera("gate", zones=[{"name": "door", "corners": [[0, 0], [1, 0], [1, 1]]}])
+    rebooted.write(mqtt={"home_assistant": "device", "root": "vajra/test", "discovery_prefix": "vajra/test/ha"})
+    ears = rebooted.listen()
+    rebooted.start()
+    ears.ever(lambda path, told: path == "test/camera/gate/places" and told)
+    read = "ha/device/vajra-edge-test/gate/config"
+    ears.ever(lambda path, told: path == read and told)
+    rebooted.camera("gate", zones=[])
+    rebooted.write()
+    ears.ever(lambda path, told: path == "test/camera/gate/places" and told is None)
+    order = [path for path, told, _ in ears.heard if path == read or (path == "test/camera/gate/places" and not told)]
+    assert order.count(read) == 2
+    assert order.index("test/camera/gate/places") == 2
+    ears.close()
+    rebooted.stop()
+    rebooted.sweep()
 
 
 def test_a_daemon_says_what_it_has_counts_what_it_sees_and_takes_all_of_it_back(

@@ -126,8 +126,8 @@ class Parts:
         death = self._account()
         self.background.do("keep the broker's place", lambda: last_broker.keep(settings))
         self.background.start()
+        self.home_assistant.open(settings)  # what reads states goes before them, and is not left with an empty one
         self.told_cameras.open(settings)
-        self.home_assistant.open(settings)
         self.publisher.expect(streams_in_use(settings))
         self.publisher.start()
         self.outputs.apply(settings)
@@ -170,7 +170,6 @@ class Parts:
             self.cameras.change(new, changes)
         self.pictures.apply(new)
         self.trackers.apply(new)
-        self.watches.apply(new)
         if Action.RECONNECT in changes.actions:
             topics = topics_of(new)
             self.publisher.reconnect(new.mqtt, topics)
@@ -178,6 +177,7 @@ class Parts:
             self.background.do("keep the broker's place", lambda: last_broker.keep(new))
         self.outputs.apply(new)
         self.home_assistant.apply(new)  # what can be pressed appears where it is heard, and goes before its states
+        self.watches.apply(new)
         for name in changes.removed:
             self.announcements.forget(name)
         self.told_cameras.apply(new)

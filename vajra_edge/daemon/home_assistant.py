@@ -60,7 +60,7 @@ class HomeAssistant:
         if topics is not None:
             now |= {topics.path(topics.objects(camera.id)): {} for camera in settings.cameras}
         leaving = self._known.keys() - now.keys()
-        for path in sorted(leaving - self._leaving):
+        for path in sorted(leaving - self._leaving, key=_by_kind):
             self._said.pop(path, None)
             self._publisher.state(_at(path), b"")
         for one in told:
@@ -108,6 +108,11 @@ class HomeAssistant:
             self._known = known
             content = _READ.dump_json({path: dict(components) for path, components in known.items()})
             self._do("keep what Home Assistant was told", lambda: _keep(self._state_dir, content))
+
+
+def _by_kind(path: str) -> tuple[bool, str]:
+    """What reads a state goes before it: an empty one is nothing that its template can read."""
+    return not path.endswith("/config"), path
 
 
 def _at(path: str) -> Topic:
