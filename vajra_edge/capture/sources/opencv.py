@@ -81,6 +81,21 @@ class Capture:
             raise SourceError(f"{self._name} cannot be read: {error.err}") from error
         return check_image(image, self._name) if there else None
 
+    def read_as_sent(self) -> bytes | None:
+        """The next image as the device sent it, which ``CAP_PROP_CONVERT_RGB`` 0 asks for; None: there are no more.
+
+        Returns:
+            Nothing in it where the driver had a buffer and no image: a frame that was lost on its way.
+        """
+        cv2 = load_cv2()
+        if not self._opened().grab():
+            return None
+        try:
+            there, image = self._opened().retrieve()
+        except cv2.error:  # some releases take no buffer without an image in it
+            return b""
+        return bytes(image.tobytes()) if there and image is not None else b""
+
     def close(self) -> None:
         """Release it; idempotent."""
         if self._held is not None:

@@ -8,15 +8,21 @@ import os
 import stat
 from pathlib import Path
 
+from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources import v4l2_formats
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.opencv import Capture
+from vajra_edge.capture.sources.picture import DamagedPicture, PictureDecoder
 from vajra_edge.capture.url import shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.opencv import load_cv2
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 log = logging.getLogger(__name__)
+
+_JPEG = frozenset({"MJPG", "JPEG"})
 
 
 class Device:
@@ -25,7 +31,9 @@ class Device:
     The driver's four buffers stay: with one, a camera of 30 frames a second gives 15. Its process reads them all, and
     the newest wins there.
 
-    OpenCV itself ends a read after ten seconds without a frame.
+    OpenCV itself ends a read after ten seconds without a frame. JPEG is decoded here: OpenCV paints what is missing
+    grey, and hands the picture before out once more where nothing can be decoded, so that a broken cable looks like a
+    quiet scene.
     """
 
     live = True
@@ -34,7 +42,9 @@ class Device:
         self.decode_errors = 0
         self._camera = camera
         self._name = shown(camera.source)
+        self._patience_s = patience_s(camera)
         self._capture = Capture(self._name)
+        self._jpeg: PictureDecoder | None = None
         _check_device(camera.source, self._name)
 
     def open(self) -> None:
@@ -52,21 +62,53 @@ class Device:
                 remedy="end what else uses it, or try the camera's other nodes: v4l2-ctl --list-devices names them",
             )
         ask_format(self._capture, self._camera, wanted)
+        self._jpeg = PictureDecoder(self._name) if _hands_out_jpeg(self._capture) else None
 
     def read(self) -> RawFrame:
-        """The next image.
+        """The next image; damaged ones are counted and passed by.
 
         Raises:
-            SourceError: the device gave none.
+            SourceError: the device gave none, or for as long as a camera may be silent none that can be decoded.
         """
+        if self._jpeg is not None:
+            return self._next_jpeg(self._jpeg)
         image = self._capture.read()
         if image is None:
-            raise SourceError(f"{self._name} gave no frame", remedy="check its cable and power")
+            raise self._lost()
         return RawFrame(image)
 
     def close(self) -> None:
         """Give the device back."""
         self._capture.close()
+
+    def _next_jpeg(self, decoder: PictureDecoder) -> RawFrame:
+        deadline, why = Deadline(self._patience_s), ""
+        while not deadline.passed:
+            content = self._capture.read_as_sent()
+            if content is None:
+                raise self._lost()
+            try:
+                return RawFrame(decoder.decoded(content))
+            except DamagedPicture as damage:
+                self.decode_errors += 1
+                why = str(damage)
+        raise SourceRefused(SourceRefusal.UNDECODABLE, f"{self._patience_s:.1f} s ({why})").told_of(self._name)
+
+    def _lost(self) -> SourceError:
+        return SourceError(
+            f"{self._name} gave no frame",
+            remedy="check its cable and power; of several cameras on one USB controller, let some send less",
+        )
+
+
+def _hands_out_jpeg(capture: Capture) -> bool:
+    """Whether the device sends JPEG, and OpenCV hands it out as it came from now on."""
+    cv2 = load_cv2()
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    if code.to_bytes(4, "little").decode("latin-1") not in _JPEG:
+        return False
+    capture.ask(cv2.CAP_PROP_CONVERT_RGB, 0)
+    return capture.get(cv2.CAP_PROP_CONVERT_RGB) == 0.0
 
 
 def ask_format(capture: Capture, camera: CameraSettings, wanted: str | None) -> None:
