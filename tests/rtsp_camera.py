@@ -18,8 +18,8 @@ REALM, NONCE = "camera", "7e3b1c"
 _LARGEST_PAYLOAD = 1200
 
 
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+def _digest(algorithm: str, text: str) -> str:
+    return hashlib.new(algorithm.replace("-", ""), text.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass
@@ -33,6 +33,7 @@ class RtspCamera:
         every_s: time between two frames.
         drop: numbers of RTP packets that are lost.
         login: user and password, by digest.
+        algorithms: of the digests that it offers, in this order; it takes any of them.
         silent_tcp: over TCP it plays and sends nothing.
         asked: requests that came.
     """
@@ -44,6 +45,7 @@ class RtspCamera:
     every_s: float = 0.01
     drop: frozenset[int] = frozenset()
     login: tuple[str, str] | None = None
+    algorithms: tuple[str, ...] = ("MD5",)
     silent_tcp: bool = False
     asked: list[str] = field(default_factory=list)
 
@@ -79,7 +81,8 @@ class RtspCamera:
 
     def _answer(self, method: str, request: str) -> tuple[str, str, str]:
         if self.login and method != "OPTIONS" and not self._is_logged_in(method, request):
-            return "401 Unauthorized", f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}"\r\n', ""
+            offer = f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}", algorithm='
+            return "401 Unauthorized", "".join(f"{offer}{one}\r\n" for one in self.algorithms), ""
         if method == "DESCRIBE":
             sdp = (
                 "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
@@ -101,9 +104,11 @@ class RtspCamera:
         response = re.search(r'response="([^"]*)"', request)
         if uri is None or response is None:
             return False
-        who = _md5(f"{self.login[0]}:{REALM}:{self.login[1]}")
-        what = _md5(f"{method}:{uri[1]}")
-        return response[1] == _md5(f"{who}:{NONCE}:{what}")
+        named = re.search(r"algorithm=\"?([\w-]+)", request)
+        algorithm = named[1] if named else "MD5"
+        who = _digest(algorithm, f"{self.login[0]}:{REALM}:{self.login[1]}")
+        what = _digest(algorithm, f"{method}:{uri[1]}")
+        return algorithm in self.algorithms and response[1] == _digest(algorithm, f"{who}:{NONCE}:{what}")
 
     def _stream(self, connection: socket.socket, transport: str, port: int, stop: threading.Event) -> None:
         if transport == "tcp" and self.silent_tcp:

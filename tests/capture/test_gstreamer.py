@@ -15,7 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clips import h264_units
 from ports import free_port
+from rtsp_camera import RtspCamera
 from system import rtsp_server
 
 from vajra_edge.capture.sources import gstreamer, jetson, registry
@@ -229,6 +231,26 @@ def test_what_a_camera_refuses_is_told_alike_of_both_decoders(elements: Path, ca
         hardware, cpu = read(elements, 1, **settings), read(elements, 1, decode="cpu", **settings)
         assert hardware["by"] == "DecodedInHardware"
         assert hardware["error"] == cpu["error"]
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("refusal", ["461 Unsupported Transport", "400 Bad Request"])
+def test_a_camera_that_only_speaks_udp_is_decoded_in_hardware_too(elements: Path, refusal: str) -> None:
+    camera = RtspCamera(h264_units(40), transports=frozenset({"udp"}), refusal=refusal)
+    with camera.running() as address:
+        told = read(elements, 3, source=address, decode="nvdec")
+        assert (told.get("error"), len(told["pictures"])) == (None, 3)
+        only_tcp = str(read(elements, 1, source=address, decode="nvdec", rtsp_transport="tcp")["error"])
+    assert ("does not send over TCP (461)" if "461" in refusal else "refuses with status 400") in only_tcp
+
+
+@needs_gstreamer
+def test_a_login_that_gstreamer_cannot_hash_is_told_as_that(elements: Path, tmp_path: Path) -> None:
+    login = tmp_path / "login"
+    login.write_text("admin:hunter2", encoding="utf-8")
+    with RtspCamera(h264_units(40), login=("admin", "hunter2"), algorithms=("SHA-256",)).running() as address:
+        told = read(elements, 1, source=address, decode="nvdec", credentials_file=str(login))
+    assert "asks for a login of a kind that is not known: digest with SHA-256" in str(told["error"])
 
 
 @needs_gstreamer

@@ -139,6 +139,30 @@ def test_a_login_by_digest_opens_it_and_is_in_no_error(tmp_path: Path) -> None:
             make(address).open()
 
 
+STRANGE = "asks for a login of a kind that is not known: digest with SHA-256; set basic login or digest with MD5"
+
+
+@pytest.mark.parametrize("algorithms", [("SHA-256",), ("MD5", "SHA-256")])
+def test_a_login_that_ffmpeg_cannot_hash_is_no_wrong_password(tmp_path: Path, algorithms: tuple[str, ...]) -> None:
+    secret = tmp_path / "own"
+    secret.write_text("admin:hunter2", encoding="utf-8")
+    camera = RtspCamera(UNITS, login=("admin", "hunter2"), algorithms=algorithms)
+    with camera.running() as address, pytest.raises(SourceError, match=STRANGE):
+        make(address, credentials_file=secret).open()
+    assert camera.asked[-1].startswith("DESCRIBE")
+    assert "Authorization" not in camera.asked[-1], "one more wrong login may lock the account"
+
+
+def test_a_camera_that_offers_md5_last_is_read(tmp_path: Path) -> None:
+    secret = tmp_path / "own"
+    secret.write_text("admin:hunter2", encoding="utf-8")
+    with RtspCamera(UNITS, login=("admin", "hunter2"), algorithms=("SHA-256", "MD5")).running() as address:
+        source = make(address, credentials_file=secret)
+        source.open()
+        assert source.read() is not None
+        source.close()
+
+
 def test_a_camera_that_falls_silent_ends_the_read() -> None:
     with RtspCamera(UNITS[:1] + [[]] * 100_000, every_s=0.002).running() as address:
         source = make(address, stall_s=0.5, open_timeout_s=5.0)

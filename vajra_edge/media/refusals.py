@@ -19,7 +19,10 @@ class SourceRefusal(Enum):
 
     WRONG_PASSWORD = "refuses user and password (401)", "check user and password in the camera's credentials_file"
     NO_PASSWORD = "asks for user and password (401)", "write user:password into a file and name it in credentials_file"
-    STRANGE_LOGIN = "asks for a login of a kind that is not known: {}", "set basic or digest login at the camera"
+    STRANGE_LOGIN = (
+        "asks for a login of a kind that is not known: {}",
+        "set basic login or digest with MD5 at the camera",
+    )
     FORBIDDEN = "does not let this user see the video (403)", "give the user that right at the camera, or use another"
     NOT_FOUND = "has no video at this path (404)", "correct the path of the source; the camera's manual names it"
     NO_BANDWIDTH = "has no bandwidth for one more viewer (453)", "close other viewers, or choose its smaller stream"

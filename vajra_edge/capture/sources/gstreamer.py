@@ -16,7 +16,8 @@ from vajra_edge.capture.sources.appsink import Appsink, Failing, PipelineFailed,
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.connection import look_up
 from vajra_edge.capture.sources.opencv import Capture, timeouts
-from vajra_edge.capture.sources.rtsp import why_refused
+from vajra_edge.capture.sources.rtsp import unknown_digest, why_refused
+from vajra_edge.capture.sources.transports import open_over
 from vajra_edge.capture.url import conceal, endpoint_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -209,24 +210,45 @@ class DecodedInHardware(_Pipeline):
         camera = self._camera
         credentials = read_credentials(camera.id, camera.credentials_file)
         deadline = Deadline(camera.open_timeout_s)
-        transport = "udp" if camera.rtsp_transport == "udp" else "tcp"
-        url = with_credentials(camera.source, credentials)
         try:
             look_up(self._endpoint.host, self._endpoint.port, deadline)
-            self._start(jetson.rtsp_pipeline(camera, url, transport), deadline)
+            open_over(
+                camera.rtsp_transport, lambda transport: self._open_over(transport, credentials, deadline), deadline
+            )
         except SourceRefused as refused:
             raise refused.told_of(self._name) from None
-        except PipelineFailed as failed:
-            raise self._told(failed, transport, credentials) from None
 
-    def _told(self, failed: PipelineFailed, transport: str, credentials: tuple[str, str] | None) -> SourceError:
+    def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
+        url = with_credentials(self._camera.source, credentials)
+        try:
+            self._start(jetson.rtsp_pipeline(self._camera, url, transport), deadline)
+        except PipelineFailed as failed:
+            self._ask_by_hand(failed, transport, credentials)
+            raise self._told(failed) from None
+
+    def _ask_by_hand(self, failed: PipelineFailed, transport: str, credentials: tuple[str, str] | None) -> None:
+        """What GStreamer says of a camera that refused it is one sentence for much, and at times a wrong one.
+
+        Raises:
+            SourceRefused: the camera says no.
+        """
+        camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
+        found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
+        if found.why is not SourceRefusal.NO_PICTURE:
+            raise found from None
+        if failed.what is Failing.NETWORK and (credentials or self._endpoint.credentials):
+            strange = unknown_digest(camera.source, deadline, verify=camera.tls_verify)
+            if strange is not None:
+                raise strange from None
+
+    def _told(self, failed: PipelineFailed) -> SourceError:
+        """Of a camera that answers every question."""
         if failed.what is Failing.STREAM:
             return SourceError(
                 f"{self._name} is not decoded by the hardware: {self._words(failed)}",
                 remedy='choose decode = "cpu", or H.264 or H.265 with 4:2:0 at the camera',
             )
-        camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
-        found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
-        if found.why is SourceRefusal.NO_PICTURE:  # it answers every question
-            return SourceError(f"{self._name} sent no picture: {self._words(failed)}", remedy='try decode = "cpu"')
-        return found.told_of(self._name)
+        return SourceError(
+            f"{self._name} sent no picture: {self._words(failed)}",
+            remedy='try decode = "cpu", or the other rtsp_transport',
+        )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, parse_headers
 from io import BufferedReader
 from urllib.parse import urljoin
 
 from vajra_edge.capture.sources.connection import Line, connect
-from vajra_edge.capture.sources.login import Login
+from vajra_edge.capture.sources.login import Login, challenges_of
 from vajra_edge.capture.url import Endpoint, endpoint_of
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
@@ -27,6 +28,8 @@ _LONGEST_LINE_BYTES = 8192
 _LONGEST_NAME = 40
 _OK = 200
 _CONTROL = "a=control:"
+_WANTED = {"Accept": "application/sdp"}
+_HASH = re.compile(r"[A-Z0-9-]{1,20}")
 _TRANSPORTS: Mapping[str, str] = {
     "tcp": "RTP/AVP/TCP;unicast;interleaved=0-1",
     "udp": "RTP/AVP;unicast;client_port=41950-41951",
@@ -54,14 +57,12 @@ class _Dialogue:
     def ask(self, method: str, url: str, more: Mapping[str, str]) -> _Answer:
         """Send a request, with a login where one is asked for."""
         while True:
-            answer = self._ask_once(method, url, more)
+            answer = self.ask_once(method, url, more)
             if answer.status != 401 or not self._login.take(answer.headers.get_all("WWW-Authenticate", [])):  # noqa: PLR2004  Unauthorized
                 return answer
 
-    def close(self) -> None:
-        self._line.close()
-
-    def _ask_once(self, method: str, url: str, more: Mapping[str, str]) -> _Answer:
+    def ask_once(self, method: str, url: str, more: Mapping[str, str]) -> _Answer:
+        """Send a request, with the login that was asked for last."""
         self._count += 1
         authorization = self._login.header(method, url)
         headers = {"CSeq": str(self._count), "User-Agent": "vajra-edge", **more}
@@ -70,6 +71,9 @@ class _Dialogue:
         lines = [f"{method} {url} RTSP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
         self._line.sendall("\r\n".join([*lines, "", ""]).encode())
         return self._answer()
+
+    def close(self) -> None:
+        self._line.close()
 
     def _answer(self) -> _Answer:
         first = self._reader.readline(_LONGEST_LINE_BYTES)
@@ -110,6 +114,35 @@ def why_refused(
         return SourceRefused(SourceRefusal.ELSEWHERE)
 
 
+def unknown_digest(url: str, deadline: Deadline, *, verify: bool) -> SourceRefused | None:
+    """Whether the hash of the camera's login is what kept FFmpeg or GStreamer out, which know MD5 alone.
+
+    Asked without a login: a wrong one more may lock the camera's account. FFmpeg goes by the last digest of a list.
+
+    Args:
+        url: its address.
+        deadline: of the question.
+        verify: whether its certificate must be trusted.
+
+    Returns:
+        That; None where it asks for MD5 or for no digest at all, or does not answer.
+    """
+    with suppress(SourceRefused, SourceError, OSError, HTTPException, ValueError):
+        endpoint = endpoint_of(url)
+        dialogue = _Dialogue(endpoint, Login("", ""), deadline, verify=verify)
+        with closing(dialogue):
+            answer = dialogue.ask_once("DESCRIBE", endpoint.url, _WANTED)
+        offered = [
+            one for one in challenges_of(answer.headers.get_all("WWW-Authenticate", [])) if one.scheme == "digest"
+        ]
+        if offered and offered[-1].algorithm != "md5":
+            name = offered[-1].algorithm.upper()
+            return SourceRefused(
+                SourceRefusal.STRANGE_LOGIN, f"digest with {name if _HASH.fullmatch(name) else 'an unknown hash'}"
+            )
+    return None
+
+
 def _followed(
     url: str, credentials: tuple[str, str] | None, transport: str, deadline: Deadline, *, verify: bool
 ) -> SourceRefused:
@@ -133,7 +166,7 @@ def _asked(
     login = credentials or endpoint.credentials
     dialogue = _Dialogue(endpoint, Login(*login or ("", "")), deadline, verify=verify)
     try:
-        described = dialogue.ask("DESCRIBE", endpoint.url, {"Accept": "application/sdp"})
+        described = dialogue.ask("DESCRIBE", endpoint.url, _WANTED)
         if described.status in _REDIRECTS:
             return described.headers.get("Location", "").strip()
         if described.status != _OK:

@@ -7,7 +7,8 @@ import time
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.connection import authorities, look_up
-from vajra_edge.capture.sources.rtsp import why_refused
+from vajra_edge.capture.sources.rtsp import unknown_digest, why_refused
+from vajra_edge.capture.sources.transports import open_over
 from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_credentials
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
@@ -31,17 +32,6 @@ _CLEAR = frozenset(
     }
 )
 """What FFmpeg says and nothing else could mean."""
-
-_MAY_BE_THE_TRANSPORT = frozenset(
-    {
-        SourceRefusal.TRANSPORT,
-        SourceRefusal.STATUS,
-        SourceRefusal.HANGS_UP,
-        SourceRefusal.NO_PICTURE,
-        SourceRefusal.UNKNOWN,
-    }
-)
-"""After these another transport is tried: cameras that speak only one do not all say 461."""
 
 
 class NetworkStream:
@@ -69,7 +59,9 @@ class NetworkStream:
         deadline = Deadline(camera.open_timeout_s)
         try:
             look_up(self._endpoint.host, self._endpoint.port, deadline)
-            self._open(credentials, deadline)
+            open_over(
+                camera.rtsp_transport, lambda transport: self._open_over(transport, credentials, deadline), deadline
+            )
         except SourceRefused as refused:
             raise refused.told_of(self._name) from None
 
@@ -94,21 +86,6 @@ class NetworkStream:
         """Hang up."""
         self._video.close()
 
-    def _open(self, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
-        asked = self._camera.rtsp_transport
-        first = "tcp" if asked == "auto" else asked
-        try:
-            self._open_over(first, credentials, deadline)
-        except SourceRefused as refused:
-            if asked != "auto" or refused.why not in _MAY_BE_THE_TRANSPORT or deadline.passed:
-                raise
-            try:
-                self._open_over("udp", credentials, deadline)
-            except SourceRefused as again:
-                if refused.why is again.why is SourceRefusal.TRANSPORT:
-                    raise SourceRefused(SourceRefusal.NO_TRANSPORT) from None
-                raise refused from None  # what the first way says is nearer to what is wrong
-
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
         camera = self._camera
         url = with_credentials(camera.source, credentials)
@@ -125,9 +102,13 @@ class NetworkStream:
         login = credentials or self._endpoint.credentials
         if refused.why is SourceRefusal.WRONG_PASSWORD and login is None:
             return SourceRefused(SourceRefusal.NO_PASSWORD)
-        if refused.why in _CLEAR or not self._endpoint.scheme.startswith("rtsp"):
+        if not self._endpoint.scheme.startswith("rtsp"):
             return refused
         camera, deadline = self._camera, Deadline(min(_QUESTIONS_S, self._camera.open_timeout_s))
+        if refused.why is SourceRefusal.WRONG_PASSWORD:
+            return unknown_digest(camera.source, deadline, verify=camera.tls_verify) or refused
+        if refused.why in _CLEAR:
+            return refused
         found = why_refused(camera.source, credentials, transport, deadline, verify=camera.tls_verify)
         answers_all = found.why is SourceRefusal.NO_PICTURE
         return refused if answers_all and refused.why is not SourceRefusal.SILENT else found
