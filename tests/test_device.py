@@ -63,6 +63,21 @@ def test_jetsons_nvidia_smi_that_says_not_available_is_completed_from_the_device
     assert gpu == device.Gpu(0, "Orin (nvgpu)", "8.7", "540.4.0")
 
 
+@pytest.mark.parametrize(
+    ("line", "gpu"),
+    [
+        ("[N/A], Orin (nvgpu), [N/A], [N/A]", device.Gpu(0, "Orin (nvgpu)", "8.7")),
+        ("N/A, Orin (nvgpu), 8.7, N/A", device.Gpu(0, "Orin (nvgpu)", "8.7")),
+        ("[Unknown Error], [Unknown Error], [Unknown Error], 5.6", device.Gpu(0, "Orin (Ampere iGPU)", "8.7", "5.6")),
+        ("1, [GPU is lost], [GPU is lost], [GPU is lost]", device.Gpu(1, "Orin (Ampere iGPU)", "8.7")),
+        ("ERR!, ERR!, ERR!, ERR!", device.Gpu(0, "Orin (Ampere iGPU)", "8.7")),
+        ("0, NVIDIA RTX 6000, Ada, 8.9, 550.54", device.Gpu(0, "NVIDIA RTX 6000, Ada", "8.9", "550.54")),
+    ],
+)  # fmt: skip
+def test_a_value_that_nvidia_smi_does_not_have_is_neither_an_error_nor_a_value(orin: Path, line: str, gpu: device.Gpu):
+    assert device.gpus(orin, lambda command: f"{line}\n") == (gpu,)
+
+
 def test_a_power_mode_missing_from_the_table_is_given_by_number(orin: Path):
     write(orin, {"var/lib/nvpmodel/status": "pmode:0007\n"})
     assert device.power_mode(orin) == "mode 7"

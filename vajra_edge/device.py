@@ -24,6 +24,12 @@ TEGRA_GPUS = {
 """Integrated GPU of a system on chip, by the device tree's ``compatible`` (NVIDIA's compute capability list)."""
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,compute_cap,driver_version", "--format=csv,noheader")
+_SMI_LINE = re.compile(
+    r"(?P<index>\d+|\[[^],]*\]|N/A|ERR!)\s*,\s*(?P<name>.+?)\s*,\s*(?P<capability>[^,]+?)\s*,\s*(?P<driver>[^,]+)"
+)
+_NO_VALUE = re.compile(r"^\[.*\]$|N/A|Not Supported|^ERR!$")
+"""``[N/A]``, ``[Unknown Error]`` and ``[GPU is lost]`` among others."""
+
 PROGRAM_TIMEOUT_S = 20.0
 """nvidia-smi without the persistence daemon takes seconds on a machine of several GPUs."""
 
@@ -126,9 +132,9 @@ def l4t(root: Path = Path("/")) -> str | None:
 def gpus(root: Path = Path("/"), run: Run = _run) -> tuple[Gpu, ...]:
     """Visible NVIDIA GPUs: as nvidia-smi lists them, else the driver's own folder, else the device tree."""
     integrated = _tegra_gpu(root)
-    listed = [line.split(",") for line in (run(NVIDIA_SMI) or "").splitlines() if line.count(",") == 3]  # noqa: PLR2004  four columns asked for
+    listed = [found for line in (run(NVIDIA_SMI) or "").splitlines() if (found := _SMI_LINE.fullmatch(line.strip()))]
     if listed:
-        return tuple(_from_smi([field.strip() for field in row], integrated) for row in listed)
+        return tuple(_from_smi(row, place, integrated) for place, row in enumerate(listed))
     names = [_model(path) for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
     driver = re.search(r"Kernel Module\D*(\d+\.[\d.]+)", _read(root, "proc/driver/nvidia/version") or "")
     if names:
@@ -195,11 +201,17 @@ def _tegra_gpu(root: Path) -> Gpu | None:
     return Gpu(0, known[0], known[1]) if known else None
 
 
-def _from_smi(row: Sequence[str], integrated: Gpu | None) -> Gpu:
-    """A line of nvidia-smi; Jetson's says N/A or [N/A] where the device tree knows better."""
-    known = [None if "N/A" in field or "Not Supported" in field else field for field in row[1:]]
-    capability = known[1] or (integrated.compute_capability if integrated else None)
-    return Gpu(int(row[0]), known[0] or (integrated.name if integrated else "NVIDIA GPU"), capability, known[2])
+def _from_smi(row: re.Match[str], place: int, integrated: Gpu | None) -> Gpu:
+    """A line of nvidia-smi. Instead of a value it may say why it has none; a Jetson's device tree knows better then."""
+    capability = row["capability"] if re.fullmatch(r"\d+\.\d+", row["capability"]) else None
+    driver = row["driver"] if re.fullmatch(r"\d[\d.]*", row["driver"]) else None
+    name = None if _NO_VALUE.search(row["name"]) else row["name"]
+    return Gpu(
+        int(row["index"]) if row["index"].isdecimal() else place,
+        name or (integrated.name if integrated else "NVIDIA GPU"),
+        capability or (integrated.compute_capability if integrated else None),
+        driver,
+    )
 
 
 def _model(information: Path) -> str:
