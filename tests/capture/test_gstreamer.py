@@ -245,6 +245,41 @@ def test_a_camera_that_only_speaks_udp_is_decoded_in_hardware_too(elements: Path
 
 
 @needs_gstreamer
+@pytest.mark.parametrize(
+    ("written", "password"), [("p@ss", "p@ss"), ("100%", "100%"), ("p%40ss", "p@ss"), ("pä", "pä")]
+)
+def test_a_password_in_the_address_is_read_alike_for_both_decoders(elements: Path, written: str, password: str) -> None:
+    """Raw, as people write it: GStreamer alone takes the first @ for the last one, and a lone % for none at all."""
+    with RtspCamera(h264_units(40), login=("admin", password)).running() as address:
+        source = address.replace("://", f"://admin:{written}@")
+        told = [read(elements, 1, source=source, decode=decode).get("error") for decode in ("nvdec", "cpu")]
+    assert told == [None, None]
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("scheme", ["rtsp", "rtspt"])
+def test_credentials_go_into_the_address_of_a_pipeline(elements: Path, tmp_path: Path, scheme: str) -> None:
+    login = tmp_path / "login"
+    login.write_text("admin:p@ss", encoding="utf-8")
+    with RtspCamera(h264_units(40), login=("admin", "p@ss")).running() as address:
+        location = address.replace("rtsp", scheme, 1)
+        decoder = "rtph264depay ! h264parse ! nvv4l2decoder ! nvvidconv ! video/x-raw,format=BGRx"
+        source = f"gst:rtspsrc location={location} ! {decoder} ! appsink"
+        told = read(elements, 1, source=source, credentials_file=str(login))
+    assert told.get("error") is None
+
+
+@needs_gstreamer
+def test_credentials_that_a_pipeline_has_no_place_for_are_not_left_out_in_silence(
+    elements: Path, tmp_path: Path
+) -> None:
+    login = tmp_path / "login"
+    login.write_text("admin:hunter2", encoding="utf-8")
+    told = str(read(elements, 1, source="gst:videotestsrc ! appsink", credentials_file=str(login))["error"])
+    assert "has credentials and no rtsp or http address to put them into; take credentials_file out" in told
+
+
+@needs_gstreamer
 def test_a_login_that_gstreamer_cannot_hash_is_told_as_that(elements: Path, tmp_path: Path) -> None:
     login = tmp_path / "login"
     login.write_text("admin:hunter2", encoding="utf-8")

@@ -75,7 +75,10 @@ def read_credentials(camera: str, file: Path | None) -> tuple[str, str] | None:
 
 
 def with_credentials(url: str, credentials: tuple[str, str] | None) -> str:
-    """The URL with user and password, percent-encoded, in place of its own; for the library's eyes only."""
+    """The URL with user and password, percent-encoded, in place of its own; for the library's eyes only.
+
+    Its own go in by the same way, as ``Endpoint`` has them: of a raw @ or % in them each library makes something else.
+    """
     if credentials is None:
         return url
     kind_of(url)

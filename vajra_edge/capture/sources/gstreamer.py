@@ -27,7 +27,8 @@ from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
 log = logging.getLogger(__name__)
 
-_URL = re.compile(r"\b(?:rtsps?|https?)://[^\s\"']+")
+_URL = re.compile(r"\b(?P<scheme>rtsps?|https?)(?P<over>[tuh]?)(?P<rest>://[^\s\"']+)")
+"""``rtspt``, ``rtspu`` and ``rtsph`` are GStreamer's own words for RTSP over TCP, UDP and HTTP."""
 _NAMES_ALONE = re.compile(r'no (?:element|property) "[\w-]+"(?: in element "[\w-]+")?')
 """What GStreamer says of a pipeline's text that quotes no property's value, in which a password may stand."""
 
@@ -129,7 +130,7 @@ class GStreamerSource(_Pipeline):
             SettingsError: the credentials file cannot be read.
         """
         credentials = read_credentials(self._camera.id, self._camera.credentials_file)
-        text = _URL.sub(lambda url: with_credentials(url[0], credentials), self._text, count=1)
+        text = self._with(credentials)
         if absent := why_no_gobject():
             self._open_with_opencv(text, absent)
             return
@@ -158,6 +159,18 @@ class GStreamerSource(_Pipeline):
         """Stop the pipeline; idempotent."""
         super().close()
         self._capture.close()
+
+    def _with(self, credentials: tuple[str, str] | None) -> str:
+        """The text, with credentials in its first address."""
+        if credentials is None:
+            return self._text
+        if (found := _URL.search(self._text)) is None:
+            raise SourceError(
+                f"{self._name} has credentials and no rtsp or http address to put them into",
+                remedy="take credentials_file out, or write location=rtsp://...",
+            )
+        url = with_credentials(found["scheme"] + found["rest"], credentials).removeprefix(found["scheme"])
+        return f"{self._text[: found.start()]}{found['scheme']}{found['over']}{url}{self._text[found.end() :]}"
 
     def _open_with_opencv(self, text: str, absent: str) -> None:
         if (without := why_absent()) is not None:
@@ -219,7 +232,7 @@ class DecodedInHardware(_Pipeline):
             raise refused.told_of(self._name) from None
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
-        url = with_credentials(self._camera.source, credentials)
+        url = with_credentials(self._camera.source, credentials or self._endpoint.credentials)
         try:
             self._start(jetson.rtsp_pipeline(self._camera, url, transport), deadline)
         except PipelineFailed as failed:

@@ -88,7 +88,7 @@ class NetworkStream:
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
         camera = self._camera
-        url = with_credentials(camera.source, credentials)
+        url = with_credentials(camera.source, credentials or self._endpoint.credentials)
         try:
             timeouts = Timeouts(deadline, self._patience_s)
             self._video.open(url, self._options(transport), live=True, timeouts=timeouts, transport=transport)
