@@ -149,6 +149,14 @@ def test_frames_without_compression_are_still_converted(driver: StandIn) -> None
     assert told.damaged == 0
 
 
+@pytest.mark.parametrize("form", ["H264", "Z16 "])
+def test_a_node_of_other_formats_says_which(driver: StandIn, form: str) -> None:
+    """The second node of many a webcam, and the depth of a stereo camera."""
+    told = driver.read([b"\0" * 64], form=form)
+    assert f"gives no video in a format that can be read, but {form.strip()}" in told.error
+    assert "try the camera's other nodes" in told.error
+
+
 def test_an_unplugged_camera_and_one_without_bandwidth_say_what_to_look_at(driver: StandIn) -> None:
     remedy = "gave no frame; check its cable and power; of several cameras on one USB controller, let some"
     assert remedy in driver.read(GOOD).error

@@ -55,10 +55,12 @@ class Device:
         """
         path = self._camera.source
         _check_device(path, self._name)
-        wanted = v4l2_formats.chosen(v4l2_formats.listed(path), self._name)
+        formats = v4l2_formats.listed(path)
+        wanted = v4l2_formats.chosen(formats, self._name)
         if not self._capture.open(path, load_cv2().CAP_V4L2, {}):
+            none = f" in a format that can be read, but {', '.join(formats[:4])}" if formats and wanted is None else ""
             raise SourceError(
-                f"{self._name} gives no video",
+                f"{self._name} gives no video{none}",
                 remedy="end what else uses it, or try the camera's other nodes: v4l2-ctl --list-devices names them",
             )
         ask_format(self._capture, self._camera, wanted)
