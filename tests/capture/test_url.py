@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vajra_edge.capture.url import Kind, endpoint_of, is_live, kind_of, read_credentials, shown, with_credentials
+from vajra_edge.capture.sources.connection import look_up
+from vajra_edge.capture.url import (
+    Kind,
+    endpoint_of,
+    is_live,
+    kind_of,
+    read_credentials,
+    shown,
+    with_credentials,
+    with_zone,
+)
 from vajra_edge.errors import SettingsError, SourceError
+from vajra_edge.media.deadline import Deadline
+from vajra_edge.media.refusals import SourceRefused
 
 
 @pytest.mark.parametrize(
@@ -110,6 +122,25 @@ def test_an_address_is_taken_apart() -> None:
     assert endpoint.url == "rtsps://cam.local/live/1?ch=2&key=%C3%BC"
     assert endpoint_of("http://[::1]:8080").url == "http://[::1]:8080/"
     assert endpoint_of("http://cam").credentials is None
+
+
+@pytest.mark.parametrize("written", ["%25", "%"])
+def test_the_interface_of_a_link_local_address_is_written_as_each_library_reads_it(written: str) -> None:
+    url = f"rtsp://me:p%25w@[fe80::1{written}enP8p1s0]:554/a%25b?c=%25]"
+    assert with_zone(url, "%") == "rtsp://me:p%25w@[fe80::1%enP8p1s0]:554/a%25b?c=%25]"
+    assert with_zone(url, "%25") == "rtsp://me:p%25w@[fe80::1%25enP8p1s0]:554/a%25b?c=%25]"
+    endpoint = endpoint_of(url)
+    assert endpoint.host == "fe80::1%enP8p1s0"
+    assert endpoint.url == "rtsp://[fe80::1]/a%25b?c=%25]", "the camera knows no interface of ours"
+    for other in ("rtsp://[::1]/%25]", "rtsp://cam/%25]", "rtsp://a%25b:c@cam/1@[x%25y]"):
+        assert with_zone(other, "%") == other
+
+
+def test_an_interface_is_asked_for_by_its_own_name() -> None:
+    assert look_up("fe80::1%lo", 554, Deadline(1.0)) == [("fe80::1%lo", 554)]
+    with pytest.raises(SourceRefused) as caught:
+        look_up("fe80::1%wlan77", 554, Deadline(1.0))
+    assert caught.value.reason == "cannot be reached: there is no network interface wlan77"
 
 
 @pytest.mark.parametrize(

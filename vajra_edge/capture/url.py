@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,13 @@ __all__ = [
     "read_credentials",
     "shown",
     "with_credentials",
+    "with_zone",
 ]
 
 _AS_IT_STANDS = "%/:=&?~+!$,;'@()*[]"  # of a path and query; the rest, umlauts and the like, is percent-encoded
+
+_ZONE = re.compile(r"^([^/?#]*\[[^]%/?#]+)%(?:25)?(?=[^]/?#]+\])")
+"""Up to the mark between an IPv6 address in brackets and its interface: ``%25`` by RFC 6874, ``%`` as people write."""
 
 
 def kind_of(source: str) -> Kind:
@@ -87,13 +92,19 @@ def with_credentials(url: str, credentials: tuple[str, str] | None) -> str:
     return parts._replace(netloc=f"{userinfo}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
+def with_zone(url: str, mark: str) -> str:
+    """The URL with ``mark`` before the interface of a link-local address: ``%`` for FFmpeg, ``%25`` for GStreamer."""
+    scheme, begins, rest = url.partition("://")
+    return scheme + begins + _ZONE.sub(lambda before: before[1] + mark, rest)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where an rtsp or http address points.
 
     Attributes:
         scheme: in lower case.
-        host: name or IP address, without brackets.
+        host: name or IP address, without brackets; an interface of this machine stands behind its ``%``.
         port: of the address, else the scheme's own.
         target: path and query, as a request names them.
         credentials: user and password of the address itself, decoded; None where it has none.
@@ -112,8 +123,11 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """Host and port as a request names them: the port is left out where it is the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """Host and port as a request names them: the port is left out where it is the scheme's own.
+
+        The interface is this machine's matter (RFC 6874).
+        """
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
@@ -135,4 +149,5 @@ def endpoint_of(url: str) -> Endpoint:
         raise SourceError("an address is neither of rtsp nor of http", remedy="write it as rtsp://host:port/path")
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_IT_STANDS)
     user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-    return Endpoint(scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[scheme], target, user)
+    host = (parts.hostname or "").replace("%25", "%", 1)
+    return Endpoint(scheme, host, parts.port or DEFAULT_PORTS[scheme], target, user)

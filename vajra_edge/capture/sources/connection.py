@@ -95,10 +95,12 @@ def look_up(host: str, port: int, deadline: Deadline) -> list[tuple[str, int]]:
     """The addresses of a host.
 
     Raises:
-        SourceRefused: nobody knows it, or nobody answers before the deadline.
+        SourceRefused: nobody knows it, or nobody answers before the deadline; or it is behind no interface of ours.
     """
     with contextlib.suppress(ValueError):
-        return [(str(ipaddress.ip_address(host)), port)]
+        address = ipaddress.ip_address(host)
+        _check_interface(getattr(address, "scope_id", None))
+        return [(str(address), port)]
     found: list[tuple[str, int]] = []
     failed: list[OSError | UnicodeError] = []
 
@@ -115,6 +117,15 @@ def look_up(host: str, port: int, deadline: Deadline) -> list[tuple[str, int]]:
         return list(dict.fromkeys(found))
     temporary = failed and isinstance(failed[0], socket.gaierror) and failed[0].errno == socket.EAI_AGAIN
     raise SourceRefused(SourceRefusal.NAME_SERVER_SILENT if temporary or not failed else SourceRefusal.UNKNOWN_NAME)
+
+
+def _check_interface(name: str | None) -> None:
+    if name is None or name.isdecimal():
+        return
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        raise SourceRefused(SourceRefusal.UNREACHABLE, f"there is no network interface {name}") from None
 
 
 def authorities() -> str | None:
@@ -144,7 +155,7 @@ def _secured(connected: socket.socket, endpoint: Endpoint, deadline: Deadline, v
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     connected.settimeout(max(float(deadline), 1e-3))
     try:
-        return context.wrap_socket(connected, server_hostname=endpoint.host)
+        return context.wrap_socket(connected, server_hostname=endpoint.host.partition("%")[0])
     except ssl.SSLCertVerificationError as error:
         why = SourceRefusal.CLOCK if clock.may_explain(error.verify_code) else SourceRefusal.CERTIFICATE
         refused = SourceRefused(why, error.verify_message)

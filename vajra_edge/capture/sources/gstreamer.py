@@ -18,7 +18,7 @@ from vajra_edge.capture.sources.connection import look_up
 from vajra_edge.capture.sources.opencv import Capture, timeouts
 from vajra_edge.capture.sources.rtsp import unknown_digest, why_refused
 from vajra_edge.capture.sources.transports import open_over
-from vajra_edge.capture.url import conceal, endpoint_of, read_credentials, shown, with_credentials
+from vajra_edge.capture.url import conceal, endpoint_of, read_credentials, shown, with_credentials, with_zone
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
@@ -232,7 +232,7 @@ class DecodedInHardware(_Pipeline):
             raise refused.told_of(self._name) from None
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
-        url = with_credentials(self._camera.source, credentials or self._endpoint.credentials)
+        url = with_zone(with_credentials(self._camera.source, credentials or self._endpoint.credentials), "%25")
         try:
             self._start(jetson.rtsp_pipeline(self._camera, url, transport), deadline)
         except PipelineFailed as failed:

@@ -9,7 +9,7 @@ from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.connection import authorities, look_up
 from vajra_edge.capture.sources.rtsp import unknown_digest, why_refused
 from vajra_edge.capture.sources.transports import open_over
-from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_credentials
+from vajra_edge.capture.url import endpoint_of, read_credentials, shown, with_credentials, with_zone
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
@@ -88,7 +88,7 @@ class NetworkStream:
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
         camera = self._camera
-        url = with_credentials(camera.source, credentials or self._endpoint.credentials)
+        url = with_zone(with_credentials(camera.source, credentials or self._endpoint.credentials), "%")
         try:
             timeouts = Timeouts(deadline, self._patience_s)
             self._video.open(url, self._options(transport), live=True, timeouts=timeouts, transport=transport)
