@@ -41,21 +41,32 @@ serves_s=180     # a plan of 100 MB is loaded in a tenth of that on the slowest 
 told=""         # whether a line has said why this ends
 left="nothing was replaced"
 said=""
+heard=0
 
 die() { echo "install.sh: $*" >&2; told=yes; exit 1; }
 say() { echo "install.sh: $*"; }
 live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
-# Runs a command; what it says is shown, and kept in $said.
+# Runs a command; what it says is shown, and kept in $said, and its exit code in $heard.
 hear() {
+  heard=0
   { said=$("$@" 2>&1 | while IFS= read -r line || [ -n "$line" ]; do
     printf '%s\n' "$line" >&3
     printf '%s\n' "$line"
-  done); } 3>&2
+  done) || heard=$?; } 3>&2
+  return $heard
 }
 
-# Ends with that line, or with the likelier one where a disk is full; the venv module keeps that to itself.
+# Ends with that line, or with the likelier one: who is killed says nothing, an image that is read-only has no room
+# besides, and the venv module keeps to itself that a disk is full.
 fail() {
+  if [ "$heard" = 137 ]; then
+    die "it was killed: memory ran out, most likely ($(free_memory_mb) MB are free); end other programs or add swap," \
+      "then run this again; $left"
+  fi
+  if [[ $said =~ "Read-only file system" ]]; then
+    die "the disk of $program is read-only; mount it with rw, or set PREFIX to a folder of another; $left"
+  fi
   if [[ $said =~ "No space left on device"|"Disk quota exceeded" ]] || [ "$(free_mb "$program")" -lt "$too_little_mb" ]; then
     die "no room is left: the disk of $program has $(free_mb "$program") MB free, that of $cache $(free_mb "$cache") MB;" \
       "make some, then run this again; $left"
@@ -68,6 +79,8 @@ free_mb() { # PATH, of which the beginning is there
   while [ ! -e "$path" ]; do path=$(dirname "$path"); done
   df --output=avail --block-size=1M "$path" | tail -n 1 | tr -d ' '
 }
+
+free_memory_mb() { sed -n 's/^MemAvailable: *\([0-9]*\)[0-9][0-9][0-9] kB$/\1/p' /proc/meminfo; }
 
 # However it ends: nothing stays beside the program, and a line says what to do.
 ended() {
@@ -453,7 +466,7 @@ make_work() {
   trap ended EXIT
   rm -rf "$work"
   {
-    mkdir -p "$(dirname "$program")" && mkdir -m 0700 "$work" &&
+    hear mkdir -p "$(dirname "$program")" && hear mkdir -m 0700 "$work" &&
       printf '#!/bin/sh\n' >"$work/probe" && chmod +x "$work/probe"
   } || fail "PREFIX=$prefix cannot be made, see above; $left"
   "$work/probe" || die "nothing can be executed on the disk of $program (noexec); set PREFIX to a folder of another"

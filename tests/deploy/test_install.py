@@ -312,6 +312,32 @@ def test_a_full_disk_of_which_nothing_is_said_is_named_too(tmp_path):
     assert call("free_mb() { echo 32; }; fail otherwise", DESTDIR=tmp_path).stderr == "install.sh: otherwise\n"
 
 
+def test_a_disk_that_is_read_only_is_not_called_full(tmp_path):
+    """A read-only image has no room either; a card that fails is mounted anew as read-only in the midst of it."""
+    words = "OSError: [Errno 30] Read-only file system: 'x'"
+    said = f'pip() {{ echo "{words}"; return 1; }}; free_mb() {{ echo 0; }}; hear pip || fail "behind a proxy"'
+    ended = call(said, DESTDIR=tmp_path)
+    assert ended.stderr == (
+        f"{words}\ninstall.sh: the disk of {tmp_path}/opt/vajra-edge is read-only; mount it with rw, "
+        "or set PREFIX to a folder of another; nothing was replaced\n"
+    )
+
+
+def test_a_prefix_that_cannot_be_made_on_a_read_only_disk_is_told_as_that(tmp_path):
+    ended = call(
+        'mkdir() { command echo "mkdir: x: Read-only file system" >&2; return 1; }; make_work', DESTDIR=tmp_path
+    )
+    assert "is read-only; mount it with rw" in ended.stderr
+
+
+def test_a_program_that_was_killed_is_no_wheel_that_lacks(tmp_path):
+    ended = call("hear bash -c 'kill -9 $$' || fail 'behind a proxy'", DESTDIR=tmp_path)
+    assert ended.returncode == 1
+    assert "install.sh: it was killed: memory ran out, most likely (" in ended.stderr
+    assert "add swap, then run this again; nothing was replaced" in ended.stderr
+    assert "proxy" not in ended.stderr
+
+
 def test_an_index_that_was_named_is_told_without_its_password():
     said = call(FETCH, PIP_INDEX_URL="https://me:word@index.invalid/simple").stderr
     assert "Its index is index.invalid/simple, by PIP_INDEX_URL or a pip.conf" in said
