@@ -35,6 +35,12 @@ def test_two_poor_pairs_are_better_than_a_good_one_that_leaves_two_alone():
     assert {(int(row[k]), int(column[k])) for k in chosen} == {(0, 1), (1, 0)}
 
 
+def test_where_a_pair_alone_is_worth_little_a_good_one_is_better_than_two_poor_ones():
+    row, column = np.array([0, 0, 1]), np.array([0, 1, 0])
+    chosen = assign(row, column, np.array([0.9, 0.1, -0.2]).take, a_pair=0.4)
+    assert [(int(row[k]), int(column[k])) for k in chosen] == [(0, 0)]
+
+
 def test_without_pairs_nothing_is_chosen():
     nothing = np.zeros(0, np.intp)
     assert len(assign(nothing, nothing, np.zeros(0).take)) == 0

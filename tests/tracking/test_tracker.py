@@ -51,6 +51,51 @@ def test_a_false_box_of_one_frame_takes_no_number():
     assert walk(tracker, 0.3, FIRST_HITS, (0, 0, 0.9, 0)) == [1]
 
 
+def boxes(*each: tuple[tuple[float, float, float, float], int]) -> Detections:
+    """Each with its class."""
+    xyxy, class_ids = np.array([box for box, _ in each], np.float32), np.array([one for _, one in each], np.int32)
+    return Detections(xyxy, np.full(len(each), 0.9, np.float32), class_ids)
+
+
+def sized(*each: tuple[float, float, float, float]) -> Detections:
+    return boxes(*((box, 0) for box in each))
+
+
+def test_a_box_within_a_known_one_has_no_number_until_it_comes_out():
+    tracker, person = Tracker(), (100.0, 0.0, 180.0, 200.0)
+    for frame in range(5):
+        tracker.update(sized(person), frame / 10)
+    within = [tracker.update(sized(person, (140, 10, 180, 100)), 0.5 + frame / 10).tolist() for frame in range(5)]
+    assert within == [[1, NO_TRACK]] * 5
+    assert tracker.update(sized(person, (155, 10, 195, 100)), 1.0).tolist() == [1, 2]
+
+
+def test_a_box_within_a_known_one_that_is_lost_had_no_number_and_has_none_later():
+    tracker, person = Tracker(), (100.0, 0.0, 180.0, 200.0)
+    for frame in range(5):
+        tracker.update(sized(person), frame / 10)
+    for frame in range(5):
+        tracker.update(sized(person, (140, 10, 180, 100)), 0.5 + frame / 10)
+    tracker.update(sized(person), 1.0)
+    assert tracker.update(sized(person, (155, 10, 195, 100)), 1.1).tolist() == [1, NO_TRACK]
+
+
+@pytest.mark.parametrize(
+    ("whole", "within", "class_ids"),
+    [
+        ((0, 0, 600, 400), (140, 10, 240, 300), (1, 0)),
+        ((0, 0, 600, 400), (140, 10, 180, 100), (0, 0)),
+    ],
+    ids=["somebody before a bus", "somebody far behind one who stands near"],
+)
+def test_who_cannot_be_a_part_of_whom_he_is_seen_before_has_a_number(whole, within, class_ids):
+    tracker = Tracker()
+    for frame in range(5):
+        tracker.update(boxes((whole, class_ids[0])), frame / 10)
+    both = [tracker.update(boxes((whole, class_ids[0]), (within, class_ids[1])), 0.5 + k / 10) for k in range(5)]
+    assert both[-1].tolist() == [1, 2]
+
+
 def test_an_unsure_box_goes_on_with_a_track_and_begins_none():
     tracker = Tracker()
     walk(tracker, 0.0, 5, (0, 0, 0.9, 0))

@@ -15,17 +15,22 @@ from numpy.typing import NDArray
 
 A_PAIR = 3.0
 """Worth of any pair beside its likeness: two poor pairs are better than a good one that leaves two alone."""
+LEAST = 0.01
+"""Worth of a pair that is hardly one."""
 
 Indices = NDArray[np.intp]
 
 
-def assign(row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[np.float64]]) -> Indices:
+def assign(
+    row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[np.float64]], a_pair: float = A_PAIR
+) -> Indices:
     """Choose among pairs.
 
     Args:
         row: (k,) of each pair that is allowed.
         column: (k,) likewise; no pair is named twice.
-        likeness: of the pairs with these indices, more is better, above -3; asked only of those that are contested.
+        likeness: of the pairs with these indices, more is better; asked only of those that are contested.
+        a_pair: worth of any pair beside its likeness; a pair that is worth nothing then is still better than none.
 
     Returns:
         Indices of the chosen pairs.
@@ -40,7 +45,7 @@ def assign(row: Indices, column: Indices, likeness: Callable[[Indices], NDArray[
     for index, like in zip(contested, likeness(np.array(contested)).tolist(), strict=True):
         one = rows[index], columns[index]
         place[one] = index
-        worth.setdefault(one[0], {})[one[1]] = A_PAIR + like
+        worth.setdefault(one[0], {})[one[1]] = max(a_pair + like, LEAST)
     names = list(worth)
     chosen = [place[names[r], c] for r, c in heaviest(list(worth.values()))]
     return np.concatenate(((rivals == 0).nonzero()[0], np.array(chosen, np.intp)))

@@ -39,8 +39,12 @@ EXPECTED_IOU, UNSURE_IOU, LAST_SEEN_IOU = 0.3, 0.6, 0.4
 BLUR, MOST_BLUR = 1.5, 0.8
 """Both boxes of a pair grow by so many standard deviations of what is expected, at most by this share of the height."""
 
-AGE_COST = 0.4
-"""Taken of a pair's IoU for each second, one at most, that its track was not seen: who was just seen comes first."""
+AGE_COST = 0.9
+"""Taken of a pair's IoU by the root of the seconds, one at most, for which its track was not seen: where it went is a
+random walk, and who was just seen comes first."""
+
+FEW_HITS_COST = 0.2
+"""Taken of a pair's IoU and divided by the frames its track was found in: a box of three frames is often a part."""
 
 SIZE_COST = 0.1
 """Taken of a pair's IoU for a height that is e times another."""
@@ -51,10 +55,17 @@ OTHER_CLASS_IOU = 0.5
 SLOWING = 0.5
 """Share of its speed, by e, that a track loses in a second in which it is not seen."""
 
+PART_INSIDE, PART_AREA = 0.7, 0.1
+"""No number is given while at least the first share of a box lies in the box of another of its class, and it has at
+least the second share of that one's area: it may be a part of it. Whoever is smaller stands far behind."""
+
+TWO_FOR_ONE = 0.4
+"""Worth of any pair beside its likeness: two poor pairs are no better than one that is good by more than this."""
+
 LATELY = 1.5
 """A track was seen in the frame before if no more than this many times of that frame went by."""
 
-SEEN, SEEN_S, CLASS = slice(20, 26), 24, 25
+SEEN, SEEN_BOX, SEEN_S, CLASS = slice(20, 26), slice(20, 24), 24, 25
 HITS, NUMBER = 26, 27
 """Rows of the table of tracks below those of its filters: what was last seen, and what was given.
 
@@ -134,7 +145,7 @@ def advance(state: State, found: Detections, now_s: float) -> tuple[State, Numbe
         # Whoever is there when the camera begins to see was there before: no doubt delays their numbers.
         begun = _begun(seen.compress(left, 1))
         if state.at_s is None:
-            given = _number(begun, 1, given)
+            given = _number(begun, np.ones(begun.shape[1], bool), 1, given)
             numbers[left] = begun[NUMBER]
         tracks = np.concatenate((tracks, begun), 1)
     return State(tracks, now_s, given), numbers
@@ -176,7 +187,7 @@ def _gone_on(
         motion.correct(tracks, of_it[POSITION], found)
         np.copyto(tracks[SEEN], of_it[4:], where=found)
         tracks[HITS] += found
-        given = _number(tracks, FIRST_HITS, given)
+        given = _number(tracks, found, FIRST_HITS, given)
     if count == len(found):
         numbers[of_track] = tracks[NUMBER]
         return tracks, given
@@ -187,14 +198,26 @@ def _gone_on(
     return tracks if np.count_nonzero(lasts) == len(lasts) else tracks.compress(lasts, 1), given
 
 
-def _number(tracks: Columns, hits: int, given: int) -> int:
-    """Give the next numbers to those that have none and were found so often; returns the highest number."""
-    without = tracks[NUMBER] == NO_TRACK
-    if not np.count_nonzero(without):
+def _number(tracks: Columns, found: Chosen, hits: int, given: int) -> int:
+    """Give the next numbers to those of them found that have none and were found so often; returns the highest."""
+    known = tracks[NUMBER] != NO_TRACK
+    if np.count_nonzero(known) == len(known):
         return given
-    wanted = (without & (tracks[HITS] >= hits)).nonzero()[0]
-    tracks[NUMBER][wanted] = np.arange(given + 1, given + 1 + len(wanted))
+    wanted = (found & ~known & (tracks[HITS] >= hits)).nonzero()[0]
+    if len(wanted):
+        wanted = _in_the_open(tracks, wanted, found & known)
+        tracks[NUMBER][wanted] = np.arange(given + 1, given + 1 + len(wanted))
     return given + len(wanted)
+
+
+def _in_the_open(tracks: Columns, wanted: Rows, others: Chosen) -> Rows:
+    """Those of the wanted, (k,), that cannot be parts of one of the others."""
+    own, other = tracks.take(wanted, 1)[:, :, None], tracks.compress(others, 1)[:, None]
+    a, b = own[SEEN_BOX], other[SEEN_BOX]
+    shared = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0.0).prod(0)
+    own_px2, other_px2 = (a[2:] - a[:2]).prod(0), (b[2:] - b[:2]).prod(0)
+    part = (shared >= PART_INSIDE * np.maximum(own_px2, 1.0)) & (own_px2 >= PART_AREA * other_px2)
+    return wanted.compress(~(part & (own[CLASS] == other[CLASS])).any(1))
 
 
 def _paired(tracks: Columns, hidden: Chosen, seen: Columns, left: Chosen, now_s: float) -> Rows:
@@ -248,7 +271,7 @@ def _where_last_seen(of_track: Rows, left: Chosen, tracks: Columns, seen: Column
     if not len(rows):
         return
     places = np.zeros((8, len(rows)))
-    places[:4] = tracks[20:24].take(rows, 1)
+    places[:4] = tracks[SEEN_BOX].take(rows, 1)
     places[4:6] = places[2:4] - places[:2]
     pairs = overlapping(places, seen[2:8].take(columns, 1))
     pairs = pairs.where(pairs.iou >= LAST_SEEN_IOU)
@@ -265,15 +288,16 @@ def _of_one_kind(tracks: Columns, seen: Columns, pairs: Pairs) -> Pairs:
 def _likeness(tracks: Columns, seen: Columns, pairs: Pairs, now_s: float) -> NDArray[np.float64]:
     """How good these pairs are, -2 to 1: by overlap, by size, and by how long ago the track was seen."""
     heights = np.maximum(tracks[HEIGHT].take(pairs.track), 1.0) / np.maximum(seen[HEIGHT].take(pairs.box), 1.0)
-    age_s = np.minimum(now_s - tracks[SEEN_S].take(pairs.track), 1.0)
-    return np.asarray(pairs.iou - SIZE_COST * np.abs(np.log(heights)) - AGE_COST * age_s)
+    age_s = np.clip(now_s - tracks[SEEN_S].take(pairs.track), 0.0, 1.0)
+    few = FEW_HITS_COST / tracks[HITS].take(pairs.track)
+    return np.asarray(pairs.iou - SIZE_COST * np.abs(np.log(heights)) - AGE_COST * np.sqrt(age_s) - few)
 
 
 def _match(of_track: Rows, left: Chosen, pairs: Pairs, likeness: Callable[[Rows], NDArray[np.float64]]) -> None:
     """Note in ``of_track`` the best choice of these pairs, and in ``left`` whom it takes away."""
     if not len(pairs.track):
         return
-    chosen = assign(pairs.track, pairs.box, likeness)
+    chosen = assign(pairs.track, pairs.box, likeness, TWO_FOR_ONE)
     boxes = pairs.box.take(chosen)
     of_track[pairs.track.take(chosen)] = boxes
     left[boxes] = False
