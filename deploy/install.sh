@@ -37,6 +37,8 @@ release_file=/etc/nv_tegra_release
 too_little_mb=32 # pip alone takes 13
 checks_s=3600    # of which an emulated board takes two minutes, and more where its machine is busy
 serves_s=180     # a plan of 100 MB is loaded in a tenth of that on the slowest board that was tried
+step_s=900       # a build that says nothing new for so long is not waited for; libraries alone take a slow board minutes
+builds_s=7200    # nor is a longer one: [engine] build_timeout_s ends it by then
 
 told=""         # whether a line has said why this ends
 left="nothing was replaced"
@@ -423,15 +425,29 @@ install_files() {
   sync -f "$etc"
 }
 
-# A restart ends once the daemon hears; that it serves, it says itself.
+# How far a plan is that has to come before it serves, of what status says; empty where none is on its way.
+progress_of() { # STATUS
+  if [[ $1 =~ building\ +[0-9a-f]{12}\ ([0-9]+%\ \([a-z]+) ]]; then
+    echo "built, ${BASH_REMATCH[1]})"
+  elif [[ $1 =~ loading\ +[0-9a-f]{12} ]]; then
+    echo loaded
+  fi
+}
+
+# A restart ends once the daemon hears; that it serves, it says itself. Each step of a build earns it more time.
 await_serving() {
-  local answer="" blocked=0 until=$((SECONDS + serves_s))
+  local answer="" progress="" before="" blocked=0 last=$((SECONDS + builds_s)) until=$((SECONDS + serves_s))
   while [ $SECONDS -lt $until ] && [ $blocked -lt 10 ]; do
     if answer=$("$prefix/bin/vajra-edge" status --config "$etc/config.toml" 2>&1); then return; fi
     [ "$(systemctl is-active vajra-edge.service)" != failed ] || break
     # Blocked is what waits for somebody: nothing comes of waiting for it.
     if [[ $answer == *blocked* ]]; then blocked=$((blocked + 1)); fi
-    sleep 1
+    progress=$(progress_of "$answer")
+    if [ -n "$progress" ] && [ "$progress" != "$before" ]; then
+      [ -n "$before" ] || say "restarted; its plan is being $progress; waiting for that, $((builds_s / 60)) minutes at the most"
+      until=$((SECONDS + step_s < last ? SECONDS + step_s : last)) before=$progress
+    fi
+    sleep $((${#progress} > 0 ? 5 : 1))   # each question is a program of its own, which a slow board lacks for the build
   done
   echo "$answer" | head -n 3 >&2
   told=yes

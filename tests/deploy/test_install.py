@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from waiting import wait_for
+
+from vajra_edge.cli import status
+from vajra_edge.telemetry.status import BrokerView, BuildView, EngineView, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = (ROOT / "deploy" / "install.sh").read_text(encoding="utf-8")
@@ -349,3 +355,76 @@ def test_started_with_sh_it_goes_on_with_bash():
         ["sh", "deploy/install.sh", "--nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.stderr == "install.sh: unknown argument --nonsense; see the head of this file\n"
+
+
+CLOCK = """unset SECONDS; export SECONDS=0
+sleep() { SECONDS=$((SECONDS + $1)); }
+systemctl() { echo active; }
+"""
+"""A time that only waiting lets pass, and a service that runs."""
+
+STATUS = """#!/bin/sh
+for told in "$(dirname "$0")"/told-*; do [ "$SECONDS" -lt "${told##*-}" ] || newest=$told; done
+cat "$newest"
+exec grep -q serving "$newest"
+"""
+FINGERPRINT = "3f9a1b2c3d4e" + 52 * "0"
+
+
+def told(phase: str, engine: EngineView) -> str:
+    """What ``vajra-edge status`` prints then."""
+    document = Status("d", phase, "", datetime.now(timezone.utc), 1.0, 7, engine, broker=BrokerView("b:1883"))
+    console = Console(width=80, file=io.StringIO())
+    console.print(status._table(document.to_json()))
+    return console.file.getvalue()
+
+
+def building(stage: str, percent: float) -> str:
+    return told("preparing", EngineView(building=BuildView(FINGERPRINT, False, stage, percent, eta_s=12.0)))
+
+
+LOADING, SERVING = told("preparing", EngineView(loading=FINGERPRINT)), told("serving", EngineView())
+
+
+def awaited(folder: Path, said: dict[int, str]) -> tuple[int, int, list[str]]:
+    """Exit code, seconds and lines of ``await_serving``, where the daemon says that from each of these seconds on."""
+    program = folder / "bin/vajra-edge"
+    program.parent.mkdir()
+    program.write_text(STATUS)
+    program.chmod(0o755)
+    for at_s, text in said.items():
+        (program.parent / f"told-{at_s:05}").write_text(text)
+    ended = call(f"{CLOCK}trap 'echo $SECONDS >&2' EXIT; await_serving", PREFIX=folder)
+    *lines, seconds = ended.stderr.splitlines()
+    return ended.returncode, int(seconds), ended.stdout.splitlines() + lines
+
+
+def test_a_plan_that_has_to_be_built_after_an_upgrade_is_waited_for_and_that_is_said_once(tmp_path):
+    steps = [(0, "start", 0), (170, "export", 2), (900, "build", 40), (1500, "build", 70)]
+    said = {at_s: building(stage, percent) for at_s, stage, percent in steps}
+    code, seconds, lines = awaited(tmp_path, {**said, 2000: LOADING, 2400: SERVING})
+    assert (code, lines) == (
+        0,
+        ["install.sh: restarted; its plan is being built, 0% (start); waiting for that, 120 minutes at the most"],
+    )
+    assert 2400 <= seconds < 2410
+
+
+def test_a_build_that_gets_no_further_is_given_up(tmp_path):
+    code, seconds, lines = awaited(tmp_path, {0: building("start", 0), 100: building("build", 30)})
+    assert code == 3
+    assert 1000 <= seconds < 1010
+    assert "upgraded and restarted, but it does not serve" in lines[-1]
+
+
+def test_a_build_that_begins_again_and_again_is_given_up(tmp_path):
+    code, seconds, _ = awaited(tmp_path, {at_s: building("build", at_s // 600 % 2) for at_s in range(0, 9000, 600)})
+    assert code == 3
+    assert 7200 <= seconds < 7210
+
+
+@pytest.mark.parametrize(("phase", "seconds"), [("starting", 180), ("blocked", 10)])
+def test_what_does_not_serve_and_builds_nothing_is_soon_given_up(phase, seconds, tmp_path):
+    code, waited, lines = awaited(tmp_path, {0: told(phase, EngineView())})
+    assert (code, waited) == (3, seconds)
+    assert lines[0].split() == ["service", phase]
