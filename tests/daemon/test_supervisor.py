@@ -21,6 +21,7 @@ from vajra_edge.daemon import app, deployment, reconciler, state_machine
 from vajra_edge.daemon.crash_log import MARKER_BYTES, Marker
 from vajra_edge.daemon.events import Stop
 from vajra_edge.daemon.reconciler import DesiredPlans
+from vajra_edge.daemon.sample_collector import ImagesChanged
 from vajra_edge.daemon.systemd import Notify
 from vajra_edge.daemon.watchdog import Vital
 from vajra_edge.demo.broker import Broker
@@ -67,6 +68,19 @@ def test_first_boot_builds_serves_and_says_so_everywhere(station):
     assert not build_children(os.getpid())
     assert not station.socket.exists()
     with_ears.close()
+
+
+def test_what_is_built_is_said_once_however_often_it_is_worked_out_meanwhile(rebooted, caplog):
+    caplog.set_level("INFO")
+    rebooted.start()
+    rebooted.serving()
+    caplog.clear()
+    rebooted.write_weights(tiny.network(gain=30.0))
+    wanted = rebooted.until(lambda status: status["engine"]["building"])["engine"]["wanted"]
+    for _ in range(3):
+        rebooted.parts.inbox.put(ImagesChanged(frozen=False))
+        rebooted.ask(verb="rebuild", dry_run=True)  # is answered after what was asked before it
+    assert caplog.text.count(f"plan {wanted[:12]} is wanted") == 1
 
 
 def test_new_weights_are_built_beside_and_swapped_in_between_two_frames(rebooted):

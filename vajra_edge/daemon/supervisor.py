@@ -103,6 +103,7 @@ class Supervisor:
         self._shut = False
         self._late: tuple[str, ...] = ()
         self._noting: threading.Thread | None = None
+        self._wanted_line = ""
 
     def run(self) -> int:
         """Serve until a signal or the end of what was asked for; returns the exit code."""
@@ -458,12 +459,20 @@ class Supervisor:
             asked.caller.done(desired.preview(serving, self._known.served, force=asked.force).answer())
             return
         self._known = replace(self._known, desired=desired, why=desired.why(self._known.served))
+        before = self._s
         self._advance(reconciled.event(now_s))
         if self._s.building or self._s.loading:
-            why = "; ".join(self._known.why) or "it served last"
-            log.info("plan %s is wanted (%s): %s", desired.fingerprint.short, desired.backend_reason, why)
+            self._say_wanted(desired, anew=(before.building, before.loading) != (self._s.building, self._s.loading))
         if asked:
             self._obey(asked, desired, reconciled.refused, serving)
+
+    def _say_wanted(self, desired: DesiredPlan, *, anew: bool) -> None:
+        """What is on its way and why; what is only worked out again meanwhile, and comes to the same, is no news."""
+        why = "; ".join(self._known.why) or "it served last"
+        line = f"plan {desired.fingerprint.short} is wanted ({desired.backend_reason}): {why}"
+        if anew or line != self._wanted_line:
+            log.info("%s", line)
+        self._wanted_line = line
 
     def _obey(self, asked: RebuildAsked, desired: DesiredPlan, refused: str, serving: str | None) -> None:
         """Do what was asked for, or say why not; what is wanted is known to the machine already."""
