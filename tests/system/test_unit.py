@@ -58,6 +58,10 @@ def settings() -> dict[str, list[str]]:
     return found
 
 
+def test_a_reload_sends_a_signal_and_makes_no_sandbox_for_that():
+    assert settings()["ExecReload"] == ["+/bin/kill -HUP $MAINPID"]
+
+
 def test_a_broken_settings_file_is_not_tried_again_and_everything_else_is():
     unit = settings()
     assert unit["RestartPreventExitStatus"] == ["78"]
