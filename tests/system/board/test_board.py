@@ -59,6 +59,7 @@ WIDTH_PX, HEIGHT_PX = 640, 360
 GREEN, RED = (3 * WIDTH_PX / 8, 4 * WIDTH_PX / 8), (5 * WIDTH_PX / 8, 6 * WIDTH_PX / 8)
 """Left and right of the bars in pixels: white, yellow, cyan, green, magenta, red, blue, black."""
 
+# One frame a second: at five, the daemon took more than one of the board's two processors for itself.
 CONFIG = f"""device_id = "test"
 [weights]
 path = "{WEIGHTS}"
@@ -67,7 +68,7 @@ id = "gate"
 source = "SOURCE"
 width_px = {WIDTH_PX}
 height_px = {HEIGHT_PX}
-fps = 5.0
+fps = 1.0
 """
 
 
@@ -127,7 +128,10 @@ def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def lasting(image: Image, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    """One machine for all tests that leave the product serving: a boot takes a minute."""
+    """One machine for all tests that leave the product serving: a boot takes a minute.
+
+    They come last in this file, for of two machines at a time each has half the processors.
+    """
     folder = tmp_path_factory.mktemp("lasting")
     with board_on(image, installed.disk, folder) as made:
         yield made
@@ -250,6 +254,93 @@ def test_from_nothing_to_messages_with_the_cameras_picture(installed: Installed)
     assert "Traceback" not in installed.journal
 
 
+def test_an_upgrade_from_0_1_0_keeps_its_state_and_restarts(image: Image, tmp_path: Path):
+    if subprocess.run(["git", "cat-file", "-e", VERSION_0_1_0], cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip(f"absent here: {VERSION_0_1_0}, the last commit of 0.1.0, in this checkout's history")
+    with board_on(image, image.disk, tmp_path / "board") as board:
+        board.run("mv /srv/environment /opt/vajra-edge")
+        install(board, checkout(VERSION_0_1_0))
+        configure(board)
+        with listening(board) as ears:
+            old = first_detections(ears)["engine"]["fingerprint"]
+            key = board.run("sha256sum /var/lib/vajra-edge/store.key")
+            pid = board.run("systemctl show --property=MainPID --value vajra-edge")
+            said = install(board, checkout())
+            assert "upgraded, restarted and serving" in said
+            assert board.run("systemctl show --property=MainPID --value vajra-edge") != pid
+            is_news = lambda path, told: path == "engine" and told["fingerprint"] not in {None, old}  # noqa: E731
+            assert ears.until(is_news, PATIENCE_S)
+            first_detections(ears)
+        assert board.run("sha256sum /var/lib/vajra-edge/store.key") == key
+        assert f"engines/{old}" in board.run("ls -d /var/lib/vajra-edge/engines/*")
+        assert restarts_of(board) == 0
+        nothing_half(board)
+
+
+OF_USER_TOOLS = {
+    "/etc/.pwd.lock",
+    *(f"/etc/{name}-" for name in ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")),
+}
+"""Backups and a lock, which Debian's userdel leaves behind on its own account."""
+
+
+def test_a_purge_leaves_nothing(image: Image, installed: Installed, tmp_path: Path):
+    with board_on(image, installed.disk, tmp_path / "board") as board:
+        with listening(board) as ears:
+            first_detections(ears)
+        board.run(PURGE)
+        left = {line for line in contents(board) - installed.before if "__pycache__" not in line}
+        assert left <= OF_USER_TOOLS
+        assert board.run("find /run /tmp /var/tmp -name '*vajra*'") == ""
+
+
+ORIN = {
+    "model": ["NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"],
+    "compatible": ["nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234", "linux,dummy-virt"],
+}
+"""What the device tree of an Orin Nano says, as JetPack 6.2 has it; the last one is QEMU's own."""
+
+L4T = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64"
+
+BROKEN_BOARDS = {
+    "library without bindings": ("libraries", r"python3-libnvinfer"),
+    "no driver": ("bindings", r"install NVIDIA's driver"),
+    "driver older than the library": ("old-driver", r"a newer driver"),
+}
+"""What is added to a board that lacks the rest, and what its remedy must name then."""
+
+
+@pytest.fixture(scope="session")
+def tensorrt(image: Image) -> Path:
+    """A disk with the real library."""
+    if shutil.which("mvn") is None:
+        pytest.skip("absent here: mvn (NVIDIA's libraries for aarch64 come in a jar)")
+    subprocess.run(["bash", str(HERE / "tensorrt.sh"), str(image.folder)], check=True)
+    return image.folder / "tensorrt.disk"
+
+
+def test_an_orin_whose_tensorrt_cannot_work_serves_on_the_processor_and_names_the_remedy(
+    image: Image, installed: Installed, tensorrt: Path, tmp_path: Path
+):
+    folder = tmp_path / "board"
+    folder.mkdir()
+    tree = emulator.device_tree(folder / "orin.dtb", ORIN)
+    with board_on(image, installed.disk, folder, device_tree=tree, drives=[tensorrt]) as board:
+        board.run(f"mount -o ro /dev/vdb /mnt; echo '{L4T}' >/etc/nv_tegra_release")
+        # As install.sh makes the environment where it finds a Jetson.
+        board.run("sed -i 's/packages = false/packages = true/' /opt/vajra-edge/pyvenv.cfg")
+        for what, (part, remedy) in BROKEN_BOARDS.items():
+            board.run(f"systemctl stop vajra-edge; cp -a /mnt/{part}/. / && ldconfig")
+            board.run("rm -rf /var/lib/vajra-edge/engines /var/lib/vajra-edge/current; systemctl start vajra-edge")
+            with listening(board) as ears:
+                assert first_detections(ears)["engine"]["target"] == "cpu", what
+            reason, doctor = status_of(board)["reason"], board.run("vajra-edge doctor", check=False)
+            assert restarts_of(board) == 0, board.journal()
+            assert "Orin" in doctor
+            assert re.search(remedy, reason), f"{what}: {reason}\n{doctor}\n{board.journal()}"
+            assert re.search(remedy, " ".join(doctor.split())), f"{what}: {doctor}"
+
+
 def test_a_reboot_serves_the_stored_plan_under_a_new_epoch(board: Board):
     with listening(board) as ears:
         before = first_detections(ears)
@@ -304,19 +395,28 @@ def test_a_power_cut_in_a_build_or_a_swap_leaves_one_plan_or_the_other(board: Bo
 BY_PATH = "/dev/v4l/by-path/platform-vivid.0-video-index0"
 
 
+def camera_that_is(ears: Ears, state: str) -> dict[str, Any]:
+    """The camera's next status of that state."""
+    is_it = lambda path, said: path == "camera/gate/status" and said["state"] == state  # noqa: E731
+    return ears.until(is_it, PATIENCE_S)
+
+
+def wait_until_it_is_missed(board: Board) -> None:
+    wait_for(lambda: "is not there" in status_of(board)["cameras"][0]["reason"], PATIENCE_S, step_s=1.0)
+
+
 def test_a_camera_that_is_unplugged_is_lost_and_streams_again_once_it_is_back(board: Board):
-    is_state = lambda state: lambda path, said: path == "camera/gate/status" and said["state"] == state  # noqa: E731
     driver = "/sys/bus/platform/drivers/vivid"
     with listening(board) as ears:
         configure(board, BY_PATH)
-        ears.until(is_state("opening"), PATIENCE_S)
-        assert ears.until(is_state("streaming"), PATIENCE_S)["resolution_wh"] == [WIDTH_PX, HEIGHT_PX]
+        camera_that_is(ears, "opening")
+        assert camera_that_is(ears, "streaming")["resolution_wh"] == [WIDTH_PX, HEIGHT_PX]
         first_detections(ears)
         board.run(f"echo vivid.0 >{driver}/unbind")
-        assert ears.until(is_state("lost"), PATIENCE_S)["reason"]
-        wait_for(lambda: "is not there" in status_of(board)["cameras"][0]["reason"], PATIENCE_S, step_s=1.0)
+        assert camera_that_is(ears, "lost")["reason"]
+        wait_until_it_is_missed(board)
         board.run(f"echo vivid.0 >{driver}/bind")
-        ears.until(is_state("streaming"), PATIENCE_S)
+        camera_that_is(ears, "streaming")
         first_detections(ears)
         reasons = [said["reason"] for path, said, _ in ears.all() if path == "camera/gate/status"]
         configure(board)
@@ -381,46 +481,6 @@ def test_what_the_drivers_of_a_jetson_register_opens_and_what_else_it_has_does_n
     assert answers == {name: "open" if name in needed else "EPERM" for name in names}
 
 
-def test_an_upgrade_from_0_1_0_keeps_its_state_and_restarts(image: Image, tmp_path: Path):
-    if subprocess.run(["git", "cat-file", "-e", VERSION_0_1_0], cwd=ROOT, capture_output=True, check=False).returncode:
-        pytest.skip(f"absent here: {VERSION_0_1_0}, the last commit of 0.1.0, in this checkout's history")
-    with board_on(image, image.disk, tmp_path / "board") as board:
-        board.run("mv /srv/environment /opt/vajra-edge")
-        install(board, checkout(VERSION_0_1_0))
-        configure(board)
-        with listening(board) as ears:
-            old = first_detections(ears)["engine"]["fingerprint"]
-            key = board.run("sha256sum /var/lib/vajra-edge/store.key")
-            pid = board.run("systemctl show --property=MainPID --value vajra-edge")
-            said = install(board, checkout())
-            assert "upgraded, restarted and serving" in said
-            assert board.run("systemctl show --property=MainPID --value vajra-edge") != pid
-            is_news = lambda path, told: path == "engine" and told["fingerprint"] not in {None, old}  # noqa: E731
-            assert ears.until(is_news, PATIENCE_S)
-            first_detections(ears)
-        assert board.run("sha256sum /var/lib/vajra-edge/store.key") == key
-        assert f"engines/{old}" in board.run("ls -d /var/lib/vajra-edge/engines/*")
-        assert restarts_of(board) == 0
-        nothing_half(board)
-
-
-OF_USER_TOOLS = {
-    "/etc/.pwd.lock",
-    *(f"/etc/{name}-" for name in ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")),
-}
-"""Backups and a lock, which Debian's userdel leaves behind on its own account."""
-
-
-def test_a_purge_leaves_nothing(image: Image, installed: Installed, tmp_path: Path):
-    with board_on(image, installed.disk, tmp_path / "board") as board:
-        with listening(board) as ears:
-            first_detections(ears)
-        board.run(PURGE)
-        left = {line for line in contents(board) - installed.before if "__pycache__" not in line}
-        assert left <= OF_USER_TOOLS
-        assert board.run("find /run /tmp /var/tmp -name '*vajra*'") == ""
-
-
 def test_a_slow_board_comes_up_without_a_restart(board: Board):
     """A fifth of one processor: libraries take minutes to load, and the watchdog's patience is half of one."""
     quota = "systemctl set-property --runtime vajra-edge.service CPUQuota="
@@ -440,50 +500,3 @@ def test_what_a_crash_left_is_told_where_no_plan_served_yet(board: Board):
         board.run("systemctl kill --kill-whom=main --signal=SIGABRT vajra-edge")
         first_detections(ears)
     assert "its last traceback:\nFatal Python error: Aborted" in board.journal()
-
-
-ORIN = {
-    "model": ["NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"],
-    "compatible": ["nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234", "linux,dummy-virt"],
-}
-"""What the device tree of an Orin Nano says, as JetPack 6.2 has it; the last one is QEMU's own."""
-
-L4T = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64"
-
-BROKEN_BOARDS = {
-    "library without bindings": ("libraries", r"python3-libnvinfer"),
-    "no driver": ("bindings", r"install NVIDIA's driver"),
-    "driver older than the library": ("old-driver", r"a newer driver"),
-}
-"""What is added to a board that lacks the rest, and what its remedy must name then."""
-
-
-@pytest.fixture(scope="session")
-def tensorrt(image: Image) -> Path:
-    """A disk with the real library."""
-    if shutil.which("mvn") is None:
-        pytest.skip("absent here: mvn (NVIDIA's libraries for aarch64 come in a jar)")
-    subprocess.run(["bash", str(HERE / "tensorrt.sh"), str(image.folder)], check=True)
-    return image.folder / "tensorrt.disk"
-
-
-def test_an_orin_whose_tensorrt_cannot_work_serves_on_the_processor_and_names_the_remedy(
-    image: Image, installed: Installed, tensorrt: Path, tmp_path: Path
-):
-    folder = tmp_path / "board"
-    folder.mkdir()
-    tree = emulator.device_tree(folder / "orin.dtb", ORIN)
-    with board_on(image, installed.disk, folder, device_tree=tree, drives=[tensorrt]) as board:
-        board.run(f"mount -o ro /dev/vdb /mnt; echo '{L4T}' >/etc/nv_tegra_release")
-        # As install.sh makes the environment where it finds a Jetson.
-        board.run("sed -i 's/packages = false/packages = true/' /opt/vajra-edge/pyvenv.cfg")
-        for what, (part, remedy) in BROKEN_BOARDS.items():
-            board.run(f"systemctl stop vajra-edge; cp -a /mnt/{part}/. / && ldconfig")
-            board.run("rm -rf /var/lib/vajra-edge/engines /var/lib/vajra-edge/current; systemctl start vajra-edge")
-            with listening(board) as ears:
-                assert first_detections(ears)["engine"]["target"] == "cpu", what
-            reason, doctor = status_of(board)["reason"], board.run("vajra-edge doctor", check=False)
-            assert restarts_of(board) == 0, board.journal()
-            assert "Orin" in doctor
-            assert re.search(remedy, reason), f"{what}: {reason}\n{doctor}\n{board.journal()}"
-            assert re.search(remedy, " ".join(doctor.split())), f"{what}: {doctor}"
