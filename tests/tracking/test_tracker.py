@@ -7,7 +7,7 @@ import pytest
 from tracking import scenes
 from tracking.scoring import Scores, Scoring
 
-from vajra_edge.tracking.tracker import FIRST_HITS, LOST_S, NO_TRACK, Tracker
+from vajra_edge.tracking.tracker import FIRST_HITS, LOST_S, NO_TRACK, PART_HITS, Tracker
 from vajra_edge.types import Detections
 
 Row = tuple[float, float, float, int]
@@ -94,6 +94,14 @@ def test_who_cannot_be_a_part_of_whom_he_is_seen_before_has_a_number(whole, with
         tracker.update(boxes((whole, class_ids[0])), frame / 10)
     both = [tracker.update(boxes((whole, class_ids[0]), (within, class_ids[1])), 0.5 + k / 10) for k in range(5)]
     assert both[-1].tolist() == [1, 2]
+
+
+def test_who_is_seen_for_long_behind_another_is_no_part_of_that_one():
+    tracker, near, behind = Tracker(), (100.0, 0.0, 180.0, 200.0), (110.0, 10.0, 170.0, 120.0)
+    for frame in range(5):
+        tracker.update(sized(near), frame / 10)
+    told = [tracker.update(sized(near, behind), 0.5 + frame / 10).tolist() for frame in range(PART_HITS)]
+    assert told == [[1, NO_TRACK]] * (PART_HITS - 1) + [[1, 2]]
 
 
 def test_an_unsure_box_goes_on_with_a_track_and_begins_none():

@@ -55,9 +55,10 @@ OTHER_CLASS_IOU = 0.5
 SLOWING = 0.5
 """Share of its speed, by e, that a track loses in a second in which it is not seen."""
 
-PART_INSIDE, PART_AREA = 0.7, 0.1
+PART_INSIDE, PART_AREA, PART_HITS = 0.7, 0.1, 15
 """No number is given while at least the first share of a box lies in the box of another of its class, and it has at
-least the second share of that one's area: it may be a part of it. Whoever is smaller stands far behind."""
+least the second share of that one's area: it may be a part of it. Whoever is smaller stands far behind, and who was
+found in so many frames is somebody, like a car that is parked behind another."""
 
 TWO_FOR_ONE = 0.4
 """Worth of any pair beside its likeness: two poor pairs are no better than one that is good by more than this."""
@@ -217,7 +218,8 @@ def _in_the_open(tracks: Columns, wanted: Rows, others: Chosen) -> Rows:
     shared = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0.0).prod(0)
     own_px2, other_px2 = (a[2:] - a[:2]).prod(0), (b[2:] - b[:2]).prod(0)
     part = (shared >= PART_INSIDE * np.maximum(own_px2, 1.0)) & (own_px2 >= PART_AREA * other_px2)
-    return wanted.compress(~(part & (own[CLASS] == other[CLASS])).any(1))
+    doubted = (part & (own[CLASS] == other[CLASS])).any(1) & (own[HITS, :, 0] < PART_HITS)
+    return wanted.compress(~doubted)
 
 
 def _paired(tracks: Columns, hidden: Chosen, seen: Columns, left: Chosen, now_s: float) -> Rows:
