@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 import orjson
@@ -12,6 +12,7 @@ from home_assistant.test_catalogue import LINES, ZONES, entities, payload, rende
 from vajra_edge.home_assistant.catalogue import discoveries
 from vajra_edge.mqtt import messages
 from vajra_edge.mqtt.place_messages import LineState, PlaceEvent, PlacesStatus, ZoneState, encode_event, encode_places
+from vajra_edge.mqtt.schema import EventMessage
 
 WATCHED = settings(zones=ZONES, lines=LINES)
 OURS = "vajra-edge/gate-7/yard/"
@@ -101,6 +102,10 @@ def test_a_message_of_earlier_settings_tells_nothing_of_a_place_that_it_does_not
     for key in names:
         if template := told()[key].get("json_attributes_template"):
             assert orjson.loads(rendered(template, message)) == {}
+
+
+def test_every_event_of_ours_has_its_type_there() -> None:
+    assert set(told()["places"]["event_types"]) == set(get_args(EventMessage.model_fields["event"].annotation))
 
 
 @pytest.mark.parametrize("kind", ["enter", "dwell", "leave", "cross"])
