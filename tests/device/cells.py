@@ -45,6 +45,15 @@ class Cell:
         return function(lab, **self.arguments)
 
 
+def _seed() -> list[Cell]:
+    written = {"Python": "python_block", "command": "commands"}
+    return [
+        Cell(f"B {kind} block {number}", "cells_seed", function, {"number": number}, limit_s=500)
+        for kind, function in written.items()
+        for number in (0, 1)
+    ]
+
+
 def _matrix() -> list[Cell]:
     exports: dict[str, dict[str, Any]] = {
         "fp32": {},
@@ -118,8 +127,7 @@ def every() -> list[Cell]:
     """All cells, the most valuable first."""
     return [
         Cell("A small graphs", "cells_small", "all_graphs", limit_s=420, least_s=40, resumes=True),
-        *(Cell(f"B Python block {number}", "cells_seed", "python_block", {"number": number}) for number in (0, 1)),
-        *(Cell(f"B command block {number}", "cells_seed", "commands", {"number": number}) for number in (0, 1)),
+        *_seed(),
         *_matrix(),
         *_figures(),
         Cell("E ranges of 64 photos", "cells_calibration", "ranges", {"images": 64}),

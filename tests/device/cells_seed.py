@@ -98,7 +98,7 @@ def python_block(lab: Lab, number: int) -> Ran:
 
     code = blocks(seed(lab), "python")[number].replace("from vajra import Vajra", "")
     seconds: dict[str, float] = {}
-    with place(lab, f"seed-python-{number}") as folder, shared.effort(), shared.quick_choice(lab):
+    with place(lab, f"seed-python-{number}") as folder, shared.effort(), _usual_choice(lab):
         told: dict[str, Any] = {"Vajra": _on_desk(Vajra) if lab.dry else Vajra}
         for line in [line for line in code.splitlines() if line.strip()]:
             began_s = time.monotonic()
@@ -119,7 +119,7 @@ def commands(lab: Lab, number: int) -> Ran:
     lines = [line for line in blocks(seed(lab), "bash")[number].splitlines() if line.strip()]
     seconds: dict[str, float] = {}
     said: dict[str, str] = {}
-    with place(lab, f"seed-commands-{number}") as folder, shared.effort(), shared.quick_choice(lab):
+    with place(lab, f"seed-commands-{number}") as folder, shared.effort(), _usual_choice(lab):
         for line in lines:
             _, verb, *words = shlex.split(line)
             if lab.dry and verb != "export":
@@ -135,6 +135,11 @@ def commands(lab: Lab, number: int) -> Ran:
         lab.keep(made)
         _check(made, int8=number == 1, batch=8 if number else 1, dynamic=False)
         return made
+
+
+def _usual_choice(lab: Lab) -> contextlib.AbstractContextManager[None]:
+    """Layers by trials, as the document's reader gets them; a dry run has no time for that."""
+    return shared.quick_choice(lab) if lab.dry else contextlib.nullcontext()
 
 
 class Heard:

@@ -56,7 +56,7 @@ class Lab:
         partial: where the cell keeps what it has found so far.
         level: optimization level of builds that are timed.
         dry: no GPU: TensorRT-RTX builds, ONNX Runtime plays the runner; the figures mean nothing.
-        search: INT8 layers are chosen by trials in the cells that ask only whether it works.
+        search: INT8 layers are chosen by trials in the cells that ask only whether it builds.
         sample: so many small graphs only; 0: all.
         limit_s: time for the cell.
     """
@@ -166,7 +166,10 @@ def of_level(level: int) -> Iterator[None]:
 
 @contextmanager
 def quick_choice(lab: Lab) -> Iterator[None]:
-    """INT8 layers by the static rules alone: trials take minutes of CPU and say nothing of whether a build works."""
+    """INT8 layers by the static rules alone: trials take minutes of CPU and say nothing of whether a build works.
+
+    Nor of whether the plan is close enough to FP32: VajraV1-nano on photos is not so, and FP16 comes instead.
+    """
     from vajra_edge.build import attempt
 
     if lab.search:

@@ -271,7 +271,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=int, default=0, help="optimization level of what is timed (D, F, G, K)")
     parser.add_argument("--sample", type=int, default=0, help="so many small graphs only")
     parser.add_argument("--timings", type=Path, help="folder of TensorRT's timing caches; without it none are kept")
-    parser.add_argument("--search", action="store_true", help="INT8 layers by trials in B and C too")
+    parser.add_argument("--search", action="store_true", help="INT8 layers by trials in C too")
     parser.add_argument("--dry", action="store_true", help="without a GPU; see above")
     for hidden, kind in (("--cell", str), ("--answer", Path), ("--limit-s", float)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
