@@ -261,6 +261,28 @@ def test_frames_above_the_cap_keep_a_camera_from_its_stall(bench: Bench) -> None
     assert grabber.counters().frames_read == 1
 
 
+def test_time_in_which_this_process_stood_still_is_not_the_cameras(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on an emulated board: a library loaded for 16 s with the interpreter's lock, and the camera was reopened."""
+    policy = Policy(stall_s=4.0, freeze_s=None, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
+    grabber = bench.play([["paint", 64, 48, 1200, 20.0], ["until", str(bench.over)]], policy=policy)
+    bench.wait_for(CameraPhase.STREAMING)
+    stood_still = threading.Event()
+
+    def stand_still(_pid: int) -> int:
+        if not stood_still.is_set():
+            time.sleep(6.0)
+            stood_still.set()
+        return 0
+
+    monkeypatch.setattr(limits, "memory_bytes", stand_still)
+    wait_for(stood_still.is_set, LIMIT_S)
+    read = grabber.counters().frames_read
+    wait_for(lambda: grabber.counters().frames_read > read + 20, LIMIT_S)
+    assert grabber.counters().losses == 0
+
+
 def test_a_frozen_picture_is_a_loss(bench: Bench) -> None:
     policy = Policy(stall_s=5.0, freeze_s=0.05, healthy_s=60.0, backoff_max_s=0.02, first_delay_s=0.01)
     same = [["nap", 0.03], 1] * 8

@@ -27,6 +27,7 @@ from vajra_edge.capture.reconnect import (
     SourceFailed,
     Start,
     Step,
+    StoodStill,
     StopCamera,
     advance,
 )
@@ -143,6 +144,19 @@ def test_no_frame_for_longer_than_stall_s_is_a_loss(state: CameraState, last_s: 
     assert actions[0] == Close()
 
 
+@pytest.mark.parametrize(("state", "last_s"), [(OPENED, 100.0), (STREAMING, 105.0)])
+def test_time_in_which_nobody_could_listen_is_no_silence(state: CameraState, last_s: float) -> None:
+    excused, actions = run(state, StoodStill(16.0), CameraTick(last_s + 26.0, 0.5))
+    assert (excused.phase, actions) == (state.phase, ())
+    assert advance(excused, CameraTick(last_s + 26.1, 0.5), POLICY)[0].reason == "no new frame for 10.1 s"
+
+
+def test_time_in_which_nobody_could_look_does_not_count_as_the_same_picture() -> None:
+    excused, _ = run(STREAMING, StoodStill(20.0), GotFrame(154.0, 0.5, 7))
+    assert excused.phase is CameraPhase.STREAMING
+    assert advance(excused, GotFrame(154.1, 0.5, 7), POLICY)[0].reason == "the same picture for 30.1 s"
+
+
 def test_a_slow_opening_is_not_a_stall() -> None:
     assert advance(OPENING, CameraTick(1e6, 0.5), POLICY) == (OPENING, ())
 
@@ -243,6 +257,9 @@ def test_stop_without_anything_open_only_tells(state: CameraState) -> None:
         (OPENED, Opened(300.0)),
         (STREAMING, Opened(300.0)),
         (STREAMING, Start()),
+        (CameraState(), StoodStill(16.0)),
+        (OPENING, StoodStill(16.0)),
+        (BACKOFF, StoodStill(16.0)),
     ],
 )
 def test_late_news_changes_nothing(state: CameraState, event: Event) -> None:
@@ -270,8 +287,9 @@ def any_event(dice: random.Random, now_s: float) -> Event:
             ChildHung(now_s, roll, 15.0),
             ChildOverFull(now_s, roll, 2, 1),
             ChildStuck(now_s, roll, 77),
+            StoodStill(roll),
         ],
-        [2, 6, 20, 4, 10, 0.3, 0.3, 1, 1, 1, 1],
+        [2, 6, 20, 4, 10, 0.3, 0.3, 1, 1, 1, 1, 2],
     )[0]
 
 

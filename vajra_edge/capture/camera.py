@@ -45,6 +45,7 @@ LEAVE_S = 1.0
 """To say goodbye to a camera, from being told to being killed."""
 
 _TURN_S = 0.25  # a wait for the process looks up this often to beat and to see that it shall stop
+_LATE_S = 2.0 * _TURN_S  # of a turn that took longer, the rest was ours: this process stood still
 _NAP_S = 1.0  # likewise a wait in backoff, and a look at memory
 _MOST_LINES = 20  # that a process may write to the log; one that was taken over could flood it
 
@@ -129,7 +130,7 @@ class Grabber:
         self._thread: threading.Thread | None = None
         self._child: Child | None = None
         self._silent_s = self._lines = 0.0
-        self._looked_s = 0.0
+        self._looked_s = self._turned_s = 0.0
         self._memory_bytes = self._starts = 0
         self._read = self._losses = 0
         self._child_dropped = self._past_dropped = 0
@@ -230,23 +231,33 @@ class Grabber:
         with self._lock:
             self._child = child
             self._silent_s, self._lines = 0.0, 0
+            self._turned_s = time.monotonic()
             self._starts += 1
 
     def _hear(self, child: Child) -> None:
         began_s = time.monotonic()
         message = child.receive(_TURN_S)
+        self._excuse()
         if message is not None:
             self._silent_s = 0.0
             self._heed(message)
         elif child.exited is not None:
             how = how_it_ended(child.exited, self._camera.source, has_secret=self._has_secret())
             self._advance(reconnect.ChildDied(time.monotonic(), self._dice(), how))
-        else:  # of a turn that took longer, the rest was ours: this process stood still
-            self._silent_s += min(time.monotonic() - began_s, 2.0 * _TURN_S)
+        else:
+            self._silent_s += min(time.monotonic() - began_s, _LATE_S)
             self._judge(child)
         if message is None or time.monotonic() - self._looked_s > _NAP_S:
             self._look_at(child)
+            self._excuse()
             self._tick()
+
+    def _excuse(self) -> None:
+        """While this process stands still a camera's frames wait to be heard; it is called twice a turn."""
+        now_s = time.monotonic()
+        still_s, self._turned_s = now_s - self._turned_s - _LATE_S, now_s
+        if still_s > 0.0:
+            self._advance(reconnect.StoodStill(still_s))
 
     def _heed(self, message: protocol.FromChild | Arrived) -> None:
         now_s = time.monotonic()

@@ -15,6 +15,7 @@
 | Ended    | opened or streaming | ended; Close                                                         |
 | Tick     | opened or streaming | no frame for ``stall_s``: backoff; Close                             |
 | Tick     | backoff             | opening when the delay has passed; Open                              |
+| Still    | opened or streaming | those seconds count neither as silence nor as the same picture       |
 | Stop     | any                 | closed; Close where something is open                                |
 
 What is open is a process of its own, which may die, hang, take too much memory, or be beyond killing.
@@ -186,6 +187,13 @@ class CameraTick:
 
 
 @dataclass(frozen=True)
+class StoodStill:
+    """For so long nobody here could listen: a library kept all threads waiting, or the board stood still."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StopCamera:
     """Nobody wants frames any more."""
 
@@ -216,7 +224,7 @@ class ReportState:
 
 
 Loss: TypeAlias = SourceFailed | ChildDied | ChildHung | ChildOverFull
-Event: TypeAlias = Start | Opened | GotFrame | Loss | ChildStuck | Ended | CameraTick | StopCamera
+Event: TypeAlias = Start | Opened | GotFrame | Loss | ChildStuck | Ended | CameraTick | StoodStill | StopCamera
 Action: TypeAlias = Open | Close | Kill | ReportState
 Step: TypeAlias = tuple[CameraState, tuple[Action, ...]]
 
@@ -246,6 +254,9 @@ def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: 
             return _stuck(state, event, policy)
         case CameraTick():
             return _tick(state, event, policy)
+        case StoodStill(seconds):
+            shifted = replace(state, last_frame_s=state.last_frame_s + seconds, changed_s=state.changed_s + seconds)
+            return (shifted, ()) if opened else late
         case StopCamera():
             return (
                 late

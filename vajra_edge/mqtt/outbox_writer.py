@@ -35,6 +35,10 @@ OPENING_S = 60.0
 RETRY_S = 30.0
 """After so long a disk that failed is tried again."""
 
+LOOK_S = 2.0
+"""Looks at a busy disk are half a second apart. Where they are further apart than this, the rest does not count: a
+library that loads kept every thread waiting, or the board stood still, and the disk may have answered meanwhile."""
+
 
 class Disk(Protocol):
     """Where the outbox's messages are kept, if anywhere."""
@@ -99,6 +103,7 @@ class OutboxWriter:
         self._retry_s = self._synced_s = self._wrote_s = float("-inf")
         self._busy_from_s: float | None = None
         self._patience_s = OPENING_S
+        self._looked_s = self._watched_s = self._excused_s = 0.0
         self._why = "died"
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
@@ -114,7 +119,7 @@ class OutboxWriter:
     def news(self) -> list[str]:
         """What befell it since the last call; notices a disk that does not answer."""
         began_s = self._busy_from_s
-        if began_s is not None and self._clock() - began_s > self._patience_s:
+        if began_s is not None and self._waited_s(began_s) > self._patience_s:
             self._busy_from_s = None
             what = f"the disk of the outbox does not answer for {self._patience_s:.0f} s"
             self._fail(PublishError(what, remedy="check that disk"))
@@ -122,6 +127,15 @@ class OutboxWriter:
         while self._news:
             told.append(self._news.popleft())
         return told
+
+    def _waited_s(self, began_s: float) -> float:
+        """For the disk alone, since it was asked; called by the one thread that looks."""
+        now_s = self._clock()
+        if began_s != self._watched_s:
+            self._watched_s, self._looked_s, self._excused_s = began_s, began_s, 0.0
+        self._excused_s += max(0.0, now_s - self._looked_s - LOOK_S)
+        self._looked_s = now_s
+        return now_s - began_s - self._excused_s
 
     def close(self, patience_s: float) -> None:
         """Write what is left and end; a disk that takes longer is left behind."""

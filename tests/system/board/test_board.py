@@ -500,3 +500,16 @@ def test_what_a_crash_left_is_told_where_no_plan_served_yet(board: Board):
         board.run("systemctl kill --kill-whom=main --signal=SIGABRT vajra-edge")
         first_detections(ears)
     assert "its last traceback:\nFatal Python error: Aborted" in board.journal()
+
+
+def test_a_camera_whose_driver_comes_after_the_service_streams_without_a_restart(board: Board):
+    """A USB camera that is plugged in for the first time after a boot."""
+    board.run("mv /etc/modules-load.d/vivid.conf /srv")
+    board.power_off()
+    board.boot()
+    wait_until_it_is_missed(board)
+    with listening(board) as ears:
+        board.run("modprobe vivid; mv /srv/vivid.conf /etc/modules-load.d")
+        camera_that_is(ears, "streaming")
+        first_detections(ears)
+    assert restarts_of(board) == 0, board.journal()
