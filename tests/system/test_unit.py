@@ -58,6 +58,13 @@ def settings() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.parametrize("late", ["network-online.target", "time-sync.target", "remote-fs.target", "graphical.target"])
+def test_what_may_take_minutes_or_never_come_is_not_waited_for(late):
+    """A pole without a network has a camera all the same; test_board.py boots one."""
+    found = settings()
+    assert late not in " ".join([*found["After"], *found["Wants"]]).split()
+
+
 def test_a_reload_sends_a_signal_and_makes_no_sandbox_for_that():
     assert settings()["ExecReload"] == ["+/bin/kill -HUP $MAINPID"]
 
