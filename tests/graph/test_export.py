@@ -181,7 +181,7 @@ Path(sys.argv[2]).write_bytes(traced.onnx_bytes)
 
 
 def test_it_is_traced_where_no_memory_may_become_a_program(weights: Path, tmp_path: Path) -> None:
-    """As MemoryDenyWriteExecute= of the service's unit has it; whatever torch computes with may write machine code."""
+    """As MemoryDenyWriteExecute= of a drop-in has it; whatever torch computes with may write machine code."""
     command = [sys.executable, "-c", FORBIDDEN, str(weights), str(tmp_path / "traced.onnx")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode == 77:

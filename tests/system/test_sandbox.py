@@ -104,6 +104,7 @@ NEEDED = {
     "datagrams",
     "dial",
     "memfd",
+    "writable code",
 }
 OPEN = {"execute memfd"}
 """No directive closes it: frames of cameras need such memory."""
@@ -127,14 +128,32 @@ ExecStopPost=/bin/rm -f /tmp/argus_socket
 """
 
 
-def test_the_drop_in_for_csi_reaches_argus_and_follows_its_daemon(installed):
+LATE_PROBE = """[Service]
+ExecStart=
+ExecStart=/bin/sh -c 'until [ -e /run/vajra-edge/go ]; do sleep 0.1; done; \\
+exec /opt/vajra-edge/bin/python /srv/probe.py'
+"""
+
+
+def test_the_drop_in_for_csi_reaches_argus_though_its_daemon_comes_later_and_comes_again(installed):
     root = installed.root
     (root / "etc/systemd/system/nvargus-daemon.service").write_text(ARGUS)
     assert probed(installed, "systemctl start nvargus-daemon")["argus"] != "allowed"
     shutil.copy(ROOT / "systemd/vajra-edge-csi.conf", root / f"{booted.UNIT[1:]}.d/csi.conf")
-    said = installed.boot(f"{PREPARE}systemctl start nvargus-daemon vajra-edge; systemctl show -p PartOf vajra-edge")
-    assert "PartOf=nvargus-daemon.service" in said
-    assert json.loads((root / "probe.json").read_text())["argus"] == "allowed"
+    (root / f"{booted.UNIT[1:]}.d/probe2.conf").write_text(LATE_PROBE)
+    (root / "probe.json").unlink()
+    said = installed.boot(
+        f"{PREPARE}systemctl start --no-block vajra-edge\n"
+        "until [ -d /run/vajra-edge/machine-tmp ]; do sleep 0.1; done\n"
+        "systemctl start nvargus-daemon; systemctl restart nvargus-daemon\n"
+        "until [ -S /tmp/argus_socket ]; do sleep 0.1; done; systemctl is-active vajra-edge; touch /run/vajra-edge/go\n"
+        "until [ -s /probe.json ]; do sleep 0.1; done; systemctl show -p Result vajra-edge"
+    )
+    assert "activating" in said
+    answers = json.loads((root / "probe.json").read_text())
+    assert answers["argus"] == "allowed"
+    allowed = {name for name, answer in answers.items() if answer == "allowed"}
+    assert allowed - BOUND - {"argus"} == (NEEDED | OPEN) - {"read /run/systemd/timesync/synchronized"}
 
 
 def test_the_daemon_serves_a_camera_in_it_and_doctor_looks_from_there(installed):

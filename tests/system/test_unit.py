@@ -101,7 +101,11 @@ def test_no_file_that_the_daemon_can_write_can_be_executed():
     closed = {path.removeprefix("-") for path in unit["NoExecPaths"][0].split()}
     own = {f"/var/lib/{unit['StateDirectory'][0]}", f"/run/{unit['RuntimeDirectory'][0]}"}
     assert own | {"/", "/tmp", "/var/tmp", "/dev/shm"} <= closed
-    assert unit["MemoryDenyWriteExecute"] == ["yes"]
+
+
+def test_tensorrts_builder_gets_its_executable_stack():
+    """test_tensorrt_start.py shows what it is without: no engine."""
+    assert "MemoryDenyWriteExecute" not in settings()
 
 
 def test_what_may_be_absent_while_the_service_is_stopped_keeps_nobody_out():
@@ -158,7 +162,7 @@ def test_what_the_drivers_of_a_board_register_is_let_in(board, regions):
         assert any(fnmatchcase(region, glob) for glob in globs), f"{region} of {board}"
 
 
-@pytest.mark.parametrize("module", ["videodev", "nvgpu"])
+@pytest.mark.parametrize("module", ["videodev", "nvgpu", "host1x_fence"])
 @pytest.mark.parametrize("key", ["Wants", "After"])
 def test_drivers_whose_devices_are_allowed_by_name_are_loaded_first(module, key):
     """Names are looked up when the service starts, and one that nothing has registered by then stays closed."""

@@ -138,7 +138,7 @@ def _written(network: VajraV1, fixed_hw: tuple[int, int] | None, opset: int) -> 
     network.head.fixed_hw = fixed_hw
     image = torch.zeros((1, 3, *(fixed_hw or _DYNAMIC_TRACE_HW)))
     file = io.BytesIO()
-    # oneDNN writes machine code at run time, which the service's unit forbids: it "could not create a primitive".
+    # oneDNN writes machine code at run time; where MemoryDenyWriteExecute= forbids that, no primitive can be made.
     with _quiet(torch), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
         torch.onnx.export(
             network,

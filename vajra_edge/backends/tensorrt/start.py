@@ -2,6 +2,9 @@
 
 With a driver that is too old for it the library ends the process that makes its first ``Runtime`` (10.6: SIGSEGV on
 x86-64, ``std::terminate`` on aarch64): the daemon would die of asking, and again after each restart.
+
+A ``Builder`` takes seconds and gigabytes to make, so that of it only the library is tried that it loads: many releases
+of that ask for an executable stack (10.6 for x86-64), which a sandbox or the C library may refuse.
 """
 
 from __future__ import annotations
@@ -17,9 +20,14 @@ from vajra_edge.errors import BackendUnavailable
 from vajra_edge.wording import Command, Text, say
 
 SCRIPT = """
-import importlib, sys
+import ctypes, importlib, pathlib, sys
 trt = importlib.import_module(sys.argv[1])
-sys.exit(trt.Runtime(trt.Logger(trt.Logger.ERROR)) is None)
+runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
+for loaded in {line.split()[-1] for line in maps if "/libnvinfer.so" in line}:
+    for resource in pathlib.Path(loaded).parent.glob("libnvinfer_builder_resource.so*"):
+        ctypes.CDLL(str(resource))
+sys.exit(runtime is None)
 """
 
 TIMEOUT_S = 60.0
@@ -27,6 +35,8 @@ TIMEOUT_S = 60.0
 
 OLD_DRIVER = re.compile(r"error: 3[56]\b|driver version is insufficient|not supported in the installed CUDA driver")
 """What TensorRT says of a driver that is older than it needs, or lacks a call that it makes."""
+NO_STACK = re.compile(r"cannot enable executable stack")
+"""What the C library says of the builder's library where memory may not become a program."""
 PREFIX = re.compile(r"^(\[[^\]]*\]\s*)+")
 """Date and severity of a line: with them the same failure would be another one each time."""
 TOLD_CHARACTERS = 300
@@ -90,5 +100,10 @@ def _remedy(output: str) -> Text:
         return (
             "this TensorRT is built for a newer CUDA than the driver takes: install the TensorRT of this JetPack or "
             "driver, or a newer driver"
+        )
+    if NO_STACK.search(output):
+        return (
+            "no engine can be built like this: take MemoryDenyWriteExecute= out of the unit's drop-ins, or install a "
+            "TensorRT whose builder needs no executable stack"
         )
     return say("reinstall TensorRT for this JetPack or driver; '", Command.DOCTOR, "' lists the versions")
