@@ -122,6 +122,29 @@ def network(
     return made.SerializeToString()
 
 
+def dazzled(content: bytes, above: float = 0.9) -> bytes:
+    """The network with an output that is no number for pictures whose mean, 0..1, is ``above`` that: 0 divided by 0."""
+    made = onnx.load_from_string(content)
+    output = made.graph.output[0].name
+    for node in made.graph.node:
+        node.output[:] = [f"{name}_seen" if name == output else name for name in node.output]
+    bound = [numpy_helper.from_array(np.float32(above), "bound"), numpy_helper.from_array(np.array([2]), "last_axis")]
+    made.graph.initializer.extend(bound)
+    made.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["images"], ["of_colours"], axes=[2, 3], keepdims=0),
+            helper.make_node("ReduceMean", ["of_colours"], ["of_pictures"], axes=[1], keepdims=1),
+            helper.make_node("Unsqueeze", ["of_pictures", "last_axis"], ["brightness"]),
+            helper.make_node("Less", ["brightness", "bound"], ["bearable_flag"]),
+            helper.make_node("Cast", ["bearable_flag"], ["bearable"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["bearable", "bearable"], ["one_or_none"]),
+            helper.make_node("Mul", [f"{output}_seen", "one_or_none"], [output]),
+        ]
+    )
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
 def _counted() -> list[onnx.NodeProto]:
     """Centres of as many cells as there are, counted along both axes."""
     return [

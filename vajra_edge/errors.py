@@ -23,6 +23,7 @@ settings or arguments that it is about; whoever reads it reads of those in words
     │   ├── PlanError          a stored plan is damaged, foreign or refused by the library
     │   │   └── ForeignPlan    it is whole, and another library release or device built it
     │   ├── InferenceError     the runner refused or failed
+    │   │   └── NotFinite      it gave scores that are no numbers
     │   └── VerifyError        the accuracy check: the plan does not agree with its reference
     ├── StoreError             the engine store cannot be read or written
     ├── SourceError            a camera cannot be opened or read
@@ -166,6 +167,19 @@ class ForeignPlan(PlanError):
 
 class InferenceError(EngineError):
     """A runner refused a batch or failed on it."""
+
+
+class NotFinite(InferenceError):
+    """The scores of an image hold what is no number: the computation broke, and its boxes say nothing.
+
+    Args:
+        whose: camera, file or frame; empty where whoever reads the output does not know it.
+    """
+
+    def __init__(self, whose: str = "") -> None:
+        image = repr(whose) if whose else "an image"
+        remedy = "choose a higher precision; where that is fp32, the network itself is damaged: train it again"
+        super().__init__(f"the network's scores for {image} are not finite", remedy=remedy)
 
 
 class VerifyError(EngineError):

@@ -31,38 +31,39 @@ CALL(letterbox_f16, u16)
 """,
     "detections": """
 #define RUN(kind, type) extern "C" void run_##kind(unsigned images, unsigned threads, int backward, \\
-    const type *output, const ImageBlock *blocks, u64 *keys, int *labels, int *counts, Row *rows, u32 *overlapped, \\
+    const type *output, const ImageBlock *blocks, u64 *keys, int *labels, Tally *tallies, Row *rows, u32 *overlapped, \\
     Row *found, Answer *answers, int anchors, int classes, int most_rows) { \\
     Dim grid = {(anchors + threads - 1) / threads, images, 1}, block = {threads, 1, 1}; \\
     launch(grid, block, false, backward, [&] { \\
-        candidates_##kind(output, blocks, keys, labels, counts, anchors, classes); }); \\
+        candidates_##kind(output, blocks, keys, labels, tallies, anchors, classes); }); \\
     launch(grid, block, true, backward, [&] { \\
-        ranked_##kind(output, blocks, keys, labels, counts, rows, anchors, classes); }); \\
+        ranked_##kind(output, blocks, keys, labels, tallies, rows, anchors, classes); }); \\
     launch({MOST_CANDIDATES * WORDS / threads, images, 1}, block, false, backward, [&] { \\
-        overlaps(rows, counts, blocks, overlapped); }); \\
+        overlaps(rows, tallies, blocks, overlapped); }); \\
     launch({images, 1, 1}, block, true, backward, [&] { \\
-        kept(rows, overlapped, blocks, counts, found, answers, most_rows); }); }
+        kept(rows, overlapped, blocks, tallies, found, answers, most_rows); }); }
 RUN(f32, float)
 RUN(f16, u16)
 extern "C" int size_of_block() { return sizeof(ImageBlock); }
 #define SIZES unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, void **given
 #define CALL(kind, type) extern "C" void call_candidates_##kind(SIZES) { \
     launch({x, y, z}, {bx, by, bz}, false, false, [&] { candidates_##kind(TAKEN(0, const type *), \
-        TAKEN(1, const ImageBlock *), TAKEN(2, u64 *), TAKEN(3, int *), TAKEN(4, int *), TAKEN(5, int), \
+        TAKEN(1, const ImageBlock *), TAKEN(2, u64 *), TAKEN(3, int *), TAKEN(4, Tally *), TAKEN(5, int), \
         TAKEN(6, int)); }); } \
 extern "C" void call_ranked_##kind(SIZES) { \\
     launch({x, y, z}, {bx, by, bz}, true, false, [&] { ranked_##kind(TAKEN(0, const type *), \\
-        TAKEN(1, const ImageBlock *), TAKEN(2, const u64 *), TAKEN(3, const int *), TAKEN(4, const int *), \\
+        TAKEN(1, const ImageBlock *), TAKEN(2, const u64 *), TAKEN(3, const int *), TAKEN(4, const Tally *), \\
         TAKEN(5, Row *), TAKEN(6, int), TAKEN(7, int)); }); }
 CALL(f32, float)
 CALL(f16, u16)
 extern "C" void call_overlaps(SIZES) { launch({x, y, z}, {bx, by, bz}, false, false, [&] { \\
-    overlaps(TAKEN(0, const Row *), TAKEN(1, const int *), TAKEN(2, const ImageBlock *), TAKEN(3, u32 *)); }); }
+    overlaps(TAKEN(0, const Row *), TAKEN(1, const Tally *), TAKEN(2, const ImageBlock *), TAKEN(3, u32 *)); }); }
 extern "C" void call_kept(SIZES) { launch({x, y, z}, {bx, by, bz}, true, false, [&] { kept(TAKEN(0, const Row *), \\
-    TAKEN(1, const u32 *), TAKEN(2, const ImageBlock *), TAKEN(3, int *), TAKEN(4, Row *), TAKEN(5, Answer *), \\
+    TAKEN(1, const u32 *), TAKEN(2, const ImageBlock *), TAKEN(3, Tally *), TAKEN(4, Row *), TAKEN(5, Answer *), \\
     TAKEN(6, int)); }); }
 extern "C" int size_of_row() { return sizeof(Row); }
 extern "C" int size_of_answer() { return sizeof(Answer); }
+extern "C" int size_of_tally() { return sizeof(Tally); }
 extern "C" int most_candidates() { return MOST_CANDIDATES; }
 """,
 }

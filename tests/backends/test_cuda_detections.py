@@ -17,6 +17,7 @@ from vajra_edge.backends.cuda.detections import (
     MOST_CANDIDATES,
     OVERLAPS_BYTES,
     ROW_BYTES,
+    TALLY_BYTES,
     Answer,
     ImageBlock,
     image_block,
@@ -44,17 +45,17 @@ def launched(
     threads: int = 64,
     backward: bool = False,
     turns: int = 2,
-) -> list[Detections]:
-    """All images at once; twice, for what one frame leaves behind is the next one's."""
+) -> list[Detections | None]:
+    """All images at once; twice, for what one frame leaves behind is the next one's. None: its computation broke."""
     images, rows, anchors = output.shape
     memory = {
         "keys": np.zeros((images, anchors), np.uint64),
         "labels": np.zeros((images, anchors), np.int32),
-        "counts": np.zeros(images, np.int32),
+        "tallies": np.zeros((images, TALLY_BYTES // 4), np.int32),
         "rows": np.zeros((images, MOST_CANDIDATES, 6), np.float32),
         "overlapped": np.zeros((images, OVERLAPS_BYTES), np.uint8),
         "found": np.zeros((images, MOST_ROWS, 6), np.float32),
-        "answers": np.zeros((images, 2), np.int32),
+        "answers": np.zeros((images, ctypes.sizeof(Answer) // 4), np.int32),
     }
     run = kernel.run_f16 if output.dtype == np.float16 else kernel.run_f32
     given = (ImageBlock * images)(*blocks)
@@ -62,12 +63,16 @@ def launched(
     whole = np.ascontiguousarray(output).ctypes.data_as(ctypes.c_void_p)
     for _ in range(turns):
         run(images, threads, int(backward), whole, ctypes.byref(given), *addresses, anchors, rows - 4, MOST_ROWS)
-    assert not memory["counts"].any(), "the next frame counts from zero"
+    assert not memory["tallies"].any(), "the next frame counts from zero"
     assert [int(one.ticket) for one in blocks] == memory["answers"][:, 1].tolist(), (
         "each answer says of which image it is"
     )
     kept = [memory["found"][index, :count] for index, count in enumerate(memory["answers"][:, 0])]
-    return [Detections(one[:, :4].copy(), one[:, 4].copy(), one[:, 5].astype(np.int32)) for one in kept]
+    assert not any(len(one) for one, broken in zip(kept, memory["answers"][:, 2], strict=True) if broken)
+    return [
+        None if broken else Detections(one[:, :4].copy(), one[:, 4].copy(), one[:, 5].astype(np.int32))
+        for one, broken in zip(kept, memory["answers"][:, 2], strict=True)
+    ]
 
 
 def on_host(
@@ -78,7 +83,8 @@ def on_host(
     return Detections(place.to_image(found.xyxy, resolution_wh), found.confidence, found.class_id)
 
 
-def require_same(found: Detections, wanted: Detections) -> None:
+def require_same(found: Detections | None, wanted: Detections) -> None:
+    assert found is not None
     np.testing.assert_array_equal(found.class_id, wanted.class_id)
     np.testing.assert_array_equal(found.confidence, wanted.confidence)
     np.testing.assert_allclose(found.xyxy, wanted.xyxy, rtol=1e-5, atol=1e-3)
@@ -99,6 +105,7 @@ def test_blocks_are_laid_out_as_the_kernels_read_them(kernel: ctypes.CDLL) -> No
     assert kernel.size_of_block() == ctypes.sizeof(ImageBlock)
     assert kernel.size_of_row() == ROW_BYTES
     assert kernel.size_of_answer() == ctypes.sizeof(Answer)
+    assert kernel.size_of_tally() == TALLY_BYTES
     assert kernel.most_candidates() == MOST_CANDIDATES
 
 
@@ -147,17 +154,31 @@ def test_nothing_found_is_no_row(kernel: ctypes.CDLL) -> None:
     for confidence in (0.25, 0.0):
         block = image_block(Limits(confidence), placement((640, 480), INPUT_HW), (640, 480), 0)
         (found,) = launched(kernel, output, [block])
+        assert found is not None
         assert len(found.class_id) == 0
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("label", [0, 2, 4])
-def test_an_anchor_with_a_score_that_is_no_number_is_none(kernel: ctypes.CDLL, label: int) -> None:
-    output, wh, limits = crowd(3, 400, 5), (640, 480), Limits(0.3)
-    output[4 + label, ::3] = np.nan
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_an_image_with_one_score_that_is_no_number_is_said_to_be_broken_and_no_other(
+    kernel: ctypes.CDLL, wrong: float, label: int, kind: type[np.float32 | np.float16]
+) -> None:
+    outputs, wh, limits = np.stack([crowd(seed, 400, 5) for seed in range(3)]).astype(kind), (640, 480), Limits(0.3)
+    outputs[1, 4 + label, 7] = wrong
     place = placement(wh, INPUT_HW)
-    (found,) = launched(kernel, output[None], [image_block(limits, place, wh, 7)])
-    with np.errstate(invalid="ignore"):
-        require_same(found, on_host(output, limits, place, wh))
+    blocks = [image_block(limits, place, wh, ticket) for ticket in range(3)]
+    for backward in (False, True):
+        one, broken, other = launched(kernel, outputs, blocks, backward=backward)
+        assert broken is None
+        require_same(one, on_host(outputs[0].astype(np.float32), limits, place, wh))
+        require_same(other, on_host(outputs[2].astype(np.float32), limits, place, wh))
+
+
+def test_an_image_without_one_score_that_is_a_number_is_said_to_be_broken(kernel: ctypes.CDLL) -> None:
+    block = image_block(Limits(0.3), placement((640, 480), INPUT_HW), (640, 480), 7)
+    for wrong in (np.nan, np.inf, -np.inf):
+        assert launched(kernel, np.full((1, 9, 400), wrong, np.float32), [block]) == [None]
 
 
 def test_an_output_of_half_precision_is_read_as_the_values_it_holds(kernel: ctypes.CDLL) -> None:
@@ -187,6 +208,6 @@ def test_on_every_photo_the_same_objects_are_found(kernel: ctypes.CDLL, shared_d
         (output,) = session.run(None, {session.get_inputs()[0].name: buffer})
         (found,) = launched(kernel, output, [image_block(limits, place, wh, 7)], turns=1)
         require_same(found, on_host(output[0], limits, place, wh))
-        objects += len(found.class_id)
+        objects += len(found.class_id) if found else 0
     assert len(paths) >= 128
     assert objects > 400

@@ -68,7 +68,7 @@ def main() -> None:
             slot.prepare([frame], [limits], ahead)
             slot.infer(1)
             stream.synchronize()
-            (found,), wanted = slot.found(1), best_class(output[0], 0.25, 0.7, 300, 500)
+            (found,), wanted = slot.found([frame]), best_class(output[0], 0.25, 0.7, 300, 500)
             same = bool(np.array_equal(found.confidence, wanted.confidence)) and bool(
                 np.array_equal(found.class_id, wanted.class_id)
             )

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import tiny
 from desk import CLIP_FRAMES, desk
 from fixed import network
 
@@ -71,3 +72,14 @@ def test_a_class_that_may_be_an_id_or_a_name_is_asked_back(tmp_path, capsys, cla
     assert "1 1, 1 90" in capsys.readouterr().out
     assert main([*words, f"classes={classes}"]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_picture_whose_scores_are_no_numbers_is_one_line_and_no_empty_scene(weights, capsys, tmp_path):
+    dazzled, picture = tmp_path / "dazzled.onnx", tmp_path / "white.png"
+    dazzled.write_bytes(tiny.dazzled(weights.read_bytes()))
+    cv2.imwrite(str(picture), np.full((64, 64, 3), 255, np.uint8))
+    assert main(["predict", f"model={dazzled}", f"source={picture}", "save=False"]) == 1
+    said = capsys.readouterr()
+    assert "white.png' are not finite; choose a higher precision" in said.err
+    assert said.err.count("\n") == 1
+    assert "nothing" not in said.out

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vajra_edge.errors import NotFinite
 from vajra_edge.geometry import boxes
 from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph.signature import Layout, Signature
@@ -118,3 +119,32 @@ def test_found_boxes_are_moved_to_the_image_and_clipped_to_it():
 def test_every_layout_has_a_head_that_knows_its_rows(layout):
     signature = signature_of(layout, max_det=3)
     assert head_of(signature).rows(signature) == {Layout.RAW: 6, Layout.DETECTIONS: 3}[layout]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("every_class", [False, True])
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("anchor", [0, 2])
+def test_one_score_that_is_no_number_makes_the_image_none(wrong, every_class, label, anchor):
+    signature, output = signature_of(Layout.RAW), ANCHORS.copy()
+    output[4 + label, anchor] = wrong
+    with pytest.raises(NotFinite, match="not finite; choose a higher precision"):
+        head_of(signature).decode(signature, output, Limits(0.25, every_class=every_class))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 2])
+@pytest.mark.parametrize("nms", [{"nms_iou": 0.7, "top_k": 9}, {}], ids=["with NMS", "end to end"])
+def test_one_row_whose_score_is_no_number_makes_the_image_none(wrong, row, nms):
+    signature = signature_of(Layout.DETECTIONS, max_det=3, **nms)
+    rows = np.array([[1, 1, 5, 5, 0.9, 0], [1, 1, 5, 5, 0.6, 0], [0, 0, 0, 0, 0, 0]], np.float32)
+    rows[row, 4] = wrong
+    with pytest.raises(NotFinite):
+        head_of(signature).decode(signature, rows, Limits(0.25))
+
+
+def test_boxes_of_anchors_that_nobody_takes_may_be_anything():
+    signature, output = signature_of(Layout.RAW), ANCHORS.copy()
+    output[:4, 2] = np.nan
+    found = head_of(signature).decode(signature, output, Limits(0.25, 0.5))
+    np.testing.assert_allclose(found.confidence, [0.9])

@@ -20,7 +20,7 @@ from vajra_edge.backends.cuda.check import check
 from vajra_edge.backends.cuda.detections import unfit
 from vajra_edge.backends.cuda.kernels import Kernels
 from vajra_edge.backends.tensorrt.backend import TensorRT
-from vajra_edge.errors import InferenceError
+from vajra_edge.errors import InferenceError, NotFinite
 from vajra_edge.geometry.letterbox import Letterbox
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.inference.cuda_detector import CudaDetector
@@ -42,15 +42,18 @@ class Bench:
         self.simulation = Simulation("10.3.0")
         install(monkeypatch, self.simulation, self.gpu)
 
-    def detector(self, signature: Signature = SIGNATURE, nms: NmsSpec | None = None) -> CudaDetector:
-        return CudaDetector(TensorRT().load_on_gpu(self._plan(signature), signature, GPU), Kernels(0, None), nms)
+    def detector(
+        self, signature: Signature = SIGNATURE, nms: NmsSpec | None = None, *, dazzled: bool = False
+    ) -> CudaDetector:
+        plan = self._plan(signature, dazzled=dazzled)
+        return CudaDetector(TensorRT().load_on_gpu(plan, signature, GPU), Kernels(0, None), nms)
 
     def host(self, signature: Signature = SIGNATURE, nms: NmsSpec | None = None) -> HostDetector:
         return HostDetector(TensorRT().load(self._plan(signature), signature, GPU), nms)
 
-    def _plan(self, signature: Signature) -> bytes:
+    def _plan(self, signature: Signature, *, dazzled: bool = False) -> bytes:
         graph = tiny.network(signature.resolution_hw[0], batch=None if signature.dynamic_batch else signature.batch)
-        return self.simulation.plan({"dla": False}, graph)
+        return self.simulation.plan({"dla": False}, tiny.dazzled(graph) if dazzled else graph)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,19 @@ def test_a_refused_call_raises_and_the_next_batch_is_right(bench: Bench, monkeyp
             detector.submit([frame(2)], [Filter()])
     require_same(detector.collect().found[0], through(host, [frame(1)]).found[0])
     require_same(through(detector, [frame(3)]).found[0], through(host, [frame(3)]).found[0])
+    detector.close()
+    host.close()
+
+
+def test_a_picture_whose_scores_are_no_numbers_is_no_empty_scene_and_the_next_one_is_found(bench: Bench) -> None:
+    detector, host = bench.detector(dazzled=True), bench.host()
+    white = replace(frame(0, camera="yard"), image=np.full((128, 128, 3), 255, np.uint8))
+    for _ in range(3):  # by calls, recorded, and launched as a graph
+        detector.submit([frame(1), white], [Filter()] * 2)
+        detector.submit([frame(2)], [Filter()])
+        with pytest.raises(NotFinite, match=r"scores for 'yard' are not finite; choose a higher precision"):
+            detector.collect()
+        require_same(detector.collect().found[0], through(host, [frame(2)]).found[0])
     detector.close()
     host.close()
 

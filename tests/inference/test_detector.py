@@ -6,16 +6,20 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+import tiny
 from colours import stored
 from waiting import LIMIT_S
 
+from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.build.accuracy_check import counted
-from vajra_edge.errors import InferenceError
+from vajra_edge.errors import InferenceError, NotFinite
+from vajra_edge.graph import signature
+from vajra_edge.graph.passes.nms import add_nms
 from vajra_edge.graph.signature import Layout, Signature
 from vajra_edge.heads.detect import best_class
 from vajra_edge.inference.detector import Filter, HostDetector
 from vajra_edge.pixel_format import USUAL, PixelFormat
-from vajra_edge.plans.spec import NmsSpec
+from vajra_edge.plans.spec import EngineSpec, NmsSpec
 from vajra_edge.types import Frame
 
 SIGNATURE = Signature(
@@ -152,6 +156,20 @@ def test_a_failing_runner_raises_at_collect(detector, runner):
     with pytest.raises(InferenceError, match="refused"):
         detector.collect()
     assert detector.in_flight == 0
+
+
+@pytest.mark.parametrize("in_graph", [False, True], ids=["NMS on the host", "NMS in the network"])
+def test_a_picture_whose_scores_are_no_numbers_is_no_empty_scene_and_the_next_one_is_found(in_graph):
+    content = tiny.dazzled(tiny.network(128))
+    content = add_nms(content, NmsSpec()) if in_graph else content
+    detector = HostDetector(OnnxRuntime().load(content, signature.read(content), EngineSpec()))
+    scene = tiny.scene(128, 3)
+    detector.submit([frame(255, "yard", (128, 128))], [Filter()])
+    detector.submit([replace(frame(), image=scene.image)], [Filter()])
+    with pytest.raises(NotFinite, match=r"scores for 'yard' are not finite; choose a higher precision"):
+        detector.collect()
+    assert len(detector.collect().found[0]) == len(scene.class_id)
+    detector.close()
 
 
 def test_close_waits_and_may_be_called_twice(detector, runner):

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
+import cv2
+import numpy as np
 import pytest
 import tiny
 from desk import IMAGES, SIDE_PX, desk
 
 from vajra_edge.backends.onnxruntime import OnnxRuntime
 from vajra_edge.datasets.dataset import open_dataset
-from vajra_edge.errors import DatasetError, VajraError
+from vajra_edge.errors import DatasetError, NotFinite, VajraError
 from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph import signature
 from vajra_edge.plans.spec import EngineSpec
@@ -92,3 +95,12 @@ def test_the_shorter_side_is_rounded_up_as_in_upstreams_val():
     assert (place.width_px, place.height_px, place.top_px) == (416, 277, 69)
     assert rounded_up((100, 200), (416, 416)).width_px == 208
     assert rounded_up((640, 480), (416, 416)) == LetterboxTransform.of((640, 480), (416, 416))
+
+
+def test_a_picture_whose_scores_are_no_numbers_is_named_and_not_scored_as_missed(tmp_path):
+    desk(tmp_path / "files")
+    cv2.imwrite(str(tmp_path / "files" / "images" / "0.png"), np.full((SIDE_PX, SIDE_PX, 3), 255, np.uint8))
+    content = tiny.dazzled(tiny.network(SIDE_PX))
+    dazzled = OnnxRuntime().load(content, signature.read(content), EngineSpec())
+    with closing(dazzled), pytest.raises(NotFinite, match=r"scores for '.*0\.png' are not finite"):
+        scored(dazzled, tmp_path / "files" / "data.yaml")

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vajra_edge.errors import NotFinite
 from vajra_edge.geometry.letterbox import LetterboxTransform
 from vajra_edge.graph.signature import Signature
 from vajra_edge.types import Detections
@@ -33,6 +34,16 @@ class Limits:
     every_class: bool = False
 
 
+def require_finite(scores: NDArray[np.float32]) -> None:
+    """Let scores pass that are numbers.
+
+    Raises:
+        NotFinite: one is not, so that none of the image counts.
+    """
+    if not np.isfinite(scores).all():
+        raise NotFinite
+
+
 class Head(Protocol):
     """Reads one layout of outputs. Holds nothing, so that any thread may use it.
 
@@ -54,6 +65,9 @@ class Head(Protocol):
 
         Returns:
             In pixels of the network's input, best first.
+
+        Raises:
+            NotFinite: a score is no number or infinite: the computation broke, and the image is not an empty one.
         """
         ...
 

@@ -145,7 +145,7 @@ class CudaDetector:
         finally:
             self._flying.popleft()  # not before: the GPU may read the frames
         began_s = time.perf_counter()
-        unfiltered = flying.slot.found(len(flying.frames))
+        unfiltered = flying.slot.found(flying.frames)
         found = tuple(one.apply(everything) for one, everything in zip(flying.filters, unfiltered, strict=True))
         ahead_ms, inference_ms = flying.slot.times_ms()
         decode_ms = (time.perf_counter() - began_s) * 1e3

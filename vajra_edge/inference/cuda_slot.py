@@ -16,6 +16,7 @@ from vajra_edge.backends.cuda.detections import (
     OVERLAPS_BYTES,
     RANKED_THREADS,
     ROW_BYTES,
+    TALLY_BYTES,
     THREADS,
     Answer,
     ImageBlock,
@@ -27,7 +28,7 @@ from vajra_edge.backends.cuda.letterbox import BLOCK_XY, FrameBlock, frame_block
 from vajra_edge.backends.cuda.module import Launch
 from vajra_edge.backends.cuda.resources import Resource
 from vajra_edge.backends.device_runner import DeviceRunner
-from vajra_edge.errors import InferenceError
+from vajra_edge.errors import InferenceError, NotFinite
 from vajra_edge.geometry.letterbox import placement
 from vajra_edge.heads import Limits
 from vajra_edge.types import Detections, Frame
@@ -42,21 +43,21 @@ class Scratch:
     Attributes:
         keys: (batch, anchors) uint64, of candidates as they come.
         labels: (batch, anchors) int32, each anchor's best class.
-        counts: (batch,) int32, candidates; zero between two batches.
+        tallies: (batch, 2) int32, candidates and whether a score is not finite; zero between two batches.
         rows: (batch, MOST_CANDIDATES, 6) float32, the best of them in order.
         overlapped: (batch, MOST_CANDIDATES, MOST_CANDIDATES) bits, who overlaps whom.
     """
 
     keys: cuda.DeviceBuffer
     labels: cuda.DeviceBuffer
-    counts: cuda.DeviceBuffer
+    tallies: cuda.DeviceBuffer
     rows: cuda.DeviceBuffer
     overlapped: cuda.DeviceBuffer
 
     @classmethod
     def of(cls, batch: int, anchors: int, held: ExitStack) -> Scratch:
         """Take it; ``held`` gives it back."""
-        of_image = anchors * 8, anchors * 4, 4, MOST_CANDIDATES * ROW_BYTES, OVERLAPS_BYTES
+        of_image = anchors * 8, anchors * 4, TALLY_BYTES, MOST_CANDIDATES * ROW_BYTES, OVERLAPS_BYTES
         made = cls(*(held.enter_context(cuda.DeviceBuffer(batch * size)) for size in of_image))
         made.clear()
         return made
@@ -67,7 +68,7 @@ class Scratch:
         Raises:
             CudaRefused: the runtime refused it.
         """
-        self.counts.fill(np.zeros(self.counts.nbytes // 4, np.int32))
+        self.tallies.fill(np.zeros(self.tallies.nbytes // 4, np.int32))
 
 
 class CudaSlot(Resource):
@@ -149,13 +150,14 @@ class CudaSlot(Resource):
         """Of a batch that is done: what the GPU took to bring the frames into the input, and from there to the end."""
         return self._ready.ms_since(self._arrived), self.done.ms_since(self._begun)
 
-    def found(self, count: int) -> tuple[Detections, ...]:
-        """What was found in the images of a batch that is done, in pixels of each, best first.
+    def found(self, frames: Sequence[Frame]) -> tuple[Detections, ...]:
+        """What was found in the frames of a batch that is done, in pixels of each, best first.
 
         Raises:
             InferenceError: the GPU answered for another batch.
+            NotFinite: the network's scores for a frame are not finite.
         """
-        return tuple(self._found_in(row) for row in range(count))
+        return tuple(self._found_in(row, frame) for row, frame in enumerate(frames))
 
     def poll(self) -> None:
         """Have whoever waits for ``done`` ask all the time instead of sleeping. Nothing is queued meanwhile."""
@@ -176,13 +178,15 @@ class CudaSlot(Resource):
         """Answers lie before all rows, and only the rows of the last image can be left away."""
         return self._answers_bytes + count * MOST_CANDIDATES * ROW_BYTES
 
-    def _found_in(self, row: int) -> Detections:
+    def _found_in(self, row: int, frame: Frame) -> Detections:
         answer, ticket = self._answers[row], self._ticket_of(row)
         if answer.ticket != ticket:
             raise InferenceError(
                 f"the GPU answered for image {answer.ticket} where {ticket} was asked for",
                 remedy="restart the service; if it comes back, report it with the log",
             )
+        if answer.broken:
+            raise NotFinite(frame.camera)
         kept = self._rows[row, : answer.rows]
         return Detections(kept[:, :4].copy(), kept[:, 4].copy(), kept[:, 5].astype(np.int32))
 
@@ -205,20 +209,20 @@ class CudaSlot(Resource):
         bits = runner.output_dtype.itemsize * 8
         anchors = ctypes.c_int(runner.anchors)
         classes, most = ctypes.c_int(len(runner.signature.class_names)), ctypes.c_int(MOST_CANDIDATES)
-        output, images, keys, labels, counts, rows, overlapped, answers, found = _addresses(
+        output, images, keys, labels, tallies, rows, overlapped, answers, found = _addresses(
             *(runner.slots[self.index].output_address, self._images_address),
-            *(one.address for one in (scratch.keys, scratch.labels, scratch.counts, scratch.rows, scratch.overlapped)),
+            *(one.address for one in (scratch.keys, scratch.labels, scratch.tallies, scratch.rows, scratch.overlapped)),
             *(self._found.address, self._found.address + self._answers_bytes),
         )
         every, block, few = (-(-runner.anchors // THREADS), count, 1), (THREADS, 1, 1), (RANKED_THREADS, 1, 1)
         pairs = MOST_CANDIDATES * MOST_CANDIDATES // 32 // THREADS, count, 1
-        best = [output, images, keys, labels, counts, anchors, classes]
-        order = [output, images, keys, labels, counts, rows, anchors, classes]
+        best = [output, images, keys, labels, tallies, anchors, classes]
+        order = [output, images, keys, labels, tallies, rows, anchors, classes]
         return (
             module.prepared(f"candidates_f{bits}", every, block, best),
             module.prepared(f"ranked_f{bits}", (-(-runner.anchors // RANKED_THREADS), count, 1), few, order),
-            module.prepared("overlaps", pairs, block, [rows, counts, images, overlapped]),
-            module.prepared("kept", (count, 1, 1), block, [rows, overlapped, images, counts, found, answers, most]),
+            module.prepared("overlaps", pairs, block, [rows, tallies, images, overlapped]),
+            module.prepared("kept", (count, 1, 1), block, [rows, overlapped, images, tallies, found, answers, most]),
         )
 
     @property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vajra_edge.backends.base import Runner
 from vajra_edge.backends.device_runner import SLOTS
 from vajra_edge.build.accuracy_check import CONFIDENCE
-from vajra_edge.errors import InferenceError
+from vajra_edge.errors import InferenceError, NotFinite
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 from vajra_edge.graph.signature import Signature
 from vajra_edge.heads import Limits, head_of
@@ -116,6 +116,7 @@ class Detector(Protocol):
 
         Raises:
             InferenceError: the runner failed; the batch is lost, the detector may be collected further and closed.
+            NotFinite: likewise, for a frame's scores are no numbers.
         """
         ...
 
@@ -265,9 +266,15 @@ class HostDetector:
         """Everything, down to what the filter and the accuracy check want to know of.
 
         Weaker boxes than the filter lets through change nothing of what passes: none gives way to a weaker one.
+
+        Raises:
+            NotFinite: the network's scores for the frame are not finite.
         """
         limits = Limits(min(filter_.confidence, CONFIDENCE), nms.iou, nms.max_det, nms.top_k)
-        found = self._head.decode(self.signature, output, limits)
+        try:
+            found = self._head.decode(self.signature, output, limits)
+        except NotFinite:
+            raise NotFinite(frame.camera) from None
         return self._head.to_image(found, place, frame.resolution_wh)
 
 

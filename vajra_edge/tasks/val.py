@@ -24,7 +24,7 @@ from vajra_edge.backends.base import Runner
 from vajra_edge.datasets.account import Account, Counted
 from vajra_edge.datasets.dataset import Dataset, Picture
 from vajra_edge.datasets.labels import Truth
-from vajra_edge.errors import DatasetError, VajraError
+from vajra_edge.errors import DatasetError, NotFinite, VajraError
 from vajra_edge.geometry.letterbox import Letterbox, LetterboxTransform
 from vajra_edge.heads import Limits, head_of
 from vajra_edge.tasks import labels_check
@@ -264,7 +264,7 @@ def validate(
         DatasetError: no labels, or wrong ones; objects of classes that the network does not have; pictures of another
             size than was labelled, or none that can be used.
         VajraError: pycocotools is absent.
-        InferenceError: the runner failed.
+        InferenceError: the runner failed, or an image's scores are not finite: no figure would count what it missed.
     """
     if not isinstance(by_number, bool):
         told = say(Argument.BY_NUMBER, f" {by_number!r} is neither True nor False")
@@ -319,7 +319,10 @@ def tally(
         outputs = runner.infer(buffer[: len(group)])
         at_s.append(time.perf_counter())
         for one, place, output in zip(group, places, outputs, strict=True):
-            found = head.decode(runner.signature, output, limits)
+            try:
+                found = head.decode(runner.signature, output, limits)
+            except NotFinite:
+                raise NotFinite(one.name) from None
             made.sizes.append((one.image.shape[1], one.image.shape[0]))
             made.found.append(head.to_image(found, place, made.sizes[-1]))
             made.truths.append(one.truth or Truth.of([]))

@@ -3,6 +3,8 @@
 // Equal to heads.detect.best_class: an anchor has its best class; those above the confidence are taken by score, ties by
 // the lower anchor; a box that overlaps a better one of its class by more than iou goes. Whatever order threads run in,
 // the result is the same: candidates are stored as they come, and their place follows from their rank alone.
+//
+// A best score that is no number or infinite says that the network's computation broke: nothing of that image is told.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -20,13 +22,19 @@ struct ImageBlock {
     float left, top, scale, width, height;
 };
 
-// What came of one image; the ticket says of which.
-struct Answer { int rows, ticket; };
+// What came of one image; the ticket says of which. broken: a score is not finite, and there are no rows.
+struct Answer { int rows, ticket, broken; };
+
+// Of one image while its batch lasts: candidates, and whether a score is not finite.
+struct Tally { int candidates, broken; };
 
 struct Row { float x1, y1, x2, y2, score, label; };
 
 __device__ static float value(float stored) { return stored; }
 __device__ static float value(u16 stored) { return half_value(stored); }
+
+// Infinity and what is no number have all bits of the exponent set, whatever the compiler takes for granted of numbers.
+__device__ static bool is_finite(float value) { return (float_bits(value) & 0x7f800000u) != 0x7f800000u; }
 
 // A key that sorts by score, then by the lower anchor: scores are positive, and their bits are in order.
 __device__ static u64 key_of(float score, u32 anchor) { return (u64)float_bits(score) << 32 | (0xffffffffu - anchor); }
@@ -35,7 +43,7 @@ __device__ static u32 anchor_of(u64 key) { return 0xffffffffu - (u32)key; }
 // grid: (anchors / blockDim.x, images). output: (images, 4 + classes, anchors).
 template <typename In>
 __device__ static void candidates(
-    const In *output, const ImageBlock *images, u64 *keys, int *labels, int *counts, int anchors, int classes
+    const In *output, const ImageBlock *images, u64 *keys, int *labels, Tally *tallies, int anchors, int classes
 ) {
     u32 anchor = blockIdx.x * blockDim.x + threadIdx.x;
     if (anchor >= (u32)anchors) return;
@@ -44,36 +52,40 @@ __device__ static void candidates(
     int label = 0;
     for (int one = 1; one < classes; one++) {
         float score = value(scores[(size_t)one * anchors]);
-        if (score > best || score != score) {  // one that is no number takes the anchor out, as on the host
+        if (score > best || score != score) {  // one that is no number stays the best, as on the host
             best = score;
             label = one;
         }
     }
     labels[(size_t)blockIdx.y * anchors + anchor] = label;
+    if (!is_finite(best)) {
+        tallies[blockIdx.y].broken = 1;  // whoever writes it writes the same
+        return;
+    }
     if (best > images[blockIdx.y].confidence && best > 0.0f)
-        keys[(size_t)blockIdx.y * anchors + atomicAdd(&counts[blockIdx.y], 1)] = key_of(best, anchor);
+        keys[(size_t)blockIdx.y * anchors + atomicAdd(&tallies[blockIdx.y].candidates, 1)] = key_of(best, anchor);
 }
 
 extern "C" __global__ void candidates_f32(
-    const float *output, const ImageBlock *images, u64 *keys, int *labels, int *counts, int anchors, int classes
+    const float *output, const ImageBlock *images, u64 *keys, int *labels, Tally *tallies, int anchors, int classes
 ) {
-    candidates(output, images, keys, labels, counts, anchors, classes);
+    candidates(output, images, keys, labels, tallies, anchors, classes);
 }
 
 extern "C" __global__ void candidates_f16(
-    const u16 *output, const ImageBlock *images, u64 *keys, int *labels, int *counts, int anchors, int classes
+    const u16 *output, const ImageBlock *images, u64 *keys, int *labels, Tally *tallies, int anchors, int classes
 ) {
-    candidates(output, images, keys, labels, counts, anchors, classes);
+    candidates(output, images, keys, labels, tallies, anchors, classes);
 }
 
 // grid: (anchors / blockDim.x, images). A candidate's place is the number of better ones; rows: (images, MOST_CANDIDATES).
 template <typename In>
 __device__ static void ranked(
-    const In *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
-    int anchors, int classes
+    const In *output, const ImageBlock *images, const u64 *keys, const int *labels, const Tally *tallies,
+    Row *rows, int anchors, int classes
 ) {
     __shared__ u64 tile[TILE];
-    int count = counts[blockIdx.y], mine = blockIdx.x * blockDim.x + threadIdx.x;
+    int count = tallies[blockIdx.y].candidates, mine = blockIdx.x * blockDim.x + threadIdx.x;
     if ((int)(blockIdx.x * blockDim.x) >= count) return;  // alike in every thread of the block
     keys += (size_t)blockIdx.y * anchors;
     u64 key = mine < count ? keys[mine] : 0;
@@ -98,17 +110,17 @@ __device__ static void ranked(
 }
 
 extern "C" __global__ void ranked_f32(
-    const float *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
-    int anchors, int classes
+    const float *output, const ImageBlock *images, const u64 *keys, const int *labels, const Tally *tallies,
+    Row *rows, int anchors, int classes
 ) {
-    ranked(output, images, keys, labels, counts, rows, anchors, classes);
+    ranked(output, images, keys, labels, tallies, rows, anchors, classes);
 }
 
 extern "C" __global__ void ranked_f16(
-    const u16 *output, const ImageBlock *images, const u64 *keys, const int *labels, const int *counts, Row *rows,
-    int anchors, int classes
+    const u16 *output, const ImageBlock *images, const u64 *keys, const int *labels, const Tally *tallies,
+    Row *rows, int anchors, int classes
 ) {
-    ranked(output, images, keys, labels, counts, rows, anchors, classes);
+    ranked(output, images, keys, labels, tallies, rows, anchors, classes);
 }
 
 __device__ static float overlap(const Row &a, const Row &b) {
@@ -120,15 +132,16 @@ __device__ static float overlap(const Row &a, const Row &b) {
 
 __device__ static float within(float value, float most) { return fminf(fmaxf(value, 0.0f), most); }
 
-__device__ static int entered(const int *counts, const ImageBlock &image, int index) {
-    return counts[index] < image.top_k ? counts[index] : image.top_k;
+__device__ static int entered(const Tally &tally, const ImageBlock &image) {
+    if (tally.broken) return 0;
+    return tally.candidates < image.top_k ? tally.candidates : image.top_k;
 }
 
 // grid: (MOST_CANDIDATES * WORDS / blockDim.x, images). A candidate's bits: the worse ones of its class that it overlaps.
-extern "C" __global__ void overlaps(const Row *rows, const int *counts, const ImageBlock *images, u32 *overlapped) {
+extern "C" __global__ void overlaps(const Row *rows, const Tally *tallies, const ImageBlock *images, u32 *overlapped) {
     int thread = blockIdx.x * blockDim.x + threadIdx.x, mine = thread / WORDS, first = thread % WORDS * 32;
     const ImageBlock &image = images[blockIdx.y];
-    int count = entered(counts, image, blockIdx.y);
+    int count = entered(tallies[blockIdx.y], image);
     if (mine >= count) return;
     rows += (size_t)blockIdx.y * MOST_CANDIDATES;
     const Row best = rows[mine];
@@ -149,15 +162,15 @@ __device__ static Row in_camera(const Row &row, const ImageBlock &image) {
     return found;
 }
 
-// grid: (images). found: (images, most_rows), of which the answer says how many are filled. counts is zero again for the
-// next frame. 32 candidates at a time: one thread settles them among themselves, then all tell the worse ones.
+// grid: (images). found: (images, most_rows), of which the answer says how many are filled. The tally is zero again for
+// the next frame. 32 candidates at a time: one thread settles them among themselves, then all tell the worse ones.
 extern "C" __global__ void kept(
-    const Row *rows, const u32 *overlapped, const ImageBlock *images, int *counts, Row *found, Answer *answers,
-    int most_rows
+    const Row *rows, const u32 *overlapped, const ImageBlock *images, Tally *tallies, Row *found,
+    Answer *answers, int most_rows
 ) {
     __shared__ u32 bits[32 * WORDS], gone[WORDS], taken;
     const ImageBlock image = images[blockIdx.x];
-    int count = entered(counts, image, blockIdx.x), told = 0;
+    int count = entered(tallies[blockIdx.x], image), told = 0;
     int most = image.max_det < most_rows ? image.max_det : most_rows;
     rows += (size_t)blockIdx.x * MOST_CANDIDATES;
     overlapped += (size_t)blockIdx.x * MOST_CANDIDATES * WORDS;
@@ -187,9 +200,11 @@ extern "C" __global__ void kept(
         told += __popc(in);
         __syncthreads();
     }
+    __syncthreads();  // every thread has read the tally
     if (threadIdx.x == 0) {
         answers[blockIdx.x].rows = told;
         answers[blockIdx.x].ticket = image.ticket;
-        counts[blockIdx.x] = 0;
+        answers[blockIdx.x].broken = tallies[blockIdx.x].broken;
+        tallies[blockIdx.x].candidates = tallies[blockIdx.x].broken = 0;
     }
 }

@@ -25,6 +25,9 @@ RANKED_THREADS = 64
 ROW_BYTES = 24
 """x1, y1, x2, y2, score, class, float32 each."""
 
+TALLY_BYTES = 8
+"""Candidates of an image and whether a score is not finite, int32 each."""
+
 
 class ImageBlock(ctypes.Structure):
     """What the kernels read of an image, as ``detections.cu`` declares it."""
@@ -39,7 +42,7 @@ class ImageBlock(ctypes.Structure):
 class Answer(ctypes.Structure):
     """What the kernels say of an image beside its rows, as ``detections.cu`` declares it."""
 
-    _fields_ = (("rows", ctypes.c_int), ("ticket", ctypes.c_int))
+    _fields_ = (("rows", ctypes.c_int), ("ticket", ctypes.c_int), ("broken", ctypes.c_int))
 
 
 def unfit(signature: Signature) -> str | None:
