@@ -59,6 +59,29 @@ def test_5_is_tried_again_after_silence_but_not_after_a_plain_no(doubt: Doubt, n
     assert advance(state, ConnectionTick(200.0))[1] == Dial(next_protocol)
 
 
+@pytest.mark.parametrize("wanted", ["auto", "5", "3.1.1"])
+def test_a_broker_that_refuses_the_wills_quality_is_dialled_with_0_at_once_and_from_then_on(wanted: str) -> None:
+    state = dialling(wanted)
+    state, action = advance(state, Fault(0.0, 0.5, Doubt.WILL_QOS))
+    assert action == Dial(state.protocol, will_qos=0)
+    assert state.phase is ConnectionPhase.DIALLING
+    state, _ = advance(advance(state, Accepted(1.0))[0], Fault(100.0, 0.5))
+    assert advance(state, ConnectionTick(200.0))[1] == Dial(state.protocol, will_qos=0)
+
+
+def test_a_broker_that_refuses_a_will_of_quality_0_too_is_tried_again_after_a_delay_in_the_same_protocol() -> None:
+    state, _ = advance(dialling(), Fault(0.0, 0.5, Doubt.WILL_QOS))
+    state, action = advance(state, Fault(1.0, 0.5, Doubt.WILL_QOS))
+    assert (state.phase, state.attempts, action) == (ConnectionPhase.WAITING, 1, None)
+    assert advance(state, ConnectionTick(99.0))[1] == Dial("5", will_qos=0)
+
+
+def test_a_will_that_was_refused_says_nothing_of_the_protocol_and_the_other_way_round() -> None:
+    state, _ = advance(dialling(), Fault(0.0, 0.5, Doubt.WILL_QOS))
+    state, action = advance(state, Fault(1.0, 0.5, Doubt.SURE))
+    assert action == Dial("3.1.1", will_qos=0)
+
+
 def test_a_protocol_asked_for_is_kept() -> None:
     state, action = advance(dialling("5"), Fault(0.0, 0.5, Doubt.SURE))
     assert action is None

@@ -86,6 +86,27 @@ def test_a_device_that_vanishes_is_announced_as_lost(mosquitto: Any, daemon: Any
     assert states == ["serving", "lost", "serving"]
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_broker_that_takes_no_quality_of_service_gets_everything_and_the_will(
+    mosquitto: Any, daemon: Any, ear: Any, until: Any, qos: int
+) -> None:
+    mosquitto.start("allow_anonymous true", "max_qos 0")
+    mqtt = MqttSettings(host="127.0.0.1", port=mosquitto.port, qos=qos)
+    hearing = ear(mqtt, "vajra/dev/#")
+    device = daemon(mqtt)
+    device.publisher.state(TOPICS.status, SERVING)
+    device.publisher.start()
+    device.until_connected()
+    device.send(5)
+    until(lambda: len(hearing.on("/detections")) == 5)
+    until(lambda: len(hearing.on("/status")) == 1)
+    device.publisher._link._session._client.socket().close()
+    until(lambda: len(hearing.on("/status")) >= 3)
+    states = [ServiceMessage.model_validate_json(item.payload).state for item in hearing.on("/status")]
+    assert states == ["serving", "lost", "serving"]
+    assert [event for event in device.events if event.connected] == [BrokerChanged(True, "5")] * 2
+
+
 def test_a_camera_that_was_removed_leaves_no_ghost(any_broker: Any, daemon: Any, until: Any, retained: Any) -> None:
     device = daemon(any_broker)
     device.publisher.state(TOPICS.camera_status("gate"), encode(CameraStatus("dev", "gate", "streaming")))

@@ -37,7 +37,7 @@ def test_each_kind_of_trouble_names_the_broker_and_its_own_remedy(error: Excepti
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("code", [0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x9A, 0x80])
+@pytest.mark.parametrize("code", [0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x9A, 0x9B, 0x80])
 def test_every_refusal_has_a_remedy(code: int) -> None:
     error = events.refused(MQTT, code, "Some name")
     assert "some name" in error.message

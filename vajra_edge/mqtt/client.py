@@ -28,7 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from vajra_edge.config.settings import MqttSettings
 from vajra_edge.errors import PublishError
 from vajra_edge.mqtt import events, identity
-from vajra_edge.mqtt.connection import Doubt
+from vajra_edge.mqtt.connection import Dial, Doubt
 from vajra_edge.mqtt.events import Acked, Down, Happening, LossCause, Received, Subscribed, Up
 from vajra_edge.wording import Setting, say
 
@@ -109,20 +109,20 @@ class Session:
 
     Args:
         endpoint: whom to connect to.
-        protocol: ``5`` or ``3.1.1``.
+        dial: the protocol, ``5`` or ``3.1.1``, and the quality of service of the will.
         clock: monotonic seconds.
     """
 
-    def __init__(self, endpoint: BrokerEndpoint, protocol: str, clock: Callable[[], float]) -> None:
+    def __init__(self, endpoint: BrokerEndpoint, dial: Dial, clock: Callable[[], float]) -> None:
         self._endpoint, self._mqtt = endpoint, endpoint.mqtt
-        self._protocol, self._clock = protocol, clock
+        self._protocol, self._clock = dial.protocol, clock
         self._happened: deque[Happening] = deque()
         self._unacked: dict[int, float] = {}
         self._up = self._over = False
         self._window = min(self._mqtt.max_inflight, MOST_IN_FLIGHT)
         self._max_qos, self._packet_bytes = EXACTLY_ONCE, MOST_PACKET_BYTES
         self._asked_s = clock()
-        self._client = self._make_client()
+        self._client = self._make_client(dial.will_qos)
 
     def dial(self) -> None:
         """Connect and send CONNECT; blocks for some seconds at most, or as long as the system's resolver does.
@@ -272,7 +272,7 @@ class Session:
         if sock is not None:
             self._drop(sock)
 
-    def _make_client(self) -> _Client:
+    def _make_client(self, will_qos: int) -> _Client:
         version = MQTTProtocolVersion.MQTTv5 if self._protocol == "5" else MQTTProtocolVersion.MQTTv311
         client = _Client(self._endpoint.client_id, version, self._endpoint.inbound_bytes)
         client.suppress_exceptions = True
@@ -286,7 +286,7 @@ class Session:
         client.on_message = self._on_message
         if self._endpoint.will is not None:
             path, payload = self._endpoint.will
-            client.will_set(path, payload, qos=1, retain=True)
+            client.will_set(path, payload, will_qos, retain=True)
         return client
 
     def _connect_properties(self) -> Properties | None:
@@ -298,8 +298,7 @@ class Session:
 
     def _on_connect(self, _client: Any, _user: Any, _flags: Any, code: Any, properties: Any) -> None:
         if code.is_failure:
-            doubt = Doubt.SURE if code.value == events.UNSUPPORTED_PROTOCOL else Doubt.NONE
-            self._end(events.refused(self._mqtt, code.value, code.getName()), doubt)
+            self._end(events.refused(self._mqtt, code.value, code.getName()), events.doubt_of(code.value))
             return
         self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         self._max_qos = getattr(properties, "MaximumQoS", self._max_qos)

@@ -1,10 +1,10 @@
-"""Connection: when to dial, in which protocol, and how long to wait, as a pure machine.
+"""Connection: when to dial, in which protocol and with what will, and how long to wait, as a pure machine.
 
 ::
 
     waiting --time is up--> dialling --broker accepts--> online
        ^                    |  ^  |                        |
-       |                    |  +--+ speaks another protocol: dial again at once, in 3.1.1
+       |                    |  +--+ speaks another protocol, or takes no such will: dial again at once, otherwise
        +---- fault ---------+------------ fault -----------+
 """
 
@@ -32,6 +32,10 @@ HEALTHY_S = 20.0
 """A connection that held this long resets the delay; a broker that accepts and then kicks is not hammered."""
 
 
+WILL_QOS = 1
+"""Of the will: a subscriber must hear of it. A broker whose highest quality of service is 0 refuses it."""
+
+
 class ConnectionPhase(str, Enum):
     """What goes on."""
 
@@ -41,15 +45,16 @@ class ConnectionPhase(str, Enum):
 
 
 class Doubt(Enum):
-    """What a fault says about the protocol.
+    """What a fault says about how the broker was dialled.
 
     NONE: nothing. SILENT: the broker took the connection and did not answer, as some do that know only 3.1.1.
-    SURE: it said so.
+    SURE: it said that it does not know the protocol. WILL_QOS: it takes no will of this quality of service.
     """
 
     NONE = 0
     SILENT = 1
     SURE = 2
+    WILL_QOS = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Connection:
         wanted: ``auto``, ``5`` or ``3.1.1``.
         protocol: of this or the next attempt, ``5`` or ``3.1.1``.
         only_old: the broker said that it does not know 5.
+        will_qos: of this or the next attempt; 0 once the broker refused a better one.
         attempts: faults in a row without a healthy connection between them.
         retry_s: monotonic; when waiting ends.
         since_s: monotonic; when the connection came up.
@@ -70,6 +76,7 @@ class Connection:
     wanted: str
     protocol: str
     only_old: bool = False
+    will_qos: int = WILL_QOS
     attempts: int = 0
     retry_s: float = 0.0
     since_s: float = 0.0
@@ -101,7 +108,7 @@ class Fault:
     Attributes:
         now_s: monotonic.
         dice: uniform in 0..1, spreads many devices over time after a broker's restart.
-        doubt: what it says about the protocol.
+        doubt: what it says about how the broker was dialled.
         rival: another client took the session over: whoever comes back at once takes it back, and so on for ever.
     """
 
@@ -113,9 +120,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Dial:
-    """Action: connect, in this protocol."""
+    """Action: connect, in this protocol, with a will of this quality of service."""
 
     protocol: str
+    will_qos: int = WILL_QOS
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def advance(state: Connection, event: Event) -> tuple[Connection, Dial | None]:
     match event:
         case ConnectionTick(now_s):
             if state.phase is ConnectionPhase.WAITING and now_s >= state.retry_s:
-                return replace(state, phase=ConnectionPhase.DIALLING), Dial(state.protocol)
+                return replace(state, phase=ConnectionPhase.DIALLING), Dial(state.protocol, state.will_qos)
         case Accepted(now_s):
             if state.phase is ConnectionPhase.DIALLING:
                 return replace(state, phase=ConnectionPhase.ONLINE, since_s=now_s), None
@@ -156,9 +164,12 @@ def advance(state: Connection, event: Event) -> tuple[Connection, Dial | None]:
 
 def _after_fault(state: Connection, fault: Fault) -> tuple[Connection, Dial | None]:
     dialling = state.phase is ConnectionPhase.DIALLING
-    if dialling and fault.doubt is not Doubt.NONE and state.wanted == "auto" and state.protocol == "5":
+    if dialling and fault.doubt is Doubt.WILL_QOS and state.will_qos:
+        return replace(state, will_qos=0), Dial(state.protocol, 0)
+    of_protocol = fault.doubt in {Doubt.SILENT, Doubt.SURE}
+    if dialling and of_protocol and state.wanted == "auto" and state.protocol == "5":
         only_old = fault.doubt is Doubt.SURE
-        return replace(state, protocol="3.1.1", only_old=only_old), Dial("3.1.1")
+        return replace(state, protocol="3.1.1", only_old=only_old), Dial("3.1.1", state.will_qos)
     healthy = state.phase is ConnectionPhase.ONLINE and fault.now_s - state.since_s >= HEALTHY_S and not fault.rival
     attempts = 1 if healthy else state.attempts + 1
     # after mere silence 5 is tried again: the broker may have been starting, or frozen

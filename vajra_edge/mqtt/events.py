@@ -31,9 +31,11 @@ UNSUPPORTED_PROTOCOL = 0x84
 
 NOT_AUTHORIZED = 0x87
 TAKEN_OVER = 0x8E
+UNSUPPORTED_QOS = 0x9B
+"""Of a CONNACK: the will's quality of service is above the broker's highest."""
 OVERSIZED = 0x95
 """Of a DISCONNECT: the broker's word for a packet that is larger than it takes."""
-ABOUT_MESSAGES = frozenset({0x80, 0x81, 0x82, 0x83, NOT_AUTHORIZED, 0x90, 0x94, 0x99, 0x9A, 0x9B})
+ABOUT_MESSAGES = frozenset({0x80, 0x81, 0x82, 0x83, NOT_AUTHORIZED, 0x90, 0x94, 0x99, 0x9A, UNSUPPORTED_QOS})
 """Of a DISCONNECT: malformed packet, protocol error, not authorized, topic name, payload format, retain or quality of
 service not supported: some brokers end the connection over one message that they do not like."""
 
@@ -61,6 +63,7 @@ _CONNACK_REMEDIES: Mapping[int, Text] = {
     0x89: "the broker is busy; it is tried again",
     0x8A: "the broker bans this client; ask its operator",
     0x9A: "let the broker keep retained messages: states need them",
+    UNSUPPORTED_QOS: "let the broker take a will at QoS 0",
 }
 _QUOTA_REMEDY = "raise the broker's quota for this device"
 _NOT_SENT_REMEDIES: Mapping[int, Text] = {
@@ -105,6 +108,11 @@ def silent(mqtt: MqttSettings, how: str) -> PublishError:
     """Something took the connection and did not answer as a broker does."""
     certificate = () if not mqtt.tls or mqtt.cert_file else (", and whether it wants a ", Setting.MQTT_CERT_FILE)
     return _error(mqtt, how, say("check that ", _PLACE, " name an MQTT broker", *certificate))
+
+
+def doubt_of(code: int) -> Doubt:
+    """What a CONNACK with a failure says about how the broker was dialled."""
+    return {UNSUPPORTED_PROTOCOL: Doubt.SURE, UNSUPPORTED_QOS: Doubt.WILL_QOS}.get(code, Doubt.NONE)
 
 
 def cause_of(code: int) -> LossCause:

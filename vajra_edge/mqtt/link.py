@@ -191,23 +191,23 @@ class Link:
         self._state, action = advance(self._state, event)
         if isinstance(action, Dial):
             self._dialling_from_s = self._clock()
-            self._start_dial(action.protocol)
+            self._start_dial(action)
         return action is not None
 
-    def _start_dial(self, protocol: str) -> None:
+    def _start_dial(self, dial: Dial) -> None:
         """In a thread, unless too many hang already: each change of the settings may leave one with the resolver."""
         self._dials = [thread for thread in self._dials if thread.is_alive()]
         if len(self._dials) >= MOST_DIALS:
             self._dialled.put((self._endpoint, events.slow(self._endpoint.mqtt)))
             self.wake()
             return
-        arguments = (self._endpoint, protocol)
+        arguments = (self._endpoint, dial)
         self._dials.append(threading.Thread(target=self._dial, args=arguments, name="mqtt-dial", daemon=True))
         self._dials[-1].start()
 
-    def _dial(self, endpoint: BrokerEndpoint, protocol: str) -> None:
+    def _dial(self, endpoint: BrokerEndpoint, dial: Dial) -> None:
         try:
-            session = Session(endpoint, protocol, self._clock)
+            session = Session(endpoint, dial, self._clock)
             session.dial()
         except PublishError as error:
             self._dialled.put((endpoint, error))
