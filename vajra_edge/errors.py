@@ -7,6 +7,7 @@ settings or arguments that it is about; whoever reads it reads of those in words
     ├── UsageError             exit code 2: the command line cannot be understood
     ├── ArgumentError          an argument is of the wrong kind; a TypeError too
     ├── SettingsError          exit code 78 (EX_CONFIG): systemd does not restart on it
+    │   └── SettingsUnread     exit code 1: the file could not be read, and may be the next time
     ├── WeightsError           the weights file cannot be used
     │   ├── UnsafeWeights      it asks for code or is not what it claims to be
     │   └── UnsignedWeights    trusted keys demand a signature that is not there
@@ -99,6 +100,12 @@ class SettingsError(VajraError):
     """A settings file or environment variable is invalid."""
 
     exit_code = 78
+
+
+class SettingsUnread(SettingsError):
+    """The settings file could not be read this time, for a reason that may pass: it says nothing of the settings."""
+
+    exit_code = 1
 
 
 class WeightsError(VajraError):

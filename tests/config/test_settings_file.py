@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from vajra_edge.errors import SettingsError
 GOOD = '[weights]\npath = "/w.onnx"\n[mqtt]\nhost = "broker"\n'
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, exit_code: int = 78) -> str:
     with pytest.raises(SettingsError) as caught:
         load(path, environ={})
     line = str(caught.value)
-    assert caught.value.exit_code == 78
+    assert caught.value.exit_code == exit_code
     assert str(path) in line
     assert "hunter2" not in line
     assert "\n" not in line
@@ -92,17 +93,31 @@ def test_a_missing_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path) -> No
     assert "symbolic link" in refused(tmp_path / "loop")
 
 
-@pytest.mark.parametrize(("number", "said"), [(5, "check the disk"), (13, "let uid")])
-def test_a_disk_that_fails_and_a_mode_that_forbids_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize(
+    ("number", "said", "exit_code"),
+    [
+        (errno.EACCES, "let uid", 78),
+        (errno.ELOOP, "symbolic links", 78),
+        (errno.EIO, "check the disk", 1),
+        (errno.ESTALE, "check the network drive", 1),
+        (errno.ETIMEDOUT, "check the network drive", 1),
+        (errno.ENOMEM, "memory", 1),
+        (errno.ENFILE, "files open", 1),
+        (errno.EMFILE, "LimitNOFILE", 1),
+    ],
+)
+def test_systemd_tries_again_where_the_system_failed_to_read_the_file_and_not_where_it_forbids_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, said: str, exit_code: int
 ) -> None:
     (tmp_path / "c.toml").write_text(GOOD)
 
     def fails(*_: object) -> bytes:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(text_file.os, "read", fails)
-    line = refused(tmp_path / "c.toml")
+    with monkeypatch.context() as patch:
+        patch.setattr(text_file.os, call, fails)
+        line = refused(tmp_path / "c.toml", exit_code)
     assert os.strerror(number) in line
     assert said in line
 

@@ -28,6 +28,7 @@ def run(config: Path, max_frames: int | None) -> int:
     Raises:
         SettingsError: the settings are invalid; exit code 78. The broker was told, see ``refused_start``. Or another
             daemon uses their state directory.
+        SettingsUnread: likewise told, but exit code 1: systemd tries again.
         StoreError: likewise, and that daemon is being killed.
         ControlError: another daemon runs on the same control socket.
     """

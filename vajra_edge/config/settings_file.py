@@ -10,7 +10,7 @@ from typing import Any
 
 from vajra_edge.config import text_file
 from vajra_edge.config.text_file import Unreadable
-from vajra_edge.errors import SettingsError
+from vajra_edge.errors import SettingsError, SettingsUnread
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,11 +29,13 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         SettingsError: it is missing, unreadable, empty, half-written or no TOML.
+        SettingsUnread: the system failed to read it, and may do so the next time.
     """
     text = text_file.read(path, MOST_BYTES)
     if isinstance(text, Unreadable):
         missing = not path.exists() if "No such file" in text.what else False
-        raise SettingsError(f"settings file {path} {text.what}", remedy=_START if missing else text.remedy, path=path)
+        refused = SettingsUnread if text.passing else SettingsError
+        raise refused(f"settings file {path} {text.what}", remedy=_START if missing else text.remedy, path=path)
     if not text.strip():
         raise SettingsError(f"settings file {path} is empty", remedy=_AGAIN, path=path)
     try:

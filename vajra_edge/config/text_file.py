@@ -14,15 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UTF16 = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.ENFILE, errno.EMFILE})
+"""A disk or network drive that stalls, and a machine that is short of memory or of open files."""
+
 _UTF8 = "save it as UTF-8 text"
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Why a file gives no text, as the end of a sentence about it, without its content; and what to do."""
+    """Why a file gives no text, as the end of a sentence about it, without its content; and what to do.
+
+    Attributes:
+        passing: the system failed at it, and the next try may go well.
+    """
 
     what: str
     remedy: str
+    passing: bool = False
 
 
 def read(path: Path, most_bytes: int) -> str | Unreadable:
@@ -85,7 +93,14 @@ def _refused(error: OSError) -> Unreadable:
         errno.EACCES: f"let uid {os.geteuid()} read it (chown, chmod), and pass through its folders",
         errno.EPERM: f"let uid {os.geteuid()} read it",
         errno.EIO: "check the disk it is on",
+        errno.ESTALE: "check the network drive it is on",
+        errno.ETIMEDOUT: "check the network drive it is on",
+        errno.ENOMEM: "end what takes the memory",
+        errno.ENFILE: "end what holds so many files open",
+        errno.EMFILE: "raise LimitNOFILE of the unit",
         errno.ELOOP: "mend its symbolic links",
         errno.ENOTDIR: "correct the path",
     }
-    return Unreadable(f"cannot be read: {error.strerror}", remedies.get(error.errno or 0, "check path, owner and mode"))
+    number = error.errno or 0
+    remedy = remedies.get(number, "check path, owner and mode")
+    return Unreadable(f"cannot be read: {error.strerror}", remedy, passing=number in _PASSING)
