@@ -9,6 +9,7 @@ import pytest
 from certificates import make_certificates
 from little_servers import listening
 
+from vajra_edge import device
 from vajra_edge.__main__ import main
 from vajra_edge.backends.cuda import CudaUnavailable
 from vajra_edge.cli import doctor as verb
@@ -185,6 +186,16 @@ class OnGpu:
 
     def cannot_run(self, spec):
         return None
+
+
+@pytest.mark.parametrize(("target", "verdict"), [("auto", "fail"), ("cpu", "note")])
+def test_a_jetson_whose_gpu_has_no_device_fails_unless_the_processor_was_chosen(
+    place, capsys, monkeypatch, target, verdict
+):
+    monkeypatch.setattr(device, "gpu_made_no_node", lambda *root: True)
+    monkeypatch.setenv("VAJRA_EDGE_ENGINE__TARGET", target)
+    found = report(place, capsys)[1]["gpu devices"]
+    assert (found["verdict"], found["found"]) == (verdict, "the kernel's GPU driver made no device")
 
 
 def test_a_gpu_without_a_compiler_is_noted_with_the_package_that_it_lacks(monkeypatch):

@@ -114,8 +114,7 @@ def _checks(config: Path, *, inside: bool) -> Iterator[Check]:
         return
     yield Check("settings", "ok", str(config))
     become_service_user(settings.store.state_dir)  # from here on it is the cameras' and the daemon's word that is read
-    for finding in board.gpu_devices():
-        yield _of_board(finding, finding.name)
+    yield from _gpu_devices(settings)
     yield from _weights(settings)
     yield from _backends(settings)
     yield from _store(settings)
@@ -150,6 +149,15 @@ def _machine() -> Iterator[Check]:
 def _versions() -> Iterator[Check]:
     found = {name: device.package_version(name) for name in PACKAGES}
     yield Check("versions", "ok", ", ".join([f"vajra-edge {VERSION}", *(f"{n} {v}" for n, v in found.items() if v)]))
+
+
+def _gpu_devices(settings: Settings) -> Iterator[Check]:
+    if (lost := board.no_gpu()) is not None:
+        verdict = "note" if settings.engine.target == "cpu" else "fail"
+        yield Check(lost.name, verdict, lost.found, lost.remedy)
+        return
+    for finding in board.gpu_devices():
+        yield _of_board(finding, finding.name)
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
