@@ -145,9 +145,14 @@ def gpus(root: Path = Path("/"), run: Run = _run) -> tuple[Gpu, ...]:
     return (integrated,) if integrated else ()
 
 
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether the device tree names one of NVIDIA's systems on chip."""
+    return _tegra_gpu(root) is not None
+
+
 def gpu_made_no_node(root: Path = Path("/")) -> bool:
     """Whether this is a Jetson whose kernel made no device file for its GPU: the driver's start failed."""
-    return _tegra_gpu(root) is not None and not any(next(root.glob(pattern), None) for pattern in GPU_NODES)
+    return is_jetson(root) and not any(next(root.glob(pattern), None) for pattern in GPU_NODES)
 
 
 def cpu_name(root: Path = Path("/")) -> str:
