@@ -180,9 +180,9 @@ check_extras() {
   done
 }
 
-# The folders in which the system's interpreter finds packages. Debian's come first: JetPack's TensorRT and OpenCV, which
-# alone has GStreamer, are Debian's, and what pip put beside them (/usr/local) must not hide them. Nobody's home is among
-# them.
+# The folders in which the system's interpreter finds packages. Debian's come first: JetPack's TensorRT and OpenCV, and
+# PyGObject, through which GStreamer runs, are Debian's, and what pip put beside them (/usr/local) must not hide them.
+# Nobody's home is among them.
 system_packages() {
   "$python" -I -c 'import sys
 found = [path for path in sys.path if path.endswith(("dist-packages", "site-packages"))]
@@ -343,9 +343,12 @@ check_environment() { # SYSTEM'S FOLDERS
   on_board || return 0
   "$made/bin/python" -I -c 'import tensorrt' 2>/dev/null ||
     say "TensorRT's Python package cannot be imported: engines run on the CPU until apt-get install python3-libnvinfer"
-  "$made/bin/python" -I -c 'import cv2, re, sys
-sys.exit(not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))' ||
-    say "this OpenCV has no GStreamer: cameras are decoded by the CPU until apt-get install libopencv-python"
+  local absent
+  absent=$("$made/bin/python" -I -c 'from vajra_edge.capture.sources.appsink import why_no_gobject
+print(why_no_gobject())' 2>/dev/null) || absent="PyGObject with GStreamer ends its process"
+  [ -z "$absent" ] ||
+    say "$absent: cameras are decoded by the CPU, and csi: cannot be opened, until" \
+      "apt-get install python3-gi gir1.2-gst-plugins-base-1.0"
 }
 
 # The daemon that has a Jetson's CSI cameras.

@@ -30,3 +30,17 @@ NODES = ("/dev/nvmap", "/dev/host1x-fence", "/dev/nvsciipc")
 
 CLOSED = ("misc", "input", "watchdog", "hidraw", "mtd", "i2c", "spi", "ttyTHS", "tpm", "rtc", "nvme")
 """Regions of a Jetson that a taken-over daemon must not reach."""
+
+GPU_FAILED = "nvmap nvhost-ctrl-isp nvhost-power-gpu host1x-fence dri/renderD128"
+"""Left of an Orin Nano whose nvgpu found no firmware: https://github.com/NVIDIA-AI-IOT/jetson-ai-lab/issues/427. The
+issue lists those of nvhost; nvmap, host1x and the display have drivers of their own."""
+
+GPU_WORKS: Mapping[str, str] = {
+    # snapd's nvidia-tegra-drivers-support
+    "Orin, Jetson Linux 36": "nvmap nvgpu/igpu0/ctrl nvgpu/igpu0/power host1x-fence dri/renderD128",
+    # https://github.com/OE4T/meta-tegra-community/issues/104
+    "Orin, Jetson Linux 35": "nvmap nvhost-as-gpu nvhost-ctrl nvhost-ctrl-gpu nvhost-ctrl-isp nvhost-gpu",
+    # https://github.com/lf-edge/eve/pull/6387
+    "AGX Thor, JetPack 7": "nvmap nvidia0 nvidiactl nvidia-uvm nvidia-modeset",
+}
+"""Device files of a GPU that its driver has started, below /dev."""

@@ -23,6 +23,9 @@ TEGRA_GPUS = {
 }
 """Integrated GPU of a system on chip, by the device tree's ``compatible`` (NVIDIA's compute capability list)."""
 
+GPU_NODES = ("dev/nvgpu/*/ctrl", "dev/nvhost-gpu", "dev/nvhost-ctrl-gpu", "dev/nvidia[0-9]*")
+"""Device files of which a Jetson has at least one while its GPU works: of nvgpu, as it was and is, and of a Thor."""
+
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,compute_cap,driver_version", "--format=csv,noheader")
 _SMI_LINE = re.compile(
     r"(?P<index>\d+|\[[^],]*\]|N/A|ERR!)\s*,\s*(?P<name>.+?)\s*,\s*(?P<capability>[^,]+?)\s*,\s*(?P<driver>[^,]+)"
@@ -140,6 +143,16 @@ def gpus(root: Path = Path("/"), run: Run = _run) -> tuple[Gpu, ...]:
     if names:
         return tuple(Gpu(index, name, None, driver[1] if driver else None) for index, name in enumerate(names))
     return (integrated,) if integrated else ()
+
+
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether the device tree names one of NVIDIA's systems on chip."""
+    return _tegra_gpu(root) is not None
+
+
+def gpu_made_no_node(root: Path = Path("/")) -> bool:
+    """Whether this is a Jetson whose kernel made no device file for its GPU: the driver's start failed."""
+    return is_jetson(root) and not any(next(root.glob(pattern), None) for pattern in GPU_NODES)
 
 
 def cpu_name(root: Path = Path("/")) -> str:

@@ -11,6 +11,7 @@ import pytest
 from backends.cuda_machine import Machine
 from backends.cuda_standin import CudaStandIn, no_driver
 
+from vajra_edge import device
 from vajra_edge.backends import cuda
 from vajra_edge.backends.cuda import declared
 from vajra_edge.backends.cuda.check import ABSENT, LOST, check
@@ -41,6 +42,18 @@ def test_every_status_but_success_is_an_error_of_its_kind(code: int) -> None:
         check("cudaMalloc", code, "cudaErrorX", "said")
     assert bool(raised.value.remedy) == (code not in {1, 4242})
     assert isinstance(raised.value, BackendUnavailable) == (code in ABSENT)
+
+
+@pytest.mark.parametrize("code", [100, 304, 999])
+def test_a_jetson_whose_gpu_has_no_device_is_told_that_and_not_to_open_devices(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for made_none, remedy in ((True, "the kernel's GPU driver made no device; look at: "), (False, "let this")):
+        monkeypatch.setattr(device, "gpu_made_no_node", lambda made_none=made_none: made_none)
+        with pytest.raises(cuda.CudaUnavailable) as caught:
+            check("cuInit", code, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected")
+        assert str(caught.value.remedy).startswith(remedy)
 
 
 def test_a_call_gives_its_values_without_the_status(gpu: CudaStandIn) -> None:

@@ -9,10 +9,13 @@ import pytest
 from certificates import make_certificates
 from little_servers import listening
 
+from vajra_edge import device
 from vajra_edge.__main__ import main
 from vajra_edge.backends.cuda import CudaUnavailable
+from vajra_edge.capture.sources import appsink
 from vajra_edge.cli import doctor as verb
 from vajra_edge.cli import sandbox
+from vajra_edge.config.settings import CameraSettings
 from vajra_edge.plans.spec import EngineSpec, Target
 
 
@@ -185,6 +188,47 @@ class OnGpu:
 
     def cannot_run(self, spec):
         return None
+
+
+@pytest.mark.parametrize(("target", "verdict"), [("auto", "fail"), ("cpu", "note")])
+def test_a_jetson_whose_gpu_has_no_device_fails_unless_the_processor_was_chosen(
+    place, capsys, monkeypatch, target, verdict
+):
+    monkeypatch.setattr(device, "gpu_made_no_node", lambda *root: True)
+    monkeypatch.setenv("VAJRA_EDGE_ENGINE__TARGET", target)
+    found = report(place, capsys)[1]["gpu devices"]
+    assert (found["verdict"], found["found"]) == (verdict, "the kernel's GPU driver made no device")
+
+
+ABSENT = "PyGObject with GStreamer is not there (No module named 'gi')"
+
+
+@pytest.mark.parametrize(
+    ("jetson", "source", "decode", "absent", "verdict"),
+    [
+        (True, "rtsp://cam/1", "auto", ABSENT, "note"),
+        (True, "csi:0", "auto", ABSENT, "fail"),
+        (False, "csi:0", "auto", ABSENT, "fail"),
+        (True, "rtsp://cam/1", "nvdec", ABSENT, "fail"),
+        (True, "csi:0", "auto", "", "ok"),
+        (False, "rtsp://cam/1", "auto", ABSENT, None),
+    ],
+)
+def test_gstreamer_that_python_cannot_drive_fails_where_a_camera_needs_it_and_is_noted_on_any_jetson(
+    monkeypatch, jetson, source, decode, absent, verdict
+):
+    monkeypatch.setattr(device, "is_jetson", lambda: jetson)
+    monkeypatch.setattr(appsink, "why_no_gobject", lambda: absent)
+    cameras = (CameraSettings(id="gate", source=source, decode=decode), CameraSettings(id="off", source="/clip.mp4"))
+    checks = list(verb._gstreamer(cameras))
+    assert [check.verdict for check in checks] == ([verdict] if verdict else [])
+    for check in checks:
+        assert check.remedy == ("apt-get install python3-gi gir1.2-gst-plugins-base-1.0" if absent else "")
+
+
+def test_a_camera_that_is_off_needs_no_gstreamer(monkeypatch):
+    monkeypatch.setattr(appsink, "why_no_gobject", lambda: ABSENT)
+    assert list(verb._gstreamer([CameraSettings(id="gate", source="csi:0", enabled=False)])) == []
 
 
 def test_a_gpu_without_a_compiler_is_noted_with_the_package_that_it_lacks(monkeypatch):

@@ -172,6 +172,23 @@ def test_a_key_that_the_settings_library_knows_is_no_setting(name: str, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("set_one", "unset"), [("width_px", "height_px"), ("height_px", "width_px")])
+def test_a_csi_camera_with_one_side_is_refused_for_the_other_would_be_that_of_another_shape(
+    set_one: str, unset: str
+) -> None:
+    line = refused(cameras=[{"id": "yard", "source": "csi:0", set_one: 1280}])
+    assert f"cameras[0].{set_one} (camera yard) = 1280: is set without {unset}" in line
+    assert "set both, or neither" in line
+
+
+@pytest.mark.parametrize("source", ["csi:0", "/dev/video0"])
+def test_both_sides_or_neither_are_taken_of_a_csi_camera_and_either_of_a_v4l2_device(source: str) -> None:
+    sides: list[dict[str, int]] = [{}, {"width_px": 1280, "height_px": 720}]
+    sides += [] if source == "csi:0" else [{"width_px": 1280}]
+    for one in sides:
+        assert load(None, {**MINIMAL, "cameras": [{"id": "yard", "source": source, **one}]}, {}).cameras[0].id == "yard"
+
+
 def test_a_pipeline_is_shown_as_one() -> None:
     line = refused(cameras=[{"id": "yard", "source": "gst:rtspsrc user-pw=hunter2 ! fakesink"}])
     assert "(camera yard) = GStreamer pipeline: is a pipeline without appsink" in line

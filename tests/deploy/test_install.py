@@ -300,6 +300,60 @@ def test_temporary_files_lie_beside_the_program(tmp_path):
     assert ended.stdout.startswith(f"{tmp_path}/opt/vajra-edge.work/")
 
 
+STANDS_IN = """#!/bin/sh
+case "$*" in
+  *environment.py* | *tensorrt*) exit 0 ;;
+esac
+shift
+PYTHONPATH={system}:{product} exec {python} "$@"
+"""
+"""The interpreter of an environment on a board, which finds the system's packages in a folder of the test's."""
+
+
+def told_of_a_board(folder: Path, gi: str) -> list[str]:
+    """What install.sh says of an environment, by lines, where the system's PyGObject is this text."""
+    system, binaries = folder / "system", folder / "made/bin"
+    (system / "gi/repository").mkdir(parents=True)
+    (system / "gi/__init__.py").write_text(gi)
+    (system / "gi/repository/__init__.py").write_text("GLib = Gst = GstApp = GstVideo = None")
+    binaries.mkdir(parents=True)
+    (folder / "made/pyvenv.cfg").touch()
+    stand_in = binaries / "python"
+    stand_in.write_text(STANDS_IN.format(system=system, product=ROOT, python=sys.executable))
+    stand_in.chmod(0o755)
+    ended = call("on_board() { true; }; made=$there; check_environment /usr/lib/python3", there=folder / "made")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.splitlines()
+
+
+GI_WITHOUT = """
+def require_version(name, version):
+    if name == "{}":
+        raise ValueError("Namespace " + name + " not available")
+"""
+
+
+@pytest.mark.parametrize(
+    ("gi", "reason"),
+    [
+        ("""raise ImportError("No module named 'gi'")""", "No module named 'gi'"),
+        (GI_WITHOUT.format("GstApp"), "Namespace GstApp not available"),
+        ("raise ImportError('_gi is of another Python')", "_gi is of another Python"),
+    ],
+    ids=["no PyGObject", "no typelibs", "of another interpreter"],
+)
+def test_a_board_whose_gstreamer_python_cannot_drive_is_told_once_what_that_costs_and_which_packages(
+    gi, reason, tmp_path
+):
+    [line] = told_of_a_board(tmp_path, gi)
+    assert f"({reason}): cameras are decoded by the CPU, and csi: cannot be opened, until" in line
+    assert line.endswith("apt-get install python3-gi gir1.2-gst-plugins-base-1.0")
+
+
+def test_a_board_whose_gstreamer_python_can_drive_is_told_nothing_whatever_opencv_was_built_with(tmp_path):
+    assert told_of_a_board(tmp_path, GI_WITHOUT.format("none")) == []
+
+
 @pytest.mark.parametrize(
     "words", ["[Errno 28] No space left on device: 'x'", "OSError: [Errno 122] Disk quota exceeded"]
 )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vajra_edge import device
+from vajra_edge.backends.cuda.check import FIND_WHY_NO_NODE, NO_NODE
 from vajra_edge.config.address import Kind, kind_of
 from vajra_edge.config.settings import CameraSettings
 
@@ -32,6 +34,9 @@ DEVICES = (
     "/dev/nvidia-uvm",
 )
 """What CUDA, the DLA and the hardware decoder open (lists: snapd's nvidia-tegra-drivers-support, nixpkgs#344729)."""
+
+READ_ONLY = ("/dev/nvmap",)
+"""Of those what NVIDIA's libraries need only read: on a Thor, and some Orins, it is ``cr--r----- root video``."""
 
 ARGUS_SOCKET = Path("/tmp/argus_socket")  # noqa: S108  NVIDIA's place for it
 _DROP_IN = "run deploy/install.sh again, which places the unit's drop-in for CSI, and restart nvargus-daemon"
@@ -61,19 +66,38 @@ def gpu_devices(patterns: Iterable[str] = DEVICES) -> Iterator[Finding]:
     yield from closed
 
 
+def no_gpu(root: Path = Path("/")) -> Finding | None:
+    """What is wrong with a Jetson whose GPU has no device file at all; None where it has one, and off a Jetson."""
+    return Finding("gpu devices", NO_NODE, FIND_WHY_NO_NODE) if device.gpu_made_no_node(root) else None
+
+
 def _closed(path: str) -> Finding | None:
+    refused = _refused(path, os.O_RDWR)
+    if refused == errno.EACCES and path in READ_ONLY:
+        refused = _refused(path, os.O_RDONLY)
+    name = f"gpu device {path}"
+    if refused == errno.EPERM:  # a device policy answers so, and nothing else
+        return Finding(name, "the unit's device policy closes it", f"add DeviceAllow={_region_of(path)} rw to it")
+    if refused == errno.EACCES:
+        return Finding(name, "its mode keeps this user out", _let_in(path))
+    return None  # it opens; or it is busy, or has nothing behind it: that is for its driver to say
+
+
+def _refused(path: str, access: int) -> int | None:
+    """The errno with which it does not open; None where it does."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        os.close(os.open(path, access | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        name = f"gpu device {path}"
-        if error.errno == errno.EPERM:  # a device policy answers so, and nothing else
-            return Finding(name, "the unit's device policy closes it", f"add DeviceAllow={_region_of(path)} rw to it")
-        if error.errno == errno.EACCES:
-            return Finding(
-                name, "its mode keeps this user out", f"add the service's user to the group {_group_of(path)}"
-            )
-        return None  # it is busy, or has nothing behind it: that is for its driver to say
+        return error.errno
     return None
+
+
+def _let_in(path: str) -> str:
+    """What lets the service's user in: a group that may open it, or where its mode lets in none, another mode."""
+    needed = stat.S_IRGRP if path in READ_ONLY else stat.S_IRGRP | stat.S_IWGRP
+    if Path(path).stat().st_mode & needed == needed:
+        return f"add the service's user to the group {_group_of(path)}"
+    return f'add a udev rule: ENV{{DEVNAME}}=="{path}", GROUP="video", MODE="0660"'
 
 
 def _region_of(path: str) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from vajra_edge.cli import board, sandbox
 from vajra_edge.cli.status import document_of
 from vajra_edge.cli.terminal import inert
 from vajra_edge.config import text_file
+from vajra_edge.config.address import Kind, kind_of
 from vajra_edge.config.credentials import read_secret
 from vajra_edge.config.settings import CameraSettings, Settings, load
 from vajra_edge.errors import ControlError, PublishError, VajraError
@@ -114,13 +115,13 @@ def _checks(config: Path, *, inside: bool) -> Iterator[Check]:
         return
     yield Check("settings", "ok", str(config))
     become_service_user(settings.store.state_dir)  # from here on it is the cameras' and the daemon's word that is read
-    for finding in board.gpu_devices():
-        yield _of_board(finding, finding.name)
+    yield from _gpu_devices(settings)
     yield from _weights(settings)
     yield from _backends(settings)
     yield from _store(settings)
     yield from _broker(settings)
     yield from _files(settings)
+    yield from _gstreamer(settings.cameras)
     streamed = _streamed(settings)
     for camera in settings.cameras:
         if camera.enabled and (closed := board.camera(camera, inside=inside)) is not None:
@@ -150,6 +151,15 @@ def _machine() -> Iterator[Check]:
 def _versions() -> Iterator[Check]:
     found = {name: device.package_version(name) for name in PACKAGES}
     yield Check("versions", "ok", ", ".join([f"vajra-edge {VERSION}", *(f"{n} {v}" for n, v in found.items() if v)]))
+
+
+def _gpu_devices(settings: Settings) -> Iterator[Check]:
+    if (lost := board.no_gpu()) is not None:
+        verdict = "note" if settings.engine.target == "cpu" else "fail"
+        yield Check(lost.name, verdict, lost.found, lost.remedy)
+        return
+    for finding in board.gpu_devices():
+        yield _of_board(finding, finding.name)
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
@@ -282,6 +292,26 @@ def _unless(read: Callable[[], object], name: str) -> Iterator[Check]:
         read()
     except VajraError as error:
         yield Check(name, "fail", str(error.message), str(error.remedy))
+
+
+def _gstreamer(cameras: Sequence[CameraSettings]) -> Iterator[Check]:
+    """Whether PyGObject finds GStreamer, on a Jetson and wherever a camera cannot do without it."""
+    from vajra_edge.capture.sources import appsink
+
+    needed = any(one.enabled and _needs_gstreamer(one) for one in cameras)
+    if not needed and not device.is_jetson():
+        return
+    if absent := appsink.why_no_gobject():
+        told = f"{absent}: cameras are decoded by the CPU, and csi: cannot be opened"
+        yield Check("gstreamer", "fail" if needed else "note", told, f"apt-get install {appsink.PACKAGES}")
+    else:
+        yield Check("gstreamer", "ok", "PyGObject finds it: csi: and the hardware decoder can be used")
+
+
+def _needs_gstreamer(camera: CameraSettings) -> bool:
+    """It has no other way to its pictures; a pipeline of the settings has OpenCV's, and ``decode = "auto"`` the CPU."""
+    in_hardware = camera.decode == "nvdec" and camera.source.startswith("rtsp")
+    return in_hardware or kind_of(camera.source) is Kind.CSI
 
 
 def _streamed(settings: Settings) -> dict[str, str]:

@@ -131,6 +131,25 @@ def sources(cameras: object) -> list[Any]:
     return found
 
 
+def csi_sizes(cameras: object) -> list[Any]:
+    """Cameras on a Jetson's connector of which one side is set, as pydantic has it.
+
+    NVIDIA's source takes what is not set from 1920 x 1080 (``gst_nv_argus_camera_fixate``): a width of 1280 alone would
+    give 1280 x 1080.
+    """
+    found: list[Any] = []
+    for place, camera in enumerate(cameras if isinstance(cameras, (list, tuple)) else ()):
+        source = camera.get("source") if isinstance(camera, Mapping) else None
+        if not isinstance(source, str) or address.kind_of(source) is not address.Kind.CSI:
+            continue
+        for one, other in (("width_px", "height_px"), ("height_px", "width_px")):
+            if camera.get(one) is not None and camera.get(other) is None:
+                words = f"is set without {other}, which csi: would take from 1920 x 1080; set both, or neither"
+                where = ("cameras", place, one)
+                found.append({"type": "value_error", "loc": where, "msg": words, "input": camera[one]})
+    return found
+
+
 def strangers(given: Mapping[str, object], known: Mapping[str, object]) -> list[Any]:
     """What of a file is neither a section nor a setting at its top, as pydantic has it."""
     return [{"type": "extra_forbidden", "loc": (name,), "input": None} for name in given if name not in known]

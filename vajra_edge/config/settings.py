@@ -171,10 +171,14 @@ class CameraSettings(Section):
     fps: Annotated[float, Field(gt=0.0, le=1000.0)] | None = Field(
         None,
         description="pace of a folder (unset: 10) and of pictures fetched one by one over http (unset: 1); asked of a "
-        "V4L2 or CSI camera; caps any other source",
+        "V4L2 or CSI camera (unset: 30 of csi:); caps any other source",
     )
-    width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 or CSI camera")
-    height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(None, description="asked of a V4L2 or CSI camera")
+    width_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(
+        None, description="asked of a V4L2 or CSI camera; csi: takes both sides or neither (1920 x 1080)"
+    )
+    height_px: Annotated[int, Field(ge=16, le=16_384)] | None = Field(
+        None, description="asked of a V4L2 or CSI camera; csi: takes both sides or neither (1920 x 1080)"
+    )
     open_timeout_s: Seconds = Field(10.0, description="longest wait for a connection")
     stall_s: Seconds = Field(10.0, description="no new frame for this long: the camera is lost")
     freeze_s: Seconds | None = Field(None, description="the same picture for this long: the camera is lost; unset: off")
@@ -344,7 +348,8 @@ def load(
     given = merged(merged(from_file, overrides or {}), from_environment.values)
     # the library would take another case for a section, and a leading _ for an argument of its own
     known = {name: given[name] for name in Settings.model_fields if name in given}
-    wrong = [*checks.strangers(given, known), *checks.sources(given.get("cameras"))]
+    cameras = given.get("cameras")
+    wrong = [*checks.strangers(given, known), *checks.sources(cameras), *checks.csi_sizes(cameras)]
     try:
         taken = Settings.model_validate(known)
     except ValidationError as error:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 
+from vajra_edge import device
 from vajra_edge.errors import BackendUnavailable, InferenceError
 from vajra_edge.wording import Setting, Text, say, several
 
 OPEN_DEVICES = (
     "let this process open the GPU's devices (/dev/nvidia*, on a Jetson /dev/nvgpu and /dev/nvhost*: the unit's "
     "DeviceAllow, a container's --runtime nvidia), or reboot if the driver was upgraded"
+)
+NO_NODE = "the kernel's GPU driver made no device"
+FIND_WHY_NO_NODE = (
+    'look at: sudo dmesg | grep -E "nvgpu|NVRM", and whether /etc/firmware is there: where the kernel\'s command line '
+    "names that folder and it is not, the GPU finds no firmware (JetPack 7.2 from its ISO)"
 )
 NO_DRIVER = "install NVIDIA's driver; on a Jetson it is part of Jetson Linux (apt install nvidia-l4t-cuda)"
 NEWER_DRIVER = (
@@ -100,9 +106,15 @@ def check(call: str, code: int, name: str, meaning: str) -> None:
             f"{call}: {told}; {VISIBLE} is {visible!r}", remedy=f"unset {VISIBLE}", call=call, code=code, name=name
         )
     if code in ABSENT:
-        raise CudaUnavailable(f"{call}: {told}", remedy=ABSENT[code], call=call, code=code, name=name)
+        missing = when_closed() if ABSENT[code] is OPEN_DEVICES else ABSENT[code]
+        raise CudaUnavailable(f"{call}: {told}", remedy=missing, call=call, code=code, name=name)
     remedy: Text = FREE if code == OUT_OF_MEMORY else RESTART if code in LOST else ""
     raise CudaRefused(f"CUDA refused {call}: {told}", remedy=remedy, call=call, code=code, name=name)
+
+
+def when_closed() -> str:
+    """The remedy where CUDA reaches no GPU: to open its devices, unless its kernel made none that could be opened."""
+    return f"{NO_NODE}; {FIND_WHY_NO_NODE}" if device.gpu_made_no_node() else OPEN_DEVICES
 
 
 def hidden() -> bool:

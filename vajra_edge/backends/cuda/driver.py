@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vajra_edge.backends.cuda.check import NO_DRIVER, OPEN_DEVICES, CudaRefused, CudaUnavailable, check
+from vajra_edge.backends.cuda.check import NO_DRIVER, CudaRefused, CudaUnavailable, check, when_closed
 from vajra_edge.backends.cuda.declared import (
     ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
     ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
@@ -75,7 +75,7 @@ class Driver:
             self.call("cuInit", 0)
         except CudaRefused as error:  # whatever it says, nothing of CUDA is here
             raise CudaUnavailable(
-                str(error.message), remedy=OPEN_DEVICES, call=error.call, code=error.code, name=error.name
+                str(error.message), remedy=when_closed(), call=error.call, code=error.code, name=error.name
             ) from error
         self.version = int(self.call("cuDriverGetVersion"))
 

@@ -1,7 +1,7 @@
 """Appsink: a running GStreamer pipeline from which pictures are pulled, through PyGObject.
 
 OpenCV runs pipelines too, where it was built for that; it hides why one does not start, and hangs where one is silent.
-PyGObject is the system's (python3-gi and gir1.2-gst-plugins-base-1.0), never a wheel.
+PyGObject is the system's, never a wheel.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from vajra_edge.media.opencv import load_cv2
 from vajra_edge.media.pixels import check_size
 from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
+PACKAGES = "python3-gi gir1.2-gst-plugins-base-1.0"
+"""Of Debian and Ubuntu alike: PyGObject, and what tells it of GstApp and GstVideo, which brings what tells of Gst."""
 _LONGEST_NAME = 40
 _MOST_SD_ROWS = 576
 _NVMM = "memory:NVMM"
@@ -62,23 +64,28 @@ class _Gst:
 
 
 def why_no_gobject() -> str:
-    """Why PyGObject cannot run pipelines here; empty where it can."""
+    """Why PyGObject cannot run pipelines here; empty where it can. GStreamer itself is not started for that."""
     try:
-        _load()
+        _modules()
     except (ImportError, ValueError) as error:
         return f"PyGObject with GStreamer is not there ({error})"
     return ""
 
 
-def _load() -> _Gst:
+def _modules() -> _Gst:
     import gi
 
     for name in ("Gst", "GstApp", "GstVideo"):
         gi.require_version(name, "1.0")
     from gi.repository import GLib, Gst, GstApp, GstVideo  # noqa: F401  GstApp gives appsinks their methods
 
-    Gst.init(None)
     return _Gst(Gst, GstVideo, GLib)
+
+
+def _load() -> _Gst:
+    gst = _modules()
+    gst.core.init(None)
+    return gst
 
 
 def missing(elements: tuple[str, ...]) -> tuple[str, ...]:
