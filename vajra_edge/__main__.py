@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 
 from vajra_edge.errors import VajraError
 
@@ -14,18 +14,20 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or the exit code of the error: 1, or 78 for settings (systemd does not restart on it).
     """
+    from vajra_edge.cli import output
     from vajra_edge.cli.app import run
     from vajra_edge.cli.terminal import inert
 
     try:
-        return run(sys.argv[1:] if arguments is None else arguments)
+        with output.prepared():
+            return run(sys.argv[1:] if arguments is None else arguments)
     except VajraError as error:
-        print(f"vajra-edge: {inert(str(error))}", file=sys.stderr)  # noqa: T201  the one line
+        with suppress(OSError):  # the exit code counts also where nobody can be told why
+            print(f"vajra-edge: {inert(str(error))}", file=sys.stderr)  # noqa: T201  the one line
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output left (`| head`); the interpreter must not try to flush again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output left (`| head`)
         return 0
 
 

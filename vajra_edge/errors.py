@@ -208,6 +208,10 @@ class StoreError(VajraError):
         self.errno, self.verb = errno, verb
 
 
+class OutputError(VajraError):
+    """Standard output cannot be written."""
+
+
 class SourceError(VajraError):
     """A camera cannot be opened or read."""
 

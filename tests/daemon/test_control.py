@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import stat
@@ -375,3 +378,95 @@ def test_a_path_that_cannot_be_is_said_in_one_line(tmp_path, name):
         control.open()
     assert "\n" not in str(caught.value)
     control.close()
+
+
+@pytest.fixture
+def looks_often(monkeypatch):
+    monkeypatch.setattr(control_module, "LOOK_EVERY_S", 0.02)
+
+
+def reaches(path, inbox):
+    """Whether a client who asks now is heard by the daemon of this inbox."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(str(path))
+        sock.sendall(b'{"verb": "status"}\n')
+        return inbox.get(timeout=LIMIT_S).verb == "status"
+    return False
+
+
+def leave_a_stale_socket(path):
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(str(path))
+
+
+def remove_the_lock_too(path):
+    path.unlink()
+    path.with_name(f"{path.name}.lock").unlink()
+
+
+@pytest.mark.parametrize("remove", [os.unlink, leave_a_stale_socket, remove_the_lock_too])
+def test_a_socket_that_was_removed_is_made_again_and_said(looks_often, served, caplog, remove):
+    _, inbox, path = served
+    remove(path)
+    wait_for(lambda: reaches(path, inbox))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert f"control socket {path} was removed or replaced; it was made again" in caplog.messages
+    with pytest.raises(ControlError, match="another daemon serves"):
+        Control(path, lambda _: None, lambda: None).open()
+
+
+def test_who_is_connected_when_the_socket_is_removed_is_still_answered(looks_often, served):
+    control, inbox, path = served
+    with connect(path) as early:
+        early.sendall(b'{"verb": "status"}\n')
+        asked = inbox.get(timeout=LIMIT_S)
+        path.unlink()
+        wait_for(path.exists)
+        assert control.reply(asked.client, {"kind": "done"})
+        assert json.loads(early.makefile().readline()) == {"kind": "done"}
+
+
+def test_another_daemon_that_took_the_place_keeps_it_until_it_leaves(served, caplog, monkeypatch):
+    control, inbox, path = served
+    wait_for(lambda: control._look_from_s)
+    control._look_from_s = float("inf")
+    remove_the_lock_too(path)
+    other_inbox: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    other = Control(path, other_inbox.put, lambda: None)
+    other.open()
+    monkeypatch.setattr(control_module, "LOOK_EVERY_S", 0.02)
+    control._look_from_s = 0.0
+    wait_for(lambda: any("another daemon serves" in line for line in caplog.messages))
+    assert reaches(path, other_inbox)
+    other.close()
+    wait_for(lambda: reaches(path, inbox))
+
+
+def test_a_daemon_that_ends_leaves_the_socket_that_is_another_ones(served):
+    control, _, path = served
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as foreign:
+        foreign.bind(str(path))
+        foreign.listen()
+        control.close()
+        connect(path).close()
+
+
+def test_where_the_socket_cannot_be_made_again_that_is_said_once_and_tried_until_it_can(looks_often, tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    inbox: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    turns = itertools.count()
+    control = Control(folder / "c.sock", inbox.put, lambda: next(turns) and None)
+    control.open()
+    try:
+        shutil.rmtree(folder)
+        wait_for(lambda: any("cannot be made" in line for line in caplog.messages))
+        later = next(turns) + 5
+        wait_for(lambda: next(turns) > later)
+        assert len([line for line in caplog.messages if "nobody reaches the daemon there" in line]) == 1
+        folder.mkdir()
+        wait_for(lambda: reaches(folder / "c.sock", inbox))
+    finally:
+        control.close()

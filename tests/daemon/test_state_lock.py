@@ -12,7 +12,7 @@ import pytest
 from station import ROOT, Station
 from waiting import LIMIT_S
 
-from vajra_edge.daemon.state_lock import StateLock, is_dying
+from vajra_edge.daemon.state_lock import StateLock, is_dying, is_held
 from vajra_edge.errors import SettingsError, StoreError
 
 
@@ -78,3 +78,14 @@ def test_a_disk_that_takes_no_lock_file_does_not_keep_the_daemon_from_serving(tm
     lock.open()
     lock.close()
     assert "whether another daemon uses" in caplog.text
+
+
+def test_others_see_whether_a_directory_is_held_and_leave_the_lock_alone(tmp_path: Path, monkeypatch):
+    assert not is_held(tmp_path)
+    with StateLock(tmp_path):
+        assert is_held(tmp_path)
+        monkeypatch.setattr("vajra_edge.daemon.state_lock.is_dying", lambda pid: True)
+        assert not is_held(tmp_path), "its holder is being killed"
+    assert not is_held(tmp_path)
+    with StateLock(tmp_path):
+        pass

@@ -57,12 +57,19 @@ def test_the_machine_id_never_shows_in_the_device_id(tmp_path: Path) -> None:
     assert made != device_id(settings(), file)
 
 
-@pytest.mark.parametrize("content", [None, ""])
-def test_without_a_machine_id_the_host_name_serves(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize("content", [None, "", "\n", "uninitialized\n", "0" * 32 + "\n"])
+def test_without_a_machine_id_of_its_own_the_host_name_tells_devices_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
     file = tmp_path / "machine-id"
     if content is not None:
         file.write_text(content)
-    assert len(device_id(settings(), file)) == 12
+    made = []
+    for host in ("pole-1", "pole-2"):
+        monkeypatch.setattr("socket.gethostname", lambda name=host: name)
+        made.append(device_id(settings(), file))
+    assert [len(one) for one in made] == [12, 12]
+    assert made[0] != made[1]
 
 
 def test_a_stream_of_the_outbox_is_a_cameras_detections_or_its_events() -> None:

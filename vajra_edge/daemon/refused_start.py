@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from vajra_edge.config import environment, settings_file, text_file
 from vajra_edge.config.settings import MqttSettings, Settings, StoreSettings, load, merged
 from vajra_edge.config.text_file import Unreadable
-from vajra_edge.daemon import last_broker
+from vajra_edge.daemon import last_broker, state_lock
 from vajra_edge.daemon import systemd as daemon_systemd
 from vajra_edge.errors import SettingsError
 from vajra_edge.mqtt import notice
@@ -50,7 +50,7 @@ def tell(path: Path, why: SettingsError, environ: Mapping[str, str] = os.environ
     reason = f"settings: {why}"
     daemon_systemd.connect(environ).status(f"blocked: {reason}")
     known = readable(path, environ)
-    if known is None or _somebody_serves(known.service.control_socket):
+    if known is None or _somebody_serves(known):
         return
     topics = topics_of(known)
     status = ServiceStatus(topics.device, "blocked", reason, VERSION)
@@ -157,12 +157,15 @@ def _without(tables: Mapping[str, Any], places: list[tuple[int | str, ...]]) -> 
     return left
 
 
-def _somebody_serves(control_socket: Path) -> bool:
-    """A daemon runs, and this was a second one: what it says of itself stays."""
+def _somebody_serves(known: Settings) -> bool:
+    """A daemon runs, and this was a second one: what it says of itself stays.
+
+    Its socket may be gone for a while, or too much asked; the lock of its state directory stays.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(1.0)
-            sock.connect(str(control_socket))
+            sock.connect(str(known.service.control_socket))
     except OSError:
-        return False
+        return state_lock.is_held(known.store.state_dir)
     return True

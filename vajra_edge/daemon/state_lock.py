@@ -19,6 +19,7 @@ from vajra_edge.wording import Setting, say
 
 log = logging.getLogger(__name__)
 
+_NAME = "daemon.lock"
 _SIGKILL_BIT = 1 << 8
 
 
@@ -30,7 +31,7 @@ class StateLock:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "daemon.lock"
+        self._path = state_dir / _NAME
         self._held: int | None = None
 
     def __enter__(self) -> Self:
@@ -51,7 +52,7 @@ class StateLock:
             self._held = self._open()
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = self._holder()
+            holder = None if self._held is None else _holder(self._held)
             self.close()
             raise self._taken(holder) from None
         except OSError as error:
@@ -84,12 +85,6 @@ class StateLock:
         except OSError as error:
             log.debug("%s: %s", self._path, error.strerror)
 
-    def _holder(self) -> int | None:
-        try:
-            return int(os.pread(self._held or 0, 32, 0))
-        except (OSError, ValueError):
-            return None
-
     def _taken(self, holder: int | None) -> VajraError:
         who = "another daemon" if holder is None else f"another daemon (pid {holder})"
         what = f"{who} uses the state directory {self._path.parent}"
@@ -97,6 +92,32 @@ class StateLock:
             return StoreError(f"{what} and is being killed", remedy="it is tried again")
         remedy = say("stop that one, or ", Setting.STATE_DIR.given(), " to a folder of its own")
         return SettingsError(what, remedy=remedy, pid=holder)
+
+
+def is_held(state_dir: Path) -> bool:
+    """Whether a daemon uses it that nobody is killing; False where that cannot be seen."""
+    try:
+        descriptor = os.open(state_dir / _NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once by the close below
+    except BlockingIOError:
+        holder = _holder(descriptor)
+        return holder is None or not is_dying(holder)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that signed the lock."""
+    try:
+        return int(os.pread(descriptor, 32, 0))
+    except (OSError, ValueError):
+        return None
 
 
 def is_dying(pid: int, proc: Path = Path("/proc")) -> bool:

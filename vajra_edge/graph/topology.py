@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vajra_edge.errors import GraphError
 from vajra_edge.graph import external, metadata
-from vajra_edge.graph.file_kinds import HEAD_BYTES, kind_of
+from vajra_edge.weights.file_kinds import HEAD_BYTES, kind_of
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,7 @@ def parse(onnx_bytes: bytes, *, path: Path | None = None) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its types are a package of their own
 
     if (other := kind_of(onnx_bytes[:HEAD_BYTES])) is not None:
-        raise GraphError(f"the file is not ONNX, it is {other.what}", remedy=other.remedy)
+        raise GraphError(f"the file is not ONNX, it is {other.what}", remedy=other.for_onnx)
     if len(onnx_bytes) > MAX_ONNX_BYTES:
         raise GraphError(
             f"the ONNX file has {len(onnx_bytes)} bytes, the limit is {MAX_ONNX_BYTES}",

@@ -22,6 +22,8 @@ VERBS = ("rebuild", "reload", "rollback", "snapshot", "status", "adopt", "set", 
 """What may be asked over MQTT, and nothing else."""
 
 _MACHINE_ID = Path("/etc/machine-id")
+_NO_MACHINE_ID = b"uninitialized"
+"""What a system's image holds until the first boot has made one, see machine-id(5); the same on every device."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,15 @@ def device_id(settings: Settings, machine_id: Path = _MACHINE_ID) -> str:
     """
     if settings.device_id is not None:
         return settings.device_id
+    return hmac.new(_secret(machine_id) or socket.gethostname().encode(), b"vajra-edge", hashlib.sha256).hexdigest()[
+        :12
+    ]
+
+
+def _secret(machine_id: Path) -> bytes:
+    """The machine id; empty where there is none, or one that is every machine's."""
     try:
         secret = machine_id.read_bytes().strip()
     except OSError:
-        secret = b""
-    return hmac.new(secret or socket.gethostname().encode(), b"vajra-edge", hashlib.sha256).hexdigest()[:12]
+        return b""
+    return b"" if secret == _NO_MACHINE_ID or not secret.strip(b"0-") else secret

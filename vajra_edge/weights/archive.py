@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vajra_edge.errors import UnsafeWeights, WeightsError
+from vajra_edge.weights import file_kinds
 
 MAX_FILE_BYTES = 2 * 1024**3  # an unstripped training checkpoint of xlarge is about 1.2 GB
 MAX_PICKLE_BYTES = 8 * 1024**2  # nano's is 0.2 MB; xlarge with optimizer state stays under 3 MB
@@ -107,6 +108,7 @@ def check(file: BinaryIO, path: Path) -> Archive:
     try:
         with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
+            _check_is_checkpoint(records, path)
             _check_layout(file, records, archive.start_dir, path)
             names = _record_names([record.orig_filename for record in records], path)
             sizes = {name: record.file_size for name, record in zip(names, records, strict=True)}
@@ -130,16 +132,9 @@ def _damaged(path: Path, reason: object) -> WeightsError:
 def _check_ends(file: BinaryIO, path: Path) -> None:
     """The magic at the start, and at the end a directory that is small and reaches up to its own end record."""
     file.seek(0)
-    magic = file.read(4)
-    if magic != _LOCAL_MAGIC:
-        what = (
-            "is a bare pickle or a checkpoint older than torch 1.6" if magic[:1] == b"\x80" else "is not a checkpoint"
-        )
-        raise WeightsError(
-            f"weights {path} {what}: it starts with {magic!r}, not with a zip record",
-            remedy="give a .pt file that torch.save wrote, or export to ONNX where it was trained",
-            path=path,
-        )
+    head = file.read(file_kinds.HEAD_BYTES)
+    if not head.startswith(_LOCAL_MAGIC):
+        raise _foreign(head, path)
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END64.size - _LOCATOR64.size - _END.size))
     tail = file.read()
@@ -156,6 +151,30 @@ def _check_ends(file: BinaryIO, path: Path) -> None:
         raise _damaged(path, "its zip directory does not end where the file says")
 
 
+def _foreign(head: bytes, path: Path) -> WeightsError:
+    """What the file is instead of a zip archive."""
+    kind = file_kinds.kind_of(head)
+    if head[:1] == b"\x80":
+        what = "is a bare pickle or a checkpoint older than torch 1.6"
+    elif kind is not None:
+        what = f"is not a checkpoint, it is {kind.what}"
+    else:
+        what = f"is not a checkpoint: it starts with {head[:4]!r}, not with a zip record"
+    remedy = file_kinds.SAVED if kind is None else kind.for_checkpoint
+    return WeightsError(f"weights {path} {what}", remedy=remedy, path=path)
+
+
+def _check_is_checkpoint(records: list[zipfile.ZipInfo], path: Path) -> None:
+    """Any other zip archive is named before what is odd about it."""
+    below = {record.orig_filename.partition("/")[2] for record in records}
+    if not below & {"data.pkl", "constants.pkl"}:
+        raise WeightsError(
+            f"weights {path} is not a checkpoint, it is {file_kinds.ZIP.what}: it holds no data.pkl",
+            remedy=file_kinds.ZIP.for_checkpoint,
+            path=path,
+        )
+
+
 def _check_layout(file: BinaryIO, records: list[zipfile.ZipInfo], start_dir: int, path: Path) -> None:
     """Stored records, in order, without overlap: their sizes cannot add up to more than the file."""
     if len(records) > MAX_RECORDS:
@@ -165,6 +184,7 @@ def _check_layout(file: BinaryIO, records: list[zipfile.ZipInfo], start_dir: int
         if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & _ENCRYPTED:
             raise UnsafeWeights(
                 f"weights {path}: record {record.filename[:80]!r} is compressed or encrypted; torch.save does neither",
+                remedy="give the file as torch.save wrote it",
                 path=path,
             )
         if record.compress_size != record.file_size or record.header_offset < free_at:
@@ -195,8 +215,6 @@ def _check_contents(sizes: Mapping[str, int], path: Path) -> None:
             remedy="give the checkpoint it was made from, or an ONNX export",
             path=path,
         )
-    if "data.pkl" not in sizes:
-        raise WeightsError(f"weights {path} hold no data.pkl: not a torch checkpoint", path=path)
     if sizes["data.pkl"] > MAX_PICKLE_BYTES:
         raise UnsafeWeights(
             f"weights {path}: data.pkl has {sizes['data.pkl']} bytes, over {MAX_PICKLE_BYTES}", path=path

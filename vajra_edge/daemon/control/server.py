@@ -1,7 +1,7 @@
 """Control: the daemon's local socket. One JSON line asks, JSON lines answer, the last of them closes.
 
 A stale socket file is replaced, a live daemon's never. Who serves is decided by a lock beside the socket, which the
-kernel gives back when its holder dies, however it dies.
+kernel gives back when its holder dies, however it dies. A socket file that somebody removed is made again.
 
 Requests ``{"verb": "status"}``, ``{"verb": "reload"}``, ``{"verb": "rebuild", "force": false, "dry_run": false,
 "rollback": false, "wait": true}``, ``{"verb": "adopt", "bundle": "<its digest>", "wait": true}``, ``{"verb": "set",
@@ -56,6 +56,7 @@ class ControlSocket:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.listening: socket.socket | None = None
+        self._file: os.stat_result | None = None  # while we listen its inode is ours, removed or not
         self._lock: int | None = None
 
     def open(self) -> socket.socket:
@@ -71,42 +72,68 @@ class ControlSocket:
                 path=self.path,
             )
         try:
-            self._take_lock()
-            self._require_free()
-            self.listening = self._bind()
-        except BaseException as error:
+            return self._make()
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):
-                raise ControlError(
-                    f"control socket {self.path} cannot be made: {error.strerror}",
-                    remedy=say(
-                        Setting.CONTROL_SOCKET.given(), " to a folder that exists and is writable for this user"
-                    ),
-                    path=self.path,
-                ) from error
             raise
-        return self.listening
+
+    def is_there(self) -> bool:
+        """Whether the file at the path is the one that was made."""
+        return self._file is not None and _same_file(self.path, self._file)
+
+    def renew(self) -> socket.socket:
+        """Listen on a new file in place of one that is not there any more; who is connected stays so.
+
+        Raises:
+            ControlError: as of ``open``; what was open before stays open.
+        """
+        before = self.listening
+        made = self._make()
+        if before is not None:
+            before.close()
+        return made
 
     def close(self) -> None:
-        """Remove the file, then let the next daemon in; a second call does nothing."""
+        """Remove the file if it is still ours, then let the next daemon in; a second call does nothing."""
         if self.listening is not None:
-            self.listening.close()
-            self.listening = None
             with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                if self.is_there():
+                    self.path.unlink(missing_ok=True)
+            self.listening.close()
+            self.listening = self._file = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _take_lock(self) -> None:
-        beside = self.path.with_name(f"{self.path.name}.lock")
-        self._lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def _make(self) -> socket.socket:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take_lock()
+            self._require_free()
+            self.listening, self._file = self._bind()
         except OSError as error:
+            raise ControlError(
+                f"control socket {self.path} cannot be made: {error.strerror}",
+                remedy=say(Setting.CONTROL_SOCKET.given(), " to a folder that exists and is writable for this user"),
+                path=self.path,
+            ) from error
+        return self.listening
+
+    def _take_lock(self) -> None:
+        """Hold the lock that lies beside the socket now: one that was removed keeps nobody out."""
+        beside = self.path.with_name(f"{self.path.name}.lock")
+        if self._lock is not None and _same_file(beside, os.fstat(self._lock)):
+            return
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise self._taken() from error
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = descriptor
 
     def _require_free(self) -> None:
         """Whatever lies at the path must be a socket that nobody answers."""
@@ -119,14 +146,16 @@ class ControlSocket:
                 f"{self.path} exists and is no socket", remedy=say("move it, or ", Setting.CONTROL_SOCKET.given())
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
+            probe.setblocking(False)
             try:
                 probe.connect(str(self.path))
             except (ConnectionRefusedError, FileNotFoundError):
                 return
+            except BlockingIOError as error:  # so many ask it that we would have to wait
+                raise self._taken() from error
         raise self._taken()
 
-    def _bind(self) -> socket.socket:
+    def _bind(self) -> tuple[socket.socket, os.stat_result]:
         aside = self.path.with_name(f"{self.path.name}.new")
         aside.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -135,11 +164,12 @@ class ControlSocket:
             aside.chmod(MODE)
             sock.listen(_BACKLOG)
             sock.setblocking(False)
+            file = aside.stat(follow_symlinks=False)
             aside.replace(self.path)
         except BaseException:
             sock.close()
             raise
-        return sock
+        return sock, file
 
     def _taken(self) -> ControlError:
         return ControlError(
@@ -147,6 +177,14 @@ class ControlSocket:
             remedy=say("stop it, or ", Setting.CONTROL_SOCKET.given(), " to another path"),
             path=self.path,
         )
+
+
+def _same_file(path: Path, known: os.stat_result) -> bool:
+    """Whether a file of which something is still open lies at the path; False where that cannot be seen."""
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), known)
+    except OSError:
+        return False
 
 
 __all__ = ["Asked", "Control", "ask"]
@@ -177,6 +215,9 @@ ACCEPTS = RequestPace(1000.0, 200.0)
 
 BUSY_AFTER_S = 0.5
 """Whoever is refused for asking too often hears it so late: most come again at once."""
+
+LOOK_EVERY_S = 2.0
+"""How often the socket's file is looked at: cleaners of temporary files remove it, and operators do."""
 
 _TURN_S = 0.5
 _SHORT_TURN_S = 0.05
@@ -258,6 +299,8 @@ class Control:
         self._accepts = Bucket(ACCEPTS, clock())
         self._listening = False
         self._listen_from_s = 0.0
+        self._look_from_s = 0.0
+        self._not_made = ""  # why the file is missing, as it was logged
         self._numbers = 0
         self._stop = threading.Event()
         self._waker, self._woken = socket.socketpair()
@@ -329,6 +372,7 @@ class Control:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._beat()
+            self._look()
             self._turn(_TURN_S if self._listening and not self._held() else _SHORT_TURN_S)
         until_s = self._clock() + 1.0
         while any(client.unsent for client in self._clients.values()) and self._clock() < until_s:
@@ -347,6 +391,25 @@ class Control:
         self._tend()
         if self._clock() >= self._listen_from_s and not self._stop.is_set():
             self._listen(True)
+
+    def _look(self) -> None:
+        """Make the socket's file again where it is gone: without it nobody reaches a daemon that serves."""
+        if self._clock() < self._look_from_s:
+            return
+        self._look_from_s = self._clock() + LOOK_EVERY_S
+        if self._socket.is_there():
+            self._not_made = ""
+            return
+        self._listen(False)  # of the file that is gone; the turn after listens again
+        try:
+            self._socket.renew()
+        except ControlError as error:
+            if self._not_made != str(error):
+                self._not_made = str(error)
+                log.warning("control socket %s is gone, nobody reaches the daemon there: %s", self._socket.path, error)
+            return
+        self._not_made = ""
+        log.warning("control socket %s was removed or replaced; it was made again", self._socket.path)
 
     def _drain_wakes(self) -> None:
         with suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""File kinds: what a file that is called .onnx is instead, told by its first bytes."""
+"""File kinds: what a file that is called .onnx or .pt is instead, told by its first bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 HEAD_BYTES = 4096
 """Enough to tell every kind here; a zip file names its first entry there."""
 
+SAVED = "give a .pt file that torch.save wrote, or export to ONNX where it was trained"
+
 
 @dataclass(frozen=True)
 class FileKind:
@@ -15,15 +17,26 @@ class FileKind:
 
     Attributes:
         what: for people, with its article.
-        remedy: what to do to get an ONNX file.
+        for_onnx: what to do to get an ONNX file.
+        for_checkpoint: what to do to get a checkpoint.
     """
 
     what: str
-    remedy: str
+    for_onnx: str
+    for_checkpoint: str = SAVED
+
+
+def _same(what: str, remedy: str) -> FileKind:
+    return FileKind(what, remedy, remedy)
+
+
+ZIP = FileKind(
+    "a zip file", "unpack it, and name the .onnx file in it", f"unpack it, and name the .pt file in it; or {SAVED}"
+)
 
 
 def kind_of(head: bytes) -> FileKind | None:
-    """What the bytes begin like, if it is something that is known not to be ONNX; else None.
+    """What the bytes begin like, if it is something that is known and is not ONNX; else None.
 
     Args:
         head: the first ``HEAD_BYTES`` of the file, or all of it.
@@ -59,12 +72,12 @@ _AGAIN = "download it again, as the file itself"
 _KINDS: tuple[tuple[Callable[[bytes], bool], FileKind], ...] = (
     (
         _starts(b"version https://git-lfs"),
-        FileKind("a Git LFS pointer, not the file", "run 'git lfs pull' where it is from"),
+        _same("a Git LFS pointer, not the file", "run 'git lfs pull' where it is from"),
     ),
-    (_is_web_page, FileKind("a web page", f"{_AGAIN} ('raw' or 'download', not the page about it)")),
+    (_is_web_page, _same("a web page", f"{_AGAIN} ('raw' or 'download', not the page about it)")),
     (_is_checkpoint, FileKind("a PyTorch checkpoint", "name it .pt")),
-    (_starts(b"PK\x03\x04"), FileKind("a zip file", "unpack it, and name the .onnx file in it")),
-    (_starts(b"\x1f\x8b"), FileKind("a gzip file", "unpack it: gunzip")),
+    (_starts(b"PK\x03\x04"), ZIP),
+    (_starts(b"\x1f\x8b"), _same("a gzip file", "unpack it: gunzip")),
     (_starts(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), FileKind("a Python pickle", "export it to ONNX")),
     (_is_safetensors, FileKind("a safetensors file: weights without a network", "export the network to ONNX")),
     (_is_engine, FileKind("a TensorRT engine", "name it .engine, and give it to val or predict")),
