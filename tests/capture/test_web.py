@@ -108,6 +108,27 @@ def test_a_part_that_claims_gigabytes_is_refused_at_its_head() -> None:
         source.close()
 
 
+def test_a_password_that_is_changed_between_two_pictures_is_given_no_third_time(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def serve(connection: socket.socket) -> None:
+        asked.append(head_of(connection))
+        known = "Authorization" in asked[-1] and len(asked) < 3
+        refusal = http(b"", "text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="c"')
+        connection.sendall(http(jpeg(1), "image/jpeg") if known else refusal)
+
+    login = tmp_path / "login"
+    login.write_text("admin:hunter2")
+    with listening(serve) as port:
+        source = opened(port, credentials_file=str(login), fps=50.0)
+        assert numbers(source, 1) == [1]
+        with pytest.raises(SourceError, match=r"refuses user and password \(401\)") as caught:
+            source.read()
+        assert caught.value.login_refused
+        source.close()
+    assert len(asked) == 2 + 2, "the login that went along, and once more with what the camera asked for anew"
+
+
 def test_a_silent_camera_ends_the_read_after_stall_s() -> None:
     with motion_jpeg([jpeg(1)]) as (port, _):
         source = opened(port, stall_s=1.5)
