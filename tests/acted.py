@@ -28,6 +28,7 @@ from vajra_edge.capture.sources.base import RawFrame, Source
 from vajra_edge.capture.url import is_live
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
+from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 from vajra_edge.pixel_format import Colorimetry, Matrix, PixelFormat
 
 COMMAND = (sys.executable, __file__)
@@ -91,6 +92,9 @@ class Acted:
 
     def _fail(self, text: str) -> None:
         raise SourceError(text)
+
+    def _refuse(self) -> None:
+        raise SourceRefused(SourceRefusal.WRONG_PASSWORD).told_of("the camera")
 
     def _bug(self, text: str) -> None:
         raise ValueError(text)

@@ -213,7 +213,15 @@ class OutputError(VajraError):
 
 
 class SourceError(VajraError):
-    """A camera cannot be opened or read."""
+    """A camera cannot be opened or read.
+
+    Attributes:
+        login_refused: it refuses user and password, and may lock the user out who comes again with the same.
+    """
+
+    def __init__(self, message: Text, *, remedy: Text = "", login_refused: bool = False, **values: object) -> None:
+        super().__init__(message, remedy=remedy, **values)
+        self.login_refused = login_refused
 
 
 class DatasetError(VajraError):

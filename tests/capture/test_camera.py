@@ -474,6 +474,30 @@ def test_stop_ends_a_wait_in_backoff_at_once(bench: Bench) -> None:
     assert no_camera_threads()
 
 
+def test_a_wrong_password_is_tried_again_once_its_file_is_written(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "gate"
+    file.write_text("admin:hunter2\n")
+    grabber = bench.play(
+        [["open", "refuse"]], [["open", "refuse"]], [["paint", 64, 48, None, 50.0]], credentials_file=str(file)
+    )
+    assert (bench.wait_for(CameraPhase.BACKOFF).retry_in_s or 0.0) < 1.0
+    locked = bench.wait_for(CameraPhase.BACKOFF)
+    assert (locked.retry_in_s or 0.0) >= 600.0
+    assert "it may lock this user out" in locked.reason
+    file.write_text("admin:swordfish\n")
+    assert bench.wait_for(CameraPhase.BACKOFF).reason == "user and password were changed here"
+    bench.wait_for(CameraPhase.STREAMING)
+    assert grabber.counters().losses == 2, "a changed password is no loss"
+
+
+def test_a_password_of_which_nothing_changes_is_left_alone_for_ten_minutes(bench: Bench) -> None:
+    grabber = bench.play([["open", "refuse"]])
+    wait_for(lambda: grabber.counters().losses == 2)
+    beats = bench.beats
+    wait_for(lambda: bench.beats > beats + 3)  # it looks up once a second, and the watchdog hears of it
+    assert grabber.counters().starts == 2
+
+
 def test_stop_ends_a_wait_for_the_next_image(bench: Bench, tmp_path: Path) -> None:
     for number in range(2):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import acted
 import pytest
+from clips import write_clip
+from little_servers import answering, head_of, http, listening
 from stuck_disk import StuckDisk, is_possible
 from waiting import LIMIT_S, is_alive, wait_for
 
@@ -137,6 +140,26 @@ def test_passwords_reach_a_process_by_its_channel_alone(
             assert b"hunter2" not in Path(f"/proc/{one}/{place}").read_bytes()
     assert b"TZ=Europe/Berlin" in Path(f"/proc/{pid}/environ").read_bytes()
     child.kill()
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_asked_for_no_camera(
+    children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[str] = []
+    clip = write_clip(tmp_path / "clip.ts", 30, options={"g": "10"}).read_bytes()
+
+    def refuse(connection: socket.socket) -> None:
+        asked.append(head_of(connection))
+        connection.sendall(http(b"", "text/html", "403 Forbidden"))
+
+    with listening(refuse) as proxy, listening(answering(http(clip, "video/mp2t"))) as port:
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        child = children.start(CameraSettings(id="gate", source=f"http://127.0.0.1:{port}/live"))
+        heard(child, Arrived)
+        child.kill()
+    assert asked == []
 
 
 def test_a_process_holds_nothing_of_its_siblings_or_parents(children: Children, tmp_path: Path) -> None:

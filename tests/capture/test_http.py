@@ -7,10 +7,13 @@ import hashlib
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from little_servers import answering, head_of, http, listening
+from ports import free_port
 
 from vajra_edge.capture.sources.http import Answer, Client
 from vajra_edge.media.deadline import Deadline
@@ -193,3 +196,61 @@ def test_the_content_type_is_taken_apart(content_type: str, expected: tuple[str,
         assert (answer.content_type, answer.boundary) == expected
         assert answer.peek(Deadline(LIMIT_S)) == b"x"
         assert body_of(answer) == b"x", "what was looked at first comes again"
+
+
+@contextmanager
+def silent_at(host: str, port: int) -> Iterator[None]:
+    """A listener whose queue is full, so that Linux answers nobody who knocks."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(3):
+            knocking = held.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex((host, port))
+        yield
+
+
+def known_as(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> str:
+    """A name that has these addresses, in this order."""
+    name, real = "camera.test", socket.getaddrinfo
+
+    def look_up(host: str, port: int, *args: Any, **more: Any) -> Any:
+        asked = addresses if host == name else (host,)
+        return [found for one in asked for found in real(one, port, *args, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return name
+
+
+@pytest.mark.parametrize("silent", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3", "127.0.0.4"]])
+def test_a_camera_is_reached_whose_first_addresses_are_silent(
+    monkeypatch: pytest.MonkeyPatch, silent: list[str]
+) -> None:
+    with listening(answering(http(b"picture", "image/jpeg"))) as port, ExitStack() as held:
+        for host in silent:
+            held.enter_context(silent_at(host, port))
+        client = Client(f"http://{known_as(monkeypatch, *silent, '127.0.0.1')}:{port}/", None, verify=True)
+        assert body_of(client.get(Deadline(LIMIT_S))) == b"picture"
+
+
+def test_a_camera_is_reached_whose_first_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(answering(http(b"picture", "image/jpeg"))) as port:
+        client = Client(f"http://{known_as(monkeypatch, '127.0.0.2', '127.0.0.1')}:{port}/", None, verify=True)
+        assert body_of(client.get(Deadline(LIMIT_S))) == b"picture"
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")])
+def test_of_a_camera_that_is_silent_at_one_address_and_refuses_at_the_other_the_silence_is_said(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[str, str]
+) -> None:
+    port = free_port()
+    with silent_at("127.0.0.2", port):
+        client = Client(f"http://{known_as(monkeypatch, *order)}:{port}/", None, verify=True)
+        assert refused(lambda: client.get(Deadline(1.0))) is SourceRefusal.NO_ANSWER
+
+
+def test_of_a_camera_that_refuses_at_both_addresses_the_refusal_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(f"http://{known_as(monkeypatch, '127.0.0.2', '127.0.0.3')}:{free_port()}/", None, verify=True)
+    assert refused(lambda: client.get(Deadline(LIMIT_S))) is SourceRefusal.NOTHING_LISTENS

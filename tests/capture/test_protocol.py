@@ -62,7 +62,7 @@ def test_a_format_lies_where_these_tests_alter_it() -> None:
         Alive(read=True, decode_errors=2, digest=None),
         Note(30, "low light ü"),
         CameraEnded(0),
-        CameraFailed("401", "set credentials_file", 1),
+        CameraFailed("401", "set credentials_file", True, 1),
         Exited(-11, "Fatal Python error"),
     ],
 )

@@ -20,6 +20,7 @@ from vajra_edge.capture.reconnect import (
     Event,
     GotFrame,
     Kill,
+    LoginChanged,
     Open,
     Opened,
     Policy,
@@ -126,6 +127,47 @@ def test_the_delay_doubles_up_to_its_cap_with_the_dice_in_its_upper_half(attempt
     for dice in (0.0, 0.5, 1.0):
         state, _ = advance(replace(OPENING, attempts=attempts), SourceFailed(0.0, dice, ""), POLICY)
         assert state.retry_at_s == pytest.approx(span_s * (0.5 + 0.5 * dice))
+
+
+REFUSED = SourceFailed(200.0, 1.0, "refuses user and password (401)", login_refused=True)
+
+
+def test_a_login_that_was_refused_twice_is_not_given_again_for_ten_minutes() -> None:
+    once, _ = advance(OPENING, REFUSED, POLICY)
+    assert (once.retry_at_s, once.reason) == (201.0, "refuses user and password (401)"), "a camera that boots may err"
+    opening, _ = advance(once, CameraTick(201.0, 0.5), POLICY)
+    twice, actions = advance(opening, REFUSED, POLICY)
+    assert twice.retry_at_s == 200.0 + 600.0 + 2.0
+    assert twice.reason == (
+        "refuses user and password (401); it may lock this user out, so it is asked again after 10 min, "
+        "or once user and password change here"
+    )
+    assert actions == (Close(), ReportState(CameraPhase.BACKOFF, twice.reason, 2, 602.0))
+    assert advance(twice, CameraTick(801.9, 0.5), POLICY) == (twice, ())
+
+
+def test_other_losses_between_two_refusals_neither_wait_for_the_lock_nor_forget_it() -> None:
+    state, _ = run(OPENING, REFUSED, CameraTick(300.0, 0.5), SourceFailed(300.0, 1.0, "no route"))
+    assert state.retry_at_s == 302.0
+    state, _ = run(state, CameraTick(400.0, 0.5), ChildDied(400.0, 1.0, "crashed"))
+    assert state.retry_at_s == 404.0
+    state, _ = run(state, CameraTick(500.0, 0.5), replace(REFUSED, now_s=500.0))
+    assert state.retry_at_s == 500.0 + 600.0 + 8.0
+
+
+def test_a_login_that_was_taken_makes_the_next_refusal_the_first() -> None:
+    state, _ = run(OPENING, REFUSED, CameraTick(300.0, 0.5), Opened(300.0), GotFrame(301.0, 0.5, 1))
+    state, _ = advance(state, replace(REFUSED, now_s=400.0), POLICY)
+    assert state.retry_at_s == 402.0
+
+
+def test_a_changed_login_is_tried_soon_and_counts_its_own_refusals() -> None:
+    locked, _ = run(replace(OPENING, attempts=7), REFUSED, CameraTick(300.0, 0.5), REFUSED)
+    changed, actions = advance(locked, LoginChanged(300.0, 1.0), POLICY)
+    assert (changed.phase, changed.retry_at_s, changed.refused_logins) == (CameraPhase.BACKOFF, 301.0, 0)
+    assert actions == (ReportState(CameraPhase.BACKOFF, "user and password were changed here", 9, 1.0),)
+    state, _ = run(changed, CameraTick(301.0, 0.5), replace(REFUSED, now_s=301.0))
+    assert state.retry_at_s == 301.0 + 16.0
 
 
 def test_backoff_ends_when_the_delay_has_passed_and_not_before() -> None:
@@ -260,6 +302,10 @@ def test_stop_without_anything_open_only_tells(state: CameraState) -> None:
         (CameraState(), StoodStill(16.0)),
         (OPENING, StoodStill(16.0)),
         (BACKOFF, StoodStill(16.0)),
+        (BACKOFF, LoginChanged(0.0, 0.5)),
+        (replace(OPENING, refused_logins=2), LoginChanged(0.0, 0.5)),
+        (STREAMING, LoginChanged(0.0, 0.5)),
+        (CameraState(), LoginChanged(0.0, 0.5)),
     ],
 )
 def test_late_news_changes_nothing(state: CameraState, event: Event) -> None:
@@ -288,8 +334,10 @@ def any_event(dice: random.Random, now_s: float) -> Event:
             ChildOverFull(now_s, roll, 2, 1),
             ChildStuck(now_s, roll, 77),
             StoodStill(roll),
+            SourceFailed(now_s, roll, "refused", login_refused=True),
+            LoginChanged(now_s, roll),
         ],
-        [2, 6, 20, 4, 10, 0.3, 0.3, 1, 1, 1, 1, 2],
+        [2, 6, 20, 4, 10, 0.3, 0.3, 1, 1, 1, 1, 2, 2, 1],
     )[0]
 
 
@@ -306,13 +354,14 @@ def test_random_walks_keep_the_invariants(seed: int) -> None:
             held = isinstance(action, Open) or (held and not isinstance(action, Close | Kill))
         assert held == (state.phase in (CameraPhase.OPENING, CameraPhase.STREAMING)), "leaked or missing source"
         reports = [action for action in actions if isinstance(action, ReportState)]
-        if isinstance(event, ChildStuck) and before.phase is CameraPhase.BACKOFF:
+        if isinstance(event, ChildStuck | LoginChanged) and before.phase is CameraPhase.BACKOFF:
             assert state.phase is CameraPhase.BACKOFF
             continue
         assert [report.phase for report in reports] == ([state.phase] if state.phase is not before.phase else [])
         assert (state.retry_at_s is not None) == (state.phase is CameraPhase.BACKOFF)
         if state.phase is CameraPhase.BACKOFF and before.phase is not CameraPhase.BACKOFF:
-            assert 0.5 <= (state.retry_at_s or 0.0) - now_s <= POLICY.backoff_max_s
+            locked_s = POLICY.login_wait_s if state.refused_logins > max(before.refused_logins, 1) else 0.0
+            assert 0.5 <= (state.retry_at_s or 0.0) - now_s - locked_s <= POLICY.backoff_max_s + 1e-6
             assert state.reason
             assert state.attempts == before.attempts + 1
         if state.attempts < before.attempts:
@@ -330,7 +379,7 @@ def test_from_anywhere_a_sound_camera_streams_again(seed: int) -> None:
         now_s += dice.random()
         state, _ = advance(state, any_event(dice, now_s), POLICY)
     for _ in range(2):  # the first round may find a stall or a freeze that was due
-        now_s += POLICY.backoff_max_s
+        now_s += POLICY.backoff_max_s + POLICY.login_wait_s
         state, _ = run(state, Start(), CameraTick(now_s, 0.5), Opened(now_s), GotFrame(now_s, 0.5, 99))
         if state.phase is CameraPhase.STREAMING:
             break

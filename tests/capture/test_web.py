@@ -108,6 +108,27 @@ def test_a_part_that_claims_gigabytes_is_refused_at_its_head() -> None:
         source.close()
 
 
+def test_a_password_that_is_changed_between_two_pictures_is_given_no_third_time(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def serve(connection: socket.socket) -> None:
+        asked.append(head_of(connection))
+        known = "Authorization" in asked[-1] and len(asked) < 3
+        refusal = http(b"", "text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="c"')
+        connection.sendall(http(jpeg(1), "image/jpeg") if known else refusal)
+
+    login = tmp_path / "login"
+    login.write_text("admin:hunter2")
+    with listening(serve) as port:
+        source = opened(port, credentials_file=str(login), fps=50.0)
+        assert numbers(source, 1) == [1]
+        with pytest.raises(SourceError, match=r"refuses user and password \(401\)") as caught:
+            source.read()
+        assert caught.value.login_refused
+        source.close()
+    assert len(asked) == 2 + 2, "the login that went along, and once more with what the camera asked for anew"
+
+
 def test_a_silent_camera_ends_the_read_after_stall_s() -> None:
     with motion_jpeg([jpeg(1)]) as (port, _):
         source = opened(port, stall_s=1.5)
@@ -189,6 +210,68 @@ def test_a_picture_is_fetched_again_and_again(content_type: str, suffix: str) ->
         assert numbers(source, 6) == [0, 1, 2, 3, 4, 5]
         assert source.live
         source.close()
+
+
+def chunked(*parts: bytes, content_type: str) -> bytes:
+    head = http(b"", content_type, "200 OK", "Transfer-Encoding: chunked", length=False)
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b""))
+
+
+def with_exif(picture_: bytes, size: int) -> bytes:
+    """With so many bytes before its size, as of a thumbnail."""
+    return picture_[:2] + b"\xff\xe1" + (size + 2).to_bytes(2, "big") + bytes(size) + picture_[2:]
+
+
+WHOLE_PICTURES = {
+    "of no kind": http(jpeg(7), "application/octet-stream", length=False),
+    "without a type": b"HTTP/1.0 200 OK\r\n\r\n" + jpeg(7),
+    "in chunks of text": chunked(jpeg(7)[:100], jpeg(7)[100:], content_type="text/plain"),
+    "with a line end behind it": http(jpeg(7) + b"\r\n\0\0", "application/octet-stream", length=False),
+    "with a large thumbnail": http(with_exif(jpeg(7), 60_000), "application/octet-stream", length=False),
+    "with a large thumbnail and its length": http(with_exif(jpeg(7), 60_000), "application/octet-stream"),
+    "png": http(bytes(cv2.imencode(".png", picture(7))[1].tobytes()), "application/octet-stream", length=False),
+}
+
+
+@pytest.mark.parametrize("answer", WHOLE_PICTURES.values(), ids=WHOLE_PICTURES)
+def test_a_picture_of_which_neither_kind_nor_length_is_told_is_fetched_again_and_again(answer: bytes) -> None:
+    with listening(answering(answer)) as port:
+        source = opened(port, fps=50.0)
+        assert numbers(source, 4) == [7, 7, 7, 7]
+        source.close()
+
+
+def test_a_picture_of_no_kind_after_which_the_camera_stays_on_the_line_is_fetched_again_and_again() -> None:
+    done = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        head_of(connection)
+        connection.sendall(http(jpeg(7), "application/octet-stream", length=False))
+        done.wait(LIMIT_S)
+
+    with listening(serve) as port:
+        source = opened(port, fps=50.0)
+        assert numbers(source, 3) == [7, 7, 7]
+        source.close()
+        done.set()
+
+
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "video/x-motion-jpeg"])
+def test_jpegs_that_follow_one_another_without_parts_are_a_stream(content_type: str) -> None:
+    asked: list[str] = []
+
+    def serve(connection: socket.socket) -> None:
+        asked.append(head_of(connection))
+        connection.sendall(http(b"", content_type, length=False))
+        for number in itertools.count():
+            connection.sendall(jpeg(number % 20))
+            time.sleep(0.02)
+
+    with listening(serve) as port:
+        source = opened(port)
+        assert numbers(source, 8) == list(range(8))
+        source.close()
+    assert len(asked) == 2, "one look at it, and one stream"
 
 
 def test_pictures_are_fetched_at_the_rate_that_is_set() -> None:

@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from vajra_edge import clock
 from vajra_edge.capture import limits, protocol, reconnect
 from vajra_edge.capture.children import Arrived, Child, Children, how_it_ended
+from vajra_edge.capture.login_file import LoginFile
 from vajra_edge.capture.rate import Rate, patience_s
 from vajra_edge.capture.reconnect import CameraPhase, Policy
 from vajra_edge.capture.url import is_live
@@ -123,6 +124,7 @@ class Grabber:
         self._children = children
         self._policy = policy or Policy.of(camera, live=self._live)
         self._dice = dice
+        self._login_file = LoginFile(camera)
         self._lock = threading.RLock()  # over the machine, the list of actions and the counters
         self._state = reconnect.CameraState()
         self._actions: deque[reconnect.Open | reconnect.Close | reconnect.Kill] = deque()
@@ -196,8 +198,11 @@ class Grabber:
             if self._child is not None:
                 self._hear(self._child)
             else:
-                self._pause((self._state.retry_at_s or 0.0) - time.monotonic())
+                self._nap()
+                self._look_at_login()
                 self._tick()
+        except SourceError as error:
+            self._fail(str(error), login_refused=error.login_refused)
         except VajraError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001  the top of the thread: a bug in a source costs a reconnection, not the camera
@@ -227,6 +232,7 @@ class Grabber:
         if before is not None and not self._children.end(before, LEAVE_S, self._beat):
             self._advance(reconnect.ChildStuck(time.monotonic(), self._dice(), before.pid or 0))
             return
+        self._login_file.note()
         child = self._children.start(self._camera)
         with self._lock:
             self._child = child
@@ -277,9 +283,10 @@ class Grabber:
             case protocol.CameraEnded(decode_errors):
                 self._decode_errors = decode_errors
                 self._advance(reconnect.Ended())
-            case protocol.CameraFailed(text, remedy, decode_errors):
+            case protocol.CameraFailed(text, remedy, login_refused, decode_errors):
                 self._decode_errors = decode_errors
-                raise SourceError(address.shortened(text), remedy=address.shortened(remedy))
+                told = address.shortened(text)
+                raise SourceError(told, remedy=address.shortened(remedy), login_refused=login_refused)
             case _:  # it runs, or has made room for its pictures
                 pass
 
@@ -352,8 +359,8 @@ class Grabber:
                 return
         self._mailboxes.put_wait(frame, self._stopping, self._beat)
 
-    def _fail(self, reason: str) -> None:
-        self._advance(reconnect.SourceFailed(time.monotonic(), self._dice(), reason))
+    def _fail(self, reason: str, *, login_refused: bool = False) -> None:
+        self._advance(reconnect.SourceFailed(time.monotonic(), self._dice(), reason, login_refused))
 
     def _tick(self) -> None:
         self._advance(reconnect.CameraTick(time.monotonic(), self._dice()))
@@ -378,11 +385,14 @@ class Grabber:
         log.log(level, "camera %s: %s %s%s", self._camera.id, report.phase.value, report.reason, after)
         self._post(CameraChanged(self._camera.id, report.phase, report.reason, report.attempts, report.retry_in_s))
 
-    def _pause(self, seconds: float) -> None:
-        """Wait on purpose; ``stop`` ends it."""
-        until_s = time.monotonic() + seconds
-        while (left_s := until_s - time.monotonic()) > 0.0 and not self._stopping.wait(min(left_s, _NAP_S)):
-            self._beat()
+    def _nap(self) -> None:
+        """Wait on purpose, no longer than the next attempt is away; ``stop`` ends it."""
+        left_s = (self._state.retry_at_s or 0.0) - time.monotonic()
+        self._stopping.wait(min(max(left_s, 0.0), _NAP_S))
+
+    def _look_at_login(self) -> None:
+        if self._state.refused_logins and self._login_file.is_other():
+            self._advance(reconnect.LoginChanged(time.monotonic(), self._dice()))
 
 
 def comes_live(camera: CameraSettings) -> bool:

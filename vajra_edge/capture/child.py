@@ -27,7 +27,7 @@ from vajra_edge.capture.sources.base import RawFrame, Source
 from vajra_edge.capture.url import conceal
 from vajra_edge.config import address
 from vajra_edge.config.settings import CameraSettings
-from vajra_edge.errors import VajraError
+from vajra_edge.errors import SourceError, VajraError
 from vajra_edge.pixel_format import resolution_of
 
 Make = Callable[[CameraSettings], Source]
@@ -79,7 +79,8 @@ class _Camera:
         except _Left:
             return
         except VajraError as error:
-            self._fail(str(error.message), str(error.remedy))
+            refused = isinstance(error, SourceError) and error.login_refused
+            self._fail(str(error.message), str(error.remedy), login_refused=refused)
         except MemoryError:
             self._fail("the decoder asked for more memory than a camera may take", "choose a smaller stream of it")
         except Exception as error:  # noqa: BLE001  the top of a process: a bug is told like any loss
@@ -156,9 +157,9 @@ class _Camera:
             if any(seen & (select.POLLHUP | select.POLLERR) for _, seen in waiting.poll(ALIVE_S * 1e3)):
                 raise _Left
 
-    def _fail(self, message: str, remedy: str) -> None:
+    def _fail(self, message: str, remedy: str, *, login_refused: bool = False) -> None:
         message, remedy = (address.shortened(text)[: protocol.LONGEST_TEXT] for text in (message, remedy))
-        self._say(CameraFailed(message, remedy, self._decode_errors))
+        self._say(CameraFailed(message, remedy, login_refused, self._decode_errors))
 
 
 def run(channel: socket.socket, camera: CameraSettings, make: Make) -> None:

@@ -46,9 +46,12 @@ _KILLED = Exited(-signal.SIGKILL, "")
 _COMMAND = (sys.executable, "-m", "vajra_edge.capture.fork_server")
 _PASSED_ON = re.compile(
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_\w+|PYTHON\w+|VIRTUAL_ENV|CREDENTIALS_DIRECTORY|XDG_\w+|(GST|OPENCV|AV)_\w+"
-    r"|(CUDA|NVIDIA|EGL|V4L2?|SSL)_\w+|(https?|no|all)_proxy|DISPLAY|JETSON_\w+"
+    r"|(CUDA|NVIDIA|EGL|V4L2?|SSL)_\w+|DISPLAY|JETSON_\w+"
 )
-"""Of the environment: what libraries are set up by. Settings, tokens and systemd's sockets are the daemon's alone."""
+"""Of the environment: what libraries are set up by. Settings, tokens and systemd's sockets are the daemon's alone.
+
+No proxy, which FFmpeg and GStreamer would ask and our own requests would not: cameras are in the same network.
+"""
 
 
 @dataclass(frozen=True)

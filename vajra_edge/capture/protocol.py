@@ -153,6 +153,7 @@ class CameraFailed:
 
     message: str
     remedy: str
+    login_refused: bool
     decode_errors: int
 
 

@@ -7,12 +7,14 @@
 | GotFrame | opened or streaming | streaming; attempts are forgotten after ``healthy_s`` of frames      |
 | GotFrame | the same picture    | for ``freeze_s``: backoff                                            |
 | Failed   | opening, streaming  | backoff; Close                                                       |
+| Failed   | the login refused   | from the second time on without a frame: ``login_wait_s`` longer     |
 | Died     | opening, streaming  | backoff; Close                                                       |
 | Hung     | opening, streaming  | backoff; Kill                                                        |
 | OverFull | opening, streaming  | backoff; Kill                                                        |
 | Stuck    | opening             | backoff: the process before still lives, and no other is started     |
 | Stuck    | backoff             | backoff still, and the reason names the process                      |
 | Ended    | opened or streaming | ended; Close                                                         |
+| NewLogin | backoff, refused    | the delay of a first attempt, and refusals are counted anew          |
 | Tick     | opened or streaming | no frame for ``stall_s``: backoff; Close                             |
 | Tick     | backoff             | opening when the delay has passed; Open                              |
 | Still    | opened or streaming | those seconds count neither as silence nor as the same picture       |
@@ -37,9 +39,13 @@ from vajra_edge.config.settings import CameraSettings
 FIRST_DELAY_S = 1.0
 """Longest wait before the first attempt: a camera that reboots takes many times that, a lost packet none."""
 
+LOGIN_WAIT_S = 600.0
+"""Cameras lock a user out for some 5 to 30 minutes after 3 to 10 wrong logins, and many count on meanwhile."""
+
 SURE_SHARE = 0.5
 """Of each span a half is waited in any case; dice add of the other half, so that cameras do not come back together."""
 
+_SPARED_REFUSALS = 1  # a camera that boots may refuse a right password once
 _MOST_DOUBLINGS = 30  # 2**30 s is beyond every backoff_max_s, and an unbounded power would overflow a float
 
 
@@ -63,6 +69,7 @@ class Policy:
         healthy_s: frames for at least this long make the next loss count as the first.
         backoff_max_s: the longest delay before an attempt.
         first_delay_s: the longest delay before the first attempt; doubles with each.
+        login_wait_s: added to the delay where a login was refused again.
     """
 
     stall_s: float | None
@@ -70,6 +77,7 @@ class Policy:
     healthy_s: float
     backoff_max_s: float
     first_delay_s: float = FIRST_DELAY_S
+    login_wait_s: float = LOGIN_WAIT_S
 
     @classmethod
     def of(cls, camera: CameraSettings, *, live: bool) -> Policy:
@@ -94,6 +102,7 @@ class CameraState:
         changed_s: when ``digest`` was last another one.
         retry_at_s: in backoff, when the next attempt is due.
         reason: why the camera was lost; kept until it streams again.
+        refused_logins: since a frame came, or since user and password were changed.
     """
 
     phase: CameraPhase = CameraPhase.CLOSED
@@ -104,6 +113,7 @@ class CameraState:
     changed_s: float = 0.0
     retry_at_s: float | None = None
     reason: str = ""
+    refused_logins: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,11 +139,12 @@ class GotFrame:
 
 @dataclass(frozen=True)
 class SourceFailed:
-    """The source could not be opened or read; ``dice`` is in 0..1."""
+    """The source could not be opened or read; ``dice`` is in 0..1, ``login_refused`` as in ``SourceError``."""
 
     now_s: float
     dice: float
     reason: str
+    login_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,14 @@ class ChildStuck:
     now_s: float
     dice: float
     pid: int
+
+
+@dataclass(frozen=True)
+class LoginChanged:
+    """User and password are others than at the last attempt; ``dice`` is in 0..1."""
+
+    now_s: float
+    dice: float
 
 
 @dataclass(frozen=True)
@@ -224,12 +243,14 @@ class ReportState:
 
 
 Loss: TypeAlias = SourceFailed | ChildDied | ChildHung | ChildOverFull
-Event: TypeAlias = Start | Opened | GotFrame | Loss | ChildStuck | Ended | CameraTick | StoodStill | StopCamera
+Event: TypeAlias = (
+    Start | Opened | GotFrame | Loss | ChildStuck | LoginChanged | Ended | CameraTick | StoodStill | StopCamera
+)
 Action: TypeAlias = Open | Close | Kill | ReportState
 Step: TypeAlias = tuple[CameraState, tuple[Action, ...]]
 
 
-def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: PLR0911  one return for a row of the table
+def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: C901, PLR0911  a case for a row of the table
     """One step of the table above."""
     late = state, ()
     holds_source = state.phase in (CameraPhase.OPENING, CameraPhase.STREAMING)
@@ -252,6 +273,8 @@ def advance(state: CameraState, event: Event, policy: Policy) -> Step:  # noqa: 
             return _lost(state, event, policy) if holds_source else late
         case ChildStuck():
             return _stuck(state, event, policy)
+        case LoginChanged():
+            return _tried_anew(state, event, policy) if state.refused_logins and state.retry_at_s is not None else late
         case CameraTick():
             return _tick(state, event, policy)
         case StoodStill(seconds):
@@ -274,7 +297,10 @@ def _opened(state: CameraState, now_s: float) -> Step:
 def _tick(state: CameraState, event: CameraTick, policy: Policy) -> Step:
     """A source that answered may have stalled; one that was lost may be due again."""
     if state.retry_at_s is not None and event.now_s >= state.retry_at_s:
-        return _enter(CameraState(CameraPhase.OPENING, state.attempts, reason=state.reason), Open())
+        opening = CameraState(
+            CameraPhase.OPENING, state.attempts, reason=state.reason, refused_logins=state.refused_logins
+        )
+        return _enter(opening, Open())
     silent_s = event.now_s - state.last_frame_s
     if state.opened_s is not None and policy.stall_s is not None and silent_s > policy.stall_s:
         return _lose(state, policy, event.now_s, event.dice, f"no new frame for {silent_s:.1f} s")
@@ -301,6 +327,8 @@ def _frame(state: CameraState, event: GotFrame, policy: Policy) -> Step:
 
 def _lost(state: CameraState, event: Loss, policy: Policy) -> Step:
     match event:
+        case SourceFailed(now_s, dice, reason, login_refused=True):
+            return _refused(state, policy, now_s, dice, reason)
         case SourceFailed(now_s, dice, reason) | ChildDied(now_s, dice, reason):
             return _lose(state, policy, now_s, dice, reason)
         case ChildHung(now_s, dice, silent_s):
@@ -325,15 +353,50 @@ def _stuck(state: CameraState, event: ChildStuck, policy: Policy) -> Step:
     return state, ()
 
 
+def _refused(state: CameraState, policy: Policy, now_s: float, dice: float, reason: str) -> Step:
+    """A wrong password that comes again and again keeps its user locked out, even once it is mended."""
+    counted = replace(state, refused_logins=state.refused_logins + 1)
+    if state.refused_logins < _SPARED_REFUSALS:
+        return _lose(counted, policy, now_s, dice, reason)
+    note = (
+        f"it may lock this user out, so it is asked again after {policy.login_wait_s / 60.0:.0f} min, "
+        "or once user and password change here"
+    )
+    return _lose(counted, policy, now_s, dice, f"{reason}; {note}", wait_s=policy.login_wait_s)
+
+
+def _tried_anew(state: CameraState, event: LoginChanged, policy: Policy) -> Step:
+    delay_s = _delay_s(0, policy, event.dice)
+    reason = "user and password were changed here"
+    return _enter(replace(state, retry_at_s=event.now_s + delay_s, reason=reason, refused_logins=0), retry_in_s=delay_s)
+
+
 def _lose(
-    state: CameraState, policy: Policy, now_s: float, dice: float, reason: str, release: Close | Kill = Close()
+    state: CameraState,
+    policy: Policy,
+    now_s: float,
+    dice: float,
+    reason: str,
+    release: Close | Kill = Close(),
+    *,
+    wait_s: float = 0.0,
 ) -> Step:
-    """Backoff for a random time in the upper half of a span that doubles: never at once, never all cameras together."""
-    doublings = min(state.attempts, _MOST_DOUBLINGS)
-    span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0**doublings)
-    delay_s = span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
-    lost = CameraState(CameraPhase.BACKOFF, state.attempts + 1, retry_at_s=now_s + delay_s, reason=reason)
+    """Backoff, ``wait_s`` longer than usual."""
+    delay_s = wait_s + _delay_s(state.attempts, policy, dice)
+    lost = CameraState(
+        CameraPhase.BACKOFF,
+        state.attempts + 1,
+        retry_at_s=now_s + delay_s,
+        reason=reason,
+        refused_logins=state.refused_logins,
+    )
     return _enter(lost, release, retry_in_s=delay_s)
+
+
+def _delay_s(attempts: int, policy: Policy, dice: float) -> float:
+    """A random time in the upper half of a span that doubles: never at once, never all cameras together."""
+    span_s = min(policy.backoff_max_s, policy.first_delay_s * 2.0 ** min(attempts, _MOST_DOUBLINGS))
+    return span_s * (SURE_SHARE + (1.0 - SURE_SHARE) * dice)
 
 
 def _enter(state: CameraState, *actions: Action, retry_in_s: float | None = None) -> Step:

@@ -183,7 +183,9 @@ class CameraSettings(Section):
     stall_s: Seconds = Field(10.0, description="no new frame for this long: the camera is lost")
     freeze_s: Seconds | None = Field(None, description="the same picture for this long: the camera is lost; unset: off")
     healthy_s: Seconds = Field(30.0, description="frames for this long reset the reconnect delay")
-    backoff_max_s: Seconds = Field(60.0, description="longest delay between two attempts")
+    backoff_max_s: Seconds = Field(
+        60.0, description="longest delay between two attempts; a refused login waits 10 min more"
+    )
     confidence: Ratio | None = Field(None, description="overrides [detect] confidence")
     classes: Names | None = Field(None, description="overrides [detect] classes")
     snapshot_every_s: Seconds | None = Field(None, description="publish a JPEG this often; unset: never")

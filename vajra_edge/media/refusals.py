@@ -85,13 +85,18 @@ class SourceRefused(Exception):
         """What is wrong."""
         return self.why.reason.format(self.value)
 
+    @property
+    def login_refused(self) -> bool:
+        """Whether user and password were sent and refused."""
+        return self.why is SourceRefusal.WRONG_PASSWORD
+
     def told_of(self, name: str) -> SourceError:
         """The error that people see.
 
         Args:
             name: of the camera or its address, without user, path and password.
         """
-        return SourceError(f"{name} {self.reason}", remedy=self.why.remedy)
+        return SourceError(f"{name} {self.reason}", remedy=self.why.remedy, login_refused=self.login_refused)
 
 
 _BY_STATUS: Mapping[int, SourceRefusal] = {

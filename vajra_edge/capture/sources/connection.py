@@ -6,12 +6,16 @@ FFmpeg looks names up in a way that nothing ends, so a name is looked up here fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import ipaddress
+import selectors
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,9 @@ from vajra_edge import clock
 from vajra_edge.capture.url import Endpoint
 from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.refusals import SourceRefusal, SourceRefused, of_errno
+
+_NEXT_S = 0.25
+"""An address that has not answered by then is not waited for alone (RFC 8305, section 5)."""
 
 _AUTHORITIES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 
@@ -134,17 +141,73 @@ def authorities() -> str | None:
     return next((str(path) for path in (*((Path(own),) if own else ()), *_AUTHORITIES) if path.is_file()), None)
 
 
+class _Attempts:
+    """Addresses of one camera that are being connected to, and why one of them does not take us."""
+
+    def __init__(self) -> None:
+        self._trying = selectors.DefaultSelector()
+        self.refused = SourceRefused(SourceRefusal.NO_ANSWER)
+
+    @property
+    def pending(self) -> bool:
+        """Whether an address has not answered yet."""
+        return bool(self._trying.get_map())
+
+    def begin(self, address: tuple[str, int]) -> None:
+        """Knock at one more address."""
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(
+                *address, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )[0]
+            knocking = socket.socket(family, kind, protocol)
+        except OSError as error:  # this machine may have no IPv6
+            self.refused = of_errno(error.errno or 0)
+            return
+        knocking.setblocking(False)
+        number = knocking.connect_ex(place)
+        if number in {0, errno.EINPROGRESS}:
+            self._trying.register(knocking, selectors.EVENT_WRITE, knocking)
+        else:
+            self._failed(knocking, number)
+
+    def wait(self, seconds: float) -> socket.socket | None:
+        """The first that takes us within this time; or None, as soon as one refuses."""
+        for key, _ in self._trying.select(seconds):
+            answered: socket.socket = key.data
+            self._trying.unregister(answered)
+            if not (number := answered.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                answered.setblocking(True)
+                return answered
+            self._failed(answered, number)
+        return None
+
+    def close(self) -> None:
+        """Give up what is pending."""
+        for key in tuple(self._trying.get_map().values()):
+            key.data.close()
+        self._trying.close()
+
+    def _failed(self, refused: socket.socket, number: int) -> None:
+        refused.close()
+        self.refused = of_errno(number)
+
+
 def _connected(addresses: Sequence[tuple[str, int]], deadline: Deadline) -> socket.socket:
-    """To the first address that takes us, or why the last one does not."""
-    try:
-        return socket.create_connection(addresses[0], timeout=max(float(deadline), 1e-3))
-    except TimeoutError:
-        refused = SourceRefused(SourceRefusal.NO_ANSWER)
-    except OSError as error:
-        refused = of_errno(error.errno or 0)
-    if len(addresses) > 1 and not deadline.passed:
-        return _connected(addresses[1:], deadline)
-    raise refused
+    """To the first address that takes us; else why the last one does not, or that one is silent.
+
+    Each is tried beside those before it, which may be dead for good: an IPv6 address of which nobody thought again.
+    """
+    left = deque(addresses)
+    with closing(_Attempts()) as attempts:
+        while left or attempts.pending:
+            if left:
+                attempts.begin(left.popleft())
+            seconds = min(float(deadline), _NEXT_S) if left else float(deadline)
+            if attempts.pending and (taken := attempts.wait(seconds)) is not None:
+                return taken
+            if deadline.passed:
+                break
+        raise SourceRefused(SourceRefusal.NO_ANSWER) if attempts.pending or left else attempts.refused
 
 
 def _secured(connected: socket.socket, endpoint: Endpoint, deadline: Deadline, verify: bool) -> socket.socket:

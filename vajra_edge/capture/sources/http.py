@@ -42,7 +42,12 @@ class Answer:
         self.length = response.length
         self._response = response
         self._line = line
-        self._ahead = b""
+        self._ahead = bytearray()
+
+    @property
+    def ahead(self) -> bytes | bytearray:
+        """What was peeked at; ``more`` gives it again."""
+        return self._ahead
 
     def more(self, deadline: Deadline) -> bytes:
         """The next bytes, as soon as there are some; empty at the end.
@@ -51,8 +56,28 @@ class Answer:
             SourceRefused: the connection failed, or nothing came before the deadline.
         """
         if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            return ahead
+            ahead, self._ahead = self._ahead, bytearray()
+            return bytes(ahead)
+        return self._received(deadline)
+
+    def peek(self, deadline: Deadline) -> bytes:
+        """The first bytes; ``more`` gives them again."""
+        if not self._ahead:
+            self.peek_on(deadline)
+        return bytes(self._ahead)
+
+    def peek_on(self, deadline: Deadline) -> bool:
+        """Read more ``ahead``; False at the end."""
+        part = self._received(deadline)
+        self._ahead += part
+        return bool(part)
+
+    def close(self) -> None:
+        """Hang up; idempotent."""
+        self._response.close()
+        self._line.close()
+
+    def _received(self, deadline: Deadline) -> bytes:
         self._line.deadline = deadline
         try:
             return self._response.read1(_CHUNK_BYTES)
@@ -62,16 +87,6 @@ class Answer:
             raise of_errno(error.errno or 0) from None
         except HTTPException:
             return b""  # a chunk that is cut off
-
-    def peek(self, deadline: Deadline) -> bytes:
-        """The first bytes; ``more`` gives them again."""
-        self._ahead = self._ahead or self.more(deadline)
-        return self._ahead
-
-    def close(self) -> None:
-        """Hang up; idempotent."""
-        self._response.close()
-        self._line.close()
 
 
 class Client:

@@ -47,7 +47,8 @@ class SnapshotCamera:
         """Wait until the next picture is due, and fetch it.
 
         Raises:
-            SourceRefused: none came for as long as the camera may be silent; says why the last one did not.
+            SourceRefused: none came for as long as the camera may be silent; says why the last one did not. At once
+                where it refuses user and password.
         """
         began_s = time.monotonic()
         self._sleep_until(self._due_s)
@@ -60,6 +61,8 @@ class SnapshotCamera:
                 self.decode_errors += 1
                 refused = SourceRefused(SourceRefusal.UNDECODABLE, f"{time.monotonic() - began_s:.1f} s ({error})")
             except SourceRefused as error:
+                if error.login_refused:
+                    raise  # the password was changed: who asks on locks the account
                 refused = error
             else:
                 self._due_s = max(self._due_s + self._interval_s, asked_s)

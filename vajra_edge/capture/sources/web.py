@@ -17,8 +17,15 @@ from vajra_edge.capture.url import read_credentials, shown
 from vajra_edge.config.settings import CameraSettings
 from vajra_edge.errors import SourceError
 from vajra_edge.media.deadline import Deadline
-from vajra_edge.media.image_header import header_of
+from vajra_edge.media.image_header import ImageKind, header_of
+from vajra_edge.media.jpeg_markers import START, end_of
+from vajra_edge.media.limits import MAX_SENT_BYTES, MAX_STRAY_BYTES
 from vajra_edge.media.refusals import SourceRefusal, SourceRefused
+
+_NEXT_S = 2.0
+"""A JPEG after which another one begins within this time is the first of a stream; a slower stream is fetched picture
+by picture, which gives the same ones.
+"""
 
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
 
@@ -29,12 +36,13 @@ class _Form(Enum):
     CONTAINER = auto()
 
 
-def _form_of(answer: Answer, first: bytes) -> _Form:
+def _form_of(answer: Answer, deadline: Deadline) -> _Form:
     """What was answered.
 
     Raises:
-        SourceRefused: nothing, or a page.
+        SourceRefused: nothing, a page, or a part of a picture alone.
     """
+    first = answer.peek(deadline)
     start = first.lstrip()
     if not first:
         raise SourceRefused(SourceRefusal.EMPTY)
@@ -42,10 +50,38 @@ def _form_of(answer: Answer, first: bytes) -> _Form:
         return _Form.PARTS
     if start[:16].lower().startswith(_PAGES) or answer.content_type in {"text/html", "application/xhtml+xml"}:
         raise SourceRefused(SourceRefusal.WEB_PAGE)
-    is_picture = header_of(start) is not None
-    if answer.content_type.startswith("image/") or (is_picture and answer.length is not None):
-        return _Form.PICTURE
-    return _Form.CONTAINER
+    return _Form.PICTURE if _is_picture(answer, first, deadline) else _Form.CONTAINER
+
+
+def _is_picture(answer: Answer, first: bytes, deadline: Deadline) -> bool:
+    if answer.content_type.startswith("image/"):
+        return True
+    if first.startswith(START):  # before its thumbnail has come, a JPEG does not tell its size
+        return answer.length is not None or _is_one(answer, deadline)
+    header = header_of(first.lstrip())
+    return header is not None and (answer.length is not None or header.kind is not ImageKind.JPEG)
+
+
+def _is_one(answer: Answer, deadline: Deadline) -> bool:
+    """Whether a JPEG of which no length is told is all that comes; else it is the first of a stream of them.
+
+    Raises:
+        SourceRefused: it stops before its end.
+    """
+    scanned = 0
+    while (end := end_of(answer.ahead, scanned)) is None:
+        scanned = len(answer.ahead) - 1
+        if scanned > MAX_SENT_BYTES:
+            return False
+        if not answer.peek_on(deadline):
+            return True
+    try:
+        while answer.ahead.find(START, end) < 0 and len(answer.ahead) - end <= MAX_STRAY_BYTES:
+            if not answer.peek_on(Deadline(min(_NEXT_S, float(deadline)))):
+                return True
+    except SourceRefused:  # some cameras never hang up, others do it rudely
+        return True
+    return False
 
 
 class _Feed(Protocol):
@@ -107,7 +143,7 @@ class WebCamera:
 
     def _found(self, client: Client, answer: Answer, deadline: Deadline) -> _Feed:
         try:
-            form = _form_of(answer, answer.peek(deadline))
+            form = _form_of(answer, deadline)
         except SourceRefused:
             answer.close()
             raise
