@@ -41,13 +41,13 @@ def number_in(image: np.ndarray) -> int:
     return sum(1 << bit for bit, is_set in enumerate(middles.ravel()) if is_set)
 
 
-def transport_stream(frames: int, *, key_every: int) -> list[bytes]:
+def transport_stream(frames: int, *, key_every: int, refresh: str = "") -> list[bytes]:
     """MPEG-TS with H.264, in the pieces of its frames."""
     sink, pieces = io.BytesIO(), []
     with av.open(sink, "w", format="mpegts", options={"flush_packets": "1"}) as output:
         stream = output.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = 4 * BLOCK_PX, 3 * BLOCK_PX, "yuv420p"
-        stream.options = {"tune": "zerolatency", "g": str(key_every), "x264-params": "scenecut=0"}
+        stream.options = {"tune": "zerolatency", "g": str(key_every), "x264-params": f"scenecut=0{refresh}"}
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(painted(number), format="bgr24")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
@@ -117,6 +117,13 @@ def test_without_a_key_frame_in_the_line_none_is_left_out_and_the_age_is_still_t
     found = read_slowly(transport_stream(int(4 * RUN_S * FPS), key_every=10_000), SLOW_S)
     assert all(after == before + 1 for (_, before, _), (_, after, _) in itertools.pairwise(found))
     assert found[-1][2] > LATE_S
+    assert abs(found[-1][0].age_s - found[-1][2]) < 0.4 * LATE_S
+
+
+def test_where_pictures_are_refreshed_bit_by_bit_there_is_no_frame_to_begin_anew_at() -> None:
+    pieces = transport_stream(int(4 * RUN_S * FPS), key_every=FPS // 2, refresh=":intra-refresh=1")
+    found = read_slowly(pieces, SLOW_S)
+    assert all(after == before + 1 for (_, before, _), (_, after, _) in itertools.pairwise(found))
     assert abs(found[-1][0].age_s - found[-1][2]) < 0.4 * LATE_S
 
 

@@ -38,6 +38,7 @@ _MOST_FAILURES = 200
 _ONE_THREAD_PX = 2048 * 1152  # above, one core does not always keep up with a camera
 _LARGE_THREADS = 3
 _FILE_THREADS = 4
+_IDR, _AVCC = 5, b"\1"
 _VP8 = frozenset({"vp8", "libvpx"})
 _VP8_SHOWN = 0x10  # show_frame in the first byte of a frame (RFC 6386, section 9.1)
 _PEEK_S = 0.2  # for a packet that is there already
@@ -254,7 +255,7 @@ class DecodedVideo:
         while not self.waited and held_bytes < _MOST_AHEAD_BYTES and (packet := self._fresh()) is not None:
             if packet.stream_index != self._stream.index:
                 continue
-            if packet.is_keyframe:
+            if packet.is_keyframe and self._is_whole(packet):
                 left_out, held_bytes = left_out + len(self._ahead), 0
                 self._begin_anew()
             self._ahead.append(packet)
@@ -350,6 +351,15 @@ class DecodedVideo:
         self._stream.codec_context.flush_buffers()
         self._started = False
 
+    def _is_whole(self, packet: Packet[Any]) -> bool:
+        """Whether a packet that is marked as a key frame needs none before it.
+
+        Of H.264 the first of a refresh bit by bit is marked too, and shows nothing whole by itself.
+        """
+        context = self._stream.codec_context
+        with_lengths = (context.extradata or b"").startswith(_AVCC)
+        return context.name != "h264" or has_idr(bytes(packet), with_lengths=with_lengths)
+
     def _fresh(self) -> Packet[Any] | None:
         """The next packet that the demuxer gives. While it has to wait for one, this thread sleeps."""
         slept = _times_slept()
@@ -405,6 +415,23 @@ class DecodedVideo:
 def _times_slept() -> int:
     """How often this thread gave its core away; one whose core was taken did not wait for anything."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+def has_idr(data: bytes, *, with_lengths: bool) -> bool:
+    """Whether an access unit of H.264 holds a slice of an IDR picture (ITU-T H.264, table 7-1).
+
+    Args:
+        data: its NAL units.
+        with_lengths: they are behind their lengths in four bytes, as in MP4 and FLV; else behind start codes (annex B).
+    """
+    if not with_lengths:
+        return any(unit[0] & 31 == _IDR for unit in data.split(b"\0\0\1")[1:] if unit)
+    at = 0
+    while at + 4 < len(data):
+        if data[at + 4] & 31 == _IDR:
+            return True
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def _stamp_s(packet: Packet[Any]) -> float | None:

@@ -28,8 +28,8 @@ _BEHIND_S = 2.0
 """A frame that is later, while the decoder has found something to do for as long, is a backlog to be cut."""
 
 _TOO_SLOW = (
-    "camera %s: decoding is slower than the stream: %.1f s behind; %d frames were left out undecoded, and more will "
-    "be; choose a substream or fewer frames a second at the camera, lower fps, or decode in hardware (decode)"
+    "camera %s: decoding is slower than the stream: %.1f s behind; from now on what is older than the newest key frame "
+    "is left out; choose a substream or fewer frames a second at the camera, lower fps, or decode in hardware (decode)"
 )
 
 _TRY_EVERY_S = 1.0  # each try at it waits for one packet
@@ -123,9 +123,9 @@ class NetworkStream:
         caught_up = self._video.catch_up(self._stamp_s, self._behind_s)
         if caught_up.newest_s is not None:
             self._lag.newest(caught_up.newest_s, time.monotonic())
-        if caught_up.left_out and not self._is_slow:
+        if not self._is_slow:
             self._is_slow = True
-            log.warning(_TOO_SLOW, self._camera.id, self._behind_s, caught_up.left_out)
+            log.warning(_TOO_SLOW, self._camera.id, self._behind_s)
         return caught_up.left_out
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
