@@ -131,6 +131,9 @@ class Acted:
     def _damaged(self, count: int) -> None:
         self.decode_errors += count
 
+    def _late(self, number: int, age_s: float, left_out: int) -> None:
+        self._frames = iter([RawFrame(picture(number), age_s=age_s, left_out=left_out)])
+
     def _give(self, number: int, pixels: str, matrix: str, full_range: bool) -> None:
         meaning = Colorimetry(Matrix[matrix], full_range)
         image = stored(picture(number), PixelFormat[pixels], meaning)

@@ -40,7 +40,8 @@ class Frame:
         image: uint8, C-contiguous, of the shape that ``PixelFormat`` tells of its format: (height, width, 3) of BGR.
             Nobody writes to it after it was handed on. A camera's lies in memory that its process wants back: whoever
             keeps it for longer than a batch copies it. Who needs BGR asks ``media.bgr.bgr_of``.
-        captured_ns: ``time.monotonic_ns()`` when the image was received; for ages and durations.
+        captured_ns: ``time.monotonic_ns()`` when the image was received, or would have been if it had not waited to be
+            decoded; for ages and durations.
         taken_at: the same moment in UTC; for people and subscribers.
         seq: counts the frames that the camera's source delivered, from 0; gaps are dropped frames.
         camera: the camera's id in the settings.

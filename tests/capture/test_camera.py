@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import acted
@@ -158,6 +159,29 @@ def test_a_live_camera_whose_images_are_all_held_loses_frames_and_counts_them(be
 
     gap = wait_for(lost)
     assert grabber.counters().frames_dropped >= gap
+
+
+def test_a_frame_that_its_source_knows_to_be_old_is_told_so_and_what_was_left_out_before_it_is_counted(
+    bench: Bench,
+) -> None:
+    taken = bench.folder / "taken"
+    grabber = bench.play([0, ["until", str(taken)], ["nap", 1.0], ["late", 1, 0.8, 7], ["until", str(bench.over)]])
+    first = bench.take()
+    taken.touch()
+    late = bench.take()
+    assert (time.monotonic_ns() - late.captured_ns) / 1e9 >= 0.8
+    assert datetime.now(timezone.utc) - late.taken_at >= timedelta(seconds=0.7), "but for the wall clock's own pace"
+    assert late.captured_ns > first.captured_ns
+    assert late.seq - first.seq == 8
+    assert grabber.counters().frames_dropped == 7
+
+
+def test_frames_keep_their_order_whatever_age_is_told(bench: Bench) -> None:
+    taken = bench.folder / "taken"
+    bench.play([0, ["until", str(taken)], ["late", 1, 3600.0, 0], ["until", str(bench.over)]])
+    first = bench.take()
+    taken.touch()
+    assert bench.take().captured_ns > first.captured_ns
 
 
 def test_a_clip_in_real_time_keeps_its_pace(bench: Bench, make_clip: Callable[..., Path]) -> None:

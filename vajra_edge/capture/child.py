@@ -64,6 +64,7 @@ class _Camera:
         self._pace, self._cap = Pace(), RateCap(camera.fps)
         self._source: Source | None = None
         self._dropped = 0
+        self._captured_ns = time.monotonic_ns()
         self._said_s = 0.0
 
     def run(self) -> None:
@@ -98,7 +99,8 @@ class _Camera:
         return self._source.decode_errors if self._source else 0
 
     def _got(self, picture: RawFrame) -> None:
-        captured_ns, taken_ns, known = _moment()
+        captured_ns, taken_ns, known = self._moment(picture.age_s)
+        self._dropped += picture.left_out
         digest = _digest(picture.image) if self._camera.freeze_s is not None else None
         at_s = captured_ns / 1e9 if picture.position_s is None else picture.position_s
         if not self._cap.admits(at_s):
@@ -106,7 +108,7 @@ class _Camera:
             return
         if picture.position_s is not None and self._camera.realtime:
             self._wait(self._pace.delay_s(picture.position_s, time.monotonic()))
-            captured_ns, taken_ns, known = _moment()
+            captured_ns, taken_ns, known = self._moment()
         finite = self._source is not None and not self._source.live
         while finite and not self._camera.realtime and not self._ring.has_room(picture.image):
             self._wait(ALIVE_S, back=True)  # no picture of it is to be lost
@@ -117,6 +119,16 @@ class _Camera:
         place, size = self._ring.write(picture.image), resolution_of(picture.pixels, picture.image.shape)
         lost, means = (self._dropped, self._decode_errors), (picture.pixels, picture.colorimetry)
         self._say(FilledSlot(*place, *size, captured_ns, taken_ns, known, *lost, *means, digest))
+
+    def _moment(self, age_s: float = 0.0) -> tuple[int, int, bool]:
+        """When a frame of this age was captured: by the monotonic clock, in UTC, and whether that clock is right.
+
+        Whether it is right is asked first: see ``clock.now``. Later than the frame before it, whatever the ages say.
+        """
+        synchronised = clock.is_synchronised()
+        now_ns, unix_ns = time.monotonic_ns(), time.time_ns()
+        self._captured_ns = max(now_ns - round(age_s * 1e9), self._captured_ns + 1)
+        return self._captured_ns, unix_ns - (now_ns - self._captured_ns), synchronised
 
     def _wait(self, seconds: float, *, back: bool = False) -> None:
         """Wait on purpose, and say so now and then; ``back``: a slot that comes back ends it."""
@@ -177,12 +189,6 @@ def run(channel: socket.socket, camera: CameraSettings, make: Make) -> None:
         _Camera(channel, camera, make).run()
     except (BrokenProtocol, _Left) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-
-
-def _moment() -> tuple[int, int, bool]:
-    """Now: by the monotonic clock, in UTC, and whether that is right, which is asked first: see ``clock.now``."""
-    synchronised = clock.is_synchronised()
-    return time.monotonic_ns(), time.time_ns(), synchronised
 
 
 def _digest(image: NDArray[np.uint8]) -> int:

@@ -89,10 +89,10 @@ class FilledSlot:
         generation: how often the slot was filled, from 1.
         width_px: of the picture, which lies without padding between its rows.
         height_px: of the picture.
-        captured_ns: CLOCK_MONOTONIC, when it was read.
+        captured_ns: CLOCK_MONOTONIC, when it was captured, as far as the source can tell.
         taken_ns: the same moment in UTC, since 1970.
         clock_synchronised: the clock that says so was known to be right.
-        dropped: pictures that found no free slot, since the process began.
+        dropped: pictures that found no free slot or were left out undecoded, since the process began.
         decode_errors: of the source, since the process began.
         pixels: its format.
         colorimetry: what its numbers mean, where that is NV12.

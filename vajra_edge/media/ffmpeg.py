@@ -7,6 +7,7 @@ thread can lock the interpreter up.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -37,9 +38,13 @@ _MOST_FAILURES = 200
 _ONE_THREAD_PX = 2048 * 1152  # above, one core does not always keep up with a camera
 _LARGE_THREADS = 3
 _FILE_THREADS = 4
+_IDR, _AVCC = 5, b"\1"
 _VP8 = frozenset({"vp8", "libvpx"})
 _VP8_SHOWN = 0x10  # show_frame in the first byte of a frame (RFC 6386, section 9.1)
 _PEEK_S = 0.2  # for a packet that is there already
+_IN_BURSTS = frozenset({"hls", "dash"})  # segments, of which each comes as a whole: a line of them is no backlog
+_MOST_AHEAD_BYTES = 64 * 2**20  # 30 s of a large stream; without a key frame in it a line could grow for ever
+_BEYOND_S = 1.0  # how much longer than it is known to be the line of a stream is read, which has no end in a file
 
 
 @dataclass
@@ -56,6 +61,19 @@ class Timeouts:
 
     def __float__(self) -> float:
         return self.read_s
+
+
+@dataclass(frozen=True)
+class CaughtUp:
+    """What came of reading ahead.
+
+    Attributes:
+        left_out: packets that are not decoded any more.
+        newest_s: the time stamp of a packet that had to be waited for, by the camera; None: there was no such.
+    """
+
+    left_out: int
+    newest_s: float | None
 
 
 class ToBgr:
@@ -127,13 +145,16 @@ class DecodedVideo:
 
     Attributes:
         damaged: packets and frames that were damaged, whether or not something could be shown of them.
+        waited: for the last frame a packet had to be waited for: nothing more was there.
     """
 
     def __init__(self, name: str) -> None:
         self.damaged = 0
+        self.waited = False
         self._name = name
         self._container: InputContainer | None = None
         self._ready: deque[VideoFrame] = deque()
+        self._ahead: deque[Packet[Any]] = deque()  # read, and not yet decoded
         self._failures = 0  # reads in a row
 
     def open(
@@ -200,8 +221,9 @@ class DecodedVideo:
             SourceRefused: the connection failed or fell silent, or nothing could be decoded before the deadline.
         """
         came, damaged, began_s = False, self.damaged, time.monotonic()
+        self.waited = False
         while not self._ready:
-            packet = self._packet()
+            packet = self._ahead.popleft() if self._ahead else self._fresh()
             if packet is None:
                 return None
             came = came or packet.stream_index == self._stream.index
@@ -210,6 +232,38 @@ class DecodedVideo:
                 waited = f"{time.monotonic() - began_s:.1f} s"
                 raise SourceRefused(self._why_nothing(came=came, damaged=self.damaged > damaged), waited)
         return self._ready.popleft()
+
+    @property
+    def comes_in_bursts(self) -> bool:
+        """Whether many frames come at once by design, so that a line of them says nothing of the decoder."""
+        return bool(_IN_BURSTS & set(self.container.format.name.split(",")))
+
+    def catch_up(self, stamp_s: float, behind_s: float) -> CaughtUp:
+        """Read ahead to the newest packet, and leave out what is older than the newest key frame, undecoded.
+
+        Where no key frame is in the line, nothing is left out. At most one packet is waited for.
+
+        Args:
+            stamp_s: of the last frame.
+            behind_s: how late that was.
+
+        Raises:
+            SourceRefused: the connection failed or fell silent.
+        """
+        left_out, newest_s, held_bytes = 0, None, sum(one.size for one in self._ahead)
+        self.waited = False
+        while not self.waited and held_bytes < _MOST_AHEAD_BYTES and (packet := self._fresh()) is not None:
+            if packet.stream_index != self._stream.index:
+                continue
+            if packet.is_keyframe and self._is_whole(packet):
+                left_out, held_bytes = left_out + len(self._ahead), 0
+                self._begin_anew()
+            self._ahead.append(packet)
+            held_bytes += packet.size
+            newest_s = _stamp_s(packet)
+            if newest_s is not None and newest_s > stamp_s + behind_s + _BEYOND_S:
+                break
+        return CaughtUp(left_out, newest_s if self.waited else None)
 
     def count_packets(self) -> int:
         """How many packets of the track are left that show something; none is decoded."""
@@ -234,6 +288,7 @@ class DecodedVideo:
         except (av.error.FFmpegError, OverflowError):
             return False
         self._ready.clear()
+        self._ahead.clear()
         self._packets = self._demuxed()
         return True
 
@@ -241,6 +296,7 @@ class DecodedVideo:
         """Release it; idempotent."""
         container, self._container = self._container, None
         self._ready.clear()
+        self._ahead.clear()
         self._packets = iter(())
         if container is not None:
             container.close()
@@ -288,6 +344,29 @@ class DecodedVideo:
             raise SourceRefused(SourceRefusal.CODEC, "video in an unknown codec")
         return stream  # type: ignore[return-value]
 
+    def _begin_anew(self) -> None:
+        """Forget what is still to be decoded and what it would be built upon: the next packet is a key frame."""
+        self._ahead.clear()
+        self._ready.clear()
+        self._stream.codec_context.flush_buffers()
+        self._started = False
+
+    def _is_whole(self, packet: Packet[Any]) -> bool:
+        """Whether a packet that is marked as a key frame needs none before it.
+
+        Of H.264 the first of a refresh bit by bit is marked too, and shows nothing whole by itself.
+        """
+        context = self._stream.codec_context
+        with_lengths = (context.extradata or b"").startswith(_AVCC)
+        return context.name != "h264" or has_idr(bytes(packet), with_lengths=with_lengths)
+
+    def _fresh(self) -> Packet[Any] | None:
+        """The next packet that the demuxer gives. While it has to wait for one, this thread sleeps."""
+        slept = _times_slept()
+        packet = self._packet()
+        self.waited = self.waited or _times_slept() > slept
+        return packet
+
     def _packet(self) -> Packet[Any] | None:
         import av
 
@@ -331,6 +410,32 @@ class DecodedVideo:
         if self._started:
             self.damaged += max(sum(frame.is_corrupt for frame in frames), int(packet.is_corrupt))
             self._ready.extend(frames)
+
+
+def _times_slept() -> int:
+    """How often this thread gave its core away; one whose core was taken did not wait for anything."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+def has_idr(data: bytes, *, with_lengths: bool) -> bool:
+    """Whether an access unit of H.264 holds a slice of an IDR picture (ITU-T H.264, table 7-1).
+
+    Args:
+        data: its NAL units.
+        with_lengths: they are behind their lengths in four bytes, as in MP4 and FLV; else behind start codes (annex B).
+    """
+    if not with_lengths:
+        return any(unit[0] & 31 == _IDR for unit in data.split(b"\0\0\1")[1:] if unit)
+    at = 0
+    while at + 4 < len(data):
+        if data[at + 4] & 31 == _IDR:
+            return True
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
+def _stamp_s(packet: Packet[Any]) -> float | None:
+    return None if packet.pts is None else float(packet.pts * packet.time_base)
 
 
 def check_known_size(width_px: int, height_px: int, name: str) -> None:

@@ -20,12 +20,16 @@ class RawFrame:
         position_s: its place on the clip's own time line, growing over loops; None where the world sets the pace.
         pixels: its format; of what is not live always BGR.
         colorimetry: what its numbers mean, where that is NV12.
+        age_s: how long ago it was captured, as far as the source can tell; what is not live has none.
+        left_out: frames before it that were left out, undecoded, to stay near the newest.
     """
 
     image: NDArray[np.uint8]
     position_s: float | None = None
     pixels: PixelFormat = PixelFormat.BGR
     colorimetry: Colorimetry = USUAL
+    age_s: float = 0.0
+    left_out: int = 0
 
 
 class Source(Protocol):

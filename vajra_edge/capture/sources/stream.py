@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
+from vajra_edge.capture.lag import StreamLag
 from vajra_edge.capture.rate import patience_s
 from vajra_edge.capture.sources.base import RawFrame
 from vajra_edge.capture.sources.connection import authorities, look_up
@@ -16,9 +18,21 @@ from vajra_edge.media.deadline import Deadline
 from vajra_edge.media.ffmpeg import DecodedVideo, Timeouts
 from vajra_edge.media.refusals import SourceRefusal, SourceRefused
 
+log = logging.getLogger(__name__)
+
 _QUESTIONS_S = 2.0  # for asking a camera by hand why it refused
 _SILENT = 0.9  # a read that failed after this share of the patience was ended by it
 _ANALYSIS_US = 500_000  # FFmpeg's own 5 s opened a 10 fps camera in 2.9 s, this in 0.6 s
+
+_BEHIND_S = 2.0
+"""A frame that is later, while the decoder has found something to do for as long, is a backlog to be cut."""
+
+_TOO_SLOW = (
+    "camera %s: decoding is slower than the stream: %.1f s behind; from now on what is older than the newest key frame "
+    "is left out; choose a substream or fewer frames a second at the camera, lower fps, or decode in hardware (decode)"
+)
+
+_TRY_EVERY_S = 1.0  # each try at it waits for one packet
 
 _CLEAR = frozenset(
     {
@@ -46,6 +60,9 @@ class NetworkStream:
         self._endpoint = endpoint_of(camera.source)
         self._patience_s = patience_s(camera)
         self._video = DecodedVideo(self._name)
+        self._lag, self._behind_s, self._stamp_s = StreamLag(), 0.0, 0.0
+        self._caught_up_s = self._tried_s = time.monotonic()
+        self._is_slow = False
 
     def open(self) -> None:
         """Connect, with the camera's credentials percent-encoded in the address that FFmpeg gets.
@@ -66,13 +83,14 @@ class NetworkStream:
             raise refused.told_of(self._name) from None
 
     def read(self) -> RawFrame:
-        """The next image.
+        """The next image, and how late it is.
 
         Raises:
             SourceError: the stream ended, fell silent, or holds nothing that can be decoded.
         """
         began_s = time.monotonic()
         try:
+            left_out = self._catch_up(began_s)
             frame = self._video.frame(Deadline(self._patience_s))
         except SourceRefused as refused:
             raise self._lost(refused, time.monotonic() - began_s) from None
@@ -80,11 +98,35 @@ class NetworkStream:
             self.decode_errors = self._video.damaged
         if frame is None:
             raise self._lost(None, time.monotonic() - began_s)
-        return RawFrame(self._video.bgr(frame))
+        came_s = time.monotonic()
+        self._note(frame.time, came_s)
+        image = self._video.bgr(frame)
+        return RawFrame(image, age_s=self._behind_s + time.monotonic() - came_s, left_out=left_out)
 
     def close(self) -> None:
         """Hang up."""
         self._video.close()
+
+    def _note(self, stamp_s: float | None, now_s: float) -> None:
+        """How late a frame of this time stamp is."""
+        waited = self._video.waited
+        self._behind_s = self._lag.of(stamp_s, now_s, waited=waited)
+        self._stamp_s = self._stamp_s if stamp_s is None else stamp_s
+        self._caught_up_s = now_s if waited else self._caught_up_s
+
+    def _catch_up(self, now_s: float) -> int:
+        """Cut the backlog of a decoder that is too slow for the stream; how many packets were left out."""
+        is_slow = self._behind_s > _BEHIND_S and now_s - self._caught_up_s > _BEHIND_S
+        if not is_slow or now_s - self._tried_s < _TRY_EVERY_S or self._video.comes_in_bursts:
+            return 0
+        self._tried_s = now_s
+        caught_up = self._video.catch_up(self._stamp_s, self._behind_s)
+        if caught_up.newest_s is not None:
+            self._lag.newest(caught_up.newest_s, time.monotonic())
+        if not self._is_slow:
+            self._is_slow = True
+            log.warning(_TOO_SLOW, self._camera.id, self._behind_s)
+        return caught_up.left_out
 
     def _open_over(self, transport: str, credentials: tuple[str, str] | None, deadline: Deadline) -> None:
         camera = self._camera
