@@ -65,9 +65,7 @@ def run_daemon(config: Config = DEFAULT_PATH, max_frames: MaxFrames = None) -> N
     aborts.block()  # before any library starts threads
     from vajra_edge.cli import run as verb
 
-    code = verb.run(config, max_frames)
-    verb.leave(code)
-    raise typer.Exit(code)
+    verb.leave(verb.run(config, max_frames))
 
 
 @app.command()

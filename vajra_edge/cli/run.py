@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from vajra_edge.config.settings import load
 from vajra_edge.daemon import aborts, events, refused_start, systemd
@@ -46,14 +48,15 @@ def run(config: Path, max_frames: int | None) -> int:
             return Supervisor(parts, settings, path).run()
 
 
-def leave(code: int) -> None:
-    """End the process here where threads are left behind; without any it ends as every other does.
+def leave(code: int) -> NoReturn:
+    """End the process here, before the interpreter and the libraries take themselves down.
 
-    A thread that came back from a library into an interpreter that is going down would abort the process.
+    A thread that came back from a library into an interpreter that is going down would abort the process. And over a
+    power-off in order an emulated board once counted a death by an abort in a library's own thread.
     """
     known = {threading.current_thread(), threading.main_thread()}
     if all(thread in known or thread.name == aborts.THREAD for thread in threading.enumerate()):
-        return
+        atexit._run_exitfuncs()  # noqa: SLF001  temporary folders; not where a thread is left that could hold it up
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
