@@ -431,6 +431,7 @@ def test_another_daemon_that_took_the_place_keeps_it_until_it_leaves(served, cap
     control, inbox, path = served
     wait_for(lambda: control._look_from_s)
     control._look_from_s = float("inf")
+    assert reaches(path, inbox)  # it is through with its first look
     remove_the_lock_too(path)
     other_inbox: queue.SimpleQueue[Asked] = queue.SimpleQueue()
     other = Control(path, other_inbox.put, lambda: None)
